@@ -30,7 +30,7 @@ from dpconvert.existing import (
     tell_changed,
 )
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan import divide, plan
+from dpconvert.plan import known_errors, plan
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.plural import counted
@@ -78,7 +78,7 @@ def convert(
     """
     manifest = options.with_targets(manifest)
     source = Source.open(root, options.applied_to(manifest))
-    divide.errata(manifest, options.errata)
+    known_errors.errata(manifest, options.errata)
     request = plan.fingerprint(manifest, source, options)
     manifest = source.manifest
     folder = out / manifest.task

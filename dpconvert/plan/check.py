@@ -17,7 +17,7 @@ from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
 from dpconvert.manifest.splits import SplitPolicy
-from dpconvert.plan import divide, patches, placement
+from dpconvert.plan import divide, known_errors, patches, placement
 from dpconvert.plan.collect import LazyScene, check_targets
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
@@ -76,7 +76,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     if images and len(seen.small) == len(images):
         problems.append(f"no image gives a sample, because all are smaller than a patch; the first: {seen.small[0]}")
     problems = [*_cut(empty), *_cut(problems)]
-    absent = divide.not_found(manifest, options, images, seen.records) if seen.exact else []
+    absent = known_errors.not_found(manifest, options, images, seen.records) if seen.exact else []
     found = divide.classified(manifest, options, seen.records)
     splits, sizes = dict[str, Split](), dict[Split, int]()
     classes, counts, warnings = list(manifest.classes), dict[Split, list[int]](), seen.warnings(manifest, options)

@@ -21,8 +21,9 @@ from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import given
 from dpconvert.plan.collect import look
-from dpconvert.plan.divide import classified, divide, doubtful, listed, not_found
+from dpconvert.plan.divide import classified, divide, listed
 from dpconvert.plan.given import Given
+from dpconvert.plan.known_errors import doubtful, not_found
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime import processes

@@ -71,8 +71,9 @@ def influence(
     if verify is not None and verify < 3:
         raise UsageError(f"--verify {verify} is too few", expected="3 or more")
     from mtrain.documents import write_document
-    from mtrain.influence.estimate import Options, path_of
     from mtrain.influence.estimate import influence as estimate
+    from mtrain.influence.estimate import path_of
+    from mtrain.influence.estimator import Options
     from mtrain.influence.matrix import matrix as transfer_matrix
     from mtrain.influence.subsets import ALL_UP_TO
     from mtrain.influence.verify import verify as compare

@@ -15,9 +15,10 @@ from mtrain.documents import without_nan
 from mtrain.errors import RunError
 from mtrain.evaluation import ranks
 from mtrain.evaluation.ranks import Bootstrap, ScoreGrid, Values
+from mtrain.sweep.cell_records import Planned, Result
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.race_record import RaceRecord, read_record
-from mtrain.sweep.spec import Combination
-from mtrain.sweep.store import Planned, Result, Store
+from mtrain.sweep.store import Store
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from mtrain.evaluation.ranks import Values
 from mtrain.evaluation.selection import score_of
 from mtrain.race import decisions
 from mtrain.race.decisions import Contest, Outcome, Rules, Rung, Verdict
+from mtrain.sweep.cell_records import Result
 from mtrain.sweep.cells import Cell, LeftOut, cells_of
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.race_record import NAME, ContestRecord, RaceRecord, RungRecord, write_record
-from mtrain.sweep.spec import Combination, Race, Sweep
-from mtrain.sweep.store import Result, Store
+from mtrain.sweep.spec import Race, Sweep
+from mtrain.sweep.store import Store
 
 Place = tuple[float, int, tuple[str, ...], Combination]  # share of the length, seed, tasks, combination
 

@@ -17,7 +17,8 @@ from mtrain.evaluation import selection
 from mtrain.report.cost import seconds_of
 from mtrain.report.sweep_state import active, race_state
 from mtrain.runs import Run
-from mtrain.sweep.store import FAILED, Planned, Result, Store
+from mtrain.sweep.cell_records import Planned, Result
+from mtrain.sweep.store import FAILED, Store
 from mtrain.transfers.results import results
 
 ENDED = ("finished", "stopped")

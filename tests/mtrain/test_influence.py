@@ -24,7 +24,8 @@ from mtrain.documents import read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate
 from mtrain.influence.companions import cosine
-from mtrain.influence.estimate import Options, influence
+from mtrain.influence.estimate import influence
+from mtrain.influence.estimator import Options
 from mtrain.influence.gradients import Margins, margin, margins, moving
 from mtrain.influence.matrix import matrix
 from mtrain.influence.probe import FreshProbe

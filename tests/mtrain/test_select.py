@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mtrain.cli import group
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation import selection, selection_lines
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep
 

@@ -23,7 +23,7 @@ from mtrain.model.weights import save_weights, seen_by
 from mtrain.runs import Run
 from mtrain.soups.combination import Recipe, check_alike, combined
 from mtrain.soups.making import make
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from mtrain.cli import group
 from mtrain.report.watch import ended, lines, run_status, sweep_status
 from mtrain.runs import Run
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.race_record import ContestRecord, RaceRecord, RungRecord, write_record
-from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep
 from tests.mtrain.test_report import a_run, a_transfer
