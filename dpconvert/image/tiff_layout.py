@@ -106,7 +106,7 @@ def _layout(tiff: tifffile.TiffFile, ome: OmeImages | None, file: Opened) -> Tif
     first = tiff.pages.first
     series = [one for one in tiff.series if _first_page(one) is not None]
     if not series or not has_sizes(first):
-        raise ValueError("width or height is no positive number")
+        raise ValueError("width or height is not a positive number")
     if series[0].kind in PLAIN:  # tifffile treats an image of half the size as a copy, whatever the file states
         series = [one for each in series for one in each.levels]
     images = [one for one in series if _is_image(_first_page(one))] or series
@@ -208,7 +208,7 @@ def _copies(
 
 def _level(pages: tuple[tifffile.TiffPage, ...]) -> Level:
     if not has_sizes(pages[0]):
-        raise ValueError("width or height is no positive number")
+        raise ValueError("width or height is not a positive number")
     return Level(pages, pages[0].imagewidth, pages[0].imagelength)
 
 

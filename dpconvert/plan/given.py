@@ -78,7 +78,7 @@ def _pixels(given: Given) -> Iterator[str]:
 def _rule(given: Given) -> Iterator[str]:
     rule, manifest = given.manifest.rule, given.manifest
     if isinstance(rule, Regional) and rule.tissue is None and "tissue_rule" in rule.model_fields_set:
-        yield _keys(["tissue_rule"], "[rule]", "no share of tissue is asked for (`tissue`)")
+        yield _keys(["tissue_rule"], "[rule]", "no share of tissue is required (`tissue`)")
     if isinstance(rule, Crop) and all(image.label is not None for image in given.images):
         keys = sorted(rule.model_fields_set & {"size", "mpp"})
         if keys:

@@ -177,7 +177,7 @@ class Source(Folder):
     def listed_by(self) -> str:
         """The command that lists the files of the source and those that are missing, as a remedy."""
         check = f"dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}"
-        return f"`{check}` lists what is there and what is missing"
+        return f"`{check}` lists the existing and the missing files"
 
     def _unpacking(self) -> str:
         from dpconvert.source import unused

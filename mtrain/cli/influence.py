@@ -36,10 +36,10 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note
     help="Also train on N random subsets of the tasks, and compare the estimate with the result.",
 )  # fmt: skip
 @click.option("--matrix", type=click.IntRange(1), metavar="N",
-    help="Also train a network on each task alone, for N iterations, and probe each on every other task.",
+    help="Also train a network on each single task, for N iterations, and probe each on every other task.",
 )  # fmt: skip
 @click.option("--alone", multiple=True, metavar="RUN",
-    help="Run that was trained on one of the tasks alone, for the matrix; may be repeated.",
+    help="Run that was trained on only one of the tasks, for the matrix; may be repeated.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE

@@ -182,7 +182,7 @@ def race_agenda(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], cells: Seque
     if shares and any(cell.config.schedule != "constant" for cell in cells):
         raise UsageError(
             "the beginning of a training is a shorter training only under a constant learning rate",
-            found='fit.schedule = "cosine"', remedy="set race.lengths = [1], which races on seeds alone",
+            found='fit.schedule = "cosine"', remedy="set race.lengths = [1], which races only on seeds",
         )  # fmt: skip
     shorter = {share: cells_of(sweep, sets, share)[: len(cells) // len(sweep.seeds)] for share in sorted(shares)}
     ladder = {_place(share, cell): cell for share, of in {**shorter, 1.0: list(cells)}.items() for cell in of}

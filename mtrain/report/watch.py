@@ -217,7 +217,7 @@ def sweep_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from _race(status)
     if not status["active"] and not _complete(status):
         race = " --race" if status["race"] else ""
-        yield f"nothing is running: `mtrain sweep FILE{race}` goes on with it"
+        yield f"nothing is running: `mtrain sweep FILE{race}` resumes it"
     yield from _in_progress(status["running"])
     yield from _newest(status["results"])
     if status["ranks"]:

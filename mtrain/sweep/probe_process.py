@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpconvert.runtime.processes import end_with_parent
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.errors import UserError
@@ -41,7 +41,7 @@ class Told:
 def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
     """Prepare a training in a child process, and run iterations as long as told, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    end_with_parent(partial(os._exit, 1))
     try:
         for told in _trained(config, folder, connection):
             connection.send(told)
@@ -49,13 +49,6 @@ def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
         connection.send(error)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterator[Told | None]:

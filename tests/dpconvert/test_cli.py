@@ -246,7 +246,7 @@ def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_p
     answer = dpconvert("warwick-crc", "--source", tmp_path, "--out", tmp_path / "out")
     assert answer.code == 1
     assert f"{tmp_path}: no tables of nuclei here (0 files); expected names like 'CRCHisto" in one_line(answer)
-    assert f"`dpconvert check warwick-crc --source {tmp_path}` lists what is there" in answer.err
+    assert f"`dpconvert check warwick-crc --source {tmp_path}` lists the existing and the missing files" in answer.err
 
 
 # --- wrong manifests

@@ -178,7 +178,7 @@ def labels(tmp_path: Path) -> dict[str, int]:
 def test_an_image_listed_twice_is_said_and_refused_where_its_rows_differ(convert: Convert, tmp_path: Path) -> None:
     card = convert("file,label\na.png,benign\nb.png,malignant\na.png,benign\n", "a.png b.png")
     assert labels(tmp_path) == {"a.png": 0, "b.png": 1}
-    assert "1 row of labels.csv saying again what another row says" in card.notes
+    assert "1 row of labels.csv repeating another row" in card.notes
     with pytest.raises(SourceError, match=r"line 4: a.png is listed twice.*labels.csv, line 2"):
         convert("file,label\na.png,benign\nb.png,malignant\nA.png,malignant\n", "a.png b.png")
 

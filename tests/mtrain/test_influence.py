@@ -354,8 +354,8 @@ def test_given_runs_are_the_networks_of_their_tasks_and_others_are_refused(run: 
     found = matrix(run, delta, run.config().shards, [alone], None, Notes(), **how)  # type: ignore[arg-type]
     assert [(row["source"], row["run"]) for row in found["rows"]][1:] == [("Beta", "alone")]
     for given, said in (
-        ([two], "was not trained on one task of base alone"), ([other], "another network, size or start"),
-        ([alone, Run(alone.path)], "two runs were trained on Beta alone"),
+        ([two], "was not trained on a single task of base"), ([other], "another network, size or start"),
+        ([alone, Run(alone.path)], "two runs were trained on only Beta"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=said):
             matrix(run, delta, run.config().shards, given, None, Notes(), **how)  # type: ignore[arg-type]

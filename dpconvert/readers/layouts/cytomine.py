@@ -131,7 +131,7 @@ def _listed_crops(source: Source, listed: Export) -> Iterator[SourceImage]:
     if absent:
         raise SourceError(
             f"{len(absent)} of {len(annotations)} crops are missing", where=source.root,
-            expected=f"{absent[0].image}_{absent[0].id}.png", remedy="fetch them again: those that are there are kept",
+            expected=f"{absent[0].image}_{absent[0].id}.png", remedy="fetch them again: existing ones are kept",
         )  # fmt: skip
     source.notes += [f"annotations: {count} x {what}" for what, count in sorted(left_out.items())]
     for labelled in annotations:

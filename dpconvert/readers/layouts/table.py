@@ -172,7 +172,7 @@ def _add_image(image: SourceImage, listed: _ListedImages, where: str) -> None:
     known, before = listed.images.setdefault(file, (image, where))
     if known != image:
         raise SourceError(f"{file} is listed twice, with different values", where=where, found=f"also in {before}")
-    listed.rows["saying again what another row says"] += before != where
+    listed.rows["repeating another row"] += before != where
 
 
 def _source_image(
@@ -190,7 +190,7 @@ def _source_image(
 def _file(row: Cells, layout: Layout, where: str) -> str:
     if layout.file in row:
         raise ManifestError(
-            "file: a column without braces stands for itself", where=where, expected=f'file = "{{{layout.file}}}"',
+            "file: a column without braces is taken literally", where=where, expected=f'file = "{{{layout.file}}}"',
             found=f'file = "{layout.file}"',
         )  # fmt: skip
     try:
