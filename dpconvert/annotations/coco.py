@@ -29,7 +29,7 @@ from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 
 Boxes = Literal["", "xywh", "xyxy"]
-Told = NDArray[np.float64]
+BoxNumbers = NDArray[np.float64]
 Id = Annotated[str, BeforeValidator(lambda value: _id(value))]
 
 
@@ -90,7 +90,7 @@ class File(Loose):
     annotations: list[CocoAnnotation]
 
     @cached_property
-    def told_boxes(self) -> Told:
+    def told_boxes(self) -> BoxNumbers:
         """Boxes (N, 6) of what has no other outline, with the width and height of their images, where stated."""
         frames = {entry.id: (entry.width, entry.height) for entry in self.images if entry.width and entry.height}
         found = [[*(i.bbox or ()), *frames[i.image_id]] for i in self.annotations if i.boxed and i.image_id in frames]
@@ -107,7 +107,7 @@ class File(Loose):
         """The names of the images."""
         return listed.Names(image.file_name for image in self.images)
 
-    def boxes_of(self, image: Id, frame: tuple[float, float]) -> Told:
+    def boxes_of(self, image: Id, frame: tuple[float, float]) -> BoxNumbers:
         """Return these boxes for one image of the given width and height."""
         found = [[*(i.bbox or ()), *frame] for i in self.annotations if i.boxed and i.image_id == image]
         return np.array(found, dtype=np.float64).reshape(-1, 6)
@@ -186,7 +186,7 @@ def _of_mask(rle: Rle, size: tuple[int, int], name: str) -> tuple[float, float]:
     return factors((rle.size[1], rle.size[0]), size, name, "the image, in a run-length mask")
 
 
-def _check_boxes(told: Told, boxes: Boxes, name: str) -> None:
+def _check_boxes(told: BoxNumbers, boxes: Boxes, name: str) -> None:
     """Refuse boxes that leave their images and would fit them as x1, y1, x2, y2; or that cannot be x1, y1, x2, y2.
 
     told: (N, 6) of a box and the width and height of its image.

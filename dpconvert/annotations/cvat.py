@@ -16,7 +16,7 @@ from shapely import affinity
 
 from dpconvert.annotations import marks, outlines
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 
@@ -48,7 +48,7 @@ def _image(image: Any, name: str) -> ListedImage:
     drawn = []
     for number, element in enumerate(image):
         drawn += [
-            Drawn(shape, (element.get("label", ""),), f"{image.get('id', '')}-{number}")
+            ListedShape(shape, (element.get("label", ""),), f"{image.get('id', '')}-{number}")
             for shape in _shapes(element, mended, name)
         ]
     size = (stated[0], stated[1]) if len(stated) == 2 and min(stated) > 0 else None

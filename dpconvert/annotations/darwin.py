@@ -15,7 +15,7 @@ from shapely import affinity
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 
@@ -108,7 +108,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     for number, one in enumerate(file.annotations):
         shape = _shape(one, mended)
         if shape is not None:
-            drawn.append(Drawn(shape, (one.name,), str(one.id or number)))
+            drawn.append(ListedShape(shape, (one.name,), str(one.id or number)))
     slots = file.item.slots if file.item else [file.image] if file.image else []
     if len(slots) > 1:
         raise ReadError(f"an item of {len(slots)} slots", where=name, remedy="export an item for each image")

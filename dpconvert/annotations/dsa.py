@@ -18,7 +18,7 @@ from shapely import affinity
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 
 Position = Annotated[list[Coordinate], Field(min_length=2)]
@@ -68,7 +68,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     documents = file if isinstance(file, list) else [file]
     elements = [pair for document in documents for pair in document.all()]
     drawn = [
-        Drawn(shape, (element.label.value, element.group or "", called), element.id or str(number))
+        ListedShape(shape, (element.label.value, element.group or "", called), element.id or str(number))
         for number, (element, called) in enumerate(elements)
         if (shape := _shape(element, mended)) is not None
     ]

@@ -24,7 +24,7 @@ from shapely import affinity
 from dpconvert.annotations import marks, outlines
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
 from dpconvert.annotations.labels import Said
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.validation import first_fault
@@ -206,7 +206,7 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
         shape = _shape(kind, result, stated, mended, name)
         if shape is not None:
             own = _labels(result.value) or (labels[result.id] if result.id else []) or [""]
-            drawn.append(Drawn(shape, tuple(own), result.id or str(number), ranked=False))
+            drawn.append(ListedShape(shape, tuple(own), result.id or str(number), ranked=False))
     names = [_file(address) for address in addresses if address]
     shapes = {result.id for result in results if result.type.removesuffix("labels") in KINDS}
     choices = [result for result in results if result.type == "choices" and result.id not in shapes]

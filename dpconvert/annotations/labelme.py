@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from dpconvert.annotations import marks, outlines
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 
@@ -55,7 +55,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     """
     file, mended = parsed(data, name, FILE), Counter[str]()
     drawn = [
-        Drawn(shape, (one.label,), str(number))
+        ListedShape(shape, (one.label,), str(number))
         for number, one in enumerate(file.shapes)
         for shape in _shapes(one, mended, name)
     ]

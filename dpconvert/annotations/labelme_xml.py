@@ -12,7 +12,7 @@ from typing import Any
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
 
 DELETED = "deleted object passed over"
@@ -32,7 +32,9 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         elif (outline := element.find("polygon")) is None:
             marks.pass_over("mask" if element.find("segm") is not None else "object without a polygon", mended)
         elif (shape := polygon(_corners(outline, name), mended)) is not None:
-            drawn.append(Drawn(shape, (xml_tree.text(element, "name"),), xml_tree.text(element, "id") or str(number)))
+            drawn.append(
+                ListedShape(shape, (xml_tree.text(element, "name"),), xml_tree.text(element, "id") or str(number))
+            )
     return [ListedImage(xml_tree.text(document, "filename"), _size(document, name), drawn, mended)]
 
 

@@ -38,7 +38,7 @@ WAYS: tuple[Callable[[str], str], ...] = (
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ListedShape:
     """A shape, or what makes one for an image of a given (width, height); its labels, and its id.
 
     ranked: whether the labels name one thing, the best first; else each is a label of its own, and one may be known.
@@ -60,7 +60,7 @@ class ListedImage:
 
     name: str = ""
     size: tuple[float, float] | None = None
-    drawn: list[Drawn] = field(default_factory=list)
+    drawn: list[ListedShape] = field(default_factory=list)
     mended: Counter[str] = field(default_factory=Counter)
     aliases: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()

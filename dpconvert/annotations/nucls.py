@@ -12,7 +12,7 @@ import io
 from collections import Counter
 
 from dpconvert.annotations.geometry import Geometry, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 
@@ -34,7 +34,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)):
             shape = _shape(row, mended, f"{name}, line {number + 2}")
             if shape is not None:
-                drawn.append(Drawn(shape, tuple(row.get(label) or "" for label in LABELS), str(number)))
+                drawn.append(ListedShape(shape, tuple(row.get(label) or "" for label in LABELS), str(number)))
     except (KeyError, ValueError, csv.Error) as error:
         raise ReadError(f"not a table of NuCLS: {error}", where=name) from None
     return [ListedImage(drawn=drawn, mended=mended)]

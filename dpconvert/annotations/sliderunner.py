@@ -17,7 +17,7 @@ import shapely
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
 
@@ -60,13 +60,13 @@ def _slides(base: sqlite3.Connection, name: str) -> list[ListedImage]:
     ).fetchmany(MOST_POSITIONS + 1)
     if len(rows) > MOST_POSITIONS:
         raise ReadError("too many positions", where=name, expected=f"at most {MOST_POSITIONS}")
-    drawn: dict[Any, list[Drawn]] = defaultdict(list)
+    drawn: dict[Any, list[ListedShape]] = defaultdict(list)
     mended: dict[Any, Counter[str]] = defaultdict(Counter)
     for (slide, uid, kind, agreed), group in itertools.groupby(rows, key=lambda row: row[:4]):
         points = [_position(row, name) for row in group]
         shape = _shape(kind, points, mended[slide])
         if shape is not None:
-            drawn[slide].append(Drawn(shape, (str(classes.get(agreed) or ""),), str(uid)))
+            drawn[slide].append(ListedShape(shape, (str(classes.get(agreed) or ""),), str(uid)))
     slides = base.execute("SELECT uid, filename, width, height FROM Slides").fetchall()
     return [
         ListedImage(str(file), (float(w), float(h)) if w and h else None, drawn[uid], mended[uid])

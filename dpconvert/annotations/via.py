@@ -21,7 +21,7 @@ from shapely import affinity
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
 from dpconvert.annotations.labels import Said
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.validation import first_fault
@@ -89,7 +89,7 @@ def _regions(image: Image) -> list[Region]:
 def _listed(name: str, regions: list[Region], where: str, attributes: dict[str, Any]) -> ListedImage:
     mended: Counter[str] = Counter()
     drawn = [
-        Drawn(shape, tuple(_labels(region.attributes)), str(number), ranked=False)
+        ListedShape(shape, tuple(_labels(region.attributes)), str(number), ranked=False)
         for number, region in enumerate(regions)
         if (shape := _shape(region.outline, mended, where)) is not None
     ]

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
 from dpconvert.annotations.labels import Said
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 
@@ -93,7 +93,7 @@ def _file(project: Project, one: Metadata, number: str, name: str) -> str:
 def _listed(project: Project, file: File, regions: list[tuple[str, Metadata]], name: str) -> ListedImage:
     mended: Counter[str] = Counter()
     drawn = [
-        Drawn(shape, tuple(_labels(project, one.values, number, name)), number, ranked=False)
+        ListedShape(shape, tuple(_labels(project, one.values, number, name)), number, ranked=False)
         for number, one in regions
         if one.xy and (shape := _shape(one.xy, number, mended, name)) is not None
     ]

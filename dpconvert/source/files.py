@@ -32,7 +32,7 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source import elements, packed
 from dpconvert.source.columns import Columns
-from dpconvert.source.copies import Listing, copies, is_file, is_unpacked
+from dpconvert.source.copies import ComparedFiles, copies, is_file, is_unpacked
 from dpconvert.source.elements import Element
 from dpconvert.source.folder import Folder
 from dpconvert.source.listing import Place, check_names, walk
@@ -135,7 +135,7 @@ class Source(Folder):
         single = {name: size for name, size in self.sizes.items() if name not in self.slides.parts}
         zipped = {(_base(name), self.sizes[name]) for name, place in self.places.items() if place.member is not None}
         content = cache(lambda name: self.checksum(name, whole=(_base(name), self.sizes[name]) in zipped))
-        found, notes = copies(Listing(self.manifest, single, self.is_packed, content))
+        found, notes = copies(ComparedFiles(self.manifest, single, self.is_packed, content))
         self.sizes = {name: size for name, size in self.sizes.items() if name not in found}
         self.notes += notes
 

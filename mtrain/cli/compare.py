@@ -86,7 +86,7 @@ def compare(
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
     from mtrain.data.columns import ColumnRequest
-    from mtrain.evaluation.comparison import Entry, beside_published
+    from mtrain.evaluation.comparison import ComparedNetwork, beside_published
     from mtrain.evaluation.comparison import compare as put_side_by_side
     from mtrain.report.comparison_page import lines, write_page
     from mtrain.transfers.finetune_rate import Recipe
@@ -96,7 +96,7 @@ def compare(
     of_runs = {} if backbones else {"size": "a run has its own"}
     note_unused(report, unread([mode]) | of_runs | places(targets))
     options = TransferOptions(mode, False, solver, workers, Recipe(batch=batch, device=device), steps)
-    entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
+    entries = [ComparedNetwork(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
     column = None if by is None else ColumnRequest(by, pattern, table)
     if column is None:
         note_unused(report, dict.fromkeys(("pattern", "table", "k"), "no --by is given"))

@@ -73,7 +73,7 @@ def influence(
     from mtrain.documents import write_document
     from mtrain.influence.estimate import influence as estimate
     from mtrain.influence.estimate import path_of
-    from mtrain.influence.estimator import Options
+    from mtrain.influence.estimator import InfluenceOptions
     from mtrain.influence.matrix import matrix as transfer_matrix
     from mtrain.influence.subsets import ALL_UP_TO
     from mtrain.influence.verify import verify as compare
@@ -82,7 +82,7 @@ def influence(
     report = reporter(quiet or as_json)
     if len(run.about().get("pool", {})) <= ALL_UP_TO:
         note_unused(report, {"subsets": f"all subsets of up to {ALL_UP_TO} source tasks are estimated"})
-    options, folder = Options(**how, workers=workers, device=device), shards or run.config().shards
+    options, folder = InfluenceOptions(**how, workers=workers, device=device), shards or run.config().shards
     content, estimator = estimate(run, task, folder, options, report)
     path = path_of(run, task.name, options.layers)
     if verify is not None:

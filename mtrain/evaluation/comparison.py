@@ -39,7 +39,7 @@ SIZES_DIFFER = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedNetwork:
     """A network to compare: that of a run, or one without a run (mtrain.runs.Start)."""
 
     name: str
@@ -63,7 +63,7 @@ class Scored:
 
 
 def compare(
-    entries: Sequence[Entry],
+    entries: Sequence[ComparedNetwork],
     tasks: Sequence[Task],
     options: TransferOptions,
     report: Reporter,
@@ -137,7 +137,7 @@ def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequ
 
 
 def _content(
-    entries: Sequence[Entry], tasks: Sequence[Task], mode: str, scores: dict[str, dict[str, Scored]],
+    entries: Sequence[ComparedNetwork], tasks: Sequence[Task], mode: str, scores: dict[str, dict[str, Scored]],
     costs: dict[str, Cost],
 ) -> dict[str, Any]:  # fmt: skip
     names = [entry.name for entry in entries]

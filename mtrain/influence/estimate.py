@@ -19,7 +19,7 @@ from mtrain.data.task import OPEN, Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import UsageError
 from mtrain.influence import companions, surrogate
-from mtrain.influence.estimator import Estimator, Options, estimator_of
+from mtrain.influence.estimator import Estimator, InfluenceOptions, estimator_of
 from mtrain.influence.gradients import Values
 from mtrain.influence.subsets import Subset, drawn, estimated
 from mtrain.runs import Run
@@ -38,7 +38,7 @@ def path_of(run: Run, target: str, layers: str) -> Path:
 
 
 def influence(
-    run: Run, target: Task, shards: Path | str, options: Options, report: Reporter
+    run: Run, target: Task, shards: Path | str, options: InfluenceOptions, report: Reporter
 ) -> tuple[dict[str, Any], Callable[[], Estimator]]:
     """Estimate, or read the estimate in the run's folder. Also returns a function that gives the estimator.
 
@@ -87,7 +87,7 @@ def _check(run: Run, config: FitConfig, target: Task) -> None:
             raise UsageError(f"{target.name} has no {split} set", where=target.folder, remedy="choose another --target")
 
 
-def _content(run: Run, target: Task, options: Options, made: Estimator) -> dict[str, Any]:
+def _content(run: Run, target: Task, options: InfluenceOptions, made: Estimator) -> dict[str, Any]:
     sources = sorted(made.sources)
     subsets = estimated(made.tasks, sources, options.subsets, options.seed)
     exhaustive = len(subsets) == 2 ** len(sources) - 1

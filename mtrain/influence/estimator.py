@@ -36,7 +36,7 @@ Layers = Literal["last", "all"]
 
 
 @dataclass(frozen=True)
-class Options:
+class InfluenceOptions:
     """How to estimate.
 
     samples: maximum number of samples of each source.
@@ -91,7 +91,7 @@ def _ridge(config: FitConfig) -> float:
 
 
 def estimator_of(
-    source: Pretrained, config: FitConfig, target: Task, shards: Path | str, options: Options, report: Reporter
+    source: Pretrained, config: FitConfig, target: Task, shards: Path | str, options: InfluenceOptions, report: Reporter
 ) -> Estimator:
     """Compute the gradients. shards: folder of the tasks that the run was trained on.
 
@@ -151,7 +151,7 @@ def _sampled(rows: Rows, samples: int, seed: int, number: int) -> Rows:
 
 
 def _probed(
-    source: Pretrained, config: FitConfig, target: Task, options: Options, report: Reporter
+    source: Pretrained, config: FitConfig, target: Task, options: InfluenceOptions, report: Reporter
 ) -> tuple[FreshProbe, dict[str, NDArray[np.float32]]]:
     found: dict[str, NDArray[np.float32]] = {
         split: features(
@@ -171,7 +171,7 @@ def _target(
     both: Mapping[str, Margins],
     found: Mapping[str, NDArray[np.float32]],
     task: Task,
-    options: Options,
+    options: InfluenceOptions,
 ) -> surrogate.Target:
     heads = {split: probe.gradients(found[split], task.rows[split].label) for split in OPEN}
     projection = Projection(heads["train"].shape[1], options.dimensions, options.seed + 1, torch.device("cpu"))

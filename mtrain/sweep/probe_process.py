@@ -28,7 +28,7 @@ OUTSIDE = 2**30  # bytes that a process takes on a GPU besides torch's own memor
 
 
 @dataclass(frozen=True)
-class Told:
+class Measurement:
     """What a process tells of a level: images per second, its memory, and the memory of the device. In bytes."""
 
     images_per_s: float
@@ -51,7 +51,7 @@ def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
         return
 
 
-def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterator[Told | None]:
+def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterator[Measurement | None]:
     """Yield None when the training is ready, and then what each request finds.
 
     Raises:
@@ -75,7 +75,7 @@ def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterato
         while True:
             warm, seconds = connection.recv()
             _rate(training, batches, warm, FIRST)
-            yield _told(training, _rate(training, batches, seconds))
+            yield _measurement(training, _rate(training, batches, seconds))
 
 
 def _rate(training: Training, batches: Iterator[tuple[Batch, ...]], seconds: float, least: int = 1) -> float:
@@ -91,7 +91,7 @@ def _rate(training: Training, batches: Iterator[tuple[Batch, ...]], seconds: flo
             return done * float(training.config.batch) / (time.monotonic() - begun)
 
 
-def _told(training: Training, rate: float) -> Told:
+def _measurement(training: Training, rate: float) -> Measurement:
     import torch
 
     from mtrain.train.memory import memory
@@ -99,7 +99,7 @@ def _told(training: Training, rate: float) -> Told:
     used = memory(training.device)
     host = used["host"] * MIB
     if training.device.type != "cuda":
-        return Told(rate, host)
+        return Measurement(rate, host)
     free, total = torch.cuda.mem_get_info(training.device)
     own = float(torch.cuda.max_memory_reserved(training.device))
-    return Told(rate, host, own + OUTSIDE, float(free), float(total))
+    return Measurement(rate, host, own + OUTSIDE, float(free), float(total))

@@ -227,7 +227,7 @@ def test_the_line_of_a_row_is_the_json_of_its_fields(name: str, whole: bool, att
     fields = [getattr(row, field) for field in plan.PlanRow.__slots__ if field != "annotations"]
     assert row.line() == json.dumps(fields)
     assert plan._row(json.loads(row.line())) == row
-    drawn = replace(row, annotations=plan.Drawn((name, "m.png"), attributes, exhaustive=whole))
+    drawn = replace(row, annotations=plan.AnnotationFiles((name, "m.png"), attributes, exhaustive=whole))
     assert drawn.line() == json.dumps([*fields, drawn.annotations])
     assert plan._row(json.loads(drawn.line())) == drawn
 

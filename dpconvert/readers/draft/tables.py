@@ -58,7 +58,7 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     used = sorted({image for image in whole.images if image})
     label, questions, others = _label(whole)
     columns = _columns(whole)
-    told = targets.told(columns, label)
+    told = targets.other_labels(columns, label)
     asked = [*questions, *targets.questions(columns, label)] if told is None else []
     questions = [*unclear, *asked]
     group, split = _group(whole, questions), sets.split_column(whole, SETS)
@@ -200,7 +200,7 @@ def _no_column(table: Listing, grouped: folders.Grouping, label: str, split: str
     return (f"{ALONE}name the column of the patient as `group` in [layout]. The columns: {some(columns, 20)}.",)
 
 
-def _missing(table: Listing, label: str, told: targets.Told | None) -> list[str]:
+def _missing(table: Listing, label: str, told: targets.OtherLabels | None) -> list[str]:
     absent = sum(not image for image in table.images)
     blank = told.missing if told is not None else table.values(label).count("") if label else 0
     what = [counted(absent, "row") + " without an image here"] * bool(absent)

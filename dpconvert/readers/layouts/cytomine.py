@@ -23,7 +23,7 @@ from dpconvert.manifest.rules import SANE_MPP, Crop, Regional
 from dpconvert.readers.cytomine import export, fakes
 from dpconvert.readers.cytomine.export import Export
 from dpconvert.readers.cytomine.groups import Groups
-from dpconvert.readers.cytomine.layout import Layout, number_first, told
+from dpconvert.readers.cytomine.layout import Layout, notes_of, number_first
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.pairing import as_split, layout_of
 from dpconvert.source.files import MatchedFile, Source
@@ -169,7 +169,7 @@ def _crops_alone(source: Source) -> Iterator[SourceImage]:
         label = layout.choose(name, [layout.label(_term(found, layout)) for found in of_name], left_out)
         if label is not None:
             yield _crop(of_name[0], label, groups, CytomineImage(id=int(of_name[0]["image"])))
-    source.notes += told("crops", left_out)
+    source.notes += notes_of("crops", left_out)
     groups.tell()
 
 
