@@ -164,21 +164,21 @@ def shapes(
     scale = factors(stated, size, name, entry.file_name)
     _check_boxes(file.told_boxes if entry.width and entry.height else file.boxes_of(entry.id, stated), boxes, name)
     categories = {category.id: (category.name, category.supercategory or "") for category in file.categories}
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     items = []
     if entry.id == file.images[0].id:  # said once for all images of the file
         ids = {image.id for image in file.images}
-        mended["of an image that the file does not list"] += sum(i.image_id not in ids for i in file.annotations)
+        remarks["of an image that the file does not list"] += sum(i.image_id not in ids for i in file.annotations)
     for item in (item for item in file.annotations if item.image_id == entry.id):
-        shape = _shape(item, boxes, mended, name)
+        shape = _shape(item, boxes, remarks, name)
         if shape is None:
             continue
         label = resolved(_names(item, categories, name), known, name)
         own = scale if not isinstance(item.segmentation, Rle) else _of_mask(item.segmentation, size, name)
         scaled = shape if own == (1, 1) else shapely.transform(shape, lambda xy, by=own: xy * by)
-        mended[SCALED] += own != (1, 1)
+        remarks[SCALED] += own != (1, 1)
         items.append(Annotation(scaled, label, str(item.id)))
-    return Annotations(items, mended)
+    return Annotations(items, remarks)
 
 
 def _of_mask(rle: Rle, size: tuple[int, int], name: str) -> tuple[float, float]:
@@ -237,24 +237,24 @@ def _entry(file: File, name: str, image: str) -> CocoImage:
     raise ReadError(f"does not list the image {image!r}", where=name, found=f"{have}, ... ({len(file.images)})")
 
 
-def _shape(item: CocoAnnotation, boxes: Boxes, mended: Counter[str], name: str) -> Geometry | None:
+def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str) -> Geometry | None:
     if isinstance(item.segmentation, Rle):
-        return _decoded(item.segmentation, mended, name)
+        return _decoded(item.segmentation, remarks, name)
     if item.segmentation:
         if odd := [flat for flat in item.segmentation if len(flat) % 2]:
             what = f"annotation {item.id}: a polygon of {len(odd[0])} numbers"
             raise ReadError(what, where=name, expected="pairs of x and y")
-        rings = [polygon(list(zip(flat[::2], flat[1::2], strict=True)), mended) for flat in item.segmentation]
+        rings = [polygon(list(zip(flat[::2], flat[1::2], strict=True)), remarks) for flat in item.segmentation]
         found = [ring for ring in rings if ring is not None]
         return shapely.union_all(found) if found else None
     if item.boxed and item.bbox is not None:
         x, y, third, fourth = item.bbox
         return shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
-    mended["annotation without an outline"] += 1
+    remarks["annotation without an outline"] += 1
     return None
 
 
-def _decoded(rle: Rle, mended: Counter[str], name: str) -> Geometry | None:
+def _decoded(rle: Rle, remarks: Counter[str], name: str) -> Geometry | None:
     """Decode run lengths that alternate between off and on down the columns, starting with off."""
     height, width = rle.size
     lengths = _lengths(rle.counts, name) if isinstance(rle.counts, str) else rle.counts
@@ -265,7 +265,7 @@ def _decoded(rle: Rle, mended: Counter[str], name: str) -> Geometry | None:
     keep = end > start
     start, end = start[keep], end[keep]
     if not len(start):
-        mended["annotation without an outline"] += 1
+        remarks["annotation without an outline"] += 1
         return None
     return outlines.outline(outlines.by_column(start, end, height, name), columns=True)
 

@@ -64,21 +64,21 @@ def parse_outlines(data: bytes, name: str) -> list[ListedImage]:
     Raises:
         ReadError: The content is not such a list.
     """
-    mended: Counter[str] = Counter()
-    shapes = [polygon(ring, mended) for ring in parsed(data, name, OUTLINES)]
+    remarks: Counter[str] = Counter()
+    shapes = [polygon(ring, remarks) for ring in parsed(data, name, OUTLINES)]
     drawn = [ListedShape(shape, id=str(number)) for number, shape in enumerate(shapes) if shape is not None]
-    return [ListedImage("", None, drawn, mended)]
+    return [ListedImage("", None, drawn, remarks)]
 
 
 def _outlined(image: Image) -> ListedImage:
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     drawn = []
     for number, one in enumerate(image.annotations):
         rings = [[(p[0], p[1]) for p in ring] for ring in one.coordinates]
-        shape = polygon(rings[0], mended, rings[1:]) if rings else None
+        shape = polygon(rings[0], remarks, rings[1:]) if rings else None
         if shape is not None:
             drawn.append(ListedShape(shape, (one.type,), str(number)))
-    return ListedImage(image.id, None, drawn, mended)
+    return ListedImage(image.id, None, drawn, remarks)
 
 
 def _of_table(data: bytes, name: str) -> list[ListedImage]:

@@ -166,7 +166,7 @@ def test_outlines_are_flipped_clipped_and_dropped(wkt: str, bounds: tuple[float,
     item = CytomineAnnotation(id=4, image=1, location=wkt)
     found = cytomine.shapes([Labelled(item, "a")], (100, 100), "a.json", areas=True)
     assert [shape.geometry.bounds for shape in found.items] == ([bounds] if bounds else [])
-    assert sum(found.mended[what] for what in cytomine.DROPPED) == (bounds is None)
+    assert sum(found.remarks[what] for what in cytomine.DROPPED) == (bounds is None)
 
 
 def test_points_stay_where_rules_want_points() -> None:

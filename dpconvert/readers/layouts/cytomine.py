@@ -146,7 +146,7 @@ def _with_crops(listed: Export, number: int, left_out: Counter[str]) -> list[Lab
     if not (slide.width and slide.height and all(labelled.item.location for labelled in annotations)):
         return annotations
     drawn = cytomine.shapes(annotations, (slide.width, slide.height), listed.file, areas=True)
-    left_out.update({what: count for what, count in drawn.mended.items() if what in cytomine.DROPPED})
+    left_out.update({what: count for what, count in drawn.remarks.items() if what in cytomine.DROPPED})
     there = {item.id for item in drawn.items}
     return [labelled for labelled in annotations if str(labelled.item.id) in there]
 

@@ -174,7 +174,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     if isinstance(found, LabelMask):
         return found
     kept = [item for item in found.items if item.label not in layout.skip]
-    return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.mended)
+    return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.remarks)
 
 
 def _needs_annotations(source: Source) -> bool:
