@@ -22,7 +22,7 @@ import shapely
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from dpconvert.annotations import marks
-from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, repair, polygon
+from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon, repair
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
 
