@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpconvert.errors import ShardError
+from dpconvert.validation import first_fault
 
 SCHEMA = 3  # the highest that this version reads; a card states the lowest that describes it
 FILE_NAME = "task.json"
@@ -303,10 +304,9 @@ def load(folder: Path) -> TaskCard:
     try:
         card = TaskCard.model_validate(body)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
+        fault = first_fault(error, TaskCard)
         raise ShardError(
-            f"not a task card: {place}: {problem['msg']}", where=path, remedy="convert the source again"
+            f"not a task card: {fault}", where=path, found=fault.found, remedy="convert the source again"
         ) from None
     if stated != _body_digest(body) or data != _written(body):
         raise ShardError("changed since it was written", where=path, remedy="convert the source again with --overwrite")

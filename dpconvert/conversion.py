@@ -30,17 +30,17 @@ from dpconvert.existing import (
     tell_changed,
 )
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan import divide, plan
+from dpconvert.plan import known_errors, plan
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
+from dpconvert.runtime.atomic import replaced
 from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.locks import locked
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.finalize import finish
 from dpconvert.shards.job import ShardJob, is_written, make_shard, record_of
-from dpconvert.shards.tar import replaced
 from dpconvert.source.files import Source
 
 REPORTED_FAILURES = 10
@@ -78,7 +78,7 @@ def convert(
     """
     manifest = options.with_targets(manifest)
     source = Source.open(root, options.applied_to(manifest))
-    divide.errata(manifest, options.errata)
+    known_errors.errata(manifest, options.errata)
     request = plan.fingerprint(manifest, source, options)
     manifest = source.manifest
     folder = out / manifest.task

@@ -61,7 +61,7 @@ def _openslide() -> str:
         tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256))
         with open_image([path]) as image:
             if not (image.read(200, 200, 100, 100) == 100).all():
-                raise ValueError("other pixels come back than were written")
+                raise ValueError("the pixels read differ from those written")
     return openslide_version()
 
 
@@ -112,7 +112,7 @@ def _processes() -> str:
     with _pool() as pool:
         other = pool.apply_async(os.getpid).get(SECONDS)
     if other == os.getpid():
-        raise RuntimeError("no process of its own")
+        raise RuntimeError("the pool started no process")
     return "start by spawn"
 
 

@@ -247,7 +247,7 @@ class FitConfig(BaseModel):
         if not TUNE.fullmatch(tune):
             raise ValueError("neither all, heads, norms, bias, last:N nor lora:R[:ALPHA]")
         if tune.count(":") == 2 and not float(tune.rpartition(":")[2]):
-            raise ValueError("updates times 0 are none: give another ALPHA")
+            raise ValueError("ALPHA 0 would cancel the updates: give another one")
         return tune
 
     @field_validator("stream")

@@ -41,7 +41,7 @@ def _torch() -> str:
 def _gpu() -> str:
     """None is no fault; one that torch sees must compute."""
     if not torch.cuda.is_available():
-        return "none: training goes on the processor" if torch.version.cuda is None else "none that torch can use"
+        return "none: training runs on the CPU" if torch.version.cuda is None else "none that torch can use"
     found = []
     for number in range(torch.cuda.device_count()):
         ones = torch.ones(256, 256, device=f"cuda:{number}")

@@ -16,7 +16,7 @@ import pytest
 from dpconvert import card
 from dpconvert.cli import group as dpconvert
 from dpconvert.manifest import catalog
-from dpconvert.shards import tar
+from dpconvert.shards import index
 from mtrain.cli import group as mtrain
 from tests.documents import pages as all_pages
 from tests.documents import tree
@@ -83,7 +83,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_the_format_page_names_every_field() -> None:
     fields = {field.alias or name for name, field in card.TaskCard.model_fields.items()}
-    fields |= set(tar.INDEX_COLUMNS)
+    fields |= set(index.INDEX_COLUMNS)
     missing = sorted(field for field in fields if f"`{field}`" not in FORMAT)
     assert not missing
 

@@ -99,7 +99,7 @@ def test_a_sweep_gives_the_scores_that_it_gives_elsewhere(
     assert CliRunner().invoke(mtrain, [*command, str(tmp_path / "here"), "--quiet"]).exit_code == 0
     assert scores(tmp_path / "here" / "tiny") == scores(tmp_path / "there" / "tiny")
     refused = CliRunner().invoke(mtrain, [*command, str(tmp_path / "other"), *ray, "--cpus", "64"])
-    assert str(refused.exception).startswith("no node of the cluster has as much as a cell asks for")
+    assert str(refused.exception).startswith("no node of the cluster has the resources that a cell requires")
 
 
 @pytest.mark.stress

@@ -30,7 +30,8 @@ from mtrain.race.agenda import rules_of
 from mtrain.race.decisions import Rules, Rung
 from mtrain.race.simulation import Raced, race, regret
 from mtrain.race.worlds import Model, World, world
-from mtrain.sweep.spec import Combination, Race, load_sweep
+from mtrain.sweep.combination import Combination
+from mtrain.sweep.spec import Race, load_sweep
 
 DRAWS = 100  # of a bootstrap, where asked: a tenth of what `mtrain sweep --race` takes
 SETS, TASKS = 8, 10

@@ -32,7 +32,7 @@ import torch
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
 from mtrain.sweep import at_once
-from mtrain.sweep.capacity import Limits
+from mtrain.sweep.capacity import JobLimits
 from mtrain.sweep.command import SweepRequest, open_sweep
 from mtrain.sweep.local_engine import cards_of
 
@@ -106,7 +106,7 @@ def measure(file: Path, sweeps: Path) -> str:
     if not cards.cards:
         return "1, as always on the CPU"
     cells = len(opened.cells)
-    limits = Limits(cells, 1e12, processors() // len(cards.cards), opened.cells[0].config.workers)
+    limits = JobLimits(cells, 1e12, processors() // len(cards.cards), opened.cells[0].config.workers)
     found = at_once.measured(opened.store, opened.cells[0], cards, limits, QUIET)
     return f"{found} (measured in {time.monotonic() - begun:.1f} s: {found and found.at_once} at once)"
 

@@ -28,13 +28,13 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
     """
     document = xml_tree.root(data, name, "ASAP_Annotations")
     parents = {group.get("Name", ""): group.get("PartOfGroup", "None") for group in document.iter("Group")}
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     items = []
     for number, element in enumerate(document.iter("Annotation")):
-        if shapes := _shapes(element, mended, name):
+        if shapes := _shapes(element, remarks, name):
             label = _label(element.get("PartOfGroup", "None"), parents, known, name)
             items += [Annotation(shape, label, str(number)) for shape in shapes]
-    return marks.check(Annotations(items, mended), name)
+    return marks.check(Annotations(items, remarks), name)
 
 
 def _label(group: str, parents: dict[str, str], known: Collection[str], name: str) -> str:
@@ -55,16 +55,16 @@ def _label(group: str, parents: dict[str, str], known: Collection[str], name: st
     )
 
 
-def _shapes(element: Any, mended: Counter[str], name: str) -> list[Any]:
+def _shapes(element: Any, remarks: Counter[str], name: str) -> list[Any]:
     """Return the areas or points of an annotation; a ruler, for example, has none."""
     kind = element.get("Type", "")
     if kind not in AREAS | POINTS:
-        marks.pass_over(kind, mended)
+        marks.pass_over(kind, remarks)
         return []
     points = _coordinates(element, name)
     if kind in POINTS:
         return [shapely.Point(point) for point in points]
-    shape = polygon(points, mended)
+    shape = polygon(points, remarks)
     return [] if shape is None else [shape]
 
 

@@ -29,7 +29,7 @@ from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 
 Boxes = Literal["", "xywh", "xyxy"]
-Told = NDArray[np.float64]
+BoxNumbers = NDArray[np.float64]
 Id = Annotated[str, BeforeValidator(lambda value: _id(value))]
 
 
@@ -91,7 +91,7 @@ class File(Loose):
     annotations: list[CocoAnnotation]
 
     @cached_property
-    def told_boxes(self) -> Told:
+    def told_boxes(self) -> BoxNumbers:
         """Boxes (N, 6) of what has no other outline, with the width and height of their images, where stated."""
         frames = {entry.id: (entry.width, entry.height) for entry in self.images if entry.width and entry.height}
         found = [[*(i.bbox or ()), *frames[i.image_id]] for i in self.annotations if i.boxed and i.image_id in frames]
@@ -108,7 +108,7 @@ class File(Loose):
         """The names of the images."""
         return listed.Names(image.file_name for image in self.images)
 
-    def boxes_of(self, image: Id, frame: tuple[float, float]) -> Told:
+    def boxes_of(self, image: Id, frame: tuple[float, float]) -> BoxNumbers:
         """Return these boxes for one image of the given width and height."""
         found = [[*(i.bbox or ()), *frame] for i in self.annotations if i.boxed and i.image_id == image]
         return np.array(found, dtype=np.float64).reshape(-1, 6)
@@ -165,22 +165,22 @@ def shapes(
     scale = factors(stated, size, name, entry.file_name)
     _check_boxes(file.told_boxes if entry.width and entry.height else file.boxes_of(entry.id, stated), boxes, name)
     categories = {category.id: (category.name, category.supercategory or "") for category in file.categories}
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     items = []
     if entry.id == file.images[0].id:  # said once for all images of the file
         ids = {image.id for image in file.images}
-        mended["of an image that the file does not list"] += sum(i.image_id not in ids for i in file.annotations)
+        remarks["of an image that the file does not list"] += sum(i.image_id not in ids for i in file.annotations)
     for item in (item for item in file.annotations if item.image_id == entry.id):
-        shape = _shape(item, boxes, mended, name)
+        shape = _shape(item, boxes, remarks, name)
         if shape is None:
             continue
         label = resolved(_names(item, categories, name), known, name)
         own = scale if not isinstance(item.segmentation, Rle) else _of_mask(item.segmentation, size, name)
         scaled = shape if own == (1, 1) else shapely.transform(shape, lambda xy, by=own: xy * by)
-        mended[SCALED] += own != (1, 1)
-        mended["crowd of objects (iscrowd = 1), read as one object"] += item.iscrowd in (1, "1")
+        remarks[SCALED] += own != (1, 1)
+        remarks["crowd of objects (iscrowd = 1), read as one object"] += item.iscrowd in (1, "1")
         items.append(Annotation(scaled, label, str(item.id)))
-    return Annotations(items, mended)
+    return Annotations(items, remarks)
 
 
 def _of_mask(rle: Rle, size: tuple[int, int], name: str) -> tuple[float, float]:
@@ -188,7 +188,7 @@ def _of_mask(rle: Rle, size: tuple[int, int], name: str) -> tuple[float, float]:
     return factors((rle.size[1], rle.size[0]), size, name, "the image, in a run-length mask")
 
 
-def _check_boxes(told: Told, boxes: Boxes, name: str) -> None:
+def _check_boxes(told: BoxNumbers, boxes: Boxes, name: str) -> None:
     """Refuse boxes that leave their images and would fit them as x1, y1, x2, y2; or that cannot be x1, y1, x2, y2.
 
     told: (N, 6) of a box and the width and height of its image.
@@ -239,24 +239,24 @@ def _entry(file: File, name: str, image: str) -> CocoImage:
     raise ReadError(f"does not list the image {image!r}", where=name, found=f"{have}, ... ({len(file.images)})")
 
 
-def _shape(item: CocoAnnotation, boxes: Boxes, mended: Counter[str], name: str) -> Geometry | None:
+def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str) -> Geometry | None:
     if isinstance(item.segmentation, Rle):
-        return _decoded(item.segmentation, mended, name)
+        return _decoded(item.segmentation, remarks, name)
     if item.segmentation:
         if odd := [flat for flat in item.segmentation if len(flat) % 2]:
             what = f"annotation {item.id}: a polygon of {len(odd[0])} numbers"
             raise ReadError(what, where=name, expected="pairs of x and y")
-        rings = [polygon(list(zip(flat[::2], flat[1::2], strict=True)), mended) for flat in item.segmentation]
+        rings = [polygon(list(zip(flat[::2], flat[1::2], strict=True)), remarks) for flat in item.segmentation]
         found = [ring for ring in rings if ring is not None]
         return shapely.union_all(found) if found else None
     if item.boxed and item.bbox is not None:
         x, y, third, fourth = item.bbox
         return shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
-    mended["annotation without an outline"] += 1
+    remarks["annotation without an outline"] += 1
     return None
 
 
-def _decoded(rle: Rle, mended: Counter[str], name: str) -> Geometry | None:
+def _decoded(rle: Rle, remarks: Counter[str], name: str) -> Geometry | None:
     """Decode run lengths that alternate between off and on down the columns, starting with off."""
     height, width = rle.size
     lengths = _lengths(rle.counts, name) if isinstance(rle.counts, str) else rle.counts
@@ -267,7 +267,7 @@ def _decoded(rle: Rle, mended: Counter[str], name: str) -> Geometry | None:
     keep = end > start
     start, end = start[keep], end[keep]
     if not len(start):
-        mended["annotation without an outline"] += 1
+        remarks["annotation without an outline"] += 1
         return None
     return outlines.outline(outlines.by_column(start, end, height, name), columns=True)
 

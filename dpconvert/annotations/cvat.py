@@ -16,7 +16,7 @@ from shapely import affinity
 
 from dpconvert.annotations import marks, outlines
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 
@@ -38,43 +38,43 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         )
     found = [_image(image, name) for image in images]
     if found:
-        found[0].mended.update({TRACK: tracks} if tracks else {})
+        found[0].remarks.update({TRACK: tracks} if tracks else {})
     return found
 
 
 def _image(image: Any, name: str) -> ListedImage:
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     stated = [xml_tree.number(image, side, name) for side in ("width", "height") if image.get(side)]
     drawn = []
     for number, element in enumerate(image):
         drawn += [
-            Drawn(shape, (element.get("label", ""),), f"{image.get('id', '')}-{number}")
-            for shape in _shapes(element, mended, name)
+            ListedShape(shape, (element.get("label", ""),), f"{image.get('id', '')}-{number}")
+            for shape in _shapes(element, remarks, name)
         ]
     size = (stated[0], stated[1]) if len(stated) == 2 and min(stated) > 0 else None
     tags = tuple(element.get("label", "") for element in image if element.tag == "tag")
-    return ListedImage(image.get("name", ""), size, drawn, mended, labels=tags)
+    return ListedImage(image.get("name", ""), size, drawn, remarks, labels=tags)
 
 
-def _shapes(element: Any, mended: Counter[str], name: str) -> list[Geometry]:
+def _shapes(element: Any, remarks: Counter[str], name: str) -> list[Geometry]:
     found: Geometry | None = None
     match element.tag:
         case "points":
             return [shapely.Point(point) for point in _points(element, name)]
         case "polygon":
-            found = polygon(_points(element, name), mended)
+            found = polygon(_points(element, name), remarks)
         case "box":
             left, top, right, bottom = (xml_tree.number(element, side, name) for side in ("xtl", "ytl", "xbr", "ybr"))
             found = _turned(
-                polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended), element, name
+                polygon([(left, top), (right, top), (right, bottom), (left, bottom)], remarks), element, name
             )
         case "ellipse":
             x, y, across, down = (xml_tree.number(element, key, name) for key in ("cx", "cy", "rx", "ry"))
-            found = _turned(ellipse((x - across, y - down, x + across, y + down), mended), element, name)
+            found = _turned(ellipse((x - across, y - down, x + across, y + down), remarks), element, name)
         case "mask":
             found = _mask(element, name)
         case tag:
-            marks.pass_over(str(tag), mended)
+            marks.pass_over(str(tag), remarks)
     return [] if found is None else [found]
 
 

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.alias_generators import to_camel
 
 from dpconvert.annotations.frame import OUTSIDE
-from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, mend
+from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, repair
 from dpconvert.annotations.parsing.json_text import Loose, parsed
 from dpconvert.annotations.parsing.lines import LONGEST
 from dpconvert.annotations.parsing.table import Table
@@ -167,20 +167,20 @@ def shapes(found: Iterable[Labelled], size: tuple[int, int], name: str, *, areas
         ReadError: An annotation has no WKT, or its WKT cannot be read.
     """
     frame = shapely.box(0, 0, *size)
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     result = []
     for labelled in found:
         shape = _flipped(labelled.item, size[1], name)
-        whole = None if areas and shapely.get_dimensions(shape) < 2 else mend(shape, mended)
+        whole = None if areas and shapely.get_dimensions(shape) < 2 else repair(shape, remarks)
         if whole is None:
-            mended[NO_AREA] += 1
+            remarks[NO_AREA] += 1
             continue
         clipped = shapely.intersection(whole, frame)
         if clipped.is_empty or (areas and not clipped.area):
-            mended[OUTSIDE] += 1
+            remarks[OUTSIDE] += 1
         else:
             result.append(Annotation(clipped, labelled.label, str(labelled.item.id)))
-    return Annotations(result, mended)
+    return Annotations(result, remarks)
 
 
 def _flipped(item: CytomineAnnotation, height: int, name: str) -> Geometry:

@@ -15,7 +15,7 @@ from shapely import affinity
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 
@@ -103,43 +103,43 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     Raises:
         ReadError: The content is not such a file, or it annotates a video or several slots.
     """
-    file, mended = parsed(data, name, FILE), Counter[str]()
+    file, remarks = parsed(data, name, FILE), Counter[str]()
     drawn = []
     for number, one in enumerate(file.annotations):
-        shape = _shape(one, mended)
+        shape = _shape(one, remarks)
         if shape is not None:
-            drawn.append(Drawn(shape, (one.name,), str(one.id or number)))
+            drawn.append(ListedShape(shape, (one.name,), str(one.id or number)))
     slots = file.item.slots if file.item else [file.image] if file.image else []
     if len(slots) > 1:
         raise ReadError(f"an item of {len(slots)} slots", where=name, remedy="export an item for each image")
-    if file.annotations and not drawn and mended[VIDEO] == len(file.annotations):
+    if file.annotations and not drawn and remarks[VIDEO] == len(file.annotations):
         raise ReadError("the annotations of a video", where=name, remedy="export its frames as images")
     stated = slots[0] if slots else Slot()
     size = (stated.width, stated.height) if stated.width and stated.height else None
     tags = tuple(one.name for one in file.annotations if one.tag is not None)
-    return [ListedImage(file.item.name if file.item else "", size=size, drawn=drawn, mended=mended, labels=tags)]
+    return [ListedImage(file.item.name if file.item else "", size=size, drawn=drawn, remarks=remarks, labels=tags)]
 
 
-def _shape(one: DarwinAnnotation, mended: Counter[str]) -> Geometry | None:
+def _shape(one: DarwinAnnotation, remarks: Counter[str]) -> Geometry | None:
     outline = one.polygon or one.complex_polygon
     if one.frames is not None:
-        mended[VIDEO] += 1
+        remarks[VIDEO] += 1
     elif outline is not None:
         if not outline.rings():
-            mended["annotation without an outline"] += 1
-        return _even_odd([polygon([(p.x, p.y) for p in ring], mended) for ring in outline.rings()])
+            remarks["annotation without an outline"] += 1
+        return _even_odd([polygon([(p.x, p.y) for p in ring], remarks) for ring in outline.rings()])
     elif one.ellipse is not None:
         (x, y), (across, down) = ((p.x, p.y) for p in (one.ellipse.center, one.ellipse.radius))
-        found = ellipse((x - across, y - down, x + across, y + down), mended)
+        found = ellipse((x - across, y - down, x + across, y + down), remarks)
         return found and affinity.rotate(found, one.ellipse.angle, origin=(x, y), use_radians=True)
     elif one.keypoint is not None:
         return shapely.Point(one.keypoint.x, one.keypoint.y)
     elif one.bounding_box is not None:
         box = one.bounding_box
         right, bottom = box.x + box.w, box.y + box.h
-        return polygon([(box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom)], mended)
+        return polygon([(box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom)], remarks)
     else:
-        marks.pass_over(one.kind, mended)
+        marks.pass_over(one.kind, remarks)
     return None
 
 

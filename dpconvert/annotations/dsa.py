@@ -18,7 +18,7 @@ from shapely import affinity
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 
 Position = Annotated[list[Coordinate], Field(min_length=2)]
@@ -64,36 +64,36 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     Raises:
         ReadError: The content is not such a file.
     """
-    file, mended = parsed(data, name, FILE), Counter[str]()
+    file, remarks = parsed(data, name, FILE), Counter[str]()
     documents = file if isinstance(file, list) else [file]
     elements = [pair for document in documents for pair in document.all()]
     drawn = [
-        Drawn(shape, (element.label.value, element.group or "", called), element.id or str(number))
+        ListedShape(shape, (element.label.value, element.group or "", called), element.id or str(number))
         for number, (element, called) in enumerate(elements)
-        if (shape := _shape(element, mended)) is not None
+        if (shape := _shape(element, remarks)) is not None
     ]
-    return [ListedImage(drawn=drawn, mended=mended)]
+    return [ListedImage(drawn=drawn, remarks=remarks)]
 
 
-def _shape(element: Element, mended: Counter[str]) -> Geometry | None:
+def _shape(element: Element, remarks: Counter[str]) -> Geometry | None:
     x, y = (element.center or [0.0, 0.0])[:2]
     across, down = element.width / 2, element.height / 2
     match element.type:
         case "polyline" if element.closed:
             rings = [[(p[0], p[1]) for p in ring] for ring in (element.points, *element.holes)]
-            outer, *holes = (polygon(ring, mended) for ring in rings)
+            outer, *holes = (polygon(ring, remarks) for ring in rings)
             cut = shapely.union_all([hole for hole in holes if hole is not None])
             return outer and (shapely.difference(outer, cut) if holes else outer)
         case "rectangle" if element.center:
             found = polygon([(x - across, y - down), (x + across, y - down), (x + across, y + down),
-                             (x - across, y + down)], mended)  # fmt: skip
+                             (x - across, y + down)], remarks)  # fmt: skip
         case "ellipse" if element.center:
-            found = ellipse((x - across, y - down, x + across, y + down), mended)
+            found = ellipse((x - across, y - down, x + across, y + down), remarks)
         case "circle" if element.center:
-            found = ellipse((x - element.radius, y - element.radius, x + element.radius, y + element.radius), mended)
+            found = ellipse((x - element.radius, y - element.radius, x + element.radius, y + element.radius), remarks)
         case "point" if element.center:
             found = shapely.Point(x, y)
         case kind:
-            marks.pass_over(kind, mended)
+            marks.pass_over(kind, remarks)
             return None
     return found and affinity.rotate(found, element.rotation, origin=(x, y), use_radians=True)

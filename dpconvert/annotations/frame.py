@@ -46,7 +46,7 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
     Raises:
         ReadError: all of them lie outside, unless that is allowed, or are fractions of the image.
     """
-    if not found.items and not found.mended[OUTSIDE]:
+    if not found.items and not found.remarks[OUTSIDE]:
         return found
     found = once(found)
     geometries = np.array([item.geometry for item in found.items], dtype=object)
@@ -58,7 +58,7 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
     beyond = within & ~shapely.covers(shapely.box(-NEAR, -NEAR, size[0] + NEAR, size[1] + NEAR), geometries)
     counts = Counter({OUTSIDE: int((~within).sum()), BEYOND: int(beyond.sum()), ALIKE: _alike(found)})
     if not within.any() and not allow_outside:
-        raise _nothing_inside(geometries, size, found.mended[OUTSIDE] + len(geometries), name)
+        raise _nothing_inside(geometries, size, found.remarks[OUTSIDE] + len(geometries), name)
     if not allow_outside and _are_fractions(geometries, size):
         raise ReadError(
             "all annotations lie in the first pixel, as fractions of the image would", where=name,
@@ -66,7 +66,7 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
             remedy="multiply them by the width and the height of the image",
         )  # fmt: skip
     kept = [item for item, here in zip(found.items, within, strict=True) if here]
-    return replace(found, items=kept, mended=found.mended + counts)
+    return replace(found, items=kept, remarks=found.remarks + counts)
 
 
 def once(found: Annotations) -> Annotations:
@@ -76,7 +76,7 @@ def once(found: Annotations) -> Annotations:
         same = () if item.geometry.geom_type == "Point" else (item.id or number,)  # areas without an id are all kept
         first.setdefault((item.label, shape, *same), item)
     return replace(
-        found, items=[*first.values()], mended=found.mended + Counter({AGAIN: len(found.items) - len(first)})
+        found, items=[*first.values()], remarks=found.remarks + Counter({AGAIN: len(found.items) - len(first)})
     )
 
 

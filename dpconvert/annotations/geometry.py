@@ -30,21 +30,21 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Annotations:
-    """All of one image; `mended` counts what had to be repaired or dropped, by kind."""
+    """All of one image; `remarks` counts what had to be repaired or dropped, by kind."""
 
     items: list[Annotation]
-    mended: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
 
 
-def polygon(ring: Sequence[tuple[float, float]], mended: Counter[str], holes: Sequence[Any] = ()) -> Geometry | None:
-    """A valid polygon of a ring, closed or not; None for a degenerate one. Repairs are counted in `mended`."""
+def polygon(ring: Sequence[tuple[float, float]], remarks: Counter[str], holes: Sequence[Any] = ()) -> Geometry | None:
+    """A valid polygon of a ring, closed or not; None for a degenerate one. Repairs are counted in `remarks`."""
     if len({*ring}) < 3:
-        mended["degenerate ring dropped"] += 1
+        remarks["degenerate ring dropped"] += 1
         return None
-    return mend(shapely.Polygon(ring, holes), mended)
+    return repair(shapely.Polygon(ring, holes), remarks)
 
 
-def mend(shape: Geometry, mended: Counter[str]) -> Geometry | None:
+def repair(shape: Geometry, remarks: Counter[str]) -> Geometry | None:
     """The same area as a valid geometry, without the lines and points that repairing leaves over; None for nothing.
 
     Raises:
@@ -54,14 +54,14 @@ def mend(shape: Geometry, mended: Counter[str]) -> Geometry | None:
         return shape
     if (crossings := _crossings(shape)) > MOST_CROSSINGS:
         raise ReadError(f"an outline that crosses itself about {crossings:.0e} times", remedy="draw it again")
-    mended["invalid ring repaired"] += 1
+    remarks["invalid ring repaired"] += 1
     try:
         if crossings < MANY_CROSSINGS:
             repaired = shapely.make_valid(shape)
         else:  # its time does not grow with the square of the crossings; what a scribble encloses is filled
             repaired = shapely.make_valid(shape, method="structure", keep_collapsed=False)
     except shapely.errors.GEOSException:
-        mended["ring beyond repair dropped"] += 1
+        remarks["ring beyond repair dropped"] += 1
         return None
     parts = [part for part in shapely.get_parts(repaired, return_index=False) if part.area > 0]
     parts = [inner for part in parts for inner in shapely.get_parts(part) if inner.area > 0]
@@ -74,14 +74,14 @@ def _crossings(shape: Geometry) -> float:
     return float(shape.length**2 / (np.pi * max((right - left) * (bottom - top), 1e-9)))
 
 
-def ellipse(bounds: tuple[float, float, float, float], mended: Counter[str]) -> Geometry | None:
+def ellipse(bounds: tuple[float, float, float, float], remarks: Counter[str]) -> Geometry | None:
     """The ellipse that fills a frame (left, top, right, bottom), as a polygon of 128 vertices; None without area.
 
     Its area is 0.04 % less than the ellipse's.
     """
     left, top, right, bottom = bounds
     if not (right > left and bottom > top):
-        mended["degenerate ring dropped"] += 1
+        remarks["degenerate ring dropped"] += 1
         return None
     circle = shapely.Point((left + right) / 2, (top + bottom) / 2).buffer(1.0, quad_segs=32)
     return affinity.scale(circle, (right - left) / 2, (bottom - top) / 2)

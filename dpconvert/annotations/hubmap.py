@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter
 
 from dpconvert.annotations import outlines
 from dpconvert.annotations.geometry import Geometry, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each, parsed
 from dpconvert.errors import ReadError
@@ -64,21 +64,21 @@ def parse_outlines(data: bytes, name: str) -> list[ListedImage]:
     Raises:
         ReadError: The content is not such a list.
     """
-    mended: Counter[str] = Counter()
-    shapes = [polygon(ring, mended) for ring in parsed(data, name, OUTLINES)]
-    drawn = [Drawn(shape, id=str(number)) for number, shape in enumerate(shapes) if shape is not None]
-    return [ListedImage("", None, drawn, mended)]
+    remarks: Counter[str] = Counter()
+    shapes = [polygon(ring, remarks) for ring in parsed(data, name, OUTLINES)]
+    drawn = [ListedShape(shape, id=str(number)) for number, shape in enumerate(shapes) if shape is not None]
+    return [ListedImage("", None, drawn, remarks)]
 
 
 def _outlined(image: Image) -> ListedImage:
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     drawn = []
     for number, one in enumerate(image.annotations):
         rings = [[(p[0], p[1]) for p in ring] for ring in one.coordinates]
-        shape = polygon(rings[0], mended, rings[1:]) if rings else None
+        shape = polygon(rings[0], remarks, rings[1:]) if rings else None
         if shape is not None:
-            drawn.append(Drawn(shape, (one.type,), str(number)))
-    return ListedImage(image.id, None, drawn, mended)
+            drawn.append(ListedShape(shape, (one.type,), str(number)))
+    return ListedImage(image.id, None, drawn, remarks)
 
 
 def _of_table(data: bytes, name: str) -> list[ListedImage]:
@@ -101,7 +101,7 @@ def _row(row: dict[str, str | None], name: str) -> ListedImage:
     if len(runs) % 2 or len(runs) > 2 * MOST_RUNS:
         raise ReadError("run lengths that are not pairs", where=name, found=f"{len(runs)} numbers of {row['id']}")
     shape = partial(_outline, runs.reshape(-1, 2), own, name)
-    drawn = [Drawn(shape, (row.get("organ") or "",))] if len(runs) else []
+    drawn = [ListedShape(shape, (row.get("organ") or "",))] if len(runs) else []
     return ListedImage(row["id"] or "", own, drawn)
 
 

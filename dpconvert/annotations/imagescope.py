@@ -31,21 +31,21 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
         ReadError: The content is not such XML, or `known` lacks a label.
     """
     document = xml_tree.root(data, name, "Annotations", of="Annotation")
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     items = []
     for number, layer in enumerate(document.iterfind("Annotation")):
         items += [
             Annotation(shape, label, f"{layer.get('Id', number)}-{region}")
-            for shape, label, region in _layer(layer, known, mended, name)
+            for shape, label, region in _layer(layer, known, remarks, name)
         ]
-    return marks.check(Annotations(items, mended), name)
+    return marks.check(Annotations(items, remarks), name)
 
 
-def _layer(layer: Any, known: Collection[str], mended: Counter[str], name: str) -> Iterator[tuple[Geometry, str, str]]:
+def _layer(layer: Any, known: Collection[str], remarks: Counter[str], name: str) -> Iterator[tuple[Geometry, str, str]]:
     """(shape, label, region's id) of the positive regions, less the negative ones."""
     drawn, holes = [], []
     for number, region in enumerate(layer.iter("Region")):
-        shape = _shape(region, mended, name)
+        shape = _shape(region, remarks, name)
         if shape is None:
             continue
         if region.get("NegativeROA", "0").strip() in ("1", "true", "True"):
@@ -55,13 +55,13 @@ def _layer(layer: Any, known: Collection[str], mended: Counter[str], name: str) 
             drawn.append((shape, label, region.get("Id", str(number))))
     cut = shapely.union_all(holes)
     if alone := _touching_nothing(holes, [shape for shape, _, _ in drawn]):
-        mended["region to cut out that lies on no other of its layer"] += alone
+        remarks["region to cut out that lies on no other of its layer"] += alone
     for shape, label, number in drawn:
         left = shapely.difference(shape, cut) if holes else shape
         if left.area > 0 or not (shape.area or left.is_empty):
             yield left, label, number
         else:
-            mended["region wholly cut out"] += 1
+            remarks["region wholly cut out"] += 1
 
 
 def _touching_nothing(holes: list[Geometry], drawn: list[Geometry]) -> int:
@@ -93,22 +93,22 @@ def _colour(text: str) -> str:
     return f"#{value & 255:02x}{value >> 8 & 255:02x}{value >> 16 & 255:02x}"
 
 
-def _shape(region: Any, mended: Counter[str], name: str) -> Geometry | None:
+def _shape(region: Any, remarks: Counter[str], name: str) -> Geometry | None:
     told = region.get("Type", "0").strip()
     kind = NUMBERED.get(told, told.lower())
     if kind not in AREAS | POINTS:
-        marks.pass_over(kind, mended)
+        marks.pass_over(kind, remarks)
         return None
     vertices = [vertex for tag in ("Vertex", "V") for vertex in region.iter(tag)]
     points = [(xml_tree.number(v, "X", name), xml_tree.number(v, "Y", name)) for v in vertices]
     if kind == "polygon" or (kind == "rectangle" and len(points) > 2):
-        return polygon(points, mended)
+        return polygon(points, remarks)
     if kind in POINTS and points:
         return shapely.Point(points[0])
     if len(points) < 2:
-        mended["degenerate ring dropped"] += 1
+        remarks["degenerate ring dropped"] += 1
         return None
     left, top, right, bottom = shapely.MultiPoint(points).bounds
     if kind == "ellipse":
-        return ellipse((left, top, right, bottom), mended)
-    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended)
+        return ellipse((left, top, right, bottom), remarks)
+    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], remarks)

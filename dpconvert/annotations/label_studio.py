@@ -24,7 +24,7 @@ from shapely import affinity
 from dpconvert.annotations import marks, outlines
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
 from dpconvert.annotations.labels import Said
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.validation import first_fault
@@ -107,7 +107,7 @@ def _task(task: Task, name: str) -> ListedImage | None:
     if not answers:
         return None
     listed = _listed([*_addresses(task.data), task.file_upload or ""], answers[0].result, name)
-    listed.mended.update({OTHERS: len(answers) - 1} if len(answers) > 1 else {})
+    listed.remarks.update({OTHERS: len(answers) - 1} if len(answers) > 1 else {})
     return listed
 
 
@@ -134,7 +134,7 @@ def _minimal(entry: dict[str, Any], name: str, fields: Sequence[str], *, has_sha
     except ValidationError as error:
         raise ReadError(str(first_fault(error)), where=name) from None
     if not has_shapes:  # in the whole file, else an image without any shows nothing
-        marks.pass_over("choices", listed.mended)
+        marks.pass_over("choices", listed.remarks)
     return replace(listed, labels=tuple(label for field in fields for label in _chosen(entry.get(field), field)))
 
 
@@ -180,7 +180,7 @@ def _addresses(data: dict[str, Any]) -> list[str]:
 
 
 def _listed(addresses: list[str], results: list[Result], name: str) -> ListedImage:
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     labels: dict[str, list[str]] = defaultdict(list)
     for result in results:
         labels[result.id] += _labels(result.value)
@@ -189,7 +189,7 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
         kind = result.type.removesuffix("labels")
         if kind not in KINDS:
             if kind:  # "labels" alone name a shape of the same id
-                marks.pass_over(kind, mended)
+                marks.pass_over(kind, remarks)
             continue
         if result.item:
             raise ReadError("a task of several images", where=name, remedy="make a task of each image")
@@ -203,16 +203,16 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
                 "a shape without the size of its image", where=name, expected="original_width, original_height"
             )
         stated = float(result.width), float(result.height)
-        shape = _shape(kind, result, stated, mended, name)
+        shape = _shape(kind, result, stated, remarks, name)
         if shape is not None:
             own = _labels(result.value) or (labels[result.id] if result.id else []) or [""]
-            drawn.append(Drawn(shape, tuple(own), result.id or str(number), ranked=False))
+            drawn.append(ListedShape(shape, tuple(own), result.id or str(number), ranked=False))
     names = [_file(address) for address in addresses if address]
     shapes = {result.id for result in results if result.type.removesuffix("labels") in KINDS}
     choices = [result for result in results if result.type == "choices" and result.id not in shapes]
     chosen = [(result.value.get("choices"), result.control) for result in choices]
     of_image = tuple(Said(str(label), control) for some, control in chosen if isinstance(some, list) for label in some)
-    return ListedImage(names[0] if names else "", stated, drawn, mended, tuple(_aliases(names)), of_image)
+    return ListedImage(names[0] if names else "", stated, drawn, remarks, tuple(_aliases(names)), of_image)
 
 
 def _labels(value: dict[str, Any]) -> list[str]:
@@ -233,7 +233,7 @@ def _aliases(names: list[str]) -> Iterator[str]:
             yield f"{folder}{slash}{UPLOADED.sub('', last)}"
 
 
-def _shape(kind: str, result: Result, size: tuple[float, float], mended: Counter[str], name: str) -> Geometry | None:
+def _shape(kind: str, result: Result, size: tuple[float, float], remarks: Counter[str], name: str) -> Geometry | None:
     if lacking := [key for key in PARTS[kind] if key not in result.value]:
         raise ReadError(f"a {kind} without {lacking[0]}", where=name)
     try:
@@ -245,15 +245,15 @@ def _shape(kind: str, result: Result, size: tuple[float, float], mended: Counter
     wide, high = size[0] / 100, size[1] / 100
     x, y = value.x * wide, value.y * high
     if kind == "polygon":
-        return polygon([(p[0] * wide, p[1] * high) for p in value.points], mended)
+        return polygon([(p[0] * wide, p[1] * high) for p in value.points], remarks)
     if kind == "keypoint":
         return shapely.Point(x, y)
     if kind == "ellipse":
         across, down = value.across * wide, value.down * high
-        found = ellipse((x - across, y - down, x + across, y + down), mended)
+        found = ellipse((x - across, y - down, x + across, y + down), remarks)
     else:
         right, bottom = x + value.width * wide, y + value.height * high
-        found = polygon([(x, y), (right, y), (right, bottom), (x, bottom)], mended)
+        found = polygon([(x, y), (right, y), (right, bottom), (x, bottom)], remarks)
     return found and affinity.rotate(found, value.rotation, origin=(x, y))
 
 

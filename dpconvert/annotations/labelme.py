@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from dpconvert.annotations import marks, outlines
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 
@@ -53,34 +53,34 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     Raises:
         ReadError: The content is not such a file, or a mask cannot be decoded.
     """
-    file, mended = parsed(data, name, FILE), Counter[str]()
+    file, remarks = parsed(data, name, FILE), Counter[str]()
     drawn = [
-        Drawn(shape, (one.label,), str(number))
+        ListedShape(shape, (one.label,), str(number))
         for number, one in enumerate(file.shapes)
-        for shape in _shapes(one, mended, name)
+        for shape in _shapes(one, remarks, name)
     ]
     size = (file.width, file.height) if file.width and file.height else None
     flags = tuple(name for name, is_set in (file.flags or {}).items() if is_set)
-    return [ListedImage(file.path or "", size=size, drawn=drawn, mended=mended, labels=flags)]
+    return [ListedImage(file.path or "", size=size, drawn=drawn, remarks=remarks, labels=flags)]
 
 
-def _shapes(one: Shape, mended: Counter[str], name: str) -> list[Geometry]:
+def _shapes(one: Shape, remarks: Counter[str], name: str) -> list[Geometry]:
     points = [(p[0], p[1]) for p in one.points]
     found: Geometry | None = None
     if one.kind in ("point", "points"):
         return [shapely.Point(point) for point in points]
     if one.kind in ("polygon", "oriented_rectangle") or (one.kind == "rectangle" and len(points) == 4):
-        found = polygon(points, mended)
+        found = polygon(points, remarks)
     elif one.kind == "mask" and one.mask and len(points) == 2:
         found = _mask(one.mask, points, name)
     elif one.kind == "rectangle" and len(points) >= 2:
         left, top, right, bottom = shapely.MultiPoint(points).bounds
-        found = polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended)
+        found = polygon([(left, top), (right, top), (right, bottom), (left, bottom)], remarks)
     elif one.kind == "circle" and len(points) == 2:
         (x, y), radius = points[0], math.dist(*points)
-        found = ellipse((x - radius, y - radius, x + radius, y + radius), mended)
+        found = ellipse((x - radius, y - radius, x + radius, y + radius), remarks)
     else:
-        marks.pass_over("line" if one.kind == "linestrip" else one.kind, mended)
+        marks.pass_over("line" if one.kind == "linestrip" else one.kind, remarks)
     return [] if found is None else [found]
 
 

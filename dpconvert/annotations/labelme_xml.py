@@ -12,7 +12,7 @@ from typing import Any
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
 
 DELETED = "deleted object passed over"
@@ -24,16 +24,18 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     Raises:
         ReadError: The content is not such XML.
     """
-    document, mended = xml_tree.root(data, name, "annotation"), Counter[str]()
+    document, remarks = xml_tree.root(data, name, "annotation"), Counter[str]()
     drawn = []
     for number, element in enumerate(document.iterfind("object")):
         if xml_tree.text(element, "deleted") in ("1", "yes"):
-            mended[DELETED] += 1
+            remarks[DELETED] += 1
         elif (outline := element.find("polygon")) is None:
-            marks.pass_over("mask" if element.find("segm") is not None else "object without a polygon", mended)
-        elif (shape := polygon(_corners(outline, name), mended)) is not None:
-            drawn.append(Drawn(shape, (xml_tree.text(element, "name"),), xml_tree.text(element, "id") or str(number)))
-    return [ListedImage(xml_tree.text(document, "filename"), _size(document, name), drawn, mended)]
+            marks.pass_over("mask" if element.find("segm") is not None else "object without a polygon", remarks)
+        elif (shape := polygon(_corners(outline, name), remarks)) is not None:
+            drawn.append(
+                ListedShape(shape, (xml_tree.text(element, "name"),), xml_tree.text(element, "id") or str(number))
+            )
+    return [ListedImage(xml_tree.text(document, "filename"), _size(document, name), drawn, remarks)]
 
 
 def _corners(outline: Any, name: str) -> list[tuple[float, float]]:

@@ -38,7 +38,7 @@ WAYS: tuple[Callable[[str], str], ...] = (
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ListedShape:
     """A shape, or what makes one for an image of a given (width, height); its labels, and its id.
 
     ranked: whether the labels name one thing, the best first; else each is a label of its own, and one may be known.
@@ -54,14 +54,14 @@ class Drawn:
 class ListedImage:
     """An image of a file: its name, the (width, height) that the file states, and what is drawn on it.
 
-    aliases: other names of the image. labels: those of the whole image. mended: what was repaired or passed over,
+    aliases: other names of the image. labels: those of the whole image. remarks: what was repaired or passed over,
     counted.
     """
 
     name: str = ""
     size: tuple[float, float] | None = None
-    drawn: list[Drawn] = field(default_factory=list)
-    mended: Counter[str] = field(default_factory=Counter)
+    drawn: list[ListedShape] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
     aliases: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
 
@@ -141,21 +141,21 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
         ReadError: The file states an image of another shape, or `known` lacks a label.
     """
     scale = factors(listed.size, size, name) if listed.size else (1.0, 1.0)
-    items, mended = [], Counter(listed.mended)
+    items, remarks = [], Counter(listed.remarks)
     for number, drawn in enumerate(listed.drawn):
         shape = drawn.shape(size) if callable(drawn.shape) else drawn.shape
         if shape is None or shape.is_empty:
-            mended["annotation without an outline"] += 1
+            remarks["annotation without an outline"] += 1
             continue
         if not callable(drawn.shape) and scale != (1, 1):
             shape = shapely.transform(shape, lambda xy: xy * scale)
-            mended[SCALED] += 1
+            remarks[SCALED] += 1
         told = of_field(drawn.labels, field)
         label = resolved(told, known, name) if drawn.ranked else only(told, known, name)
         items.append(Annotation(shape, label, drawn.id or str(number)))
-    if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in mended):
+    if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in remarks):
         raise ReadError(
             "holds labels of whole images, and no outlines", where=name, found=", ".join(map(repr, listed.labels[:3])),
             remedy="the rules 'whole' and 'tiles' of the shape `slides` take such labels; for others, draw outlines",
         )  # fmt: skip
-    return marks.check(Annotations(items, mended), name)
+    return marks.check(Annotations(items, remarks), name)

@@ -21,10 +21,10 @@ NAMES = {name: kind for kind, names in KINDS.items() for name in names}
 UNKNOWN = "mark of an unknown type passed over: "
 
 
-def pass_over(kind: str, mended: Counter[str]) -> None:
+def pass_over(kind: str, remarks: Counter[str]) -> None:
     """Count a mark by the format's own name of its type."""
     known = NAMES.get(kind.strip().lower())
-    mended[f"{known} passed over" if known else f"{UNKNOWN}{cut(kind, 40)!r}"] += 1
+    remarks[f"{known} passed over" if known else f"{UNKNOWN}{cut(kind, 40)!r}"] += 1
 
 
 def check(found: Annotations, name: str) -> Annotations:
@@ -33,7 +33,7 @@ def check(found: Annotations, name: str) -> Annotations:
     Raises:
         ReadError: The file holds no annotations, only marks of unknown types.
     """
-    unknown = [what.removeprefix(UNKNOWN) for what in found.mended if what.startswith(UNKNOWN)]
+    unknown = [what.removeprefix(UNKNOWN) for what in found.remarks if what.startswith(UNKNOWN)]
     if unknown and not found.items:
         raise ReadError(
             "contains only marks of unknown types", where=name,

@@ -34,7 +34,7 @@ TABLE = TypeAdapter(dict[int, str])
 class LabelMask:
     """`values` (rows, columns) stretched over an image of `width` x `height` px; `labels`: value -> class.
 
-    instances: each value is one object; else each connected area of a class is. mended: what a user should know of how
+    instances: each value is one object; else each connected area of a class is. remarks: what a user should know of how
     the file was read, counted.
     """
 
@@ -46,10 +46,10 @@ class LabelMask:
         height: int,
         *,
         instances: bool = False,
-        mended: Mapping[str, int] = MappingProxyType({}),
+        remarks: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.values, self.labels, self.width, self.height = values, labels, width, height
-        self.instances, self.mended = instances, Counter(mended)
+        self.instances, self.remarks = instances, Counter(remarks)
 
     def share(self, boxes: ArrayLike, labels: Sequence[str]) -> NDArray[np.float64]:
         """Exact share of boxes (N, 4) of x, y, width, height whose values mean one of `labels`."""
@@ -117,18 +117,18 @@ def read(
             does not have; or both readings of a TIFF whose zero is white are possible.
     """
     known, colours = mask_pixels.numbered(labels, name)
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     reading: Reading = white_is_zero or "shown"
     if not white_is_zero and not colours and mask_pixels.zero_is_white(data):
         reading = _reading(data, name, known, threshold)
-        mended[f"mask of a TIFF whose zero is white, its values read as {reading}"] += 1
+        remarks[f"mask of a TIFF whose zero is white, its values read as {reading}"] += 1
     values = mask_pixels.read(data, name, colours=colours, threshold=threshold, reading=reading)
     rows, columns = values.shape
     if abs(columns * size[1] - rows * size[0]) > max(size):
         raise ReadError(
             "mask of another shape than its image", where=name, expected=f"{size}", found=f"{(columns, rows)}"
         )
-    mended[STRETCHED] += not _is_reduced((columns, rows), size)
+    remarks[STRETCHED] += not _is_reduced((columns, rows), size)
     unknown = sorted(set(np.unique(values).tolist()) - set(known))
     if unknown:
         stated = ", ".join(mask_pixels.shown(value, colours=colours) for value in sorted(known))
@@ -137,7 +137,7 @@ def read(
             where=name, expected=f"one of {stated}" if known else "`values` in the manifest's [layout]",
             remedy="name every value in the manifest, or give a threshold",
         )  # fmt: skip
-    return LabelMask(values, known, *size, instances=instances, mended=+mended)
+    return LabelMask(values, known, *size, instances=instances, remarks=+remarks)
 
 
 def _is_reduced(mask: tuple[int, int], size: tuple[int, int]) -> bool:

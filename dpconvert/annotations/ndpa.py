@@ -48,47 +48,47 @@ def read(data: bytes, name: str, glass: Glass, known: Collection[str] = ()) -> A
         ReadError: The content is not NDPA, its unit is not nanometres, or `known` lacks a title.
     """
     document = xml_tree.root(data, name, "annotations", of="ndpviewstate")
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     items = []
     for number, view in enumerate(document.iter("ndpviewstate")):
         unit = xml_tree.text(view, "coordformat") or "nanometers"
         if not unit.lower().startswith(("nanomet", "nm")):
             raise ReadError(f"coordinates in {unit!r}", where=name, expected="nanometers")
         for element in view.iter("annotation"):
-            shape = _shape(element, glass, mended, name)
+            shape = _shape(element, glass, remarks, name)
             if shape is not None:
                 label = resolved(_names(view, element), known, name)
                 items.append(Annotation(shape, label, view.get("id", str(number))))
-    return marks.check(Annotations(items, mended), name)
+    return marks.check(Annotations(items, remarks), name)
 
 
 def _names(view: Any, element: Any) -> list[str]:
     return [xml_tree.text(view, "title"), xml_tree.text(view, "details"), element.get("color", "").lower()]
 
 
-def _shape(element: Any, glass: Glass, mended: Counter[str], name: str) -> Geometry | None:
+def _shape(element: Any, glass: Glass, remarks: Counter[str], name: str) -> Geometry | None:
     kind, tool = element.get("type", "").strip().lower(), element.get("displayname", "")
     line = tool.endswith("Line") and not _closed(element)
     if line or kind not in AREAS | PLACED:
-        marks.pass_over("line" if line else kind, mended)
+        marks.pass_over("line" if line else kind, remarks)
         return None
     if kind in PLACED:
-        return _placed(element, kind, glass, mended, name)
+        return _placed(element, kind, glass, remarks, name)
     points = [
         glass.pixels(xml_tree.child_number(point, "x", name), xml_tree.child_number(point, "y", name))
         for point in element.iterfind("pointlist/point")
     ]
     if not _closed(element):
-        mended["open outline closed"] += 1
-    return polygon(points, mended)
+        remarks["open outline closed"] += 1
+    return polygon(points, remarks)
 
 
-def _placed(element: Any, kind: str, glass: Glass, mended: Counter[str], name: str) -> Geometry | None:
+def _placed(element: Any, kind: str, glass: Glass, remarks: Counter[str], name: str) -> Geometry | None:
     x, y = xml_tree.child_number(element, "x", name), xml_tree.child_number(element, "y", name)
     if kind == "pin":
         return shapely.Point(glass.pixels(x, y))
     radius = abs(xml_tree.child_number(element, "radius", name))
-    return ellipse((*glass.pixels(x - radius, y - radius), *glass.pixels(x + radius, y + radius)), mended)
+    return ellipse((*glass.pixels(x - radius, y - radius), *glass.pixels(x + radius, y + radius)), remarks)
 
 
 def _closed(element: Any) -> bool:

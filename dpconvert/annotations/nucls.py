@@ -12,7 +12,7 @@ import io
 from collections import Counter
 
 from dpconvert.annotations.geometry import Geometry, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 
@@ -27,28 +27,28 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     Raises:
         ReadError: The content is not such a table.
     """
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     drawn = []
     csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
     try:
         for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)):
-            shape = _shape(row, mended, f"{name}, line {number + 2}")
+            shape = _shape(row, remarks, f"{name}, line {number + 2}")
             if shape is not None:
-                drawn.append(Drawn(shape, tuple(row.get(label) or "" for label in LABELS), str(number)))
+                drawn.append(ListedShape(shape, tuple(row.get(label) or "" for label in LABELS), str(number)))
     except (KeyError, ValueError, csv.Error) as error:
         raise ReadError(f"not a table of NuCLS: {error}", where=name) from None
-    return [ListedImage(drawn=drawn, mended=mended)]
+    return [ListedImage(drawn=drawn, remarks=remarks)]
 
 
-def _shape(row: dict[str, str | None], mended: Counter[str], where: str) -> Geometry | None:
+def _shape(row: dict[str, str | None], remarks: Counter[str], where: str) -> Geometry | None:
     xs, ys = ((row.get(key) or "").strip() for key in ("coords_x", "coords_y"))
     if xs and ys:
         corners = [_numbers(text, where) for text in (xs, ys)]
         if len(corners[0]) != len(corners[1]):
             raise ReadError("coords_x and coords_y differ in length", where=where)
-        return polygon(list(zip(*corners, strict=True)), mended)
+        return polygon(list(zip(*corners, strict=True)), remarks)
     left, top, right, bottom = (xml_tree.parsed(row.get(side), side, where) for side in SIDES)
-    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended)
+    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], remarks)
 
 
 def _numbers(text: str, where: str) -> list[float]:

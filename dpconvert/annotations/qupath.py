@@ -22,7 +22,7 @@ import shapely
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from dpconvert.annotations import marks
-from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, mend, polygon
+from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon, repair
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
 
@@ -145,14 +145,14 @@ def read(data: bytes, name: str, known: Collection[str] = (), origin: tuple[floa
     Raises:
         ReadError: not such a file, or a label that `known` does not have.
     """
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     items = []
     for number, feature in enumerate(each(data, name, FEATURE, "features")):
-        shapes = [shape for shape in _shapes(feature, mended) if shape is not None]
+        shapes = [shape for shape in _shapes(feature, remarks) if shape is not None]
         if shapes:
             label = resolved(_names(feature), known, name)
             items += [Annotation(_moved(shape, origin), label, str(feature.id or number)) for shape in shapes]
-    return marks.check(Annotations(items, mended), name)
+    return marks.check(Annotations(items, remarks), name)
 
 
 def _names(feature: Feature) -> Iterator[str]:
@@ -165,37 +165,37 @@ def _names(feature: Feature) -> Iterator[str]:
         yield properties.name or ""
 
 
-def _shapes(feature: Feature, mended: Counter[str]) -> Iterator[Geometry | None]:
+def _shapes(feature: Feature, remarks: Counter[str]) -> Iterator[Geometry | None]:
     """What a feature outlines: of a cell its border, else its nucleus; each of several points alone."""
     shape = feature.geometry or feature.nucleus
     if shape is None:
-        mended["feature without a geometry"] += 1
+        remarks["feature without a geometry"] += 1
         return
     if shape.plane is not None and (shape.plane.z > 0 or shape.plane.t > 0):
-        mended["annotation of a later plane (depth or time), read as one of the first"] += 1
+        remarks["annotation of a later plane (depth or time), read as one of the first"] += 1
     round_too = feature.properties is not None and feature.properties.is_ellipse
     for part in _parts(shape):
         if isinstance(part, Line):
-            yield _closed(part.coordinates, mended)
+            yield _closed(part.coordinates, remarks)
         elif isinstance(part, Lines):
-            yield _union([_closed(line, mended) for line in part.coordinates], mended)
+            yield _union([_closed(line, remarks) for line in part.coordinates], remarks)
         elif isinstance(part, Point):
             yield shapely.Point(part.coordinates[:2])
         elif isinstance(part, Points):
             yield from (shapely.Point(position[:2]) for position in part.coordinates)
         elif isinstance(part, Polygon):
-            yield _polygon(part.coordinates, part.is_ellipse or round_too, mended)
+            yield _polygon(part.coordinates, part.is_ellipse or round_too, remarks)
         elif isinstance(part, Polygons):
-            yield _union([_polygon(rings, False, mended) for rings in part.coordinates], mended)
+            yield _union([_polygon(rings, False, remarks) for rings in part.coordinates], remarks)
 
 
-def _closed(line: Ring, mended: Counter[str]) -> Geometry | None:
+def _closed(line: Ring, remarks: Counter[str]) -> Geometry | None:
     """Return the area enclosed by a line that ends where it begins."""
     if len(line) < 4 or line[0][:2] != line[-1][:2]:
-        marks.pass_over("line", mended)
+        marks.pass_over("line", remarks)
         return None
-    mended["closed line read as an outline"] += 1
-    return _polygon([line], False, mended)
+    remarks["closed line read as an outline"] += 1
+    return _polygon([line], False, remarks)
 
 
 def _parts(shape: Shape) -> Iterator[Point | Points | Line | Lines | Polygon | Polygons]:
@@ -206,21 +206,21 @@ def _parts(shape: Shape) -> Iterator[Point | Points | Line | Lines | Polygon | P
         yield shape
 
 
-def _polygon(rings: list[Ring], is_ellipse: bool, mended: Counter[str]) -> Geometry | None:
+def _polygon(rings: list[Ring], is_ellipse: bool, remarks: Counter[str]) -> Geometry | None:
     outer, *inner = [[(p[0], p[1]) for p in ring] for ring in rings] or [[]]
     if is_ellipse and len(outer) > 1:
-        return ellipse(shapely.MultiPoint(outer).bounds, mended)
-    shape = polygon(outer, mended)
-    holes = [hole for ring in inner if (hole := polygon(ring, mended)) is not None]
+        return ellipse(shapely.MultiPoint(outer).bounds, remarks)
+    shape = polygon(outer, remarks)
+    holes = [hole for ring in inner if (hole := polygon(ring, remarks)) is not None]
     if shape is None or not holes:
         return shape
     left = shapely.difference(shape, shapely.union_all(holes))
     return left if left.area > 0 else None
 
 
-def _union(shapes: list[Geometry | None], mended: Counter[str]) -> Geometry | None:
+def _union(shapes: list[Geometry | None], remarks: Counter[str]) -> Geometry | None:
     found = [shape for shape in shapes if shape is not None]
-    return mend(shapely.union_all(found), mended) if found else None
+    return repair(shapely.union_all(found), remarks) if found else None
 
 
 def _moved(shape: Geometry, origin: tuple[float, float]) -> Geometry:

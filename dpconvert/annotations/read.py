@@ -110,12 +110,12 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             if kind in OF_ONE:
                 _count_another(image.name, subject, found)
     found = once(found)  # before ids that occur twice become two
-    return Annotations(_told_apart(found.items), +found.mended)
+    return Annotations(_told_apart(found.items), +found.remarks)
 
 
 def _count_another(stated: str, subject: Subject, found: Annotations) -> None:
     """Count a file about one image that states the name of another."""
-    found.mended[ANOTHER] += bool(stated) and not listed.matching([stated], subject.file)
+    found.remarks[ANOTHER] += bool(stated) and not listed.matching([stated], subject.file)
 
 
 @lru_cache(maxsize=1)  # one file for many images

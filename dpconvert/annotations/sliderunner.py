@@ -17,7 +17,7 @@ import shapely
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
 
@@ -60,16 +60,16 @@ def _slides(base: sqlite3.Connection, name: str) -> list[ListedImage]:
     ).fetchmany(MOST_POSITIONS + 1)
     if len(rows) > MOST_POSITIONS:
         raise ReadError("too many positions", where=name, expected=f"at most {MOST_POSITIONS}")
-    drawn: dict[Any, list[Drawn]] = defaultdict(list)
-    mended: dict[Any, Counter[str]] = defaultdict(Counter)
+    drawn: dict[Any, list[ListedShape]] = defaultdict(list)
+    remarks: dict[Any, Counter[str]] = defaultdict(Counter)
     for (slide, uid, kind, agreed), group in itertools.groupby(rows, key=lambda row: row[:4]):
         points = [_position(row, name) for row in group]
-        shape = _shape(kind, points, mended[slide])
+        shape = _shape(kind, points, remarks[slide])
         if shape is not None:
-            drawn[slide].append(Drawn(shape, (str(classes.get(agreed) or ""),), str(uid)))
+            drawn[slide].append(ListedShape(shape, (str(classes.get(agreed) or ""),), str(uid)))
     slides = base.execute("SELECT uid, filename, width, height FROM Slides").fetchall()
     return [
-        ListedImage(str(file), (float(w), float(h)) if w and h else None, drawn[uid], mended[uid])
+        ListedImage(str(file), (float(w), float(h)) if w and h else None, drawn[uid], remarks[uid])
         for uid, file, w, h in slides
     ]
 
@@ -81,16 +81,16 @@ def _position(row: tuple[Any, ...], name: str) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _shape(kind: Any, points: list[tuple[float, float]], mended: Counter[str]) -> Geometry | None:
+def _shape(kind: Any, points: list[tuple[float, float]], remarks: Counter[str]) -> Geometry | None:
     told = KINDS.get(kind, str(kind))
     if told == "spot":
         return shapely.Point(points[0])
     if told == "polygon":
-        return polygon(points, mended)
+        return polygon(points, remarks)
     if told not in ("area", "circle") or len(points) < 2:
-        marks.pass_over(told, mended)
+        marks.pass_over(told, remarks)
         return None
     left, top, right, bottom = shapely.MultiPoint(points[:2]).bounds
     if told == "circle":
-        return ellipse((left, top, right, bottom), mended)
-    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], mended)
+        return ellipse((left, top, right, bottom), remarks)
+    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], remarks)

@@ -21,7 +21,7 @@ from shapely import affinity
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
 from dpconvert.annotations.labels import Said
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.validation import first_fault
@@ -87,14 +87,14 @@ def _regions(image: Image) -> list[Region]:
 
 
 def _listed(name: str, regions: list[Region], where: str, attributes: dict[str, Any]) -> ListedImage:
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     drawn = [
-        Drawn(shape, tuple(_labels(region.attributes)), str(number), ranked=False)
+        ListedShape(shape, tuple(_labels(region.attributes)), str(number), ranked=False)
         for number, region in enumerate(regions)
-        if (shape := _shape(region.outline, mended, where)) is not None
+        if (shape := _shape(region.outline, remarks, where)) is not None
     ]
     of_image = {key: value for key, value in attributes.items() if key not in BUILT_IN}
-    return ListedImage(name, None, drawn, mended, labels=tuple(filter(None, _labels(of_image))))
+    return ListedImage(name, None, drawn, remarks, labels=tuple(filter(None, _labels(of_image))))
 
 
 def _labels(attributes: dict[str, Any]) -> Iterator[str]:
@@ -103,25 +103,25 @@ def _labels(attributes: dict[str, Any]) -> Iterator[str]:
         yield from (Said(str(label), key) for label in told)
 
 
-def _shape(one: Outline, mended: Counter[str], where: str) -> Geometry | None:
+def _shape(one: Outline, remarks: Counter[str], where: str) -> Geometry | None:
     if lacking := [key for key in NEEDED.get(one.name, ()) if key not in one.model_fields_set]:
         raise ReadError(f"a {one.name} without {lacking[0]}", where=where)
     match one.name:
         case "rect":
             right, bottom = one.x + one.width, one.y + one.height
-            return polygon([(one.x, one.y), (right, one.y), (right, bottom), (one.x, bottom)], mended)
+            return polygon([(one.x, one.y), (right, one.y), (right, bottom), (one.x, bottom)], remarks)
         case "polygon":
             if len(one.all_points_x) != len(one.all_points_y):
                 raise ReadError("all_points_x and all_points_y differ in length", where=where)
-            return polygon(list(zip(one.all_points_x, one.all_points_y, strict=True)), mended)
+            return polygon(list(zip(one.all_points_x, one.all_points_y, strict=True)), remarks)
         case "circle":
-            return ellipse((one.cx - one.r, one.cy - one.r, one.cx + one.r, one.cy + one.r), mended)
+            return ellipse((one.cx - one.r, one.cy - one.r, one.cx + one.r, one.cy + one.r), remarks)
         case "ellipse":
-            round_one = ellipse((one.cx - one.rx, one.cy - one.ry, one.cx + one.rx, one.cy + one.ry), mended)
+            round_one = ellipse((one.cx - one.rx, one.cy - one.ry, one.cx + one.rx, one.cy + one.ry), remarks)
             return round_one and affinity.rotate(round_one, one.theta, origin=(one.cx, one.cy), use_radians=True)
         case "point":
             return shapely.Point(one.cx, one.cy)
-    marks.pass_over(one.name, mended)
+    marks.pass_over(one.name, remarks)
     return None
 
 

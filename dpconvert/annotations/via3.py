@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
 from dpconvert.annotations.labels import Said
-from dpconvert.annotations.listed import Drawn, ListedImage
+from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 
@@ -74,7 +74,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     images = [_listed(project, file, regions[key], name) for key, file in project.file.items() if file.kind == IMAGE]
     videos = sum(len(regions[key]) for key, file in project.file.items() if file.kind != IMAGE)
     if images and videos:
-        images[0].mended["region of a video passed over"] += videos
+        images[0].remarks["region of a video passed over"] += videos
     return images
 
 
@@ -91,14 +91,14 @@ def _file(project: Project, one: Metadata, number: str, name: str) -> str:
 
 
 def _listed(project: Project, file: File, regions: list[tuple[str, Metadata]], name: str) -> ListedImage:
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     drawn = [
-        Drawn(shape, tuple(_labels(project, one.values, number, name)), number, ranked=False)
+        ListedShape(shape, tuple(_labels(project, one.values, number, name)), number, ranked=False)
         for number, one in regions
-        if one.xy and (shape := _shape(one.xy, number, mended, name)) is not None
+        if one.xy and (shape := _shape(one.xy, number, remarks, name)) is not None
     ]
     whole = [label for number, one in regions if not one.xy for label in _labels(project, one.values, number, name)]
-    return ListedImage(file.name, None, drawn, mended, labels=tuple(filter(None, whole)))
+    return ListedImage(file.name, None, drawn, remarks, labels=tuple(filter(None, whole)))
 
 
 def _labels(project: Project, values: dict[str, Any], number: str, name: str) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _labels(project: Project, values: dict[str, Any], number: str, name: str) ->
             yield Said(str(value), field)
 
 
-def _shape(xy: list[float], number: str, mended: Counter[str], name: str) -> Geometry | None:
+def _shape(xy: list[float], number: str, remarks: Counter[str], name: str) -> Geometry | None:
     kind, at = SHAPES.get(xy[0], f"shape {xy[0]:g}"), xy[1:]
     if len(at) != NUMBERS.get(kind, len(at)) or (kind == "polygon" and len(at) % 2):
         raise ReadError(f"region {number}: a {kind} of {len(at)} coordinates", where=name)
@@ -127,14 +127,14 @@ def _shape(xy: list[float], number: str, mended: Counter[str], name: str) -> Geo
             return shapely.Point(at)
         case "rectangle":
             x, y, width, height = at
-            return polygon([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], mended)
+            return polygon([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], remarks)
         case "circle":
             x, y, radius = at
-            return ellipse((x - radius, y - radius, x + radius, y + radius), mended)
+            return ellipse((x - radius, y - radius, x + radius, y + radius), remarks)
         case "ellipse":
             x, y, across, down = at
-            return ellipse((x - across, y - down, x + across, y + down), mended)
+            return ellipse((x - across, y - down, x + across, y + down), remarks)
         case "polygon":
-            return polygon(list(zip(at[::2], at[1::2], strict=True)), mended)
-    marks.pass_over(kind, mended)
+            return polygon(list(zip(at[::2], at[1::2], strict=True)), remarks)
+    marks.pass_over(kind, remarks)
     return None

@@ -28,18 +28,18 @@ def read(data: bytes, name: str, size: tuple[int, int], known: Collection[str] =
     """
     document = xml_tree.root(data, name, "annotation")
     across, down = factors(_stated(document, size, name), size, name)
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     items = []
     for number, element in enumerate(document.iterfind("object")):
         frame = element.find("bndbox")
         left, top, right, bottom = _sides(frame, name)
         if not (right > left and bottom > top):
-            mended["annotation without an outline"] += 1
+            remarks["annotation without an outline"] += 1
             continue
-        mended[SCALED] += (across, down) != (1, 1)
+        remarks[SCALED] += (across, down) != (1, 1)
         box = shapely.box(left * across, top * down, right * across, bottom * down)
         items.append(Annotation(box, resolved([xml_tree.text(element, "name")], known, name), str(number)))
-    return Annotations(items, mended)
+    return Annotations(items, remarks)
 
 
 def _sides(frame: Any, name: str) -> tuple[float, ...]:

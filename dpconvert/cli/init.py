@@ -101,7 +101,7 @@ def _print(path: Path, folder: Path, drafted: Drafted, findings: Findings, *, re
         return
     print_examples(findings)
     for question in draft.questions:
-        say(f"not told: {question}", bold=True)
+        say(f"unclear: {question}", bold=True)
     for problem in findings.problems:
         say(f"problem: {problem}", bold=True)
     left = counted(len(draft.questions), "thing") + " to fill in, see its comments"

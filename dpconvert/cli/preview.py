@@ -27,7 +27,7 @@ PAGE = "slides.html"
 @click.option(
     "--slide",
     metavar="NAME",
-    help="Slide or image to draw alone.  [default: all on a page, the first annotated one large]",
+    help="The only slide or image to draw.  [default: all on a page, the first annotated one large]",
 )
 @click.option("--out", type=PATH, help="Output folder, or page.  [default: preview, or preview.html]")
 @JSON

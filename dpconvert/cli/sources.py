@@ -151,7 +151,7 @@ def check(source: str, folder: Path | None, as_json: bool, quiet: bool, **option
         table(["what", "found", "expected", "", "like"], rows)
         print_findings(findings, manifest)
     if missing and not findings.problems:
-        say("files of the whole release are missing, as the table says; what is here would be converted", bold=True)
+        say("files of the release are missing (see the table); the existing ones would be converted", bold=True)
     if missing or findings.problems:
         sys.exit(1)
 

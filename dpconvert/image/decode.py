@@ -116,7 +116,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
 
 def _decode_jpeg(data: bytes, scale: Range | None, source: bool) -> Pixels:
     if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill missing parts with grey
-        raise ValueError("the JPEG stream has no end")
+        raise ValueError("the JPEG data end without an end-of-image marker")
     size = checked_size(data)
     if size is None:
         return _decode_pillow(data)

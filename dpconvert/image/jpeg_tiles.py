@@ -23,7 +23,8 @@ from dpconvert.errors import ReadError
 from dpconvert.image.base import BLOCK, CELL
 from dpconvert.image.guards.jpeg import checked_size
 from dpconvert.image.guards.libtiff import DAMAGED
-from dpconvert.image.tiff import ROW_CACHE, Pieces, TiffPages
+from dpconvert.image.pieces import Pieces
+from dpconvert.image.tiff import ROW_CACHE, TiffPages
 from dpconvert.image.tiff_rgb import RGB, YCBCR
 
 REMEMBERED = 1024  # number of evicted tiles to remember

@@ -8,10 +8,11 @@ from pathlib import Path
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Image
 from dpconvert.image.flat import TIFF_MAGIC, UNPACK, Flat, Mosaic, head
+from dpconvert.image.ome_metadata import Opened
 from dpconvert.image.pyramid import Pages, by_openslide
 from dpconvert.image.rgb import Range
 from dpconvert.image.tiff import TiffPages
-from dpconvert.image.tiff_layout import Opened, layout, name
+from dpconvert.image.tiff_layout import layout, name
 from dpconvert.image.tiff_rgb import orientation_of_page
 from dpconvert.image.turned import Turned, upright_spacing
 from dpconvert.image.unread import EXTRAS, remedy, unread

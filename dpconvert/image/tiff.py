@@ -7,7 +7,6 @@ of the file; `orientation` states how to turn them. Parts missing from the file 
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 from collections import OrderedDict
@@ -22,6 +21,8 @@ from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
 from dpconvert.image.guards.tiff_segments import JPEG, check_segment
+from dpconvert.image.ome_metadata import Opened
+from dpconvert.image.pieces import Pieces
 from dpconvert.image.rgb import KindError, Range
 from dpconvert.image.spacing import Spacing
 from dpconvert.image.tiff_checks import (
@@ -35,7 +36,7 @@ from dpconvert.image.tiff_checks import (
     segments_of,
     shape_of,
 )
-from dpconvert.image.tiff_layout import Opened, name, opened
+from dpconvert.image.tiff_layout import name, opened
 from dpconvert.image.tiff_rgb import (
     CMYK,
     GREY,
@@ -249,37 +250,6 @@ class TiffPages:
 def kept_at_most(side_by_side: int) -> int:
     """Return the bytes of decoded segments to keep if those side by side take `side_by_side` bytes."""
     return max(CACHE, min(side_by_side, ROW_CACHE))
-
-
-class Pieces:
-    """A file that is read at arbitrary offsets; truncation is reported."""
-
-    def __init__(self, file: Opened) -> None:
-        self.path = file if isinstance(file, Path) else getattr(file, "name", "archive member")
-        self._file = file.open("rb", buffering=0) if isinstance(file, Path) else io.BytesIO(file.getvalue())
-        self._size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
-
-    def read(self, offset: int, count: int, what: str) -> bytes:
-        """Return `count` bytes at `offset`.
-
-        Raises:
-            ReadError: the file ends before them, or cannot be read.
-        """
-        try:
-            self._file.seek(offset)
-            data = self._file.read(count) if offset + count <= self._size else b""  # a count may be terabytes
-        except (OSError, ValueError, OverflowError) as error:
-            raise ReadError(f"{what} cannot be read: {error}", where=self.path) from None
-        if len(data) != count:
-            raise ReadError(
-                f"cut off: {what} ends at byte {offset + count}", where=self.path,
-                found=f"a file of {self._size} bytes", remedy="fetch it again",
-            )  # fmt: skip
-        return data
-
-    def close(self) -> None:
-        """Release the file."""
-        self._file.close()
 
 
 def _white(page: tifffile.TiffPage) -> int:

@@ -6,29 +6,26 @@ one per colour. Of an OME-TIFF only images with a plane in the file itself count
 
 from __future__ import annotations
 
-import html
-import io
 import math
-import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tifffile
-from defusedxml import ElementTree
 
 from dpconvert.errors import ReadError
 from dpconvert.image.guards.libtiff import DAMAGED, check_xml, has_sizes, open_tiff
 from dpconvert.image.ome_channels import ChannelError, colour_order
+from dpconvert.image.ome_metadata import (
+    OmeImages,
+    Opened,
+    ome_images,
+)
 from dpconvert.image.spacing import Spacing, of_ome, of_tags
 
-Opened = Path | io.BytesIO
 LISTED = 4096  # maximum number of pages to inspect
 PLAIN = ("generic", "uniform", "shaped", "imagej")  # tifffile's names of the kinds of TIFF that no vendor defines
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
-LONGEST_COMPANION = 1 << 24  # maximum bytes of an OME-XML file next to its TIFFs
-XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
 PAGES = (
     "the largest page is read; further ones, which are not marked as reduced copies of it (thumbnails, say), are not"
 )
@@ -77,7 +74,7 @@ def opened(file: Opened) -> tuple[tifffile.TiffFile, TiffLayout]:
     except DAMAGED as error:
         raise _unreadable(file, error) from None
     try:
-        ome = _ome(tiff, file)
+        ome = ome_images(tiff, file)
         if ome is not None:
             tiff.close()
             tiff = open_tiff(file, ome.text)
@@ -105,93 +102,11 @@ def layout(file: Opened) -> TiffLayout | None:
     return found
 
 
-@dataclass(frozen=True)
-class _Ome:
-    """The OME-XML of the images with a plane in this file, each named by its index in `pixels` (`Pixels` elements)."""
-
-    text: str
-    pixels: list[Any]
-
-
-def _ome(tiff: tifffile.TiffFile, file: Opened) -> _Ome | None:
-    """Return the OME-XML of a file; None if it is not an OME-TIFF or its XML cannot be parsed."""
-    if not tiff.is_ome or len(text := tiff.ome_metadata or "") > LONGEST_COMPANION:
-        return None
-    root = _parsed(text)
-    own = root.get("UUID") if root is not None else None
-    if root is not None and (beside := _companion(root, file)):
-        root = _parsed(beside)
-    if root is None:
-        return None
-    images = [element for element in root if _kind(element) == "Image" and _pixels(element) is not None]
-    kept = [image for image in images if _is_of(image, own, tiff.filename)]
-    for image in images:
-        if kept and image not in kept:
-            root.remove(image)
-        elif not kept:  # the file was renamed and has no UUID
-            _forget_files(image)
-    kept = kept or images
-    for place, image in enumerate(kept):
-        image.set("Name", str(place))
-    if own:
-        root.set("UUID", own)
-    return _Ome(ElementTree.tostring(root, encoding="unicode"), [_pixels(image) for image in kept])
-
-
-def _parsed(text: str) -> Any | None:
-    known = re.sub(r"&(\w+);", lambda it: it[0] if it[1] in XML_ENTITIES else html.unescape(it[0]), text)
-    try:
-        return ElementTree.fromstring(known, forbid_dtd=True)
-    except ElementTree.ParseError:
-        return None
-
-
-def _companion(root: Any, file: Opened) -> str:
-    """Return the text of the metadata file next to this one (element `BinaryOnly`); '' if there is none."""
-    named = next((element.get("MetadataFile") for element in root if _kind(element) == "BinaryOnly"), None)
-    if not named or Path(named).name != named or not isinstance(file, Path):
-        return ""
-    beside = file.with_name(named)
-    if not beside.is_file() or beside.stat().st_size > LONGEST_COMPANION:
-        return ""
-    with suppress(*DAMAGED):
-        if named.lower().endswith((".tif", ".tiff")):
-            with open_tiff(beside) as tiff:
-                return tiff.ome_metadata or ""
-        return beside.read_text("utf-8-sig")
-    return ""
-
-
-def _kind(element: Any) -> str:
-    return str(element.tag).rpartition("}")[2]
-
-
-def _pixels(image: Any) -> Any | None:
-    return next((element for element in image if _kind(element) == "Pixels"), None)
-
-
-def _is_of(image: Any, own: str | None, name: str) -> bool:
-    """Whether the file with this UUID or name contains a plane of an image; planes without a file lie in every file."""
-    files = [element for element in image.iter() if _kind(element) == "UUID"]
-    named = [(element.text or "").strip() == own or element.get("FileName", "").lower() == name.lower()
-             for element in files]  # fmt: skip
-    return not named or any(named)
-
-
-def _forget_files(image: Any) -> None:
-    for data in list(image.iter()):
-        for element in [child for child in data if _kind(child) == "UUID"]:
-            other = element.get("FileName", "")
-            if Path(other).name != other:
-                raise ValueError(f"OME-XML that names a file elsewhere, {other[:80]!r}")
-            data.remove(element)
-
-
-def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> TiffLayout:
+def _layout(tiff: tifffile.TiffFile, ome: OmeImages | None, file: Opened) -> TiffLayout:
     first = tiff.pages.first
     series = [one for one in tiff.series if _first_page(one) is not None]
     if not series or not has_sizes(first):
-        raise ValueError("width or height is no positive number")
+        raise ValueError("width or height is not a positive number")
     if series[0].kind in PLAIN:  # tifffile treats an image of half the size as a copy, whatever the file states
         series = [one for each in series for one in each.levels]
     images = [one for one in series if _is_image(_first_page(one))] or series
@@ -215,7 +130,7 @@ def _layout(tiff: tifffile.TiffFile, ome: _Ome | None, file: Opened) -> TiffLayo
     )
 
 
-def _spacing(tiff: tifffile.TiffFile, chosen: Any, page: tifffile.TiffPage, ome: _Ome | None) -> Spacing:
+def _spacing(tiff: tifffile.TiffFile, chosen: Any, page: tifffile.TiffPage, ome: OmeImages | None) -> Spacing:
     if ome is not None and ome.pixels:
         size = str(page.imagewidth), str(page.imagelength)
         alike = [one for one in ome.pixels if (one.get("SizeX"), one.get("SizeY")) == size]
@@ -238,7 +153,7 @@ def _area(page: Any) -> int:
     return page.imagewidth * page.imagelength if has_sizes(page) else 0
 
 
-def _told(series: Any, ome: _Ome | None) -> Any:
+def _told(series: Any, ome: OmeImages | None) -> Any:
     """Return the `Pixels` element of a series; empty for a series without OME-XML."""
     return ome.pixels[int(series.name)] if ome and series.kind == "ome" and str(series.name).isdecimal() else ()
 
@@ -293,7 +208,7 @@ def _copies(
 
 def _level(pages: tuple[tifffile.TiffPage, ...]) -> Level:
     if not has_sizes(pages[0]):
-        raise ValueError("width or height is no positive number")
+        raise ValueError("width or height is not a positive number")
     return Level(pages, pages[0].imagewidth, pages[0].imagelength)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.validation import first_fault
 
+READERS = Path(__file__).parents[1] / "readers" / "datasets"
 PACKAGED = Path(__file__).parents[1] / "manifests"
 CHECKOUT = Path(__file__).parents[2] / "manifests"
 
@@ -33,6 +35,13 @@ def known() -> dict[str, Path]:
     """Return every known source in name order: name -> manifest."""
     folders = [manifest_folder() / "datasets", *plugin_folders()]
     found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+    return dict(sorted(found.items()))
+
+
+def known_readers() -> dict[str, Path]:
+    """Return every module that reads a dataset's layout in name order: its name, with '-' for '_' -> its file."""
+    folders = [READERS, *plugin_folders()]
+    found = {path.stem.replace("_", "-"): path for folder in folders for path in sorted(folder.glob("[a-z]*.py"))}
     return dict(sorted(found.items()))
 
 
@@ -81,10 +90,34 @@ def load(path: Path) -> Manifest:
         raise ManifestError(f"not TOML: {error}", where=path) from None
     data.setdefault("name", _as_name(path.stem))
     try:
-        return Manifest.model_validate(data | {"path": path.absolute()})
+        manifest = Manifest.model_validate(data | {"path": path.absolute()})
     except ValidationError as error:
         fault = first_fault(error, Manifest)
         raise ManifestError(str(fault), where=path, found=fault.found) from None
+    reader_file(manifest)
+    return manifest
+
+
+def reader_file(manifest: Manifest) -> Path | None:
+    """Return the file of the module that the manifest's `reader` names; None if it names none.
+
+    Raises:
+        ManifestError: there is no reader of that name; the message lists those that exist.
+    """
+    if manifest.reader is None:
+        return None
+    own = READERS / f"{manifest.reader.replace('-', '_')}.py"
+    if is_packaged(manifest) and own.is_file():
+        return own
+    readers = known_readers()
+    if manifest.reader not in readers:
+        near = difflib.get_close_matches(manifest.reader, readers, n=1)
+        raise ManifestError(
+            "unknown reader", where=manifest.path, found=repr(manifest.reader),
+            expected=f"one of {', '.join(readers)}",
+            remedy=f"did you mean {near[0]!r}?" if near else None,
+        )  # fmt: skip
+    return readers[manifest.reader]
 
 
 def _as_name(stem: str) -> str:

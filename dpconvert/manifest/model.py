@@ -1,7 +1,7 @@
 """The model of a manifest: a TOML file with all facts about one source, validated as a `Manifest`.
 
-A manifest holds facts; the files on disk are read by `dpconvert/readers/datasets/<name>.py`, or by a shape of
-`dpconvert/readers/layouts/` if the layout is a common one.
+A manifest holds facts; the files on disk are read by `dpconvert/readers/datasets/<name>.py`, by the module of another
+source if `reader` names it, or by a shape of `dpconvert/readers/layouts/` if the layout is a common one.
 """
 
 from __future__ import annotations
@@ -146,6 +146,10 @@ class Manifest(Model):
     """Layout of the files: folders, table, points, masks, slides or cytomine; empty if a module of the same name reads
     them.
     """
+    reader: str | None = None
+    """Name of a source with the same layout, whose module reads these files, too, such as `segpath-epithelium`. It
+    takes precedence over `shape`.
+    """
     layout: dict[str, Any] = {}
     """Keys of the layout, listed below for each shape."""
     files: dict[str, FileKind] = {}
@@ -174,7 +178,7 @@ class Manifest(Model):
     @property
     def digest(self) -> str:
         """The sha256 of the content of the manifest, independent of its path."""
-        unset = {name for name in ("mpp_override", "dense", "unit") if getattr(self, name) is None}
+        unset = {name for name in ("mpp_override", "dense", "unit", "reader") if getattr(self, name) is None}
         return hashlib.sha256(self.model_dump_json(exclude={"path", "root"} | unset).encode()).hexdigest()
 
     @property

@@ -19,8 +19,8 @@ from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, La
 from dpconvert.errors import FetchError
 from dpconvert.obtain.cytomine_server import Keys, Server
 from dpconvert.obtain.download import PATIENT, Patience, locked
+from dpconvert.runtime.atomic import replaced
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import replaced
 
 SHOWN = {"showMeta": "true", "showWKT": "true", "showTerm": "true", "showGIS": "true"}
 ANY = 1 << 30  # size assumed for an image whose size is not stated

@@ -17,7 +17,7 @@ from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
 from dpconvert.manifest.splits import SplitPolicy
-from dpconvert.plan import divide, patches, placement
+from dpconvert.plan import divide, known_errors, patches, placement
 from dpconvert.plan.collect import LazyScene, check_targets
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Example:
+class FileExample:
     """One file with the fields read from its name, folder or table ('' where nothing was found), and its split."""
 
     file: str
@@ -53,7 +53,7 @@ class Findings:
     """
 
     images: int = 0
-    examples: list[Example] = field(default_factory=list)
+    examples: list[FileExample] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     counts: dict[Split, list[int]] = field(default_factory=dict)
     groups: int = 0
@@ -76,7 +76,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     if images and len(seen.small) == len(images):
         problems.append(f"no image gives a sample, because all are smaller than a patch; the first: {seen.small[0]}")
     problems = [*_cut(empty), *_cut(problems)]
-    absent = divide.not_found(manifest, options, images, seen.records) if seen.exact else []
+    absent = known_errors.not_found(manifest, options, images, seen.records) if seen.exact else []
     found = divide.classified(manifest, options, seen.records)
     splits, sizes = dict[str, Split](), dict[Split, int]()
     classes, counts, warnings = list(manifest.classes), dict[Split, list[int]](), seen.warnings(manifest, options)
@@ -203,7 +203,7 @@ def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
         seen.holders[manifest.classes[int(label in manifest.rule.positive)]].add(image.group)
 
 
-def _of_patterns(source: Source) -> list[Example]:
+def _of_patterns(source: Source) -> list[FileExample]:
     """Files by their patterns only, if the reader refuses the source: images, else files of the first kind found."""
     for kind in sorted(source.manifest.files, key=lambda kind: kind not in {"images", "slides", "crops"}):
         if found := source.match(kind):
@@ -211,16 +211,16 @@ def _of_patterns(source: Source) -> list[Example]:
     return []
 
 
-def _by_pattern(found: MatchedFile) -> Example:
-    return Example(found.name, found.get("name"), found.get("group"), found.get("class"), found.get("split"))
+def _by_pattern(found: MatchedFile) -> FileExample:
+    return FileExample(found.name, found.get("name"), found.get("group"), found.get("class"), found.get("split"))
 
 
-def _example(image: SourceImage, splits: dict[str, Split], of: Target) -> Example:
+def _example(image: SourceImage, splits: dict[str, Split], of: Target) -> FileExample:
     split = splits.get(image.name) or image.split or ""
     label = image.label or ""
     if label and of == "labels":
         label = target.in_words(of, label)
-    return Example(image.files[0], image.name, image.group, label, split)
+    return FileExample(image.files[0], image.name, image.group, label, split)
 
 
 def _spread(items: Sequence[T]) -> Sequence[T]:

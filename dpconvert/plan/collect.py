@@ -43,7 +43,7 @@ class LazyScene:
     source: Source
     source_image: SourceImage
     image: Image
-    mended: Counter[str]
+    remarks: Counter[str]
     overview: Pixels | None = None
     grid: Counter[str] = field(default_factory=Counter)
 
@@ -55,9 +55,9 @@ class LazyScene:
             where = (image.annotations or image.files)[0]
             found = frame.inside(found, size, where, allow_outside=manifest.allow_outside)
             found = replace(found, items=_spelt(found.items, manifest))
-        self.mended.update(found.mended)
+        self.remarks.update(found.remarks)
         if self._is_turned():
-            self.mended[ON_UPRIGHT] += 1
+            self.remarks[ON_UPRIGHT] += 1
         return found
 
     def _is_turned(self) -> bool:
@@ -89,7 +89,7 @@ class _Inspected:
 
     source_image: SourceImage
     records: list[Record]
-    mended: Counter[str]
+    remarks: Counter[str]
     in_strips: bool = False
     failure: str = ""
     notes: tuple[str, ...] = ()
@@ -143,13 +143,13 @@ def look(source: Source, images: list[SourceImage], workers: processes.Workers, 
     failed = [
         Failure(key=s.source_image.name, source=s.source_image.files[0], reason=s.failure) for s in ordered if s.failure
     ]
-    mended = sum((seen.mended for seen in ordered), Counter[str]())
+    remarks = sum((seen.remarks for seen in ordered), Counter[str]())
     grid = sum((seen.grid for seen in ordered), Counter[str]())
     return Collected(
         [record for seen in ordered for record in seen.records],
         sorted(failed, key=lambda failure: failure.key),
         [
-            *(f"annotations: {count} x {what}" for what, count in sorted(mended.items())),
+            *(f"annotations: {count} x {what}" for what, count in sorted(remarks.items())),
             *([] if manifest.dense is None else never_met(manifest.dense, set().union(*(s.labels for s in ordered)))),
             *_background(manifest, grid),
             *_notes(ordered),
@@ -194,27 +194,27 @@ def _glance(source: Source, source_image: SourceImage) -> _Inspected:
     return _seen(source_image, image, [patches.whole(source_image, image, label)], Counter())
 
 
-def _seen(source_image: SourceImage, image: Image, records: list[Record], mended: Counter[str]) -> _Inspected:
+def _seen(source_image: SourceImage, image: Image, records: list[Record], remarks: Counter[str]) -> _Inspected:
     notes = image.notes if image.spacing.is_square else (*image.notes, NOT_SQUARE)
-    return _Inspected(source_image, records, mended, image.in_strips, notes=notes, stated=image.mpp)
+    return _Inspected(source_image, records, remarks, image.in_strips, notes=notes, stated=image.mpp)
 
 
 def _look(source: Source, item: tuple[SourceImage, Pixels | None]) -> _Inspected:
     """Inspect one image. Runs in a worker."""
     source_image, overview = item
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     try:
         with reading(source_image.files[0]):
             image = source.open_image(source_image.files, source_image.columns)
-            scene = LazyScene(source, source_image, image, mended, overview)
+            scene = LazyScene(source, source_image, image, remarks, overview)
             records = list(patches.records(source.manifest, scene))
             labels: set[str] = set()
             if records and source.manifest.dense is not None:
                 check_targets(source.manifest, source.manifest.dense, scene)
                 labels = ImageTargets(source.manifest.dense, scene.annotations).present()
-        return replace(_seen(source_image, image, records, mended), grid=scene.grid, labels=frozenset(labels))
+        return replace(_seen(source_image, image, records, remarks), grid=scene.grid, labels=frozenset(labels))
     except ReadError as error:
-        return _Inspected(source_image, [], mended, failure=source.reason(error))
+        return _Inspected(source_image, [], remarks, failure=source.reason(error))
 
 
 def check_targets(manifest: Manifest, dense: Dense, scene: LazyScene) -> None:
@@ -224,7 +224,7 @@ def check_targets(manifest: Manifest, dense: Dense, scene: LazyScene) -> None:
         ReadError: a label or the resolution is not known.
     """
     where = scene.source_image.files[0]
-    ImageTargets(dense, scene.annotations).check(scene.mended, where)
+    ImageTargets(dense, scene.annotations).check(scene.remarks, where)
     known = scene.image.mpp or scene.source_image.attributes.get("mpp") or manifest.mpp
     if dense.points is not None and dense.points.radius_um is not None and not known:
         raise ReadError(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dpconvert import names, readers
 from dpconvert.card import SPLITS, Split, empty_sets
-from dpconvert.errors import ManifestError, SourceError, UsageError
-from dpconvert.manifest.catalog import is_packaged, typed
-from dpconvert.manifest.model import Erratum, Manifest
+from dpconvert.errors import ManifestError, SourceError
+from dpconvert.manifest.catalog import typed
+from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Tiles, Whole
+from dpconvert.plan.known_errors import absent, doubtful, unused_errata, wrong_images, wrong_samples
 from dpconvert.plan.options import Options
 from dpconvert.plan.split import assign, contents, spelt
 from dpconvert.source import target, unused
 from dpconvert.source.files import Source
-from dpconvert.source.record import Box, Record, SourceImage, read_sample_name, sample_name
-
-SHOWN = 3  # names in a note
+from dpconvert.source.record import Record, SourceImage
 
 MISSING = {"nan", "NaN", "-nan", "-NaN", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NULL", "null", "None", "NaT"}
 """What programs write where a value is missing (pandas, R, Excel, databases)."""
@@ -94,7 +92,7 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
         ManifestError: the rule needs annotations, but this layout reads none; or it reads no labels of this kind.
     """
     _check_kind(manifest)
-    wrong, samples = _wrong(manifest, options, "pictures"), wrong_samples(manifest, options)
+    wrong, samples = wrong_images(manifest, options, "pictures"), wrong_samples(manifest, options)
     images = list(readers.reader(manifest).images(source))
     source.notes += unused.notes(source, {file for p in images for file in (*p.files, *p.annotations)})
     twice = [name for name, count in Counter(p.name for p in images).items() if count > 1]
@@ -104,8 +102,8 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
             "two images of one name", where=source.root, found=" and ".join(files[:2]),
             remedy="let (?P<name>...) of the pattern also hold what tells them apart, such as their folder",
         )  # fmt: skip
-    source.notes += _absent(samples, {p.name for p in images}, "and no image here")
-    source.notes += _unused_errata(manifest, options, images)
+    source.notes += absent(samples, {p.name for p in images}, "and no image here")
+    source.notes += unused_errata(manifest, options, images)
     whole = {name for name, box in samples if box is None}
     kept = [p for p in images if p.name not in whole and not any(pattern.search(p.name) for pattern in wrong)]
     if not kept:
@@ -120,7 +118,7 @@ def _check_kind(manifest: Manifest) -> None:
     """Check that the reader reads what samples are to be labelled with."""
     if manifest.target not in getattr(readers.reader(manifest), "TARGETS", ("class",)):
         raise ManifestError(
-            f"kind {manifest.kind!r}: the shape {manifest.shape!r} reads one class for an image only",
+            f"kind {manifest.kind!r}: {readers.described(manifest)} reads one class for an image only",
             where=manifest.path, remedy=f"use one of the shapes {', '.join(readers.shapes_of(manifest.target))}",
         )  # fmt: skip
 
@@ -138,43 +136,18 @@ def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
             )  # fmt: skip
     elif (bare is not None or not isinstance(rule, Crop)) and not _can_read_annotations(manifest):
         raise ManifestError(
-            f"rule {rule.type!r} needs annotations, which the shape {manifest.shape!r} does not read",
+            f"rule {rule.type!r} needs annotations, which {readers.described(manifest)} does not read",
             where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
         )  # fmt: skip
     if manifest.dense is not None and not _can_read_annotations(manifest):
         raise ManifestError(
-            f"[dense] needs annotations, which the shape {manifest.shape!r} does not read", where=manifest.path,
+            f"[dense] needs annotations, which {readers.described(manifest)} does not read", where=manifest.path,
             remedy="use the shape points, masks or slides, or leave [dense] out",
         )  # fmt: skip
 
 
 def _can_read_annotations(manifest: Manifest) -> bool:
     return hasattr(readers.reader(manifest), "read_annotations")
-
-
-def _wrong(manifest: Manifest, options: Options, drops: str) -> list[re.Pattern[str]]:
-    return [re.compile(e.pictures) for e in errata(manifest, options.errata) if e.drops == drops and e.pictures]
-
-
-def wrong_samples(manifest: Manifest, options: Options) -> set[tuple[str, Box | None]]:
-    """Return the samples that errata list by name: (image, frame), with None for a whole image."""
-    return {read_sample_name(name) for e in errata(manifest, options.errata) for name in e.samples or ()}
-
-
-def not_found(manifest: Manifest, options: Options, images: list[SourceImage], found: list[Record]) -> list[str]:
-    """Return notes on frames that errata list but that no sample has, although their image exists."""
-    here = {image.name for image in images}
-    listed = {sample for sample in wrong_samples(manifest, options) if sample[0] in here}
-    made = {(record.source_image.name, record.box) for record in found}
-    return _absent(listed - made, set(), "and the frame of no sample")
-
-
-def _absent(samples: set[tuple[str, Box | None]], here: set[str], why: str) -> list[str]:
-    names = sorted(sample_name(*sample) for sample in samples if sample[0] not in here)
-    if not names:
-        return []
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return [f"not used: {', '.join(map(repr, names[:SHOWN]))}{more}, listed under [[errata]] {why}"]
 
 
 def classified(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
@@ -184,56 +157,12 @@ def classified(manifest: Manifest, options: Options, found: list[Record]) -> lis
     return _without_doubtful(manifest, options, _with_classes(manifest, kept))
 
 
-def doubtful(manifest: Manifest, options: Options) -> Callable[[str], bool]:
-    """Whether an image is known, by its name, to be annotated incompletely."""
-    patterns = _wrong(manifest, options, "negatives")
-    return lambda name: any(pattern.search(name) for pattern in patterns)
-
-
 def _without_doubtful(manifest: Manifest, options: Options, found: list[Record]) -> list[Record]:
     """Return the records without those of class 0 from incompletely annotated images."""
-    if not _wrong(manifest, options, "negatives"):
+    if not wrong_images(manifest, options, "negatives"):
         return found
     negative, is_doubtful = manifest.classes[0], doubtful(manifest, options)
     return [r for r in found if r.label != negative or not is_doubtful(r.source_image.name)]
-
-
-def errata(manifest: Manifest, chosen: str) -> list[Erratum]:
-    """Return the manifest's selected errata. The choice is 'none', 'default', or names separated by commas.
-
-    Raises:
-        UsageError: the manifest has no erratum of that name.
-    """
-    if chosen == "none":
-        return []
-    if chosen == "default":
-        return [erratum for erratum in manifest.errata if erratum.default and _is_about(manifest, erratum)]
-    known = {erratum.name for erratum in manifest.errata}
-    names = [name.strip() for name in chosen.split(",")]
-    for name in names:
-        if name not in known:
-            have = ", ".join(dict.fromkeys(["none", "default", *(erratum.name for erratum in manifest.errata)]))
-            raise UsageError(f"no erratum {name!r}", where=manifest.name, remedy=f"this source has: {have}")
-    return [erratum for erratum in manifest.errata if erratum.name in names and _is_about(manifest, erratum)]
-
-
-def _is_about(manifest: Manifest, erratum: Erratum) -> bool:
-    return erratum.task in ("", manifest.task)
-
-
-def _unused_errata(manifest: Manifest, options: Options, images: list[SourceImage]) -> Iterator[str]:
-    """Notes on entries about other tasks, and on patterns of a manifest of one's own that no image matches."""
-    others = [erratum.task for erratum in manifest.errata if not _is_about(manifest, erratum)]
-    if others:
-        tasks = ", ".join(map(repr, sorted(set(others))[:SHOWN]))
-        yield f"not used: {len(others)} of {len(manifest.errata)} entries of [[errata]], about another task: {tasks}"
-    idle = [
-        erratum.name for erratum in errata(manifest, options.errata)
-        if erratum.pictures and not any(re.search(erratum.pictures, image.name) for image in images)
-    ]  # fmt: skip
-    if idle and not is_packaged(manifest):
-        told = ", ".join(map(repr, idle[:SHOWN]))
-        yield f"not used: `pictures` of {told} under [[errata]], which match no image here"
 
 
 def _with_classes(manifest: Manifest, found: list[Record]) -> list[Record]:

@@ -78,7 +78,7 @@ def _pixels(given: Given) -> Iterator[str]:
 def _rule(given: Given) -> Iterator[str]:
     rule, manifest = given.manifest.rule, given.manifest
     if isinstance(rule, Regional) and rule.tissue is None and "tissue_rule" in rule.model_fields_set:
-        yield _keys(["tissue_rule"], "[rule]", "no share of tissue is asked for (`tissue`)")
+        yield _keys(["tissue_rule"], "[rule]", "no share of tissue is required (`tissue`)")
     if isinstance(rule, Crop) and all(image.label is not None for image in given.images):
         keys = sorted(rule.model_fields_set & {"size", "mpp"})
         if keys:
@@ -103,7 +103,8 @@ def _image(given: Given) -> Iterator[str]:
 
 def _split(given: Given) -> Iterator[str]:
     """Note unused sets that file names state, images without one, and groups that a policy names without effect."""
-    if not given.manifest.shape:  # the known sources say in their notes which sets they keep to
+    named = given.manifest.shape or (given.manifest.reader and not is_packaged(given.manifest))
+    if not named:  # the known sources say in their notes which sets they keep to
         return
     policy = given.manifest.policy(given.options.split)
     stated = [image for image in given.images if image.split is not None]

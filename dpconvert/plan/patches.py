@@ -118,7 +118,7 @@ def _count_points(scene: Scene) -> None:
     if isinstance(scene.annotations, Annotations) and (
         count := sum(item.geometry.area == 0 for item in scene.annotations.items)
     ):
-        scene.mended["point, which covers no area of a patch"] += count
+        scene.remarks["point, which covers no area of a patch"] += count
 
 
 def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]:
@@ -130,7 +130,7 @@ def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]
     best, most = shares.argmax(0), shares.max(0)
     told = (most > rule.share) & ((shares.sum(0) - most).round(DECIMALS) <= rule.others)
     if not told.all():
-        scene.mended["patch whose middle is of no single class, left out"] += int((~told).sum())
+        scene.remarks["patch whose middle is of no single class, left out"] += int((~told).sum())
     boxes, best = boxes[told], best[told]
     kept = capped(rule.cap, best, boxes, scene.source_image.name)
     for box, label in zip(each_box(boxes[kept]), best[kept].tolist(), strict=True):
@@ -173,7 +173,7 @@ def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     classes, scale = manifest.classes, scale_of(rule, manifest, scene)
     for item in _objects_of(scene, classes):
         if classes and item.label not in classes:
-            scene.mended[f"labelled {cut(item.label, 40)!r}, which is no class"] += 1
+            scene.remarks[f"labelled {cut(item.label, 40)!r}, which is no class"] += 1
             continue
         box = _around(item, patch_sides(rule.size, scale), scene) if rule.size else _bounding(item, scene)
         if box.width > 0 and box.height > 0:
@@ -245,7 +245,7 @@ def _count_others(scene: Scene, named: list[str]) -> None:
                 remedy="say in the manifest's [layout] what they are: `label`, or `labels` with the key ''",
             )  # fmt: skip
         for label, count in Counter(item.label for item in scene.annotations.items if item.label not in named).items():
-            scene.mended[f"labelled {cut(label, 40)!r}, which the rule does not name"] += count
+            scene.remarks[f"labelled {cut(label, 40)!r}, which the rule does not name"] += count
 
 
 def _points(scene: Scene, labels: list[str]) -> Points:

@@ -17,7 +17,7 @@ from dpconvert.plan.scene import Scene
 from dpconvert.source.record import hashed
 
 OVERRIDE = "say what is right with --mpp-override, or as `mpp_override` in the manifest"
-ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than the rule asks for
+ENLARGED = 1.1  # most that pixels are enlarged where a slide is coarser than the rule requires
 
 
 def scale_of(rule: PatchGrid | Crop, manifest: Manifest, scene: Scene) -> Scales:
@@ -32,9 +32,9 @@ def scale_of(rule: PatchGrid | Crop, manifest: Manifest, scene: Scene) -> Scales
         stated = scene.image.spacing.axes is not None
         unused = f" (and {manifest.mpp:g}, which was given, is for files that state none)" if manifest.mpp else ""
         raise ReadError(
-            "coarser than the rule asks for", where=where, expected=f"at most {rule.mpp} um per pixel",
+            "coarser than the rule requires", where=where, expected=f"at most {rule.mpp} um per pixel",
             found=f"{rule.mpp / min(scale):.4g}" + (f", as the file states{unused}" if stated else ""),
-            remedy="ask for a coarser `mpp`, or leave the slide out with --skip-failed"
+            remedy="state a coarser `mpp`, or leave the slide out with --skip-failed"
             + (f"; if the file is wrong, {OVERRIDE}" if stated else ""),
         )  # fmt: skip
     return scale

@@ -21,8 +21,9 @@ from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import given
 from dpconvert.plan.collect import look
-from dpconvert.plan.divide import classified, divide, doubtful, listed, not_found
+from dpconvert.plan.divide import classified, divide, listed
 from dpconvert.plan.given import Given
+from dpconvert.plan.known_errors import doubtful, not_found
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
@@ -39,7 +40,7 @@ PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
 
 
-class Drawn(NamedTuple):
+class AnnotationFiles(NamedTuple):
     """The files of an image's annotations, and further facts from its reader.
 
     exhaustive: False if these annotations are known to be incomplete, whatever the manifest states.
@@ -68,7 +69,7 @@ class PlanRow:
     box: Box | None
     stored: tuple[int, int] | None
     attributes: Mapping[str, str]
-    annotations: Drawn | None = None
+    annotations: AnnotationFiles | None = None
 
     def line(self) -> str:
         """Return the values of the fields in order as JSON: the result of `json.dumps`, but faster."""
@@ -203,8 +204,8 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     return Plan(classes, rows, notes, failures, "" if manifest.group.kind else kind_of_groups(images))
 
 
-def _drawn(image: SourceImage, is_doubtful: Callable[[str], bool]) -> Drawn:
-    return Drawn(image.annotations, image.extra, exhaustive=not is_doubtful(image.name))
+def _drawn(image: SourceImage, is_doubtful: Callable[[str], bool]) -> AnnotationFiles:
+    return AnnotationFiles(image.annotations, image.extra, exhaustive=not is_doubtful(image.name))
 
 
 def _empty(images: list[SourceImage], found: list[Record], failures: list[Failure]) -> list[str]:
@@ -281,5 +282,5 @@ def _row(values: Any) -> PlanRow:
     return PlanRow(
         key, split, shard, label, group, image, tuple(files), columns,
         box and Box(*box), stored and tuple(stored), attributes,
-        Drawn(tuple(targets[0][0]), *targets[0][1:]) if targets else None,
+        AnnotationFiles(tuple(targets[0][0]), *targets[0][1:]) if targets else None,
     )  # fmt: skip

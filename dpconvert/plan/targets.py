@@ -32,8 +32,8 @@ class ImageTargets:
     def __init__(self, dense: Dense, annotations: Annotations | LabelMask, *, exhaustive: bool = True) -> None:
         self.dense, self.annotations, self.exhaustive = dense, annotations, exhaustive
 
-    def check(self, mended: Counter[str], where: str) -> None:
-        """Check the labels of the image, and count in `mended` the objects that no target names.
+    def check(self, remarks: Counter[str], where: str) -> None:
+        """Check the labels of the image, and count in `remarks` the objects that no target names.
 
         Raises:
             ReadError: the masks do not name the label of an area, or a point is found where boxes are kept.
@@ -49,7 +49,7 @@ class ImageTargets:
         named = self.dense.known()
         unnamed = Counter(item.label for item in self.annotations.items if item.label not in named)
         for label, count in unnamed.items():
-            mended[f"labelled {cut(label, 40)!r}, which [dense] does not name"] += count
+            remarks[f"labelled {cut(label, 40)!r}, which [dense] does not name"] += count
         if self.dense.boxes is not None and any(item.geometry.area == 0 for item in self._objects(self.dense.boxes)):
             raise ReadError(
                 "a point has no bounding box", where=where,

@@ -1,10 +1,11 @@
-"""The readers of sources, one module each, found by the manifest's name ('-' becomes '_'); a shape where there is none.
+"""The readers of sources, one module each, found by the manifest's name ('-' becomes '_') or by the `reader` that it
+names; a shape where there is none.
 
 A reader has
 
-    images(source) -> Iterator[Image]                      what is there, in name order
-    read_annotations(source, image, image) -> Annotations | LabelMask   where the rule needs objects or regions
-    fake(tree) -> None                                         a tiny tree in the original layout
+    images(source) -> Iterator[SourceImage]                                    all images, in the order of their names
+    read_annotations(source, source_image, image) -> Annotations | LabelMask   where the rule needs objects or regions
+    fake(tree) -> None                                                         a tiny tree in the original layout
 
 and reads nothing but what `source` lists.
 """
@@ -23,13 +24,14 @@ from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.card import Target
 from dpconvert.errors import ManifestError
 from dpconvert.image import Image
-from dpconvert.manifest.catalog import manifest_folder, plugin_folders
+from dpconvert.manifest.catalog import READERS as DATASETS
+from dpconvert.manifest.catalog import is_packaged, known, load, plugin_folders, reader_file
 from dpconvert.manifest.files import FileKind
 from dpconvert.manifest.model import Manifest
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
-DATASETS, LAYOUTS = Path(__file__).with_name("datasets"), Path(__file__).with_name("layouts")
+LAYOUTS = Path(__file__).with_name("layouts")
 
 
 class Reader(Protocol):
@@ -41,41 +43,56 @@ class Reader(Protocol):
 
 
 def reader(manifest: Manifest) -> Reader:
-    """The module that reads this source's layout: of the source's name, of a user's own manifest first of its shape.
+    """The module that reads this source's layout: what `reader` names, else the source's own, else that of its shape.
+
+    Of a user's own manifest, the shape comes before a module of the same name.
 
     Raises:
-        ManifestError: there is neither a module of that name nor a shape.
+        ManifestError: there is neither a module nor a shape, or none of that name.
     """
     name = manifest.name.replace("-", "_")
-    beside = manifest.path.with_name(f"{name}.py")
-    known = not manifest.shape or manifest.path.parent == manifest_folder() / "datasets"
-    if known and (DATASETS / f"{name}.py").is_file():
-        return cast(Reader, importlib.import_module(f"dpconvert.readers.datasets.{name}"))
+    named, beside = reader_file(manifest), manifest.path.with_name(f"{name}.py")
+    by_name = not manifest.shape or is_packaged(manifest)
+    if named is not None:
+        return _load(named)
+    if by_name and (DATASETS / f"{name}.py").is_file():
+        return _load(DATASETS / f"{name}.py")
     if beside.is_file() and manifest.path.parent.resolve() in plugin_folders():
         return _load(beside)
     if not manifest.shape:
-        raise ManifestError("nothing reads this source's layout", where=manifest.path, remedy="name a `shape`")
+        raise ManifestError(
+            "nothing reads this source's layout", where=manifest.path,
+            remedy="name a `shape`, or the `reader` of a known source with the same layout",
+        )  # fmt: skip
     return _shape(manifest)
 
 
 def shapes_of(target: Target) -> list[str]:
     """Return the shapes that read what samples are to be labelled with."""
-    known = sorted(path.stem for path in LAYOUTS.glob("[a-z]*.py"))
-    modules = {name: importlib.import_module(f"dpconvert.readers.layouts.{name}") for name in known}
+    modules = {name: importlib.import_module(f"dpconvert.readers.layouts.{name}") for name in _shapes()}
     return [name for name, module in modules.items() if target in getattr(module, "TARGETS", ("class",))]
 
 
+def _shapes() -> list[str]:
+    return sorted(path.stem for path in LAYOUTS.glob("[a-z]*.py"))
+
+
 def _shape(manifest: Manifest) -> Reader:
-    known = sorted(path.stem for path in LAYOUTS.glob("[a-z]*.py"))
-    if manifest.shape not in known:
+    if manifest.shape not in _shapes():
         raise ManifestError(
-            "unknown shape", where=manifest.path, found=repr(manifest.shape), expected=f"one of {', '.join(known)}"
+            "unknown shape", where=manifest.path, found=repr(manifest.shape), expected=f"one of {', '.join(_shapes())}"
         )
     return cast(Reader, importlib.import_module(f"dpconvert.readers.layouts.{manifest.shape}"))
 
 
 def with_defaults(manifest: Manifest) -> Manifest:
-    """The manifest with its shape's own file patterns for the kinds of files that it does not name."""
+    """The manifest with its shape's own file patterns for the kinds of files that it does not name.
+
+    Raises:
+        ManifestError: its [files] or [layout] are not those of its shape, or of the source whose reader it names.
+    """
+    if manifest.reader is not None and manifest.reader in known() and not is_packaged(manifest):
+        _check_same_layout(manifest, load(known()[manifest.reader]))
     if not manifest.shape:
         return manifest
     shape = _shape(manifest)
@@ -92,7 +109,36 @@ def with_defaults(manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"files": files | manifest.files})
 
 
+def _check_same_layout(manifest: Manifest, example: Manifest) -> None:
+    """Check that a manifest states what a reader looks up in that of its own source."""
+    kinds, keys = example.files.keys(), () if example.shape else example.layout.keys()
+    absent = [f"files.{kind}" for kind in kinds - manifest.files.keys()] if not manifest.shape else []
+    absent += [f"layout.{key}" for key in keys if key not in manifest.layout]
+    unknown = [f"files.{kind}" for kind in manifest.files.keys() - kinds]
+    if absent or unknown:
+        raise ManifestError(
+            f"{min(absent or unknown)}: the reader {example.name!r} {'needs it' if absent else 'reads no such files'}",
+            where=manifest.path,
+            expected=", ".join([*(f"files.{kind}" for kind in kinds), *(f"layout.{key}" for key in keys)]),
+            remedy=f"compare with {example.path}",
+        )  # fmt: skip
+    if len(manifest.classes) < len(example.classes) and not example.shape:
+        raise ManifestError(
+            f"classes: the reader {example.name!r} reads those of {example.path.name}, in their order",
+            where=manifest.path, expected=f"{len(example.classes)}", found=f"{len(manifest.classes)}",
+        )  # fmt: skip
+
+
+def described(manifest: Manifest) -> str:
+    """Return what reads a manifest's files, as a message names it."""
+    if manifest.reader is not None:
+        return f"the reader {manifest.reader!r}"
+    return f"the shape {manifest.shape!r}" if manifest.shape else f"the module of {manifest.name!r}"
+
+
 def _load(path: Path) -> Reader:
+    if path.parent == DATASETS:
+        return cast(Reader, importlib.import_module(f"dpconvert.readers.datasets.{path.stem}"))
     name = f"dpconvert_plugin_{path.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -37,7 +37,7 @@ class ManyLabels(Model):
     """Texts that say that an image has none of the classes, with kind `multilabel`; `""` is an empty cell."""
 
 
-class Columns(ManyLabels):
+class LabelColumns(ManyLabels):
     """Keys of [layout]: the columns that hold the label."""
 
     label: str = ""
@@ -59,7 +59,7 @@ class InColumns:
         ManifestError: the keys do not suit the kind.
     """
 
-    def __init__(self, manifest: Manifest, keys: Columns, decimal: str = "") -> None:
+    def __init__(self, manifest: Manifest, keys: LabelColumns, decimal: str = "") -> None:
         self.target, self.classes, self.keys = manifest.target, manifest.classes, keys
         _check(manifest, keys)
         self.columns = keys.indicators or [keys.value or keys.label]
@@ -223,7 +223,7 @@ def _check_indicators(manifest: Manifest, indicators: list[str]) -> None:
         raise ManifestError(f"layout.indicators: column {twice[0]!r} is named twice", where=manifest.path)
 
 
-def _check(manifest: Manifest, keys: Columns) -> None:
+def _check(manifest: Manifest, keys: LabelColumns) -> None:
     if not check_given(manifest, keys):
         wanted = {"class": "label", "labels": "indicators or label", "value": "value"}[manifest.target]
         missing = "value" if manifest.target == "value" else "label"

@@ -87,7 +87,7 @@ class Naming:
 
     def notes(self) -> list[str]:
         """A note of each file that names images that are not here."""
-        return [told(file, absent) for file, absent in self._absent.items() if absent]
+        return [absent_note(file, absent) for file, absent in self._absent.items() if absent]
 
     def check(self, source: Source) -> None:
         """Note what names images that are not here.
@@ -101,7 +101,7 @@ class Naming:
         source.notes += self.notes()
 
 
-def told(file: str, absent: Sequence[NamedImage]) -> str:
+def absent_note(file: str, absent: Sequence[NamedImage]) -> str:
     """A note of the images that a file names and that are not here."""
     lost = counted(sum(one.annotations for one in absent), "annotation")
     first = next((one for one in absent if one.annotations), absent[0])

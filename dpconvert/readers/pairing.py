@@ -78,7 +78,7 @@ class Attributes(Model):
     a column of the table for `table` and `arrays`. An empty value is left out.
     """
 
-    def told(self, cell: Callable[[str], str]) -> dict[str, str]:
+    def values_of(self, cell: Callable[[str], str]) -> dict[str, str]:
         """The attributes of one image; `cell` gives the text of a group or column."""
         found = {name: cell(where).strip() for name, where in self.attributes.items()}
         return {name: text for name, text in found.items() if text}

@@ -11,7 +11,7 @@ from dpconvert import names
 from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
-from dpconvert.readers.labels import Columns, InColumns, check_given
+from dpconvert.readers.labels import InColumns, LabelColumns, check_given
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import Missing, SplitNames, Tabular
 from dpconvert.source.files import MatchedFile, Source
@@ -20,7 +20,7 @@ SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|tiff
 LABEL = "\0label"  # no name of a column
 
 
-class SlideTable(Columns, Tabular, SplitNames):
+class SlideTable(LabelColumns, Tabular, SplitNames):
     """Keys of [layout] about the table of slides."""
 
     slide: str = "slide"

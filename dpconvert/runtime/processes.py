@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import util
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -236,18 +237,22 @@ def _is_alive(process: int) -> bool:
 def _prepare(context: Any, limit: Limits, notes: Path) -> None:
     global _context
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and stops its workers
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    end_with_parent(partial(os._exit, 1))  # else it would wait for work forever
     gc.freeze()  # as in `pool`; in a fork, collecting would also copy shared memory
     limits.limit_worker(limit, notes)
     _context = context
 
 
-def _leave_with_parent() -> None:
-    """End this worker with its parent, else it would wait for work forever."""
+def end_with_parent(end: Callable[[], object]) -> None:
+    """In a child process, call `end` as soon as the parent is gone, even if it was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        parent.join()
-        os._exit(1)
+        threading.Thread(target=_wait_for, args=(parent, end), daemon=True).start()
+
+
+def _wait_for(parent: BaseProcess, end: Callable[[], object]) -> None:
+    parent.join()
+    end()
 
 
 def _call(work: Callable[[Any, Any], Any], item: Any, ended: Mapping[str, str]) -> Any:

@@ -43,16 +43,10 @@ from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.plan.targets import pixels_of_radius
 from dpconvert.plural import counted
+from dpconvert.runtime.atomic import replaced
 from dpconvert.shards import sidefiles
-from dpconvert.shards.tar import (
-    OBJECT_COLUMNS,
-    SEG_COLUMNS,
-    TARGET_COLUMNS,
-    Entry,
-    Written,
-    replaced,
-    write_index,
-)
+from dpconvert.shards.index import OBJECT_COLUMNS, SEG_COLUMNS, TARGET_COLUMNS, Entry, write_index
+from dpconvert.shards.tar import Written
 from dpconvert.source.files import Source
 
 

@@ -14,10 +14,12 @@ from dpconvert.card import WORK, Failure, ShardCard
 from dpconvert.errors import ReadError
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import PlanRow
+from dpconvert.runtime.atomic import replaced
 from dpconvert.runtime.limits import reading
 from dpconvert.shards.encode import EncodedSample, Encoder
 from dpconvert.shards.finalize import tools
-from dpconvert.shards.tar import Entry, Written, replaced, write_shard
+from dpconvert.shards.index import Entry
+from dpconvert.shards.tar import Written, write_shard
 from dpconvert.source.files import Source
 from dpconvert.source.stamps import Stamps
 

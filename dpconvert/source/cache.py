@@ -30,7 +30,7 @@ def folder_of(root: Path) -> Path:
     return Path(named).expanduser().absolute() if named else root.absolute() / FOLDER
 
 
-def told(name: str) -> str:
+def copy_note(name: str) -> str:
     """Return a note for the user on a file that is read from the cache."""
     where = f"{FOLDER} in the source's folder, or {VARIABLE}"
     return f"{name} is read from a copy that was unpacked into the cache ({where}), which may be removed afterwards"

@@ -12,9 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
+from dpconvert.source import packed
 
 KNOWN = "class", "group", "split"  # named groups in which copies agree
 MOST_ALIKE = 8  # files of one name and size that are compared before their contents are read
@@ -25,7 +27,7 @@ Pair = tuple[str, str]  # a file that is read and its copy, or the folders of bo
 
 
 @dataclass(frozen=True)
-class Listing:
+class ComparedFiles:
     """The files to compare: name -> bytes.
 
     packed: whether a file lies in an archive. content: a value that is equal for equal files of one size; it may read
@@ -37,7 +39,7 @@ class Listing:
     packed: Callable[[str], bool]
     content: Callable[[str], Hashable]
 
-    def told(self, name: str) -> tuple[str, ...]:
+    def fields_of(self, name: str) -> tuple[str, ...]:
         """Return the kind of a file and the fields of its name; empty if no pattern matches it."""
         for kind, spec in self.manifest.files.items():
             if (found := re.search(spec.pattern, name)) is not None:
@@ -45,10 +47,10 @@ class Listing:
         return ()
 
 
-def copies(listing: Listing) -> tuple[dict[str, str], list[str]]:
+def copies(listing: ComparedFiles) -> tuple[dict[str, str], list[str]]:
     """Return a mapping from each file to pass over to the file that is read in its place, and notes for the user."""
     alike = _alike(listing.sizes)
-    told = {name: known for some in alike for name in some if (known := listing.told(name))}
+    told = {name: known for some in alike for name in some if (known := listing.fields_of(name))}
     alike = [some for names in alike if len(some := [name for name in names if name in told]) > 1]
     if not alike:
         return {}, []
@@ -70,7 +72,7 @@ def _alike(sizes: Mapping[str, int]) -> list[list[str]]:
     return [names for names in found.values() if len(names) > 1]
 
 
-def _candidates(names: list[str], told: Mapping[str, tuple[str, ...]], listing: Listing) -> Iterator[Pair]:
+def _candidates(names: list[str], told: Mapping[str, tuple[str, ...]], listing: ComparedFiles) -> Iterator[Pair]:
     """Yield pairs of possible copies. The file to read comes first: an unpacked one, or the less deeply nested one."""
     groups: defaultdict[Hashable, list[str]] = defaultdict(list)
     for name in sorted(names, key=lambda name: (listing.packed(name), name.count("/"), name)):
@@ -91,9 +93,9 @@ def _shifts(kept: str, copy: str) -> Iterator[Pair]:
         yield from (("/".join(one[:-n]), "/".join(other[:-n])) for n in range(1, same))
 
 
-def _copied(pairs: Mapping[Pair, list[Pair]], listing: Listing) -> tuple[dict[str, str], dict[Pair, int]]:
+def _copied(pairs: Mapping[Pair, list[Pair]], listing: ComparedFiles) -> tuple[dict[str, str], dict[Pair, int]]:
     """Return a mapping copy -> file that is read, and the number of copies by folder."""
-    matched = Counter(folder for name in listing.sizes if listing.told(name) for folder in _above(name))
+    matched = Counter(folder for name in listing.sizes if listing.fields_of(name) for folder in _above(name))
     found: dict[str, str] = {}
     folders: dict[Pair, int] = {}
     for (kept, copy), files in sorted(pairs.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -111,7 +113,7 @@ def _above(name: str) -> Iterator[str]:
         yield name
 
 
-def _equal(files: list[Pair], listing: Listing) -> bool:
+def _equal(files: list[Pair], listing: ComparedFiles) -> bool:
     if not all(listing.content(kept) == listing.content(copy) for kept, copy in files):
         return False
     return any(map(listing.packed, files[0])) or len({listing.content(kept) for kept, _ in files}) >= LEAST
@@ -127,7 +129,7 @@ def _note(found: Mapping[str, str], folders: Mapping[Pair, int]) -> str:
 
 
 def _elsewhere(
-    alike: Iterable[list[str]], told: Mapping[str, tuple[str, ...]], found: Mapping[str, str], listing: Listing
+    alike: Iterable[list[str]], told: Mapping[str, tuple[str, ...]], found: Mapping[str, str], listing: ComparedFiles
 ) -> Iterator[str]:
     """Return a note on files in archives that equal files of another class, group or split."""
     rest: list[Pair] = []
@@ -146,3 +148,24 @@ def _elsewhere(
             f"{counted(len(rest), 'pair')} of equal files, in archives too, of one name but of another class, group or "
             f"split; all are read; the first: {first} and {other}"
         )
+
+
+def is_file(root: Path, name: str) -> bool:
+    """Whether a listed name is a separate file, not a member of an archive."""
+    head, mark, _ = _archive_part(name)
+    return not mark or (root / head).is_dir()
+
+
+def is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a member of an archive also lies beside the archive, or in a folder of the archive's name."""
+    head, _, member = _archive_part(name)
+    if not member:
+        return False
+    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{packed.ANY.sub('', head)}/{member}"
+    return any(sizes.get(unpacked) == sizes[name] for unpacked in beside)
+
+
+def _archive_part(name: str) -> tuple[str, str, str]:
+    """Return ('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the separator is empty if the name has no archive."""
+    found = re.match(r"(.*?\.(?:zip|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz|7z))(/)(.+)$", name, re.IGNORECASE)
+    return (found[1], found[2], found[3]) if found else (name, "", "")

@@ -119,7 +119,7 @@ def on_disk(source: Source, file: str) -> Path:
 
 
 def _note(source: Source, file: str) -> None:
-    if (told := cache.told(file)) not in source.notes:
+    if (told := cache.copy_note(file)) not in source.notes:
         source.notes.append(told)
 
 

@@ -9,42 +9,39 @@ whatever the system or the archive writes.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import shlex
 import shutil
 import weakref
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpconvert.errors import ManifestError, ReadError, SourceError, UserError, printable
+from dpconvert.errors import ManifestError, SourceError, UserError, printable
 from dpconvert.image import Image, open_image
 from dpconvert.image.depth import takes_range
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.source import elements, packed
-from dpconvert.source.bounded import AT_ONCE
 from dpconvert.source.columns import Columns
-from dpconvert.source.copies import Listing, copies
+from dpconvert.source.copies import ComparedFiles, copies, is_file, is_unpacked
 from dpconvert.source.elements import Element
-from dpconvert.source.listing import DAMAGED, Place, check_names, walk
-from dpconvert.source.slide_files import SlideFiles, linked, open_slide, slide_files
+from dpconvert.source.folder import Folder
+from dpconvert.source.listing import Place, check_names, walk
+from dpconvert.source.slide_files import SlideFiles, slide_files
+from dpconvert.source.slide_links import linked, open_slide
 from dpconvert.source.stacks import Stacks
 from dpconvert.source.stamps import Stamps
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
-PART = 1 << 18  # bytes at the beginning, in the middle and at the end by which large files are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +76,8 @@ class Member(io.BytesIO):
         self.name = str(path)
 
 
-class Source:
-    """The files under one folder, listed once in sorted order; archives are opened when first read.
+class Source(Folder):
+    """The files under one folder, with what the manifest says about them: kinds of files, arrays, slides and images.
 
     The last image stays open, because inspecting an image and making each of its samples follow one another.
 
@@ -95,11 +92,11 @@ class Source:
         places: dict[str, Place],
         slides: SlideFiles | None = None,
     ) -> None:
-        self.root, self.manifest, self.sizes, self._places = root, manifest, sizes, places
+        super().__init__(root, sizes, places)
+        self.manifest = manifest
         self.slides = slides or SlideFiles()
         self._links: Path | None = None  # for slides whose files are not in one folder
         self.notes: list[str] = [*self.slides.notes]
-        self._archives: dict[str, zipfile.ZipFile] = {}
         self._stacks: dict[str, Stacks] = {}
         self._columns: dict[str, Columns] = {}
         self._image: tuple[tuple[str, ...], Image] | None = None
@@ -122,9 +119,9 @@ class Source:
         listed = sorted(found, key=lambda file: file[:2])
         check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
-        sizes = {name: size for name, size in everything.items() if not _is_unpacked(name, everything)}
+        sizes = {name: size for name, size in everything.items() if not is_unpacked(name, everything)}
         places = {name: place for name, _, place in listed if place and name in sizes}
-        slides = slide_files(root, [name for name in sizes if _is_file(root, name)])
+        slides = slide_files(root, [name for name in sizes if is_file(root, name)])
         source = cls(root, manifest, sizes, places, slides)
         source.notes += told
         source._links = linked(root, slides)
@@ -136,29 +133,11 @@ class Source:
     def _pass_over_copies(self) -> None:
         """List each file once if the source holds it twice."""
         single = {name: size for name, size in self.sizes.items() if name not in self.slides.parts}
-        zipped = {(_base(name), self.sizes[name]) for name, place in self._places.items() if place.member is not None}
-        content = cache(lambda name: self._crc(name, whole=(_base(name), self.sizes[name]) in zipped))
-        found, notes = copies(Listing(self.manifest, single, self._is_packed, content))
+        zipped = {(_base(name), self.sizes[name]) for name, place in self.places.items() if place.member is not None}
+        content = cache(lambda name: self.checksum(name, whole=(_base(name), self.sizes[name]) in zipped))
+        found, notes = copies(ComparedFiles(self.manifest, single, self.is_packed, content))
         self.sizes = {name: size for name, size in self.sizes.items() if name not in found}
         self.notes += notes
-
-    def _is_packed(self, name: str) -> bool:
-        return name in self._places and self._places[name].packed
-
-    def _crc(self, name: str, *, whole: bool) -> int:
-        """Return the CRC-32 of a file, taken from a zip archive for its members; of a large file, only parts count."""
-        place, size = self._places.get(name, Place(name)), self.sizes[name]
-        try:
-            if place.member is not None:
-                return self._archive(place.file).getinfo(place.member).CRC
-            spans = [(0, size)] if whole or size <= 3 * PART else [(at, PART) for at in (0, size // 2, size - PART)]
-            if (self.root / place.file).is_dir():  # a slide
-                return _crc_of_folder(self.root / place.file)
-            with (self.root / place.file).open("rb") as file:
-                return _crc(file, [((place.offset or 0) + at, length) for at, length in spans])
-        except DAMAGED as error:
-            why = getattr(error, "strerror", None) or error
-            raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
 
     def match(self, kind: str) -> list[MatchedFile]:
         """Return all files of one kind of the manifest's `[files]` in name order; a slide gives only its main file."""
@@ -198,7 +177,7 @@ class Source:
     def listed_by(self) -> str:
         """The command that lists the files of the source and those that are missing, as a remedy."""
         check = f"dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}"
-        return f"`{check}` lists what is there and what is missing"
+        return f"`{check}` lists the existing and the missing files"
 
     def _unpacking(self) -> str:
         from dpconvert.source import unused
@@ -215,16 +194,7 @@ class Source:
         found = elements.element(name, self.sizes)
         if found is not None and found.encoded:
             return self.columns(found.file).images(found.key).bytes_of(found.number)
-        try:
-            place = self._places.get(name, Place(name))
-            if place.offset is not None:
-                return self._piece(place.file, place.offset, self.sizes[name])
-            if place.member is not None:
-                return _unpacked(self._archive(place.file), place.member)
-            return (self.root / place.file).read_bytes()
-        except DAMAGED as error:
-            why = getattr(error, "strerror", None) or error
-            raise ReadError(f"cannot be read: {why}", where=self.root / name) from None
+        return super().read(name)
 
     def file(self, name: str) -> Path | io.BytesIO:
         """Return what an image reader opens: the path, or the bytes of an archive's member.
@@ -232,26 +202,9 @@ class Source:
         Raises:
             ReadError: the archive cannot be read.
         """
-        place = self._places.get(name, Place(name))
+        place = self.places.get(name, Place(name))
         packed_in = place.packed or elements.element(name, self.sizes) is not None
         return Member(self.read(name), self.root / name) if packed_in else self.root / place.file
-
-    def lies(self, name: str) -> Place:
-        """Return the path of a file on disk."""
-        return self._places.get(name, Place(name))
-
-    @contextmanager
-    def stream(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a stream of the bytes of one file; those of a member of a plain tar archive are held in memory."""
-        lies = self.lies(name)
-        if lies.member is not None:
-            with self._archive(lies.file).open(lies.member) as stream:
-                yield stream
-        elif lies.offset is not None:
-            yield io.BytesIO(self.read(name))
-        else:
-            with (self.root / lies.file).open("rb") as file:
-                yield file
 
     def stacks(self, name: str) -> Stacks:
         """Return the arrays of a file, which stays open."""
@@ -350,72 +303,9 @@ class Source:
     def __del__(self) -> None:  # in a worker, nothing else says that the source is no longer needed
         self.close()
 
-    def _piece(self, archive: str, offset: int, size: int) -> bytes:
-        with (self.root / archive).open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
-        if len(data) != size:
-            raise EOFError("the archive ends within this file")
-        return data
-
-    def digest(self) -> str:
-        """The sha256 over names and sizes, which changes whenever a file is added, removed or resized."""
-        lines = (f"{name}\0{size}\n".encode("utf-8", "surrogateescape") for name, size in self.sizes.items())
-        return hashlib.sha256(b"".join(lines)).hexdigest()
-
-    def _archive(self, file: str) -> zipfile.ZipFile:
-        if file not in self._archives:
-            self._archives[file] = zipfile.ZipFile(self.root / file)
-        return self._archives[file]
-
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}, "_stacks": {}, "_columns": {}, "_image": None}
-
-
-def _unpacked(archive: zipfile.ZipFile, member: str) -> bytes:
-    """Return the bytes of a member, at most as many as the size that was checked when it was listed."""
-    with archive.open(member) as file:
-        return file.read(archive.getinfo(member).file_size)
+        return super().__getstate__() | {"_stacks": {}, "_columns": {}, "_image": None}
 
 
 def _base(name: str) -> str:
     return name.rpartition("/")[2]
-
-
-def _crc_of_folder(folder: Path) -> int:
-    """Return the CRC-32 of the names and contents of the files of a folder."""
-    crc = 0
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        crc = zlib.crc32(path.read_bytes(), zlib.crc32(str(path.relative_to(folder)).encode(), crc))
-    return crc
-
-
-def _crc(file: IO[bytes], spans: list[tuple[int, int]]) -> int:
-    """Return the CRC-32 of parts of a file: (offset, length)."""
-    crc = 0
-    for offset, left in spans:
-        file.seek(offset)
-        while left > 0 and (data := file.read(min(left, AT_ONCE))):
-            crc, left = zlib.crc32(data, crc), left - len(data)
-    return crc
-
-
-def _is_file(root: Path, name: str) -> bool:
-    """Whether a listed name is a separate file, not a member of an archive."""
-    head, mark, _ = _archive_part(name)
-    return not mark or (root / head).is_dir()
-
-
-def _is_unpacked(name: str, sizes: Mapping[str, int]) -> bool:
-    """Whether a member of an archive also lies beside the archive, or in a folder of the archive's name."""
-    head, _, member = _archive_part(name)
-    if not member:
-        return False
-    beside = (head.rpartition("/")[0] + "/" + member).lstrip("/"), f"{packed.ANY.sub('', head)}/{member}"
-    return any(sizes.get(unpacked) == sizes[name] for unpacked in beside)
-
-
-def _archive_part(name: str) -> tuple[str, str, str]:
-    """Return ('a/b.zip', '/', 'c.png') for 'a/b.zip/c.png'; the separator is empty if the name has no archive."""
-    found = re.match(r"(.*?\.(?:zip|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz|7z))(/)(.+)$", name, re.IGNORECASE)
-    return (found[1], found[2], found[3]) if found else (name, "", "")

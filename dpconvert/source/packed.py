@@ -51,7 +51,7 @@ def expanded(root: Path, listed: list[Listed], deep: int = 0) -> tuple[list[List
             continue
         inside, told = expanded(root, list(_opened(root, one)), deep + 1)
         kept += inside
-        notes += [cache.told(name), *told]
+        notes += [cache.copy_note(name), *told]
     return kept, notes
 
 

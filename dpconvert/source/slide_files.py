@@ -13,42 +13,25 @@ that are not supported, and their parts, are counted in a note.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
-import shutil
-import struct
-import tempfile
-import warnings
-import weakref
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from dpconvert.errors import ReadError
-from dpconvert.image import Image, open_image
-from dpconvert.image import Slide as Pyramid
 from dpconvert.image.tiff_layout import layout
 from dpconvert.image.unread import EXTRAS, remedy, unread
 from dpconvert.plural import counted
+from dpconvert.source.dicom_identity import DICOM_NAME, Instance, instance
 
-DICOM_NAME = re.compile(r"(?i)(\.(dcm|dicom|dic|ima)|(^|/)[^/.]+|\.\d+)$")
 OME_NAME = re.compile(r"(?i)\.ome\.(tiff?|tf[28]|btf)$")
 MIRAX_DATA = re.compile(r"(?i)(^slidedat\.ini|\.dat)$")
-MAGIC_AT, MAGIC = 128, b"DICM"
-LAST_TAG = 0x00480007  # TotalPixelMatrixRows: nothing that is asked for lies behind it
 SLIDES = "SM"  # the modality of slide microscopy
 DRAWN = {"SEG": "segmentation", "ANN": "file of annotations", "SR": "structured report", "RTSTRUCT": "structure set"}
 UID, PLAIN = re.compile(r"[\d.]+"), re.compile(r"[\w.-]+( [\w.-]+)*")
 LEVEL_WORD = re.compile(r"(?i)[-._ ]+(level|layer|image|img|file|instance|dcm|res|resolution)$")
 NAMELESS = {"", "unknown", "none", "anonymous", "anonymized"}
-DAMAGED = (  # raised by pydicom for damaged files besides its own errors (found by experiment)
-    ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, OverflowError, NotImplementedError,
-    RecursionError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
 LONGEST_VMS = 1 << 20
 
 
@@ -84,22 +67,6 @@ class SlideFiles:
         return self.slides[name].files if name in self.slides else (name,)
 
 
-class Instance(NamedTuple):
-    """The identity of a DICOM file; `series` and `uid` are its SeriesInstanceUID and SOPInstanceUID.
-
-    refers: the series that it is about, as a file of annotations states it.
-    """
-
-    file: str
-    modality: str
-    series: str
-    uid: str
-    flavor: str
-    width: int
-    container: str
-    refers: frozenset[str] = frozenset()
-
-
 def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
     """Find the files below `root` (sorted relative names, none in an archive) that form slides together."""
     listed = list(names)
@@ -111,44 +78,6 @@ def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
     parts |= {name for name in listed if unread(name) and PurePosixPath(name).suffix.lower() in EXTRAS}  # noted
     drawn = tuple(one for one in instances if one.modality in DRAWN)
     return SlideFiles(_without_shared_names(slides), frozenset(parts), (*notes, *_unread(listed)), drawn)
-
-
-def instance(root: Path, name: str) -> Instance | None:
-    """Return the identity of a DICOM file; None if it is not DICOM, or does not state it."""
-    try:
-        with (root / name).open("rb") as file:
-            head = file.read(MAGIC_AT + len(MAGIC))
-            if head[MAGIC_AT:] != MAGIC:
-                return None
-            file.seek(0)
-            return _identity(file, name)
-    except OSError:
-        return None  # reading it later reports the reason
-
-
-def _identity(file: io.BufferedReader, name: str) -> Instance | None:
-    from pydicom.errors import BytesLengthException, InvalidDicomError  # slow to load, and few sources need it
-    from pydicom.filereader import read_partial
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # for values that violate the standard
-            data = read_partial(file, stop_when=lambda tag, _vr, _length: tag > LAST_TAG)
-            kinds = [str(kind).upper() for kind in data.get("ImageType") or ()]
-            if not data.get("Modality") or not data.get("SeriesInstanceUID"):
-                return None
-            return Instance(
-                name,
-                str(data.Modality),
-                str(data.SeriesInstanceUID),
-                str(data.get("SOPInstanceUID", "")),
-                kinds[2] if len(kinds) > 2 else "",
-                int(data.get("TotalPixelMatrixColumns") or 0),
-                str(data.get("ContainerIdentifier") or ""),
-                frozenset(str(one.get("SeriesInstanceUID")) for one in data.get("ReferencedSeriesSequence") or ()),
-            )
-    except (InvalidDicomError, BytesLengthException, *DAMAGED):
-        return None  # damaged: reading it later reports it
 
 
 def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[str], list[str]]:
@@ -211,48 +140,6 @@ def _common(files: tuple[str, ...]) -> Iterator[str]:
     whole = LEVEL_WORD.sub("", word[1]) if word else ""
     if whole and not UID.fullmatch(whole):  # else a root of UIDs, which all slides share
         yield str(PurePosixPath(_folder(files[0])) / f"{whole}.dcm")
-
-
-def linked(root: Path, slides: SlideFiles) -> Path | None:
-    """Make a temporary folder of links that brings together the files of each slide whose files are mixed or scattered.
-
-    Return None if no slide needs one. The caller removes the folder.
-    """
-    staged = [slide for slide in slides.slides.values() if slide.staged]
-    if not staged:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="dpconvert-"))
-    for slide in staged:
-        for file, link in _links(folder, slide).items():
-            link.parent.mkdir(exist_ok=True)
-            link.symlink_to((root / file).absolute())
-    return folder
-
-
-def open_slide(root: Path, slide: MultiFileSlide, folder: Path | None) -> Image:
-    """Open a slide by its links in the `folder` from `linked`; if that is absent (another machine), by new links.
-
-    Raises:
-        ReadError: the slide cannot be read.
-    """
-    own = None
-    if folder is None or not folder.is_dir():
-        folder = own = linked(root, SlideFiles({slide.main: slide}))
-    assert folder is not None
-    try:
-        image = open_image([_links(folder, slide)[slide.main]])
-    except ReadError as error:
-        raise ReadError(error.what, where=root / slide.main, found=error.found, remedy=error.remedy) from None
-    if own is not None:
-        weakref.finalize(image, shutil.rmtree, own, ignore_errors=True)
-    if isinstance(image, Pyramid):
-        image.path = root / slide.main  # the name for messages
-    return image
-
-
-def _links(folder: Path, slide: MultiFileSlide) -> dict[str, Path]:
-    own = folder / hashlib.sha256(slide.main.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return {file: own / f"{number:06d}.dcm" for number, file in enumerate(slide.files)}
 
 
 def _without_shared_names(slides: dict[str, MultiFileSlide]) -> dict[str, MultiFileSlide]:

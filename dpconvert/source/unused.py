@@ -103,7 +103,7 @@ def _packed_zarr(names: Iterable[str]) -> list[str]:
 
 def _archives(names: list[str]) -> str:
     told = f"not read: {counted(len(names), 'archive')}, the first {names[0]}; {remedy(names)}"
-    return f"{told} (where its files are here already, move it away)"
+    return f"{told} (if its files are already present, move it away)"
 
 
 def _slashes(name: str) -> list[int]:

@@ -19,7 +19,7 @@ from dpconvert.errors import ShardError, UsageError
 from dpconvert.image.decode import decode
 from dpconvert.plural import counted
 from dpconvert.shards.finalize import tools
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 
 COMPARED = 50  # images
 DIGEST = re.compile(r"[0-9a-f]{64}")

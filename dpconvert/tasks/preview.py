@@ -21,7 +21,7 @@ from dpconvert.manifest.rules import Crop, Whole
 from dpconvert.names import closest
 from dpconvert.plan import patches
 from dpconvert.plan.collect import LazyScene
-from dpconvert.plan.divide import doubtful
+from dpconvert.plan.known_errors import doubtful
 from dpconvert.plan.options import Options
 from dpconvert.plan.targets import ImageTargets
 from dpconvert.source import target

@@ -110,14 +110,14 @@ def _slide(source: Source, item: tuple[SourceImage, bool]) -> SlideSummary:
 
 
 def _read(source: Source, source_image: SourceImage, is_drawn: bool) -> SlideSummary:
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     image = source.open_image(source_image.files, source_image.columns)
-    scene = LazyScene(source, source_image, image, mended)
+    scene = LazyScene(source, source_image, image, remarks)
     seen = look(source, scene)
     rule = source.manifest.rule
     summary = SlideSummary(
         source_image, (image.width, image.height), seen.mpp, seen.records, _outlines(seen.annotations),
-        dict(mended + _ignored(source, seen.annotations) + _background(scene)),
+        dict(remarks + _ignored(source, seen.annotations) + _background(scene)),
     )  # fmt: skip
     if not is_drawn:
         return summary

@@ -33,8 +33,9 @@ from scipy.ndimage import find_objects
 from dpconvert.card import TaskCard, load
 from dpconvert.errors import OutputError, ShardError
 from dpconvert.pixel_runs import numbered
+from dpconvert.runtime.atomic import replaced
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index, replaced
+from dpconvert.shards.index import read_index
 from dpconvert.tasks import labels
 from dpconvert.tasks.sample_files import keeps_masks, read_sample
 from dpconvert.tasks.verify import KEY

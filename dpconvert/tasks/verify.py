@@ -21,8 +21,8 @@ from dpconvert.image.decode import decode
 from dpconvert.plural import counted
 from dpconvert.runtime import locks, processes
 from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.index import read_index
 from dpconvert.shards.sidefiles import side_card
-from dpconvert.shards.tar import read_index
 from dpconvert.source.bounded import DAMAGED
 from dpconvert.tasks import dense_targets, labels
 from dpconvert.tasks.compare import differences

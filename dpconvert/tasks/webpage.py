@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from dpconvert.errors import OutputError
-from dpconvert.shards.tar import replaced
+from dpconvert.runtime.atomic import replaced
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

@@ -96,7 +96,7 @@ def compare(
     weights = [weights_of(run, OWN, mode) for _, run in networks]
     from mtrain.cli import transfer_lines
     from mtrain.data.columns import ColumnRequest
-    from mtrain.evaluation.comparison import Entry, beside_published
+    from mtrain.evaluation.comparison import ComparedNetwork, beside_published
     from mtrain.evaluation.comparison import compare as put_side_by_side
     from mtrain.report.comparison_page import lines, write_page
     from mtrain.transfers.dense_tuned import Moving
@@ -109,7 +109,7 @@ def compare(
     transfer_lines.recipe(1, rates, batch, 0, 0, device, tune, layer_decay)  # checks them
     moving = transfer_lines.moving(rates, tune, layer_decay) if mode == "dense" else Moving()
     options = TransferOptions(mode, False, solver, workers, Recipe(batch=batch, device=device), steps, moving)
-    entries = [Entry(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
+    entries = [ComparedNetwork(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
     column = None if by is None else ColumnRequest(by, pattern, table)
     if column is None:
         note_unused(report, dict.fromkeys(("pattern", "table", "k"), "no --by is given"))

@@ -36,10 +36,10 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note
     help="Also train on N random subsets of the tasks, and compare the estimate with the result.",
 )  # fmt: skip
 @click.option("--matrix", type=click.IntRange(1), metavar="N",
-    help="Also train a network on each task alone, for N iterations, and probe each on every other task.",
+    help="Also train a network on each single task, for N iterations, and probe each on every other task.",
 )  # fmt: skip
 @click.option("--alone", multiple=True, metavar="RUN",
-    help="Run that was trained on one of the tasks alone, for the matrix; may be repeated.",
+    help="Run that was trained on only one of the tasks, for the matrix; may be repeated.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
@@ -71,8 +71,9 @@ def influence(
     if verify is not None and verify < 3:
         raise UsageError(f"--verify {verify} is too few", expected="3 or more")
     from mtrain.documents import write_document
-    from mtrain.influence.estimate import Options, path_of
     from mtrain.influence.estimate import influence as estimate
+    from mtrain.influence.estimate import path_of
+    from mtrain.influence.estimator import InfluenceOptions
     from mtrain.influence.matrix import matrix as transfer_matrix
     from mtrain.influence.subsets import ALL_UP_TO
     from mtrain.influence.verify import verify as compare
@@ -81,7 +82,7 @@ def influence(
     report = reporter(quiet or as_json)
     if len(run.about().get("pool", {})) <= ALL_UP_TO:
         note_unused(report, {"subsets": f"all subsets of up to {ALL_UP_TO} source tasks are estimated"})
-    options, folder = Options(**how, workers=workers, device=device), shards or run.config().shards
+    options, folder = InfluenceOptions(**how, workers=workers, device=device), shards or run.config().shards
     content, estimator = estimate(run, task, folder, options, report)
     path = path_of(run, task.name, options.layers)
     if verify is not None:

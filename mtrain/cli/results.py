@@ -71,7 +71,7 @@ def report(
 @QUIET
 @click.argument("run", required=False)
 @click.option("--to", type=click.Choice(["safetensors", "torchvision", "timm", "onnx", "adapter"]),
-    default="safetensors", show_default=True, help="Format; adapter: the updates of --tune lora alone.",
+    default="safetensors", show_default=True, help="Format; adapter: only the updates of --tune lora.",
 )  # fmt: skip
 @click.option(
     "--task", metavar="TASK", help="Include the run's head for this task.  [default: only the shared network]"

@@ -45,10 +45,10 @@ def soup(
 
     into = named_run(runs, name)
     added, gone = (tuple(open_run(runs, one) for one in given) for given in (names, removed))
-    from mtrain.soups.combination import Recipe
+    from mtrain.soups.combination import SoupRecipe
     from mtrain.soups.making import make
 
     report = reporter(quiet or as_json)
-    found = make(Recipe(added, gone, factor), into, report, shards=shards, device=device, workers=workers)
+    found = make(SoupRecipe(added, gone, factor), into, report, shards=shards, device=device, workers=workers)
     note_unused(report, {} if found["images"] else {"shards": "no images were needed"})
     answer([f"{into.name}: {found['text']} -> {into.path}"], found | {"folder": str(into.path)}, as_json=as_json)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     help="Number of parts, or of jobs of a race.  [default: one per seed, left-out set and network; race: one per set]",
 )
 @click.option("--race", is_flag=True, help="Drop combinations as soon as they cannot win for any target.")
-@click.option("--status", is_flag=True, help="Print how the race stands; run nothing.")
+@click.option("--status", is_flag=True, help="Print the state of the race without running anything.")
 @JSON
 def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Train and score every cell of a sweep: left-out sets x combinations x seeds.

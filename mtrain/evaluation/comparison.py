@@ -9,15 +9,13 @@ network.
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
@@ -25,45 +23,28 @@ from mtrain.data.columns import ColumnRequest
 from mtrain.data.task import Task
 from mtrain.errors import UserError
 from mtrain.evaluation.eva_scores import NONE, published_for
+from mtrain.evaluation.inference_cost import Cost, cost
 from mtrain.evaluation.paired import draws, kept_answers
 from mtrain.evaluation.ranks import mean_ranks, task_ranks
 from mtrain.evaluation.robustness_run import robustness_of
-from mtrain.model.devices import find_device
-from mtrain.model.inference import Inference
-from mtrain.model.network import SharedNetwork
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.scoring.metrics import Values
 from mtrain.transfers.pretrained import Pretrained, TransferOptions
 from mtrain.transfers.transfer import result_path, source_of, transfer_runs
 
-MIB = 2**20
-BATCH = {"cuda": 32, "cpu": 4}  # batch size for timing
-LEAST_SECONDS, MOST_PASSES = 0.5, 20
 SIZES_DIFFER = (
     "masks and points are scored at the input size of each network: differences between sizes have no interval"
 )
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedNetwork:
     """A network to compare: that of a run, or one without a run (mtrain.runs.Start)."""
 
     name: str
     run: Run
     weights: str
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one image: milliseconds on this device, and on CUDA also MiB of memory in addition to the weights."""
-
-    parameters: int
-    features: int
-    device: str
-    milliseconds: float
-    mib_weights: float
-    mib_image: float | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +63,7 @@ class Scored:
 
 
 def compare(
-    entries: Sequence[Entry],
+    entries: Sequence[ComparedNetwork],
     tasks: Sequence[Task],
     options: TransferOptions,
     report: Reporter,
@@ -155,53 +136,8 @@ def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequ
     return Scored(float(np.mean(values)), interval, found["set"], answers, metric, deviation)
 
 
-def cost(network: SharedNetwork, size: int, device: str = "auto") -> Cost:
-    """Time and memory for features of images of `size` px, computed as for transfers, in the same precision."""
-    place = find_device(device)
-    network = network.eval().to(place).to(memory_format=torch.channels_last)
-    images = torch.zeros((BATCH[place.type], 3, size, size), dtype=torch.uint8, device=place)
-
-    inference = Inference.on(place)
-
-    def run() -> None:
-        with inference.running():
-            network(network.normalize(images)).sum().item()  # .item() waits for the device
-
-    run()
-    before = _reset(place)
-    seconds = _seconds(run)
-    tensors = list(network.state_dict().values())
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / MIB
-    peak = (torch.cuda.max_memory_allocated(place) - before) / MIB / len(images) if place.type == "cuda" else None
-    return Cost(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        features=network.num_features,
-        device=torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu",
-        milliseconds=1000 * seconds / len(images),
-        mib_weights=weights,
-        mib_image=peak,
-    )
-
-
-def _reset(place: torch.device) -> int:
-    if place.type != "cuda":
-        return 0
-    torch.cuda.reset_peak_memory_stats(place)
-    return torch.cuda.memory_allocated(place)
-
-
-def _seconds(run: Callable[[], None]) -> float:
-    """The median time of several passes."""
-    taken: list[float] = []
-    while not taken or (sum(taken) < LEAST_SECONDS and len(taken) < MOST_PASSES):
-        begun = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - begun)
-    return float(np.median(taken))
-
-
 def _content(
-    entries: Sequence[Entry], tasks: Sequence[Task], mode: str, scores: dict[str, dict[str, Scored]],
+    entries: Sequence[ComparedNetwork], tasks: Sequence[Task], mode: str, scores: dict[str, dict[str, Scored]],
     costs: dict[str, Cost],
 ) -> dict[str, Any]:  # fmt: skip
     names = [entry.name for entry in entries]

@@ -15,9 +15,10 @@ from mtrain.documents import without_nan
 from mtrain.errors import RunError
 from mtrain.evaluation import ranks
 from mtrain.evaluation.ranks import Bootstrap, ScoreGrid, Values
+from mtrain.sweep.cell_records import Planned, Result
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.race_record import RaceRecord, read_record
-from mtrain.sweep.spec import Combination
-from mtrain.sweep.store import Planned, Result, Store
+from mtrain.sweep.store import Store
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,14 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     raced = None if not grid.holes() else _after_race(store, combinations, grid, mode, metrics)
     if raced is not None:
         return _with_ties(replace(raced, notes=(*raced.notes, *notes)))
-    remedy = "go on with `mtrain sweep`, or compare what is there with --incomplete"
+    remedy = "continue with `mtrain sweep`, or compare the existing scores with --incomplete"
     if failed := failures(results):
-        remedy = f"{failed[0]}; `mtrain sweep --retry-failed` tries again, `select --incomplete` compares what is there"
+        again = "`mtrain sweep --retry-failed` tries again"
+        remedy = f"{failed[0]}; {again}, `select --incomplete` compares the existing scores"
     if not incomplete or not results:
         ranks.check_complete(replace(grid, scores=np.where(np.isfinite(grid.scores), grid.scores, np.nan)), remedy)
     elif holes := len(grid.holes()):
-        notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare what is there")
+        notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare the existing ones")
     table = ranks.task_ranks(ranks.seed_means(grid.scores))
     found = Selection(
         store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes), mode,

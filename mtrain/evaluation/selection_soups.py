@@ -12,7 +12,7 @@ from mtrain.documents import short_digest
 from mtrain.evaluation import ranks
 from mtrain.evaluation.comparisons import METRICS
 from mtrain.runs import Run
-from mtrain.soups.combination import Recipe
+from mtrain.soups.combination import SoupRecipe
 from mtrain.soups.making import make
 from mtrain.sweep.cell_run import options_of
 from mtrain.sweep.store import Store
@@ -63,7 +63,7 @@ def _soup(
     config = runs[0].config()
     name = f"{catalog.slug(config.backbone)}-{short_digest(' '.join(model['run'] for model in models))[:8]}"
     run = Run(store.path / FOLDER / name)
-    soup = make(Recipe(runs), run, report, shards=shards, device=device, workers=workers)
+    soup = make(SoupRecipe(runs), run, report, shards=shards, device=device, workers=workers)
     (task,) = targets(run, shards, [target])
     options = options_of(store.transfer(), config.model_copy(update={"device": device, "workers": workers}))
     result = transfer(source_of(run, OWN), task, options, report)

@@ -38,7 +38,7 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
         )  # fmt: skip
     if config.weights == "random":
         raise UsageError(
-            "--to adapter: the run began from random weights, which an adapter needs but nobody else has",
+            "--to adapter: the run began from random weights, which nobody else has",
             where=run.path, remedy="use another format",
         )  # fmt: skip
     updates, stated = read_tensors(run.adapter)

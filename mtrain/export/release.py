@@ -30,7 +30,8 @@ from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluatio
 from mtrain.export import Exported, archive, closed_start, export, modelcard
 from mtrain.runs import Run, RunState
 from mtrain.settings import unusable
-from mtrain.sweep.spec import Combination, Sweep, rate
+from mtrain.sweep.combination import Combination, rate
+from mtrain.sweep.spec import Sweep
 from mtrain.sweep.store import SELECTED, Store
 from mtrain.train.fit import fit
 

@@ -18,7 +18,7 @@ from mtrain.runs import Run
 from mtrain.transfers.results import results
 
 if TYPE_CHECKING:
-    from mtrain.influence.estimate import Estimator
+    from mtrain.influence.estimator import Estimator
 
 
 def cosine(one: Values, other: Values) -> float | None:

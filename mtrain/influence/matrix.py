@@ -73,14 +73,14 @@ def _by_task(run: Run, alone: Sequence[Run]) -> dict[str, Run]:
         pool = sorted(other.about().get("pool", {}))
         if len(pool) != 1 or pool[0] not in run.trained_on():
             raise UsageError(
-                f"--alone {other.name} was not trained on one task of {run.name} alone", found=", ".join(pool),
+                f"--alone {other.name} was not trained on a single task of {run.name}", found=", ".join(pool),
                 expected=f"one of {', '.join(sorted(run.trained_on()))}",
             )  # fmt: skip
         if _kind(other) != _kind(run):
             what = f"--alone {other.name} has another network, size or start than {run.name}"
             raise UsageError(what, found=_kind(other), expected=_kind(run))
         if pool[0] in found:
-            raise UsageError(f"two runs were trained on {pool[0]} alone", found=f"{found[pool[0]].name}, {other.name}")
+            raise UsageError(f"two runs were trained on only {pool[0]}", found=f"{found[pool[0]].name}, {other.name}")
         found[pool[0]] = other
     return found
 

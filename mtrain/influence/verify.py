@@ -13,7 +13,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Task
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate
-from mtrain.influence.estimate import Estimator, verified_subsets
+from mtrain.influence.estimate import verified_subsets
+from mtrain.influence.estimator import Estimator
 from mtrain.influence.gradients import Values
 from mtrain.influence.subsets import Subset, retraining
 from mtrain.runs import Run

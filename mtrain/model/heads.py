@@ -60,7 +60,7 @@ class About:
     unit: str | None = None
     scaling: Scaling | None = None
 
-    def told(self) -> dict[str, Any]:
+    def stated(self) -> dict[str, Any]:
         """Return the fields as a file states them; those of other targets than a class are absent without them."""
         fields = asdict(self)
         return {name: fields[name] for name in fields if self.target != "class" or name not in OF_TARGETS}
@@ -88,7 +88,7 @@ def save_heads(path: Path, heads: nn.Module, tasks: Iterable[Task], network: str
     Raises:
         RunError: the file cannot be written, for example because the disk is full.
     """
-    told = {task.name: about(task).told() for task in tasks}
+    told = {task.name: about(task).stated() for task in tasks}
     write_tensors(path, heads.state_dict(), {"tasks": told} | ({NETWORK: network} if network else {}))
 
 

@@ -21,10 +21,11 @@ from mtrain.checksums import check_published
 from mtrain.data.augment import normalize
 from mtrain.data.rows import Dense, Target
 from mtrain.errors import RunError, UsageError
-from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, listed_networks, relatives
+from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card
 from mtrain.model.dense import DenseNetwork
 from mtrain.model.maps import levels_of
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
+from mtrain.model.relatives import listed_networks, relatives
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
 from mtrain.model.weights import Weights, open_weights

@@ -75,7 +75,7 @@ def predict_dense(
     """
     slides, images = _slides_and_images(_files(paths), patch)
     if images:
-        raise UsageError("--dense takes slides alone, and this is an image", where=images[0])
+        raise UsageError("--dense applies only to slides; this is an image", where=images[0])
     return segment(segmenter, _names(slides), patch, out, report, workers)
 
 

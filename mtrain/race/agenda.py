@@ -19,10 +19,12 @@ from mtrain.evaluation.ranks import Values
 from mtrain.evaluation.selection import score_of
 from mtrain.race import decisions
 from mtrain.race.decisions import Contest, Outcome, Rules, Rung, Verdict
+from mtrain.sweep.cell_records import Result
 from mtrain.sweep.cells import Cell, LeftOut, cells_of
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.race_record import NAME, ContestRecord, RaceRecord, RungRecord, write_record
-from mtrain.sweep.spec import Combination, Race, Sweep
-from mtrain.sweep.store import Result, Store
+from mtrain.sweep.spec import Race, Sweep
+from mtrain.sweep.store import Store
 
 Place = tuple[float, int, tuple[str, ...], Combination]  # share of the length, seed, tasks, combination
 
@@ -180,7 +182,7 @@ def race_agenda(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], cells: Seque
     if shares and any(cell.config.schedule != "constant" for cell in cells):
         raise UsageError(
             "the beginning of a training is a shorter training only under a constant learning rate",
-            found='fit.schedule = "cosine"', remedy="set race.lengths = [1], which races on seeds alone",
+            found='fit.schedule = "cosine"', remedy="set race.lengths = [1], which races only on seeds",
         )  # fmt: skip
     shorter = {share: cells_of(sweep, sets, share)[: len(cells) // len(sweep.seeds)] for share in sorted(shares)}
     ladder = {_place(share, cell): cell for share, of in {**shorter, 1.0: list(cells)}.items() for cell in of}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtrain.evaluation.ranks import Values
-from mtrain.sweep.spec import TUNING, Combination
+from mtrain.sweep.combination import Combination
+from mtrain.sweep.spec import TUNING
 
 ALWAYS = ("backbone", "lr", "tau", "warmup")  # axes of every sweep
 

@@ -14,8 +14,8 @@ from mtrain.evaluation.paper_tables import TaskRow
 from mtrain.evaluation.selection import Selection
 from mtrain.report.breakhis_table import BreakhisRow
 from mtrain.scoring.targets import ERRORS
-from mtrain.sweep.spec import Combination
-from mtrain.sweep.store import Planned, Result
+from mtrain.sweep.cell_records import Planned, Result
+from mtrain.sweep.combination import Combination
 
 VALUES = tuple(field.name for field in dataclasses.fields(Combination))
 

@@ -14,8 +14,9 @@ from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START, i
 from mtrain.evaluation.selection import Selection
 from mtrain.report import figures
 from mtrain.runs import Run
-from mtrain.sweep.spec import Combination, rate
-from mtrain.sweep.store import Result, Store
+from mtrain.sweep.cell_records import Result
+from mtrain.sweep.combination import Combination, rate
+from mtrain.sweep.store import Store
 from mtrain.transfers.results import results as transfer_results
 
 

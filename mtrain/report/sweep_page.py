@@ -23,8 +23,9 @@ from mtrain.report.charts import Dot, dots
 from mtrain.report.grid_figures import RenderedFigure, drawn, plain
 from mtrain.report.page import minus, template
 from mtrain.report.soup_rows import soup_rows
-from mtrain.sweep.spec import Combination, rate
-from mtrain.sweep.store import Result, Store
+from mtrain.sweep.cell_records import Result
+from mtrain.sweep.combination import Combination, rate
+from mtrain.sweep.store import Store
 
 SILENT = Reporter(quiet=True)
 NUMBERS = {"svm": 2, "finetune": 3}  # of the paper's figures

@@ -17,7 +17,8 @@ from mtrain.evaluation import selection
 from mtrain.report.cost import seconds_of
 from mtrain.report.sweep_state import active, race_state
 from mtrain.runs import Run
-from mtrain.sweep.store import FAILED, Planned, Result, Store
+from mtrain.sweep.cell_records import Planned, Result
+from mtrain.sweep.store import FAILED, Store
 from mtrain.transfers.results import results
 
 ENDED = ("finished", "stopped")
@@ -216,7 +217,7 @@ def sweep_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from _race(status)
     if not status["active"] and not _complete(status):
         race = " --race" if status["race"] else ""
-        yield f"nothing is running: `mtrain sweep FILE{race}` goes on with it"
+        yield f"nothing is running: `mtrain sweep FILE{race}` resumes it"
     yield from _in_progress(status["running"])
     yield from _newest(status["results"])
     if status["ranks"]:

@@ -16,7 +16,7 @@ from mtrain.scoring.dense import Counts, confusion, matched
 LEAST = 0.5  # minimum probability of a peak that counts as a point
 
 
-class Found(NamedTuple):
+class FoundPoints(NamedTuple):
     """The points of one class in one image: x and y (n, 2), and their scores (n,)."""
 
     places: NDArray[np.float64]
@@ -29,7 +29,7 @@ def found_masks(logits: Tensor) -> NDArray[np.uint8]:
     return found
 
 
-def found_points(logits: Tensor, size: int, radius: float, least: float = LEAST) -> list[Found]:
+def found_points(logits: Tensor, size: int, radius: float, least: float = LEAST) -> list[FoundPoints]:
     """Return the points of each class in one image: the peaks of its map (classes, h, w), in pixels of a `size` square.
 
     A peak is the maximum of 3 x 3 positions. Of two peaks within `radius` pixels, which one disc can produce, only the
@@ -43,7 +43,7 @@ def found_points(logits: Tensor, size: int, radius: float, least: float = LEAST)
         rows, columns = np.nonzero(is_peak)
         places, scores = (np.stack([columns, rows], axis=1) + 0.5) * scale, of_class[rows, columns]
         kept = _apart(places, scores, radius)
-        found.append(Found(places[kept], scores[kept]))
+        found.append(FoundPoints(places[kept], scores[kept]))
     return found
 
 

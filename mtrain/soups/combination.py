@@ -22,7 +22,7 @@ from mtrain.runs import Run
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SoupRecipe:
     """What a soup is made of. factor: of what each run has learnt; None for the average of `added`."""
 
     added: tuple[Run, ...]
@@ -54,7 +54,7 @@ class Recipe:
         return f"the start plus {factor}what was learnt by {names}{gone}"
 
 
-def check_alike(recipe: Recipe) -> None:
+def check_alike(recipe: SoupRecipe) -> None:
     """Raises:
     UsageError: too few runs, one run twice, or networks that differ in shape or in the weights that they began from.
     RunError: a run is not finished.

@@ -29,12 +29,12 @@ from mtrain.provenance import git_state
 from mtrain.runs import SOUP, Run
 from mtrain.seen import Seen
 from mtrain.soups import statistics
-from mtrain.soups.combination import Recipe, check_alike, combined, own_network, start_of
+from mtrain.soups.combination import SoupRecipe, check_alike, combined, own_network, start_of
 from mtrain.versions import versions
 
 
 def make(
-    recipe: Recipe, run: Run, report: Reporter, *, shards: Path | str | None = None, device: str = "auto",
+    recipe: SoupRecipe, run: Run, report: Reporter, *, shards: Path | str | None = None, device: str = "auto",
     workers: int = 2,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the soup to the folder of `run`, and return its description; one of the same weights is kept.
@@ -71,7 +71,7 @@ def make(
     return soup
 
 
-def _identity(recipe: Recipe, networks: list[SharedNetwork]) -> dict[str, Any]:
+def _identity(recipe: SoupRecipe, networks: list[SharedNetwork]) -> dict[str, Any]:
     """What the weights of a soup are made of."""
     parts = [
         {"run": one.name, "weights": weights_digest(network), "factor": factor}
@@ -80,7 +80,7 @@ def _identity(recipe: Recipe, networks: list[SharedNetwork]) -> dict[str, Any]:
     return {"text": recipe.text(), "parts": parts}
 
 
-def _check_normalization(recipe: Recipe, network: SharedNetwork) -> None:
+def _check_normalization(recipe: SoupRecipe, network: SharedNetwork) -> None:
     if not recipe.averages and batchnorm_adapt.layers_of(network):
         raise UsageError(
             f"{network.name} has batch normalization, which each run adapted to its own tasks: what they learnt cannot "
@@ -88,7 +88,7 @@ def _check_normalization(recipe: Recipe, network: SharedNetwork) -> None:
         )  # fmt: skip
 
 
-def _mixed(recipe: Recipe, networks: list[SharedNetwork]) -> SharedNetwork:
+def _mixed(recipe: SoupRecipe, networks: list[SharedNetwork]) -> SharedNetwork:
     """The first network, with the combined weights."""
     states, factors = [network.body.state_dict() for network in networks], recipe.factors()
     if not recipe.averages:
@@ -97,7 +97,7 @@ def _mixed(recipe: Recipe, networks: list[SharedNetwork]) -> SharedNetwork:
     return networks[0]
 
 
-def _heads(recipe: Recipe) -> dict[str, Head]:
+def _heads(recipe: SoupRecipe) -> dict[str, Head]:
     """A head for each task of the added runs that no removed run was trained on: the mean of those that there are."""
     gone = {task for one in recipe.removed for task in one.trained_on()}
     found: dict[str, list[Head]] = {}
@@ -126,7 +126,7 @@ def _scaled_as(head: Head, first: Head) -> tuple[Tensor, Tensor]:
     return head.weight.double() * scale, head.bias.double() * scale + shift
 
 
-def _write(run: Run, recipe: Recipe, network: SharedNetwork, soup: Mapping[str, Any]) -> None:
+def _write(run: Run, recipe: SoupRecipe, network: SharedNetwork, soup: Mapping[str, Any]) -> None:
     heads = _heads(recipe)
     if not heads:
         raise UsageError("no task remains", found=recipe.text(), remedy="remove fewer runs")
@@ -140,7 +140,7 @@ def _write(run: Run, recipe: Recipe, network: SharedNetwork, soup: Mapping[str, 
         run.write("state.json", {"state": "finished", "iteration": run.config().iterations})
 
 
-def _about(recipe: Recipe, heads: Mapping[str, Head], soup: Mapping[str, Any]) -> dict[str, Any]:
+def _about(recipe: SoupRecipe, heads: Mapping[str, Head], soup: Mapping[str, Any]) -> dict[str, Any]:
     """The content of config.json: the settings of the first run, and what all the runs have seen; a run that was
     removed has been seen too.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from dpconvert.plural import counted
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
-from mtrain.sweep.capacity import COST, FASTEST, Capacity, Limits, kind, record, recorded
+from mtrain.sweep.capacity import COST, FASTEST, Capacity, JobLimits, kind, record, recorded
 from mtrain.sweep.cards import Cards
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.estimate import span
@@ -20,7 +20,7 @@ OTHERWISE = "--jobs sets another number"
 
 
 @dataclass(frozen=True)
-class Choice:
+class JobChoice:
     """Cells at once on each GPU, and the line that explains it. capacities: those measured, by network."""
 
     at_once: int
@@ -60,7 +60,7 @@ def outlook(store: Store, cells: Sequence[Cell], cards: Cards, hours: float) -> 
     return [f"{line} ({why})"], {"jobs": at_once * count, "hours_here": here}
 
 
-def known(store: Store, cells: Sequence[Cell], cards: Cards) -> Choice | None:
+def known(store: Store, cells: Sequence[Cell], cards: Cards) -> JobChoice | None:
     """Return the choice by the records of earlier measurements; None if there is none for some of the cells."""
     machine, limits = cards.machine(), _limits(store, cells, cards)
     found = {name: recorded(store.path, kind(cell.config), machine, limits) for name, cell in _kinds(cells).items()}
@@ -72,15 +72,15 @@ def known(store: Store, cells: Sequence[Cell], cards: Cards) -> Choice | None:
 
 def _choice(
     store: Store, cells: Sequence[Cell], cards: Cards, taken: Sequence[str], report: Reporter
-) -> Choice | None:  # fmt: skip
+) -> JobChoice | None:  # fmt: skip
     alone = "1 cell at once on each GPU"
     if taken:
-        return Choice(1, f"{'; '.join(taken)}: {alone}; {OTHERWISE}")
+        return JobChoice(1, f"{'; '.join(taken)}: {alone}; {OTHERWISE}")
     if (before := known(store, cells, cards)) is not None:
         return before
     limits = _limits(store, cells, cards)
     if reason := _not_measured(cells, limits):
-        return Choice(1, None if len(cells) == 1 else f"{alone}: {reason}; {OTHERWISE}")
+        return JobChoice(1, None if len(cells) == 1 else f"{alone}: {reason}; {OTHERWISE}")
     found = {}
     for name, cell in _kinds(cells).items():
         capacity = measured(store, cell, cards, limits, report)
@@ -90,7 +90,7 @@ def _choice(
     return _chosen(found, "")
 
 
-def measured(store: Store, cell: Cell, cards: Cards, limits: Limits, report: Reporter) -> Capacity | None:
+def measured(store: Store, cell: Cell, cards: Cards, limits: JobLimits, report: Reporter) -> Capacity | None:
     """Measure one kind of cell, and keep what was found unless other programs were using the GPU."""
     from mtrain.sweep.local_engine import share_of_machine
     from mtrain.sweep.probing import measure
@@ -108,13 +108,13 @@ def measured(store: Store, cell: Cell, cards: Cards, limits: Limits, report: Rep
     return capacity
 
 
-def _chosen(found: dict[str, Capacity], how: str) -> Choice:
+def _chosen(found: dict[str, Capacity], how: str) -> JobChoice:
     """Return the smallest of the numbers that were found for several networks."""
     at_once = min(capacity.at_once for capacity in found.values())
     named = len(found) > 1
     lines = [f"{name}, {capacity}" if named else str(capacity) for name, capacity in found.items()]
     line = f"{'; '.join(lines)}: {counted(at_once, 'cell')} at once on each GPU{f' ({how})' if how else ''}"
-    return Choice(at_once, line, tuple(found.values()))
+    return JobChoice(at_once, line, tuple(found.values()))
 
 
 def _kinds(cells: Sequence[Cell]) -> dict[str, Cell]:
@@ -131,17 +131,17 @@ def _kinds(cells: Sequence[Cell]) -> dict[str, Cell]:
     return found
 
 
-def _limits(store: Store, cells: Sequence[Cell], cards: Cards) -> Limits:
+def _limits(store: Store, cells: Sequence[Cell], cards: Cards) -> JobLimits:
     """Return the limits for one of the GPUs. Each kind of cell is taken to have an equal share of the images."""
     count = len(cards.cards)
     images = sum(
         cell.config.batch * max(cell.config.iterations - store.run(cell.training).state()[1], 0) for cell in cells
     )
     loaders = max(cell.config.workers for cell in cells)
-    return Limits(-(-len(cells) // count), images / count / len(_kinds(cells)), processors() // count, loaders)
+    return JobLimits(-(-len(cells) // count), images / count / len(_kinds(cells)), processors() // count, loaders)
 
 
-def _not_measured(cells: Sequence[Cell], limits: Limits) -> str | None:
+def _not_measured(cells: Sequence[Cell], limits: JobLimits) -> str | None:
     """Return why measuring is not worth while, or cannot change the choice; None if it is."""
     if limits.cells == 1:
         return f"{counted(len(cells), 'cell')} left"

@@ -32,7 +32,7 @@ ALIKE = (
 )  # fmt: skip
 
 
-class Level(BaseModel):
+class JobLevel(BaseModel):
     """So many cells at once, and their images per second together."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,7 +49,7 @@ class Capacity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    levels: tuple[Level, ...]
+    levels: tuple[JobLevel, ...]
     reason: str = ""
     settled: bool = True
     cells: int = 0
@@ -65,7 +65,7 @@ class Capacity(BaseModel):
         rates = {level.at_once: level.images_per_s for level in self.levels}
         return rates[at_once] / rates[1]
 
-    def holds(self, limits: Limits) -> bool:
+    def holds(self, limits: JobLimits) -> bool:
         """Whether a new measurement could not find more: nothing is left that was not left then."""
         return self.settled or (limits.cells <= self.cells and limits.images <= self.images)
 
@@ -90,7 +90,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Limits:
+class JobLimits:
     """What bounds the cells on one GPU. cells, images: those that are left for it. processors: its share of them.
 
     loaders: loader processes of a cell.
@@ -116,7 +116,7 @@ class Limits:
         return seconds <= COST * self.images / images_per_s
 
 
-def best_of(levels: Sequence[Level]) -> Level:
+def best_of(levels: Sequence[JobLevel]) -> JobLevel:
     """Return the last level up to which each has at least `GROWTH` times the rate of the one before."""
     best = levels[0]
     for level in levels[1:]:
@@ -138,7 +138,7 @@ class Step:
     settled: bool = True
 
 
-def next_step(levels: Sequence[Level], rooms: Sequence[Room], limits: Limits, spent: float, cost: float) -> Step:
+def next_step(levels: Sequence[JobLevel], rooms: Sequence[Room], limits: JobLimits, spent: float, cost: float) -> Step:
     """Return what to measure after these levels.
 
     rooms: memory while the last level ran. spent, cost: seconds that the measurement has taken, and that the next
@@ -179,7 +179,7 @@ def record_path(folder: Path, settings: Mapping[str, Any], machine: Mapping[str,
 
 
 def recorded(
-    folder: Path, settings: Mapping[str, Any], machine: Mapping[str, Any], limits: Limits
+    folder: Path, settings: Mapping[str, Any], machine: Mapping[str, Any], limits: JobLimits
 ) -> Capacity | None:  # fmt: skip
     """Return what was measured before; None if nothing was, if it no longer holds, or if the record is damaged."""
     content = known_document(record_path(folder, settings, machine))

@@ -27,7 +27,8 @@ from mtrain.data.task import Task
 from mtrain.documents import short_digest
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights_file import weights_digest, weights_in, weights_kind
-from mtrain.sweep.spec import Combination, Sweep, Transfer
+from mtrain.sweep.combination import Combination
+from mtrain.sweep.spec import Sweep, Transfer
 from mtrain.transfers.request import OF_TARGETS
 
 # increase a number when a change to the code changes the result of equal settings

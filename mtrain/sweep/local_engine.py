@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Literal
 
 from dpconvert.plural import counted
-from dpconvert.runtime.processes import processors
+from dpconvert.runtime.processes import end_with_parent, processors
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.kept import keeping
 from mtrain.errors import RunError, UserError
@@ -135,7 +134,7 @@ def _hired(store: Store, cells: Agenda, jobs: int) -> list[_CellProcess]:
 def _job(store: Store, cells: Agenda, sender: Connection) -> None:
     """Work in a child process; outside a training, SIGTERM stops it like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))  # with a checkpoint
     said: SweepState | UserError
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -146,14 +145,6 @@ def _job(store: Store, cells: Agenda, sender: Connection) -> None:
         said = "stopped"
     with suppress(BrokenPipeError):  # the parent was killed
         sender.send(said)
-
-
-def _leave_with_parent() -> None:
-    """Stop this process, with a checkpoint, if its parent is killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def share_of_machine(number: int, jobs: int, cards: Cards) -> dict[str, str]:

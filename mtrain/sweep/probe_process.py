@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpconvert.runtime.processes import end_with_parent
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.errors import UserError
@@ -28,7 +28,7 @@ OUTSIDE = 2**30  # bytes that a process takes on a GPU besides torch's own memor
 
 
 @dataclass(frozen=True)
-class Told:
+class Measurement:
     """What a process tells of a level: images per second, its memory, and the memory of the device. In bytes."""
 
     images_per_s: float
@@ -41,7 +41,7 @@ class Told:
 def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
     """Prepare a training in a child process, and run iterations as long as told, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    end_with_parent(partial(os._exit, 1))
     try:
         for told in _trained(config, folder, connection):
             connection.send(told)
@@ -51,14 +51,7 @@ def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
         return
 
 
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterator[Told | None]:
+def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterator[Measurement | None]:
     """Yield None when the training is ready, and then what each request finds.
 
     Raises:
@@ -82,7 +75,7 @@ def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterato
         while True:
             warm, seconds = connection.recv()
             _rate(training, batches, warm, FIRST)
-            yield _told(training, _rate(training, batches, seconds))
+            yield _measurement(training, _rate(training, batches, seconds))
 
 
 def _rate(training: Training, batches: Iterator[tuple[Batch, ...]], seconds: float, least: int = 1) -> float:
@@ -98,7 +91,7 @@ def _rate(training: Training, batches: Iterator[tuple[Batch, ...]], seconds: flo
             return done * float(training.config.batch) / (time.monotonic() - begun)
 
 
-def _told(training: Training, rate: float) -> Told:
+def _measurement(training: Training, rate: float) -> Measurement:
     import torch
 
     from mtrain.train.memory import memory
@@ -106,7 +99,7 @@ def _told(training: Training, rate: float) -> Told:
     used = memory(training.device)
     host = used["host"] * MIB
     if training.device.type != "cuda":
-        return Told(rate, host)
+        return Measurement(rate, host)
     free, total = torch.cuda.mem_get_info(training.device)
     own = float(torch.cuda.max_memory_reserved(training.device))
-    return Told(rate, host, own + OUTSIDE, float(free), float(total))
+    return Measurement(rate, host, own + OUTSIDE, float(free), float(total))

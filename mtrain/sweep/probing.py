@@ -16,9 +16,9 @@ from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.errors import UserError
-from mtrain.sweep.capacity import Capacity, Level, Limits, Room, next_step
+from mtrain.sweep.capacity import Capacity, JobLevel, JobLimits, Room, next_step
 from mtrain.sweep.cards import environment
-from mtrain.sweep.probe_process import Told, probe
+from mtrain.sweep.probe_process import Measurement, probe
 from mtrain.train.signals import passed_on
 
 WARM, SECONDS = 1.0, 3.0  # of iterations before the time is taken, and for which it is taken
@@ -38,13 +38,13 @@ class StoppedError(Exception):
 
 
 def measure(
-    config: FitConfig, folder: Path, limits: Limits, variables: Mapping[str, str], report: Reporter
+    config: FitConfig, folder: Path, limits: JobLimits, variables: Mapping[str, str], report: Reporter
 ) -> Capacity | None:
     """Return how many cells like this one run at once; None if a signal stopped the measurement.
 
     folder: of a run that does not exist. variables: environment variables of processes on one GPU.
     """
-    levels: list[Level] = []
+    levels: list[JobLevel] = []
     rooms: list[Room] = []
     begun, cost = time.monotonic(), 0.0
 
@@ -63,12 +63,12 @@ def measure(
             except LostError as error:
                 return found(f"{step.at_once} at once: {error}")
             cost = time.monotonic() - started
-            levels.append(Level(at_once=step.at_once, images_per_s=sum(one.images_per_s for one in told)))
+            levels.append(JobLevel(at_once=step.at_once, images_per_s=sum(one.images_per_s for one in told)))
             rooms = _rooms(told)
     return found(step.reason, settled=step.settled)
 
 
-def _rooms(told: Sequence[Told]) -> list[Room]:
+def _rooms(told: Sequence[Measurement]) -> list[Room]:
     total, free = _host_memory()
     rooms = [Room("machine", total, free, max(one.host for one in told))] if total else []
     if told[0].total:
@@ -100,7 +100,7 @@ class _Crew:
     variables: Mapping[str, str]
     probes: list[tuple[SpawnProcess, Connection]] = field(default_factory=list)
 
-    def level(self, at_once: int, asked: Sequence[int]) -> list[Told]:
+    def level(self, at_once: int, asked: Sequence[int]) -> list[Measurement]:
         """Let so many processes train at once; return what each tells.
 
         Raises:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dpconvert.validation import first_fault
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 
 NAME = "race.json"

@@ -112,7 +112,7 @@ def _wanted(ray: Any, request: Resources, *, on_cpu: bool) -> dict[str, int]:
     if not any(node.get("CPU", 0) >= request.cpus and node.get("GPU", 0) >= gpus for node in nodes):
         largest = max((int(node.get("CPU", 0)) for node in nodes if node.get("GPU", 0) >= gpus), default=0)
         raise UsageError(
-            "no node of the cluster has as much as a cell asks for", expected=f"--cpus up to {largest}",
+            "no node of the cluster has the resources that a cell requires", expected=f"--cpus up to {largest}",
             found=f"--cpus {request.cpus}",
         )  # fmt: skip
     return {"num_cpus": request.cpus, "num_gpus": gpus}

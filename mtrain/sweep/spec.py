@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +26,7 @@ from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
+from mtrain.sweep.combination import NO_DECAY, Combination
 from mtrain.transfers.request import STEPS
 
 FIXED = {  # setting -> where a sweep file has it instead
@@ -35,42 +35,8 @@ FIXED = {  # setting -> where a sweep file has it instead
 }  # fmt: skip
 TUNING = ("tune", "layer_decay", "dense", "gradients")  # axes that may stand in [fit] instead
 READ = {"svm": ("solver",), "dense": ("steps", "batch")}  # mode of [transfer] -> the settings that it reads
-NO_DECAY = 1.0  # of the learning rate from block to block
 LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] turns it on
 Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
-
-
-@dataclass(frozen=True, order=True)
-class Combination:
-    """One combination of the values in the grid."""
-
-    backbone: str
-    lr: float
-    tau: float
-    warmup: bool
-    tune: str = "all"
-    layer_decay: float = NO_DECAY
-    dense: bool = False
-    gradients: str = "mean"
-
-    @classmethod
-    def of(cls, config: FitConfig) -> Combination:
-        """Return the combination of a training."""
-        decay = config.layer_decay or NO_DECAY
-        chosen = config.tune, decay, config.dense, config.gradients
-        return cls(config.backbone, config.lr, config.tau, config.warmup > 0, *chosen)
-
-    def __str__(self) -> str:
-        warmup = "with" if self.warmup else "without"
-        return f"{self.backbone} lr {rate(self.lr)} tau {self.tau:g} {warmup} warm-up {self.others}".rstrip()
-
-    @property
-    def others(self) -> str:
-        """The values of the axes that are off by default, in words; empty if all are off."""
-        tune = "" if self.tune == "all" else f"tune {self.tune}"
-        decay = "" if self.layer_decay == NO_DECAY else f"layer decay {self.layer_decay:g}"
-        gradients = "" if self.gradients == "mean" else f"gradients {self.gradients}"
-        return " ".join(filter(None, (tune, decay, "dense" if self.dense else "", gradients)))
 
 
 class Axes(BaseModel):
@@ -293,12 +259,6 @@ def load_sweep(given: str) -> Sweep:
         of_grid = fault.place in TUNING and getattr(sweep.grid, fault.place) is not None
         raise UsageError(f"{'grid' if of_grid else 'fit'}.{fault}", where=path, found=fault.found) from None
     return sweep
-
-
-def rate(value: float) -> str:
-    """Format a rate: 0.0001 -> '1e-4', 0.0025 -> '2.5e-3'."""
-    mantissa, exponent = f"{value:e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _find(given: str) -> Path:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from dpconvert.validation import first_fault
 from mtrain.atomic import writing
@@ -28,8 +28,9 @@ from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError
 from mtrain.runs import Run
 from mtrain.sweep import claims
+from mtrain.sweep.cell_records import Planned, Result, failures_of
 from mtrain.sweep.cells import Cell
-from mtrain.sweep.spec import Combination, Sweep, Transfer
+from mtrain.sweep.spec import Sweep, Transfer
 
 M = TypeVar("M", bound=BaseModel)
 SELECTED = "selected.json"
@@ -37,55 +38,6 @@ WAIT = 0.1  # seconds
 OF_ANOTHER = "the result of another cell"
 FAILED = ("failed", "diverged")  # states of a cell without a score for some task
 AGAIN = "run the sweep again: `mtrain sweep` replaces damaged files"
-
-
-class Score(BaseModel):
-    """The score of one transfer; None if the task's metric is undefined on the scored samples.
-
-    scores: all scores by name, which for numbers include their errors.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    metric: str
-    set: str
-    score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None
-    scores: dict[str, float | None] = {}
-
-
-class Result(BaseModel):
-    """The result file of a cell.
-
-    run: folder of its training, relative to that of the sweep. state: "failed" if a task has no score, "diverged" if
-    the reason is NaN or infinity. failures: task -> reason why it has no score.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    cell: str
-    run: str
-    combination: Combination
-    seed: int
-    state: Literal["scored", "diverged", "failed"]
-    scores: dict[str, Score]
-    failures: dict[str, str] = {}
-    seconds: float
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reasons_by_task(cls, content: Any) -> Any:
-        return {**content, "failures": _failures(content)} if isinstance(content, dict) else content
-
-
-class Planned(BaseModel):
-    """A cell as sweep.json lists it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    cell: str
-    combination: Combination
-    seed: int
-    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -241,7 +193,7 @@ class Store:
     def failed(self, cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
         """Return digest -> task -> reason for those of the cells that failed."""
         known = {cell.digest: self.known(cell.digest) or {} for cell in cells}
-        return {cell: _failures(found) for cell, found in known.items() if found.get("state") in FAILED}
+        return {cell: failures_of(found) for cell, found in known.items() if found.get("state") in FAILED}
 
     def forget_failed(self, cells: Sequence[Cell]) -> int:
         """Delete the results of failed cells, so that they are run again. Return their number."""
@@ -282,13 +234,6 @@ def open_store(sweeps: Path, name: str | None) -> Store:
         what = "no sweeps found" if name is None else f"no sweep named {name!r}"
         raise RunError(what, where=sweeps, remedy=f"existing sweeps: {have}; start one with `mtrain sweep FILE`")
     return Store(chosen[-1])
-
-
-def _failures(result: Mapping[str, Any]) -> Any:
-    """Return task -> reason for a missing score; a diverged training of an earlier version has one for all."""
-    if result.get("state") == "diverged" and not result.get("failures"):
-        return dict.fromkeys(result.get("left_out", ()), result.get("reason", "the training has diverged"))
-    return result.get("failures", {})
 
 
 def _entries(content: Any, name: str) -> Iterator[Any]:

@@ -137,7 +137,7 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
     return LabelAudit(task, rows, doubts, accuracy, source.weights, (*notes, *_relatives(source, task)))
 
 
-class Found(NamedTuple):
+class DoubtfulLabel(NamedTuple):
     """A label in doubt, numbered as `LabelAudit.names`."""
 
     row: int
@@ -147,13 +147,13 @@ class Found(NamedTuple):
     p_predicted: float
 
 
-def _judged(task: Task, rows: Rows, x: Features, device: str) -> tuple[list[Found], float, tuple[str, ...]]:
+def _judged(task: Task, rows: Rows, x: Features, device: str) -> tuple[list[DoubtfulLabel], float, tuple[str, ...]]:
     """Return the labels in doubt, the accuracy of the predictions, and notes."""
     groups = [str(group) for group in rows.group]
     if rows.target is None:
         p, notes = held_out_probabilities(TrainingSet(x, rows.label, groups, task.num_classes, task.metric, device))
         return _found(rows.label, p), metrics.accuracy(rows.label, p.argmax(axis=1)), notes
-    found, right, told = list[Found](), list[float](), list[str]()
+    found, right, told = list[DoubtfulLabel](), list[float](), list[str]()
     for number, has in enumerate(rows.target.T.astype(np.int64)):
         if len(np.unique(has)) < 2:
             told.append(f"{task.classes[number]!r}: all samples have it, or none: not judged")
@@ -166,10 +166,10 @@ def _judged(task: Task, rows: Rows, x: Features, device: str) -> tuple[list[Foun
     return sorted(found, key=lambda one: one.p_given), float(np.mean(right)), tuple(told)
 
 
-def _found(labels: Labels, p: Values) -> list[Found]:
+def _found(labels: Labels, p: Values) -> list[DoubtfulLabel]:
     which, predicted = suspects(labels, p)
     return [
-        Found(int(row), int(given), int(guess), float(p[row, given]), float(p[row, guess]))
+        DoubtfulLabel(int(row), int(given), int(guess), float(p[row, given]), float(p[row, guess]))
         for row, given, guess in zip(which, labels[which], predicted, strict=True)
     ]
 

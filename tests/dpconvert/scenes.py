@@ -24,7 +24,7 @@ class Scene:
     source_image: SourceImage
     image: Image
     annotations: Annotations | LabelMask
-    mended: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
 
     @property
     def tissue(self) -> TissueMask:

@@ -226,7 +226,7 @@ def test_a_point_in_two_rows_of_a_table_is_one_point() -> None:
     rows = [Annotation(shapely.Point(3, 4), label, line) for line, label in (("2", "a"), ("3", "b"), ("4", "a"))]
     found = frame.inside(Annotations(rows), (9, 9), "points.csv")
     assert [item.id for item in found.items] == ["2", "3"]
-    assert found.mended == {"the same as another, counted once": 1}
+    assert found.remarks == {"the same as another, counted once": 1}
 
 
 def square(**more: object) -> dict[str, object]:
@@ -251,10 +251,10 @@ def test_an_outline_that_a_file_holds_twice_is_one_object_only_if_both_have_one_
     assert isinstance(found, Annotations)
     found = frame.inside(found, (9, 9), "a.geojson")
     assert len({item.id for item in found.items}) == len(found.items) == kept
-    assert +found.mended == {told: 1}
+    assert +found.remarks == {told: 1}
 
 
 def test_areas_without_an_id_are_all_kept() -> None:
     alike = [Annotation(shapely.box(1, 1, 5, 5), "cell")] * 2
     found = frame.inside(Annotations(alike), (9, 9), "a.json")
-    assert (len(found.items), +found.mended) == (2, {frame.ALIKE: 1})
+    assert (len(found.items), +found.remarks) == (2, {frame.ALIKE: 1})

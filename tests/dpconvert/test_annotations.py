@@ -88,7 +88,7 @@ def test_asap_an_annotation_in_no_known_group_is_an_error(groups: dict[str, str]
 def test_asap_bow_ties_are_mended_and_degenerate_rings_dropped_and_both_are_counted() -> None:
     found = asap.read(asap_xml([("Tumor", BOW_TIE), ("Tumor", SQUARE[:2]), ("Tumor", [])]), "a.xml", KNOWN)
     assert [item.geometry.area for item in found.items] == [50]
-    assert found.mended == {"invalid ring repaired": 1, "degenerate ring dropped": 2}
+    assert found.remarks == {"invalid ring repaired": 1, "degenerate ring dropped": 2}
 
 
 def test_asap_the_cut_out_group_takes_its_area_away() -> None:

@@ -17,7 +17,7 @@ from dpconvert.manifest import catalog
 from tests.documents import tree
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTRACT = ("dpconvert.card", "dpconvert.shards.tar")
+CONTRACT = ("dpconvert.card", "dpconvert.shards.index", "dpconvert.shards.tar")
 
 
 def modules(package: str) -> Iterator[tuple[str, Path]]:

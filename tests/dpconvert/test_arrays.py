@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source import cache
 from tests.dpconvert.conftest import Answer, one_line
 

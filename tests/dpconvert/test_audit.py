@@ -18,7 +18,8 @@ from dpconvert import card as cards
 from dpconvert.errors import ShardError, UsageError
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.encode import EncodedSample
-from dpconvert.shards.tar import write_index, write_shard
+from dpconvert.shards.index import write_index
+from dpconvert.shards.tar import write_shard
 from dpconvert.tasks.audit import Audit, audit
 from dpconvert.tasks.audit.findings import Link, related_sets
 from dpconvert.tasks.audit.nearest import ALIKE, correlation, pairs

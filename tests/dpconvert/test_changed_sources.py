@@ -19,7 +19,7 @@ from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards import job as jobs
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.stamps import Stamps
 from tests.dpconvert.mirax import write_mirax
 from tests.dpconvert.test_dense import stored

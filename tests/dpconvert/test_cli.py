@@ -246,7 +246,7 @@ def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_p
     answer = dpconvert("warwick-crc", "--source", tmp_path, "--out", tmp_path / "out")
     assert answer.code == 1
     assert f"{tmp_path}: no tables of nuclei here (0 files); expected names like 'CRCHisto" in one_line(answer)
-    assert f"`dpconvert check warwick-crc --source {tmp_path}` lists what is there" in answer.err
+    assert f"`dpconvert check warwick-crc --source {tmp_path}` lists the existing and the missing files" in answer.err
 
 
 # --- wrong manifests
@@ -290,7 +290,20 @@ def test_a_wrong_manifest_is_told_by_its_first_fault(text: str, told: str, dpcon
     ("shape", "told"),
     [
         ('shape = "floders"', "my.toml: unknown shape; expected one of "),
-        ("", "my.toml: nothing reads this source's layout; name a `shape`"),
+        ("", "my.toml: nothing reads this source's layout; name a `shape`, or the `reader` of a known source"),
+        (
+            'reader = "segpath"',
+            "my.toml: unknown reader; expected one of aml-cytomorphology-lmu, bach18-micro,|'segpath'; did you mean",
+        ),
+        ('reader = "segpath-epithelium"', "my.toml: files.images: the reader 'segpath-epithelium' needs it; expected"),
+        (
+            'reader = "umcm-colorectal"\n[files.images]\npattern = "x"\n[files.tables]\npattern = "x"',
+            "my.toml: files.tables: the reader 'umcm-colorectal' reads no such files; expected files.images",
+        ),
+        (
+            'reader = "bone-marrow"\n[files.images]\npattern = "x"',
+            "my.toml: layout.last_of_training: the reader 'bone-marrow' needs it",
+        ),
         ('shape = "folders"\n[files.images]\npattern = "png$"', "no group (?P<class>...); name one in the manifest's"),
         (
             'shape = "folders"\n[layout]\nlables = {a = "b"}',

@@ -22,7 +22,7 @@ from dpconvert.plan import plan
 from dpconvert.plan.options import Options
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source import cache
 from dpconvert.source.files import Source
 from dpconvert.tasks.verify import verify

@@ -16,7 +16,7 @@ from PIL import Image
 from dpconvert.card import TaskCard
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import run
 
 FOLDERS = 'task = "Mine"\nshape = "folders"\n'

@@ -429,9 +429,9 @@ def test_a_mask_that_was_mended_makes_its_shards_again(
     with monkeypatch.context() as patched:
         patched.setattr("dpconvert.conversion._finish", killed)
         dpconvert(*given, "--out", tmp_path / "again", "--workers", 1)
-    mended = np.zeros((4, 8), np.uint8)
-    mended[:, 5:] = 255
-    Image.fromarray(mended).save(tmp_path / "source" / "masks" / "1.png")
+    remarks = np.zeros((4, 8), np.uint8)
+    remarks[:, 5:] = 255
+    Image.fromarray(remarks).save(tmp_path / "source" / "masks" / "1.png")
     assert dpconvert(*given, "--out", tmp_path / "again", "--workers", 1).code == 0
     assert dpconvert(*given, "--out", tmp_path / "fresh", "--workers", 1).code == 0
     again, fresh = tmp_path / "again" / "Mine", tmp_path / "fresh" / "Mine"

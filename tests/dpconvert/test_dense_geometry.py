@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from dpconvert import card as cards
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, run
 from tests.dpconvert.test_dense import REAL, masks_of, stored
 from tests.dpconvert.test_resolution import slide

@@ -23,7 +23,7 @@ from dpconvert.image.czi import OF_SCENES
 from dpconvert.image.unread import EXTRAS
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from mtrain.predict import _files
 from tests.dpconvert.conftest import Answer, run
 from tests.dpconvert.test_resolution import samples

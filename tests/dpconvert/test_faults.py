@@ -50,7 +50,7 @@ def tiles(converted: Get, tmp_path: Path) -> Path:
 
 
 def damage(source: Path, pattern: str) -> dict[Path, bytes]:
-    """Spoil files without changing their sizes, so that a listing does not tell them mended; the whole ones."""
+    """Spoil files without changing their sizes, so that a listing does not show it; the whole ones."""
     whole = {path: path.read_bytes() for path in sorted(source.rglob(pattern))}
     assert whole
     for path, data in whole.items():
@@ -98,12 +98,12 @@ def test_a_retry_that_mends_some_lists_the_rest(tiles: Path, converted: Get, dpc
     whole = damage(tiles, "*HE-03_00[01]*.tif")
     command = (TILES, "--source", tiles, "--out", out, "--workers", 1, "--samples-per-shard", 40)
     dpconvert(*command, "--skip-failed")
-    mended = next(iter(whole))
-    mended.write_bytes(whole[mended])
+    remarks = next(iter(whole))
+    remarks.write_bytes(whole[remarks])
     assert dpconvert(*command, "--retry-failed").code == 1
     failures = json.loads((out / one.manifest.task / "task.json").read_text())["failures"]
     assert len(failures) == len(whole) - 1
-    assert mended.name not in {Path(failure["source"]).name for failure in failures}
+    assert remarks.name not in {Path(failure["source"]).name for failure in failures}
 
 
 def test_a_failed_conversion_lists_all_failures_in_a_file_and_may_then_skip_them(

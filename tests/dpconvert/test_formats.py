@@ -110,7 +110,7 @@ def test_imagescope_marks_and_degenerate_regions_are_counted() -> None:
     data = imagescope_xml(region(3, SQUARE[:2]) + region(4, SQUARE[:2]) + region(0, SQUARE[:2]) + region(2, SQUARE[:1]))
     found = imagescope.read(data, "a.xml", ["Tumor"])
     assert found.items == []
-    assert found.mended == {"arrow passed over": 1, "ruler passed over": 1, "degenerate ring dropped": 2}
+    assert found.remarks == {"arrow passed over": 1, "ruler passed over": 1, "degenerate ring dropped": 2}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_qupath_geometries() -> None:
     )  # fmt: skip
     measured = [item.geometry.area for item in found.items]
     assert measured == pytest.approx([175, 204, 0, 0, 0, np.pi * 50, 25, 25], rel=1e-3)
-    assert found.mended == {"line passed over": 1}
+    assert found.remarks == {"line passed over": 1}
 
 
 def test_qupath_envelopes_of_all_vintages() -> None:
@@ -259,7 +259,7 @@ def test_ndpa_open_outlines_are_closed_lines_and_pointers_passed_over() -> None:
     drawn += '<annotation type="linearmeasure"><x1>1</x1></annotation>'
     found = ndpa.read(ndpa_xml(drawn), "a.ndpa", GLASS)
     assert areas(found) == [("Tumor", 400)]
-    assert found.mended == {"open outline closed": 1, "line passed over": 1, "ruler passed over": 1}
+    assert found.remarks == {"open outline closed": 1, "line passed over": 1, "ruler passed over": 1}
 
 
 def test_ndpa_is_labelled_by_colour_where_it_has_no_title() -> None:
@@ -303,7 +303,7 @@ def test_coco_polygons_boxes_and_runs_of_one_image() -> None:
     column_major = shapely.union(shapely.box(0, 1, 1, 3), shapely.box(1, 0, 2, 2))  # 2 cells below, then 2 on top
     column_major = shapely.transform(column_major, lambda xy: xy * [250, 800 / 3])
     assert found.items[2].geometry.equals(column_major)
-    assert found.mended == {
+    assert found.remarks == {
         "annotation without an outline": 1,
         "drawn on a copy of another size, scaled to the image": 1,
         "crowd of objects (iscrowd = 1), read as one object": 1,
@@ -378,8 +378,8 @@ def test_coco_scales_what_was_drawn_on_a_smaller_copy() -> None:
     data = coco_file({"bbox": [10, 20, 30, 40]}, width=250, height=200)
     found = of_coco(data)
     assert found.items[0].geometry.bounds == (40, 80, 160, 240)
-    assert +found.mended == {"drawn on a copy of another size, scaled to the image": 1}
-    assert not +of_coco(coco_file({"bbox": [10, 20, 30, 40]})).mended
+    assert +found.remarks == {"drawn on a copy of another size, scaled to the image": 1}
+    assert not +of_coco(coco_file({"bbox": [10, 20, 30, 40]})).remarks
     with pytest.raises(ReadError, match="another shape"):
         of_coco(coco_file(width=250, height=100))
 

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 from dpconvert import card as cards
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.tasks.gallery import histogram, page, read_tasks, write_page
 from dpconvert.tasks.gallery.tasks import IMAGES, SIDE, Gallery, evenly
 from tests.browser import Browser, browser

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dpconvert.annotations.geometry import Regions, mend, polygon
+from dpconvert.annotations.geometry import Regions, polygon, repair
 
 SQUARE = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0), (0.0, 10.0)]
 BOW_TIE = [(0.0, 0.0), (10.0, 10.0), (10.0, 0.0), (0.0, 10.0)]
@@ -17,44 +17,44 @@ BOW_TIE = [(0.0, 0.0), (10.0, 10.0), (10.0, 0.0), (0.0, 10.0)]
 
 @pytest.mark.parametrize("ring", [SQUARE, [*SQUARE, SQUARE[0]], SQUARE[::-1]])
 def test_a_ring_is_the_same_closed_or_not_and_in_either_direction(ring: list[tuple[float, float]]) -> None:
-    mended: Counter[str] = Counter()
-    shape = polygon(ring, mended)
+    remarks: Counter[str] = Counter()
+    shape = polygon(ring, remarks)
     assert shape is not None
     assert shape.equals(shapely.box(0, 0, 10, 10))
-    assert not mended
+    assert not remarks
 
 
 @pytest.mark.parametrize("ring", [[], SQUARE[:1], SQUARE[:2], [*SQUARE[:2], *SQUARE[:2], SQUARE[0]]])
 def test_a_ring_of_fewer_than_three_points_is_dropped_and_counted(ring: list[tuple[float, float]]) -> None:
-    mended: Counter[str] = Counter()
-    assert polygon(ring, mended) is None
-    assert mended == {"degenerate ring dropped": 1}
+    remarks: Counter[str] = Counter()
+    assert polygon(ring, remarks) is None
+    assert remarks == {"degenerate ring dropped": 1}
 
 
 def test_a_bow_tie_becomes_its_two_triangles_and_is_counted() -> None:
-    mended: Counter[str] = Counter()
-    shape = polygon(BOW_TIE, mended)
+    remarks: Counter[str] = Counter()
+    shape = polygon(BOW_TIE, remarks)
     assert shape is not None
     assert shape.is_valid
     assert shape.area == 50
     assert shapely.contains_xy(shape, 1, 5) == shapely.contains_xy(shape, 9, 5) == True  # noqa: E712
     assert not shapely.contains_xy(shape, 5, 1)
-    assert mended == {"invalid ring repaired": 1}
+    assert remarks == {"invalid ring repaired": 1}
 
 
 def test_mending_leaves_no_lines_behind() -> None:
     spike = [(0, 0), (10, 0), (10, 10), (5, 10), (5, 20), (5, 10), (0, 10)]
-    mended: Counter[str] = Counter()
-    shape = mend(shapely.Polygon(spike), mended)
+    remarks: Counter[str] = Counter()
+    shape = repair(shapely.Polygon(spike), remarks)
     assert shape is not None
     assert shape.geom_type == "Polygon"
     assert shape.area == 100
 
 
 def test_points_on_a_line_are_nothing() -> None:
-    mended: Counter[str] = Counter()
-    assert polygon([(0, 0), (5, 5), (10, 10)], mended) is None
-    assert mended["invalid ring repaired"] == 1
+    remarks: Counter[str] = Counter()
+    assert polygon([(0, 0), (5, 5), (10, 10)], remarks) is None
+    assert remarks["invalid ring repaired"] == 1
 
 
 def test_shares_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""`dpconvert init`: a folder in, a manifest that works out; or one that says what could not be told.
+"""`dpconvert init`: a folder in, a manifest that works out; or one that says what is unclear.
 
 What was made is compared with the files themselves: names, `csv`, numpy, never with what the draft says.
 """
@@ -21,7 +21,7 @@ from PIL import Image
 
 from dpconvert.manifest.catalog import find
 from dpconvert.readers.fakes import draw_fake
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, one_line
 
 Call = Callable[..., Answer]
@@ -50,7 +50,7 @@ def init(tmp_path: Path, dpconvert: Call) -> Callable[..., Any]:
         assert answer.code == (0 if ready else 1), answer.out + answer.err
         checked = dpconvert("check", path, "--source", folder, "-q")
         if not ready:
-            assert "not told: " in answer.err
+            assert "unclear: " in answer.err
             assert "NOT READY" in path.read_text()
             return manifest, answer, checked
         assert checked.code == 0, checked.err

@@ -221,10 +221,10 @@ def test_a_mask_whose_zero_is_white_goes_by_the_only_reading_that_has_labels() -
     numbered: dict[int | str, str] = {0: "other", 1: "tumour", 2: "stroma"}
     mask = masks.read(white_is_zero(np.uint8([[0, 1, 2, 2]] * 2)), "m.tif", numbered, SIZE)
     assert mask.at([(1.5, 0.5), (0.5, 0.5)]) == ["tumour", "other"]
-    assert mask.mended == {"mask of a TIFF whose zero is white, its values read as stored": 1}
+    assert mask.remarks == {"mask of a TIFF whose zero is white, its values read as stored": 1}
     shown = masks.read(white_is_zero(np.uint16([[65535, 65534, 65533, 65535]] * 2)), "m.tif", numbered, SIZE)
     assert shown.at([(x + 0.5, 0.5) for x in range(4)]) == ["other", "tumour", "stroma", "other"]
-    assert shown.mended == {"mask of a TIFF whose zero is white, its values read as shown": 1}
+    assert shown.remarks == {"mask of a TIFF whose zero is white, its values read as shown": 1}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_colours_of_a_mask_whose_zero_is_white_are_those_that_are_shown() -> Non
                                             ((256, 256), False), ((340, 341), True), ((128, 128), False)])  # fmt: skip
 def test_a_mask_whose_size_is_no_fraction_of_its_image_s_is_told(size: tuple[int, int], told: bool) -> None:
     mask = masks.read(saved(np.zeros(size[::-1], np.uint8)), "m.png", {0: "other"}, (512, 512))
-    assert bool(mask.mended) == told
+    assert bool(mask.remarks) == told
 
 
 def test_a_mask_whose_two_readings_are_one_needs_no_choice() -> None:

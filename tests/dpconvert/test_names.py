@@ -20,7 +20,7 @@ from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.readers import with_defaults
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Answer, one_line, run
 

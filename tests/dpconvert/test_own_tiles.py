@@ -20,7 +20,7 @@ from dpconvert.image import Slide, jpeg_tiles, open_image, overview, thumbnail, 
 from dpconvert.image.jpeg_tiles import SOI
 from dpconvert.plan import plan
 from dpconvert.runtime import progress
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source import files
 from dpconvert.source.files import Member
 from dpconvert.source.record import Box, Record, SourceImage

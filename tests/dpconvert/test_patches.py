@@ -287,7 +287,7 @@ def test_the_middle_is_told_by_outlines_too_and_what_has_no_class_is_counted() -
     at = scene(60, 30, [(shapely.box(0, 0, 30, 30), "three"), (shapely.box(45, 0, 60, 30), "unlabelled")])
     found = records(MIDDLE | {"ignore": ["unlabelled"]}, at, classes=GRADES)
     assert labels(found) == {(0, 0): "three"}
-    assert at.mended == {"patch whose middle is of no single class, left out": 1}
+    assert at.remarks == {"patch whose middle is of no single class, left out": 1}
     with pytest.raises(ReadError, match="unknown annotation label 'unlabelled'"):
         records(MIDDLE, at, classes=GRADES)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dpconvert.errors import SourceError, UsageError
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan import divide, plan
+from dpconvert.plan import known_errors, plan
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.runtime.progress import Reporter
@@ -154,7 +154,7 @@ def test_an_erratum_that_says_nothing_or_two_things_is_refused(erratum: dict[str
 
 def test_an_erratum_that_the_source_does_not_have_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"toy: no erratum 'wrnog'; this source has: none, default, wrong"):
-        divide.errata(manifest(errata=ERRATA), "wrnog")
+        known_errors.errata(manifest(errata=ERRATA), "wrnog")
 
 
 def test_a_label_that_is_no_class_is_an_error(make: Make) -> None:
@@ -227,7 +227,7 @@ def test_the_line_of_a_row_is_the_json_of_its_fields(name: str, whole: bool, att
     fields = [getattr(row, field) for field in plan.PlanRow.__slots__ if field != "annotations"]
     assert row.line() == json.dumps(fields)
     assert plan._row(json.loads(row.line())) == row
-    drawn = replace(row, annotations=plan.Drawn((name, "m.png"), attributes, exhaustive=whole))
+    drawn = replace(row, annotations=plan.AnnotationFiles((name, "m.png"), attributes, exhaustive=whole))
     assert drawn.line() == json.dumps([*fields, drawn.annotations])
     assert plan._row(json.loads(drawn.line())) == drawn
 

@@ -104,7 +104,7 @@ def test_shapes_of_labelme_are_read() -> None:
         ("d", (7.5, 8, 7.5, 8)),
     ]
     assert [item.geometry.area for item in found.items[:2]] == [100, 200]
-    assert found.mended == {"line passed over": 2}
+    assert found.remarks == {"line passed over": 2}
 
 
 def test_a_mask_of_labelme_lies_between_its_corners() -> None:
@@ -137,7 +137,7 @@ def test_a_turned_rectangle_of_labelme_is_its_four_corners() -> None:
 def test_what_was_drawn_on_a_smaller_copy_is_scaled_and_another_shape_refused() -> None:
     box = {"label": "r", "points": [[10, 10], [30, 20]], "shape_type": "rectangle"}
     assert told(read(labelme(box), size=(400, 320))) == [("r", (40, 40, 120, 80))]
-    assert read(labelme(box), size=(400, 320)).mended["drawn on a copy of another size, scaled to the image"] == 1
+    assert read(labelme(box), size=(400, 320)).remarks["drawn on a copy of another size, scaled to the image"] == 1
     refused(labelme(box), "states another shape", size=(400, 400))
     refused(labelme(box), "unknown annotation label 'r'", known=["tumour"])
 
@@ -169,7 +169,7 @@ def test_shapes_of_cvat_are_read_and_the_rest_is_counted() -> None:
         ("d", (7, 8, 7, 8)),
         ("e", (40, 35, 60, 45)),
     ]
-    assert found.mended == {"line passed over": 1, "mark of an unknown type passed over: 'tag'": 1}
+    assert found.remarks == {"line passed over": 1, "mark of an unknown type passed over: 'tag'": 1}
     assert read(CVAT.format(SHAPES, "").encode(), image="b.png").items == []
     refused(CVAT.format(SHAPES, "").encode(), "does not list the image 'c.png'", image="c.png")
 
@@ -189,7 +189,7 @@ def test_a_mask_of_cvat_is_runs_along_the_rows_of_its_frame() -> None:
 
 def test_tracks_of_a_video_are_counted_or_refused() -> None:
     track = '<track id="0" label="x"><box frame="0" outside="0" xtl="1" ytl="1" xbr="2" ybr="2"></box></track>'
-    assert read(CVAT.format(SHAPES, track).encode()).mended["track of a video passed over"] == 1
+    assert read(CVAT.format(SHAPES, track).encode()).remarks["track of a video passed over"] == 1
     only = f"<annotations><version>1.1</version><meta></meta>{track}</annotations>"
     refused(only.encode(), 'tracks of a video and no images; export it as "CVAT for images"')
 
@@ -261,7 +261,7 @@ def via_table_of_version_1() -> bytes:
 def test_every_form_of_via_is_read(write: Callable[[], Any]) -> None:
     found = read(write())
     assert told(found) == DRAWN
-    assert found.mended == {"line passed over": 1}
+    assert found.remarks == {"line passed over": 1}
 
 
 def test_a_polygon_of_via_with_a_corner_of_one_coordinate_is_refused() -> None:
@@ -326,8 +326,8 @@ def test_shapes_of_a_project_of_via_3_are_read() -> None:
     ]  # fmt: skip
     assert found.items[4].geometry.area == 300
     assert found.items[3].geometry.area == pytest.approx(math.pi * 20 * 10, rel=1e-3)
-    assert found.mended == {"line passed over": 2}
-    assert read(project, image="b.png").mended == {"region of a video passed over": 1}
+    assert found.remarks == {"line passed over": 2}
+    assert read(project, image="b.png").remarks == {"region of a video passed over": 1}
 
 
 def test_options_of_via_3_are_one_label_that_counts() -> None:
@@ -387,7 +387,7 @@ def test_polygons_of_labelme_s_xml_are_read_and_deleted_ones_are_not() -> None:
     found = read(LABELME.format("".join(drawn)).encode())
     assert told(found) == [("tumour", (10, 20, 40, 50)), ("stroma", (0, 0, 30, 20))]
     assert [item.geometry.area for item in found.items] == [900, 300]
-    assert found.mended == {"deleted object passed over": 1, "mark of an unknown type passed over: 'mask'": 1}
+    assert found.remarks == {"deleted object passed over": 1, "mark of an unknown type passed over: 'mask'": 1}
     half = read(LABELME.format("".join(drawn[:3])).encode(), size=(200, 160))
     assert told(half)[0] == ("tumour", (20, 40, 80, 100))
 
@@ -454,7 +454,7 @@ def test_shapes_of_label_studio_are_per_cent_of_the_image(image: str) -> None:
         ("e", (40, 35, 60, 45)),
         ("d", (7, 8, 7, 8)),
     ]
-    assert found.mended == {"mark of an unknown type passed over: 'choices'": 1}
+    assert found.remarks == {"mark of an unknown type passed over: 'choices'": 1}
 
 
 def test_a_region_of_label_studio_with_two_known_labels_is_refused() -> None:
@@ -482,7 +482,7 @@ def test_shapes_of_json_min_with_labels_of_their_own_are_joined() -> None:
     other = [{"vertices": [{"x": 1, "y": 2}]} | size]
     body = [{"image": "/data/upload/a.png", "id": 1, "shape": shapes, "label": labels, "v": other, "annotator": 1}]
     found = read(body)
-    assert found.mended == {"mark of an unknown type passed over: 'shape'": 1}
+    assert found.remarks == {"mark of an unknown type passed over: 'shape'": 1}
     assert told(found) == [
         ("r", (10, 20, 30, 30)),
         ("e", (40, 35, 60, 45)),
@@ -517,7 +517,7 @@ def test_of_several_annotators_the_first_counts() -> None:
     ]
     found = read(body)
     assert len(found.items) == 1
-    assert found.mended == {"annotation of another annotator passed over": 1}
+    assert found.remarks == {"annotation of another annotator passed over": 1}
 
 
 # label_studio_converter.brush.mask2rle of 10 x 8 pixels with [2:5, 3:8] and [6, 1] set
@@ -611,7 +611,7 @@ def test_shapes_of_darwin_are_read_and_inner_paths_are_holes() -> None:
         ("d", (7, 8, 7, 8)),
     ]
     assert found.items[0].geometry.area == 400 - 25
-    assert found.mended == {"line passed over": 1, "mark of an unknown type passed over: 'tag'": 1}
+    assert found.remarks == {"line passed over": 1, "mark of an unknown type passed over: 'tag'": 1}
 
 
 def test_version_1_of_darwin_is_read_and_videos_are_refused() -> None:
@@ -661,7 +661,7 @@ def test_elements_of_the_digital_slide_archive_are_read(wrap: Callable[[Any], An
         ("layer", (7, 8, 7, 8)),
     ]
     assert found.items[0].geometry.area == 400 - 25
-    assert found.mended == {
+    assert found.remarks == {
         "line passed over": 1,
         "arrow passed over": 1,
         "mark of an unknown type passed over: 'heatmap'": 1,
@@ -710,7 +710,7 @@ def test_a_bare_list_of_polygons_is_of_one_image_and_without_labels() -> None:
         assert told(found) == [("", (10, 10, 30, 20)), ("", (40.5, 30, 60, 50))]
         assert (pixels_of(found) == pixels_of(Annotations([*found.items, *found.items]))).all()
         assert found.items[1].geometry.equals(shapely.Polygon(POLYGONS[1]))
-        assert found.mended == {"degenerate ring dropped": 1}
+        assert found.remarks == {"degenerate ring dropped": 1}
     refused(POLYGONS, "an annotation without a label", known=["glomerulus"])
     refused([[[1, 2, 3], [4, 5, 6], [7, 8, 9]]], "file: 0.0: ")
     refused([[[1, 2], [4, 5], ["x", 8]]], "file: 0.2.0: ")
@@ -900,7 +900,7 @@ def test_a_task_of_several_images_is_refused() -> None:
 
 def test_an_outline_of_darwin_without_a_path_is_counted() -> None:
     found = read(darwin({"name": "t", "polygon": {"paths": []}}))
-    assert (found.items, found.mended) == ([], {"annotation without an outline": 1})
+    assert (found.items, found.remarks) == ([], {"annotation without an outline": 1})
 
 
 def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
@@ -920,9 +920,9 @@ def test_four_corners_of_a_rectangle_of_labelme_are_kept() -> None:
     ],
 )
 def test_a_file_of_one_image_that_names_another_is_counted(body: Any) -> None:
-    assert read(body, image="slides/a.tif").mended == {}
+    assert read(body, image="slides/a.tif").remarks == {}
     told = {"file that names a different image than its own file name does": 1}
-    assert read(body, image="slides/b.png").mended == told
+    assert read(body, image="slides/b.png").remarks == told
 
 
 def test_a_shape_on_an_image_that_was_turned_in_label_studio_is_refused() -> None:

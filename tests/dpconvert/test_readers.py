@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from dpconvert.card import load
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, Converted
 
 Get = Callable[[str], Converted]

@@ -19,7 +19,7 @@ from dpconvert.manifest.catalog import find
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import run
 
@@ -76,15 +76,15 @@ def test_umcm_colorectal_is_split_as_in_the_paper(tmp_path: Path) -> None:
 def test_real_outlines_of_camelyon16_keep_their_areas(count: int) -> None:
     files = sorted((DATA / "camelyon16" / "lesion_annotations").glob("*.xml"), key=lambda path: path.stat().st_size)
     assert len(files) == 24
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     for path in files[:count]:  # the smallest
         found = asap.read(path.read_bytes(), path.name, ["Tumor", "_0", "_1", "_2"])
-        mended += found.mended
+        remarks += found.remarks
         np.testing.assert_allclose(
             [item.geometry.area for item in found.items], [area for area in areas(path) if area], rtol=1e-9
         )
         assert all(item.geometry.is_valid for item in found.items)
-    assert mended["degenerate ring dropped"] == (1 if count == 24 else mended["degenerate ring dropped"])
+    assert remarks["degenerate ring dropped"] == (1 if count == 24 else remarks["degenerate ring dropped"])
 
 
 def areas(path: Path) -> list[float]:

@@ -338,7 +338,7 @@ def test_a_slide_coarser_than_the_request_is_refused(tree: Tree) -> None:
     tree.slide("a.tif", mpp=1.5)
     tree.write("a.geojson", TUMOR)
     tree.manifest(AT_ONE)
-    with pytest.raises(SourceError, match="coarser than the rule asks for"):
+    with pytest.raises(SourceError, match="coarser than the rule requires"):
         tree.plan()
     tree.slide("a.tif", mpp=1.05)
     assert sum(tree.counts().values()) == 64

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dpconvert import card as cards
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, one_line
 
 Make = Callable[..., list[dict[str, Any]]]
@@ -322,3 +322,40 @@ def test_a_source_of_one_s_own_is_found_on_the_path(
     assert "my-lab" in dpconvert("list").out
     answer = dpconvert("mylab", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "--json")
     assert (answer.code, json.loads(answer.out)["classes"]) == (0, ["False", "True"])
+
+
+READ = """
+import dpconvert.plugin
+def images(source):
+    for found in source.need("images"):
+        yield dpconvert.plugin.SourceImage(found.name[:-4], (found.name,), found.name, label=found["class"])
+"""
+
+
+def test_a_manifest_names_the_reader_of_another_source(make: Make, tmp_path: Path) -> None:
+    for name in ("no/one", "no/two", "yes/three", "yes/four"):
+        draw_image(tmp_path / "source" / f"{name}.png")
+    text = """reader = "nct-crc-he"\n[files.images]\npattern = '(?P<class>no|yes)/(?P<name>(?P<group>[a-z]+)).png$'\n"""
+    rows = make(text)
+    assert {(row["source"], row["label"], row["group"]) for row in rows} == {
+        ("no/one.png", 0, "my:one"), ("no/two.png", 0, "my:two"), ("yes/three.png", 1, "my:three"),
+        ("yes/four.png", 1, "my:four"),
+    }  # fmt: skip
+    told = make(text + '[rule]\ntype = "centre"\nsize = 10\npositive = ["yes"]\n', fails=True)
+    assert "needs annotations, which the reader 'nct-crc-he' does not read" in told
+
+
+def test_sources_of_one_s_own_share_a_reader(
+    dpconvert: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "our_layout.py").write_text(READ)
+    for name in ("lab-a", "lab-b"):
+        files = "[files.images]\npattern = '(?P<class>[ab])[12].png$'\n"
+        (tmp_path / "plugins" / f"{name}.toml").write_text(f'task = "{name}"\nreader = "our-layout"\n{files}')
+    for name in ("a1", "a2", "b1", "b2"):
+        draw_image(tmp_path / "source" / f"{name}.png")
+    monkeypatch.setenv("DPCONVERT_PATH", str(tmp_path / "plugins"))
+    for name in ("lab-a", "lab-b"):
+        answer = dpconvert(name, "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "--json")
+        assert (answer.code, json.loads(answer.out)["classes"]) == (0, ["a", "b"])

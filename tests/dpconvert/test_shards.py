@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from dpconvert.errors import OutputError
 from dpconvert.shards import tar
 from dpconvert.shards.encode import Series
-from dpconvert.shards.tar import Entry, read_index, write_index, write_shard
+from dpconvert.shards.index import Entry, read_index, write_index
+from dpconvert.shards.tar import write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
@@ -75,7 +76,7 @@ def test_an_index_tells_where_each_image_is(tmp_path: Path) -> None:
 def test_an_index_of_several_row_groups_is_the_same_table_made_without_pandas(tmp_path: Path) -> None:
     """`pa.array` loads pandas, tens of MiB, where it is installed."""
     code = (
-        "import pathlib, sys; from dpconvert.shards import tar as shards; shards.ROW_GROUP = 2\n"
+        "import pathlib, sys; from dpconvert.shards import index as shards; shards.ROW_GROUP = 2\n"
         "entries = [shards.Entry(f'ké{n}', 'val', 's', 1 << 40, n, 'jpg', 0, '', 'f', -n, 0, 1, 1, 1, 1, '0', '{}')\n"
         "           for n in range(5)]\n"
         "shards.write_index(pathlib.Path(sys.argv[1]), entries); print(sorted({'pandas', 'pyarrow'} & {*sys.modules}))"

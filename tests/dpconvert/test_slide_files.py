@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
 from dpconvert.image.unread import EXTRAS
+from dpconvert.source.dicom_identity import instance
 from dpconvert.source.files import Source
-from dpconvert.source.slide_files import instance
 from tests.dpconvert import dicoms
 from tests.dpconvert.conftest import run
 from tests.dpconvert.test_resolution import samples

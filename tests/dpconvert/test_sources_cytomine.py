@@ -28,7 +28,7 @@ from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.readers import with_defaults
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Converted, run
 
@@ -166,7 +166,7 @@ def test_outlines_are_flipped_clipped_and_dropped(wkt: str, bounds: tuple[float,
     item = CytomineAnnotation(id=4, image=1, location=wkt)
     found = cytomine.shapes([Labelled(item, "a")], (100, 100), "a.json", areas=True)
     assert [shape.geometry.bounds for shape in found.items] == ([bounds] if bounds else [])
-    assert sum(found.mended[what] for what in cytomine.DROPPED) == (bounds is None)
+    assert sum(found.remarks[what] for what in cytomine.DROPPED) == (bounds is None)
 
 
 def test_points_stay_where_rules_want_points() -> None:

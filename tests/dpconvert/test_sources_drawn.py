@@ -25,7 +25,7 @@ from dpconvert.plan.options import Options
 from dpconvert.plan.plan import Plan
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Converted, run
 from tests.dpconvert.test_dense import masks_of, stored

@@ -23,7 +23,7 @@ from dpconvert.plan.plan import Plan
 from dpconvert.plan.split import _by_name
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Converted
 

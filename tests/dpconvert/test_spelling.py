@@ -20,7 +20,7 @@ from dpconvert.image.flat import flat
 from dpconvert.image.guards import jpeg2000
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import run
 
 AREA = '[rule]\ntype = "area"\nsize = 16\nshare = 0.5\npositive = ["b\u00f6sartig"]\nignore = ["other"]\n'

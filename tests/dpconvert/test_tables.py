@@ -21,7 +21,7 @@ from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
 from dpconvert.readers.layouts.table import TEMPLATE, Layout, _file
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import run
 
 CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=6) | st.sampled_from(
@@ -178,7 +178,7 @@ def labels(tmp_path: Path) -> dict[str, int]:
 def test_an_image_listed_twice_is_said_and_refused_where_its_rows_differ(convert: Convert, tmp_path: Path) -> None:
     card = convert("file,label\na.png,benign\nb.png,malignant\na.png,benign\n", "a.png b.png")
     assert labels(tmp_path) == {"a.png": 0, "b.png": 1}
-    assert "1 row of labels.csv saying again what another row says" in card.notes
+    assert "1 row of labels.csv repeating another row" in card.notes
     with pytest.raises(SourceError, match=r"line 4: a.png is listed twice.*labels.csv, line 2"):
         convert("file,label\na.png,benign\nb.png,malignant\nA.png,malignant\n", "a.png b.png")
 

@@ -135,8 +135,8 @@ def test_an_annotation_of_a_later_plane_is_counted() -> None:
     text = (
         '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": %s, "plane": {"c": -1, "z": %d, "t": 0}}}'
     )
-    assert qupath.read((text % (ring, 0)).encode(), "a.geojson").mended == {}
-    (told,) = qupath.read((text % (ring, 3)).encode(), "a.geojson").mended
+    assert qupath.read((text % (ring, 0)).encode(), "a.geojson").remarks == {}
+    (told,) = qupath.read((text % (ring, 3)).encode(), "a.geojson").remarks
     assert "later plane" in told
 
 
@@ -178,7 +178,7 @@ def test_an_area_that_only_touches_the_image_lies_outside_and_a_point_on_its_edg
     above, inside = shapely.box(0, -9, 9, 0), shapely.box(1, 1, 9, 9)
     found = frame.inside(Annotations([Annotation(above, "a"), Annotation(inside, "b")]), (20, 20), "a.xml")
     assert [item.label for item in found.items] == ["b"]
-    assert found.mended == {frame.OUTSIDE: 1}
+    assert found.remarks == {frame.OUTSIDE: 1}
     with pytest.raises(ReadError, match="the only annotation lies outside the image"):
         frame.inside(Annotations([Annotation(above, "a")]), (20, 20), "a.xml")
     edge = Annotation(shapely.Point(0, 5), "p")

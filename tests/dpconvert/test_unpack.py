@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from dpconvert import card as cards
 from dpconvert.errors import OutputError, ShardError
 from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.index import index_schema, read_index
 from dpconvert.shards.sidefiles import side_card
-from dpconvert.shards.tar import index_schema, read_index
 from dpconvert.tasks.unpack import class_folders, unpack
 from tests.dpconvert.conftest import Answer, Converted
 

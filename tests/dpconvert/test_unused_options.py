@@ -16,7 +16,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import open_image
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, one_line, run
 
 Call = Callable[..., Answer]
@@ -152,7 +152,7 @@ def test_keys_of_slides_without_annotations_tables_or_tissue_are_said(source: Pa
     assert "not used: `boxes` under [layout]: no file of annotations is JSON" in notes
     assert "not used: `labels` under [layout]: there is no file of annotations" in notes
     assert "not used: `group` under [layout]: there is no table of slides" in notes
-    assert "not used: `tissue_rule` under [rule]: no share of tissue is asked for (`tissue`)" in notes
+    assert "not used: `tissue_rule` under [rule]: no share of tissue is required (`tissue`)" in notes
 
 
 def test_keys_of_points_and_masks_by_what_their_files_are(source: Path) -> None:

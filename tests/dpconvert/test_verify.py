@@ -22,7 +22,8 @@ from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.encode import EncodedSample
 from dpconvert.shards.finalize import tools
-from dpconvert.shards.tar import DENSE_COLUMNS, file_card, write_index, write_shard
+from dpconvert.shards.index import DENSE_COLUMNS, file_card, write_index
+from dpconvert.shards.tar import write_shard
 from dpconvert.source.record import Record, SourceImage
 from dpconvert.tasks.verify import task_folders, verify
 from tests.dpconvert.conftest import Answer, Converted, run

@@ -114,7 +114,7 @@ def test_a_closed_line_is_an_outline_and_an_open_one_a_mark() -> None:
         [feature("LineString", SQUARE), feature("LineString", SQUARE[:4]), feature("MultiLineString", [TRIANGLE])]
     )
     assert areas(found) == [200, 200]
-    assert found.mended == {"closed line read as an outline": 2, "line passed over": 1}
+    assert found.remarks == {"closed line read as an outline": 2, "line passed over": 1}
 
 
 # --- rulers and other marks
@@ -147,7 +147,7 @@ def test_marks_are_passed_over_and_counted_whatever_their_label(kind: str) -> No
     data, note = MARKED[kind]
     found = read(data, ["Tumor"])
     assert [item.label for item in found.items] == ["Tumor"]
-    assert found.mended == {note: 1}
+    assert found.remarks == {note: 1}
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_a_label_may_stand_in_the_attributes_of_the_region_itself() -> None:
 def test_a_region_to_cut_out_that_cuts_nothing_is_counted() -> None:
     hole = region(0, SQUARE, 'NegativeROA="1"')
     note = {"region to cut out that lies on no other of its layer": 1}
-    assert (read(imagescope_xml(hole)).items, read(imagescope_xml(hole)).mended) == ([], note)
+    assert (read(imagescope_xml(hole)).items, read(imagescope_xml(hole)).remarks) == ([], note)
     apart = read(imagescope_xml(hole + region(0, [(x + 100, y) for x, y in SQUARE])))
-    assert (areas(apart), apart.mended) == ([200], note)
+    assert (areas(apart), apart.remarks) == ([200], note)
 
 
 HALO = """<Annotations><Annotation Name="Tumor" Visible="True" LineColor="65280"><Regions>{}</Regions></Annotation>
@@ -201,7 +201,7 @@ def test_annotations_of_halo_are_read() -> None:
     drawn += [halo(kind, frame) for kind in ("Rectangle", "Ellipse", "Pin", "Ruler")]
     found = read(HALO.format("".join(drawn)).encode(), ["Tumor"])
     assert areas(found) == [200, 200, 3.14159 * 10 * 5, 0]
-    assert found.mended == {"ruler passed over": 1}
+    assert found.remarks == {"ruler passed over": 1}
     cut = read(HALO.format(drawn[0] + halo("Rectangle", [(10, 10), (20, 20)], 1)).encode())
     assert areas(cut) == [100]
 
@@ -304,7 +304,7 @@ def voc(*boxes: tuple[str, tuple[float, ...]], size: tuple[int, int] | None = SI
 def test_pascal_voc_boxes() -> None:
     found = read(voc(("mitosis", (10, 20, 60.5, 70)), ("other", (5, 5, 5, 9))), ["mitosis", "other"])
     assert [(item.label, item.geometry.bounds) for item in found.items] == [("mitosis", (10, 20, 60.5, 70))]
-    assert found.mended == {"annotation without an outline": 1}
+    assert found.remarks == {"annotation without an outline": 1}
     assert read(voc(("m", (10, 20, 60, 70)), size=(500, 400))).items[0].geometry.bounds == (20, 40, 120, 140)
     assert read(voc(("m", (10, 20, 60, 70)), size=None)).items[0].geometry.bounds == (10, 20, 60, 70)
     assert read(voc(("m", (10, 20, 60, 70)), size=(0, 0))).items[0].geometry.bounds == (10, 20, 60, 70)
@@ -325,7 +325,7 @@ def test_what_lies_outside_the_image_is_left_out_and_counted() -> None:
     outside, border = shapely.box(1001, 0, 1010, 10), shapely.Point(1000, 800)
     found = frames.inside(drawn(within, outside, across, border, shapely.Point(-1, 5)), SIZE, "a")
     assert [item.geometry for item in found.items] == [within, across, border]
-    assert found.mended == {"x": 1, "outside its image": 2, "reaching beyond its image": 1}
+    assert found.remarks == {"x": 1, "outside its image": 2, "reaching beyond its image": 1}
 
 
 def test_all_outside_is_an_error_unless_allowed() -> None:
@@ -334,7 +334,7 @@ def test_all_outside_is_an_error_unless_allowed() -> None:
     with pytest.raises(ReadError, match=told):
         frames.inside(outside, SIZE, "a")
     allowed = frames.inside(outside, SIZE, "a", allow_outside=True)
-    assert (allowed.items, allowed.mended["outside its image"]) == ([], 2)
+    assert (allowed.items, allowed.remarks["outside its image"]) == ([], 2)
     assert frames.inside(drawn(), SIZE, "a").items == []
 
 

@@ -19,8 +19,10 @@ from mtrain.errors import ShardError
 from mtrain.model import heads
 from mtrain.model.weights import read_weights, state_digest
 from mtrain.runs import Run
-from mtrain.sweep.spec import Combination, load_sweep
-from mtrain.sweep.store import Planned, Store
+from mtrain.sweep.cell_records import Planned
+from mtrain.sweep.combination import Combination
+from mtrain.sweep.spec import load_sweep
+from mtrain.sweep.store import Store
 from mtrain.train import checkpoint
 from mtrain.transfers.transfer import read_result
 from tests.fuzz.targets import IMAGE, JPEG, JSON, PNG, SHARD, TAR, Target, in_file

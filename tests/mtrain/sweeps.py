@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mtrain.documents import write_document
-from mtrain.sweep.spec import Combination, Sweep, load_sweep
+from mtrain.sweep.combination import Combination
+from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
 
 Scorer = Callable[[Combination, str, int], float | str | None]  # a score, "diverged" or "missing"

@@ -21,8 +21,8 @@ from mtrain.config import FitConfig
 from mtrain.sweep import at_once, cards, local_engine, probe_process, probing
 from mtrain.sweep.capacity import (
     Capacity,
-    Level,
-    Limits,
+    JobLevel,
+    JobLimits,
     Room,
     Step,
     best_of,
@@ -39,7 +39,7 @@ from tests.mtrain.pools import write_pool
 from tests.mtrain.test_sweep import TINY
 
 QUIET = Reporter(quiet=True)
-ENOUGH = Limits(cells=100, images=1e9, processors=64, loaders=2)
+ENOUGH = JobLimits(cells=100, images=1e9, processors=64, loaders=2)
 GIB = 2**30
 MACHINE = {"gpus": ["A card 80000 MiB"], "processors": 16, "torch": "2"}
 
@@ -55,9 +55,9 @@ class Notes(Reporter):
         self.lines.append(text)
 
 
-def levels(*rates: float) -> tuple[Level, ...]:
+def levels(*rates: float) -> tuple[JobLevel, ...]:
     """Levels of 1, 2, 4, ... cells at once with these rates."""
-    return tuple(Level(at_once=2**number, images_per_s=rate) for number, rate in enumerate(rates))
+    return tuple(JobLevel(at_once=2**number, images_per_s=rate) for number, rate in enumerate(rates))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_processors_cells_and_the_work_left_bound_the_number() -> None:
     sixteen = replace(ENOUGH, processors=16)
     assert next_step(levels(1, 2), [], sixteen, 0, 0) == Step(4)
     assert next_step(levels(1, 2, 4), [], sixteen, 0, 0) == Step(None, "16 processors for 3 processes a cell")
-    assert Limits(9, 1e9, processors=2, loaders=2).by_processors == 1
+    assert JobLimits(9, 1e9, processors=2, loaders=2).by_processors == 1
     three = replace(ENOUGH, cells=3)
     assert next_step(levels(1, 2), [], three, 0, 0) == Step(None, "3 cells left", settled=False)
     # a million images at 1 000 a second take 1 000 s, of which 5 % are 50 s
@@ -147,7 +147,7 @@ def test_a_record_holds_for_the_same_settings_machine_and_no_more_work(store: St
     assert recorded(store.path, settings, MACHINE, ENOUGH) is None
     found = Capacity(levels=levels(10, 15), reason="3 cells left", settled=False, cells=3, images=1e6)
     record(store.path, settings, MACHINE, found)
-    less = Limits(2, 1e6, 16, 2)
+    less = JobLimits(2, 1e6, 16, 2)
     assert recorded(store.path, settings, MACHINE, less) == found
     assert recorded(store.path, settings, MACHINE, replace(less, cells=4)) is None
     assert recorded(store.path, settings, MACHINE, replace(less, images=1.1e6)) is None

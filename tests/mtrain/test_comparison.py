@@ -20,8 +20,9 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import cli
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
-from mtrain.evaluation.comparison import Scored, cost, draws_of, rank_intervals
+from mtrain.evaluation.comparison import Scored, draws_of, rank_intervals
 from mtrain.evaluation.eva_scores import published_facts, published_for
+from mtrain.evaluation.inference_cost import cost
 from mtrain.model.inference import Inference
 from mtrain.model.network import shared_network
 from mtrain.run_names import all_runs

@@ -26,7 +26,7 @@ from mtrain.evaluation.ranks import Summary
 from mtrain.report import charts, csv_files, figures, grid_figures, sweep_page
 from mtrain.report.breakhis_table import breakhis_rows
 from mtrain.report.figures import png
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.combination import Combination
 from tests.mtrain.sweeps import GRID, write_sweep
 from tests.mtrain.test_fit import Notes
 from tests.mtrain.test_report import Page, a_transfer

@@ -24,7 +24,8 @@ from mtrain.documents import read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate
 from mtrain.influence.companions import cosine
-from mtrain.influence.estimate import Options, influence
+from mtrain.influence.estimate import influence
+from mtrain.influence.estimator import InfluenceOptions
 from mtrain.influence.gradients import Margins, margin, margins, moving
 from mtrain.influence.matrix import matrix
 from mtrain.influence.probe import FreshProbe
@@ -189,7 +190,7 @@ def test_a_comparison_with_the_truth_counts_signs_and_ranks() -> None:
 
 SETTINGS = {"backbone": "shufflenet_v2_x0_5", "weights": "random", "iterations": 3, "warmup": 1, "batch": 8, "lr": 0.01}
 SETTINGS |= {"adapt_batches": 0, "size": 32, "workers": 0, "device": "cpu", "train_on": "train"}
-OPTIONS = Options(samples=10, dimensions=20, workers=0, device="cpu")
+OPTIONS = InfluenceOptions(samples=10, dimensions=20, workers=0, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def estimate(run: Run, options: Options = OPTIONS) -> dict[str, Any]:
+def estimate(run: Run, options: InfluenceOptions = OPTIONS) -> dict[str, Any]:
     return influence(run, targets(run, None, ["Delta"])[0], run.config().shards, options, Notes())[0]
 
 
@@ -218,7 +219,7 @@ def test_an_estimate_is_deterministic_and_never_opens_the_test_set(run: Run) -> 
     assert again["saw"] == {"Delta": ["train", "val"], "Alpha": ["train"], "Beta": ["train"], "Gamma": ["train"]}
     assert read_advice(path)[0].target == "Delta"
     assert [len(one["tasks"]) for one in again["best"]] == [1, 2, 3]
-    assert estimate(run, Options(**{**vars(OPTIONS), "seed": 1}))["sources"] != first["sources"]
+    assert estimate(run, InfluenceOptions(**{**vars(OPTIONS), "seed": 1}))["sources"] != first["sources"]
 
 
 @pytest.mark.parametrize("layers", ["last", "all"])
@@ -353,8 +354,8 @@ def test_given_runs_are_the_networks_of_their_tasks_and_others_are_refused(run: 
     found = matrix(run, delta, run.config().shards, [alone], None, Notes(), **how)  # type: ignore[arg-type]
     assert [(row["source"], row["run"]) for row in found["rows"]][1:] == [("Beta", "alone")]
     for given, said in (
-        ([two], "was not trained on one task of base alone"), ([other], "another network, size or start"),
-        ([alone, Run(alone.path)], "two runs were trained on Beta alone"),
+        ([two], "was not trained on a single task of base"), ([other], "another network, size or start"),
+        ([alone, Run(alone.path)], "two runs were trained on only Beta"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=said):
             matrix(run, delta, run.config().shards, given, None, Notes(), **how)  # type: ignore[arg-type]

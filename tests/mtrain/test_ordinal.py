@@ -22,7 +22,7 @@ from mtrain.errors import RunError
 from mtrain.evaluation.paper_tables import Evaluation
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap, metrics
-from mtrain.sweep.store import Score
+from mtrain.sweep.cell_records import Score
 from mtrain.transfers.results import read_result, results
 from tests.dpconvert.scenes import manifest
 

@@ -31,7 +31,7 @@ from mtrain.model.task_heads import TaskHeads
 from mtrain.report.details import errors_of
 from mtrain.runs import Run
 from mtrain.scoring import targets
-from mtrain.soups.combination import Recipe
+from mtrain.soups.combination import SoupRecipe
 from mtrain.soups.making import make
 from mtrain.train import fit
 from mtrain.transfers import target_probes
@@ -311,7 +311,7 @@ def test_own_heads_are_scored_and_predict_in_the_unit(run: Path, shards: Path, t
     kept = load_heads(Run(run / "all").heads)
     assert kept["Cells"].about.scaling == scaling_of(open_task(shards / "Cells"))
     assert (kept["Cells"].about.unit, kept["Many"].about.target) == ("cells", "labels")
-    assert kept["Alpha"].about.told().keys().isdisjoint({"target", "unit", "scaling"}), "as before"
+    assert kept["Alpha"].about.stated().keys().isdisjoint({"target", "unit", "scaling"}), "as before"
     (joint,) = json.loads(call("transfer", "--mode", "joint", "--runs", run, "--target", "Cells", *COMMON, "--json"))
     with np.load(run / "all" / "transfer" / "Cells-joint-run.npz") as arrays:
         value = dict(zip(arrays["key"], arrays["decisions"], strict=True))
@@ -401,7 +401,7 @@ def test_an_average_of_runs_on_other_sets_predicts_the_mean_of_their_numbers(run
     for name, sets in (("one", "train"), ("two", "train+val")):
         call("fit", *words, "--run", f"sets-{name}", "--train-on", sets)
     parts = (Run(run / "sets-one"), Run(run / "sets-two"))
-    make(Recipe(parts), Run(run / "sets-soup"), Notes(), device="cpu", workers=0)
+    make(SoupRecipe(parts), Run(run / "sets-soup"), Notes(), device="cpu", workers=0)
     one, two, soup = (load_heads(of.heads)["Cells"] for of in (*parts, Run(run / "sets-soup")))
     assert one.about.scaling != two.about.scaling
     features = torch.randn(4, one.weight.shape[1], generator=torch.Generator().manual_seed(0))
@@ -419,6 +419,6 @@ def test_statistics_of_an_average_are_measured_on_a_pool_with_numbers(run: Path,
              "--backbone", SMALL, "--weights", "random", "--lr", "0.01", *COMMON)  # fmt: skip
     for name, sets in (("three", "train"), ("four", "train+val")):
         call("fit", *words, "--run", f"sets-{name}", "--train-on", sets)
-    made = make(Recipe((Run(run / "sets-three"), Run(run / "sets-four"))), Run(run / "numbers"), Notes(), device="cpu",
-                workers=0)  # fmt: skip
+    recipe = SoupRecipe((Run(run / "sets-three"), Run(run / "sets-four")))
+    made = make(recipe, Run(run / "numbers"), Notes(), device="cpu", workers=0)
     assert made["images"] > 0

@@ -14,7 +14,7 @@ from filelock import FileLock
 from mtrain.evaluation.paper_tables import published
 from mtrain.report.run_page import write_report
 from mtrain.report.sweep_page import write_sweep_report
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.combination import Combination
 from tests.browser import Browser, browser
 from tests.mtrain.sweeps import write_sweep
 from tests.mtrain.test_figures import write_evaluation

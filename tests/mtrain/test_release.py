@@ -23,7 +23,7 @@ from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.export import archive, release
 from mtrain.export.release import ReleaseRequest, configs, whole
 from mtrain.runs import Run
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import write_sweep

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mtrain.cli import group
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation import selection, selection_lines
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep
 
@@ -87,11 +87,11 @@ def test_incomplete_grids_are_refused_unless_told(tmp_path: Path) -> None:
         selection.select(store)
     assert str(caught.value) == (
         "1 of 24 scores are missing: tiny lr 1e-4 tau 5 without warm-up on Lung with seed 1; "
-        "go on with `mtrain sweep`, or compare what is there with --incomplete"
+        "continue with `mtrain sweep`, or compare the existing scores with --incomplete"
     )
     found = selection.select(store, incomplete=True)
     assert found.ranks[3, 0] == 4
-    assert found.notes == ("1 of 24 scores are missing: ranks compare what is there",)
+    assert found.notes == ("1 of 24 scores are missing: ranks compare the existing ones",)
 
 
 def test_nothing_at_all_is_refused_even_when_told(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from mtrain.model import batchnorm_adapt
 from mtrain.model.network import shared_network
 from mtrain.model.weights import save_weights, seen_by
 from mtrain.runs import Run
-from mtrain.soups.combination import Recipe, check_alike, combined
+from mtrain.soups.combination import SoupRecipe, check_alike, combined
 from mtrain.soups.making import make
-from mtrain.sweep.spec import Combination
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
@@ -103,7 +103,7 @@ def test_a_soup_of_seeds_averages_weights_and_heads_and_measures_statistics(
     seeds: tuple[Run, Run], tmp_path: Path
 ) -> None:
     run, notes = Run(tmp_path / "soup"), Notes()
-    soup = make(Recipe(seeds), run, notes, **HERE)
+    soup = make(SoupRecipe(seeds), run, notes, **HERE)
     found, one, other = (load_file(of.weights) for of in (run, *seeds))
     learnt = [name for name in found if "running" not in name and "tracked" not in name]
     for name in learnt:
@@ -119,15 +119,15 @@ def test_a_soup_of_seeds_averages_weights_and_heads_and_measures_statistics(
 
 
 def test_a_soup_is_the_same_again_and_another_of_its_name_is_refused(seeds: tuple[Run, Run], tmp_path: Path) -> None:
-    make(Recipe(seeds), Run(tmp_path / "one"), Notes(), **HERE)
-    make(Recipe(seeds), Run(tmp_path / "two"), Notes(), **HERE)
+    make(SoupRecipe(seeds), Run(tmp_path / "one"), Notes(), **HERE)
+    make(SoupRecipe(seeds), Run(tmp_path / "two"), Notes(), **HERE)
     one, two = (load_file(tmp_path / name / "shared.safetensors") for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     notes = Notes()
-    assert make(Recipe(seeds), Run(tmp_path / "one"), notes, **HERE)["images"] == 8
+    assert make(SoupRecipe(seeds), Run(tmp_path / "one"), notes, **HERE)["images"] == 8
     assert notes.said == ["one: exists already"]
     with pytest.raises(RunError, match="another run has this name"):
-        make(Recipe(seeds[::-1]), Run(tmp_path / "one"), Notes(), **HERE)
+        make(SoupRecipe(seeds[::-1]), Run(tmp_path / "one"), Notes(), **HERE)
 
 
 def test_what_adapters_have_learnt_is_added_and_removed(adapters: dict[str, Run], tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_what_adapters_have_learnt_is_added_and_removed(adapters: dict[str, Run]
         for run in adapters.values()
     }
     total, less = Run(tmp_path / "sum"), Run(tmp_path / "less")
-    make(Recipe((alpha, beta), factor=0.5), total, Notes(), **HERE)
-    make(Recipe((both,), (beta,)), less, Notes(), **HERE)
+    make(SoupRecipe((alpha, beta), factor=0.5), total, Notes(), **HERE)
+    make(SoupRecipe((both,), (beta,)), less, Notes(), **HERE)
     expected = start[name] + 0.5 * (update["alpha"] + update["beta"])
     torch.testing.assert_close(load_file(total.weights)[name], expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(
@@ -159,24 +159,22 @@ def test_what_cannot_be_combined_is_refused(
 ) -> None:
     one, other = seeds
     random0, random1 = (trained(shards, tmp_path / f"r{seed}", weights="random", seed=seed) for seed in (0, 1))
-    cases: list[tuple[Recipe, str]] = [
-        (Recipe((one,)), "one run has nothing to be averaged with"),
-        (Recipe((one, one)), "a run is named twice"),
-        (Recipe((one, adapters["alpha"])), "differ in their network"),
-        (Recipe((random0, random1)), "differ in the weights that they began from.*random weights of seed 0 and"),
-        (Recipe((one, random0)), "differ in the weights that they began from"),
+    cases: list[tuple[SoupRecipe, str]] = [
+        (SoupRecipe((one,)), "one run has nothing to be averaged with"),
+        (SoupRecipe((one, one)), "a run is named twice"),
+        (SoupRecipe((one, adapters["alpha"])), "differ in their network"),
+        (SoupRecipe((random0, random1)), "differ in the weights that they began from.*random weights of seed 0 and"),
+        (SoupRecipe((one, random0)), "differ in the weights that they began from"),
     ]
     for recipe, message in cases:
         with pytest.raises(UsageError, match=message):
             check_alike(recipe)
     with pytest.raises(UsageError, match="has batch normalization"):
-        make(Recipe((one, other), factor=1.0), Run(tmp_path / "sum"), Notes(), **HERE)
+        make(SoupRecipe((one, other), factor=1.0), Run(tmp_path / "sum"), Notes(), **HERE)
     with pytest.raises(UsageError, match="no task remains"):
-        make(Recipe((adapters["alpha"],), (adapters["both"],)), Run(tmp_path / "none"), Notes(), **HERE)
+        make(SoupRecipe((adapters["alpha"],), (adapters["both"],)), Run(tmp_path / "none"), Notes(), **HERE)
     with pytest.raises(RunError, match="not finished"):
-        check_alike(
-            Recipe((one, Run(tmp_path / "r0" / "nothing"))) if False else Recipe((one, unfinished(one, tmp_path)))
-        )
+        check_alike(SoupRecipe((one, unfinished(one, tmp_path))))
 
 
 def unfinished(run: Run, folder: Path) -> Run:
@@ -197,7 +195,7 @@ def test_a_start_is_told_by_its_content(seeds: tuple[Run, Run], tmp_path: Path) 
     for name in ("state.json", "heads.safetensors"):
         (moved.path / name).write_bytes((other.path / name).read_bytes())
     save_file(load_file(other.weights), moved.weights)  # without the settings of the other run
-    check_alike(Recipe((one, moved)))
+    check_alike(SoupRecipe((one, moved)))
 
 
 def test_every_command_takes_a_soup(

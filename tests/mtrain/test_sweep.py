@@ -35,7 +35,8 @@ from mtrain.runs import Run
 from mtrain.sweep import cell_run, claims, estimate, local_engine
 from mtrain.sweep import cells as cells_module
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_digest, warmup_config
-from mtrain.sweep.spec import Combination, Transfer, load_sweep
+from mtrain.sweep.combination import Combination
+from mtrain.sweep.spec import Transfer, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.forked import Forked

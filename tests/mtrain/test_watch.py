@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from mtrain.cli import group
 from mtrain.report.watch import ended, lines, run_status, sweep_status
 from mtrain.runs import Run
+from mtrain.sweep.combination import Combination
 from mtrain.sweep.race_record import ContestRecord, RaceRecord, RungRecord, write_record
-from mtrain.sweep.spec import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep
 from tests.mtrain.test_report import a_run, a_transfer
@@ -111,7 +111,7 @@ def test_a_sweep_that_nothing_works_on_says_so_and_is_not_waited_for(tmp_path: P
     status = sweep_status(store)
     assert (status["active"], status["seconds_left"], ended(status)) == (False, None, True)
     assert list(lines(status))[:2] == [
-        "toy: 7 of 8 cells done, 2 failed", "nothing is running: `mtrain sweep FILE` goes on with it",
+        "toy: 7 of 8 cells done, 2 failed", "nothing is running: `mtrain sweep FILE` resumes it",
     ]  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def test_a_race_needs_not_all_cells(tmp_path: Path, finished: bool) -> None:
     shown = list(lines(status))
     assert shown[1] == f"race: {'finished' if finished else 'not finished'}, 25.0% of the iterations of the full grid"
     assert "  after 1 seed: 2 combinations can still win" in shown
-    assert ("nothing is running: `mtrain sweep FILE --race` goes on with it" in shown) == (not finished)
+    assert ("nothing is running: `mtrain sweep FILE --race` resumes it" in shown) == (not finished)
 
 
 def test_trainings_in_progress_are_listed_with_their_settings(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from mtrain.errors import RunError, UsageError
-from mtrain.model.backbones import body_of, relatives
+from mtrain.model.backbones import body_of
 from mtrain.model.network import shared_network
+from mtrain.model.relatives import relatives
 from mtrain.model.weights import open_weights, read_weights
 from mtrain.model.weights_file import weights_kind
 from mtrain.model.weights_fit import fit_names

@@ -153,7 +153,7 @@ def _check_directories(file: BinaryIO, *, ndpi: bool) -> None:
         while at:
             (count,) = _unpacked(count_of, file, at)
             if at in seen:
-                raise ValueError("its directories have no end")
+                raise ValueError("circular or excessively long chain of TIFF directories")
             seen.add(at)
             if count > MOST_OF_ONE:  # tifffile stops here too
                 break
@@ -183,7 +183,7 @@ def _counted(tags: int, count: int) -> int:
     """Add `count` tags to the total; tifffile ignores a directory of more than MOST_OF_ONE."""
     tags += max(count, LEAST_OF_ONE) if count <= MOST_OF_ONE else LEAST_OF_ONE
     if tags > MOST_TAGS:
-        raise ValueError("its directories have no end")
+        raise ValueError("circular or excessively long chain of TIFF directories")
     return tags
 
 

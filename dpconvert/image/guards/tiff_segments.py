@@ -58,7 +58,7 @@ def pixels(page: tifffile.TiffPage, most: int) -> NDArray[Any]:
     if max(page.nbytes, 0 if page.is_memmappable else largest) > most:
         raise ValueError(f"more than {most >> 20} MiB of pixels")
     if page.jpegheader is not None:
-        raise ValueError("JPEG data whose head lies elsewhere")
+        raise ValueError("JPEG data whose header is stored elsewhere")
     if page.compression not in STREAMS:
         file = page.parent.filehandle
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):

@@ -13,7 +13,7 @@ from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, La
 from dpconvert.annotations.parsing.json_text import Loose
 from dpconvert.errors import SourceError
 from dpconvert.manifest.rules import Regional
-from dpconvert.readers.cytomine.layout import Layout, told
+from dpconvert.readers.cytomine.layout import Layout, notes_of
 from dpconvert.readers.pairing import layout_of
 from dpconvert.source.files import Source
 
@@ -63,7 +63,7 @@ def read(source: Source) -> Export:
         dict(sorted(by_image.items())),
         _complete(source, slides, set(by_image)),
         layout.ordered(found, [label for label in labels.values() if label is not None]),
-        told("annotations", left_out),
+        notes_of("annotations", left_out),
         source.match("annotations")[0].name,
     )
 

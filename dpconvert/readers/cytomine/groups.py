@@ -57,8 +57,8 @@ class Groups:
             )
         if self.unsteady and manifest.related:
             self.source.notes.append(
-                "slides are told apart by their ids in this project alone: images.json, or a table slides.csv with the "
-                f"columns image and slide, keeps those shared with {', '.join(manifest.related)} in the same splits"
+                "slides are distinguished only by their ids in this project: images.json, or a table slides.csv with "
+                f"the columns image and slide, keeps those shared with {', '.join(manifest.related)} in the same splits"
             )
 
 

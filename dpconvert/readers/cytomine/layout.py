@@ -122,7 +122,7 @@ class Layout(Model):
         return None
 
 
-def told(what: str, left_out: Counter[str]) -> list[str]:
+def notes_of(what: str, left_out: Counter[str]) -> list[str]:
     """Return a note for each reason for which `choose` counted annotations or crops (`what`)."""
     return [
         f"{what}: {count} {why}" if why == FIRST else f"{what} left out: {count} {why}"

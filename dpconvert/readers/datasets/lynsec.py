@@ -53,8 +53,8 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     kinds = _whole(samples[..., KINDS], "kinds of nuclei", f"0 to {len(classes)}", found.file, len(classes))
     labels = _labels(numbers, kinds, classes)
     without = sum(not label for label in labels.values())
-    mended = {"nucleus without a kind": without} if without else {}
-    return LabelMask(numbers, labels | {0: OUTSIDE}, *size, instances=True, mended=mended)
+    remarks = {"nucleus without a kind": without} if without else {}
+    return LabelMask(numbers, labels | {0: OUTSIDE}, *size, instances=True, remarks=remarks)
 
 
 def _whole(

@@ -1,6 +1,8 @@
-"""NCT-CRC-HE-100K: a folder a set, in it a folder a class."""
+"""NCT-CRC-HE-100K, with normalized colours or without: a folder a set, in it a folder a class."""
 
 from __future__ import annotations
+
+from pathlib import PurePosixPath
 
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.folders import images
@@ -11,11 +13,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def fake(tree: FakeTree) -> None:
-    draw(tree, "NCT-CRC-HE-100K")
-
-
-def draw(tree: FakeTree, training: str) -> None:
-    """The two sets, as either of the releases holds them; `training` is the folder of the larger one."""
+    training = PurePosixPath(tree.manifest.files["images"].example).parts[0]
     for look, label in enumerate(tree.manifest.classes):
         names = (f"{label}-AAAMH{a}{b}K" for a in LETTERS for b in LETTERS)
         for name in tree.spread(names, each=2):

@@ -68,7 +68,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     labels = {0: OTHER, **{int(value): NUCLEUS for value in np.unique(values) if value}}
     areas = LabelMask(values, labels, *size, instances=True).objects()
     doubtful = label_masks.read(source.read(vague), vague, {0: "", 1: VAGUE}, size, threshold=0)
-    return Annotations([*areas.items, *doubtful.objects([VAGUE]).items], mask.mended + doubtful.mended)
+    return Annotations([*areas.items, *doubtful.objects([VAGUE]).items], mask.remarks + doubtful.remarks)
 
 
 def fake(tree: FakeTree) -> None:

@@ -45,12 +45,12 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     name, *others = source_image.annotations
     tissue = qupath.read(source.read(name), name, [f"tissue_{kind}" for kind in TISSUE])
     items = [replace(item, label=_class(item), id=f"tissue-{item.id}") for item in tissue.items]
-    mended = tissue.mended
+    remarks = tissue.remarks
     for name in others:
         nuclei = qupath.read(source.read(name), name, [f"nuclei_{kind}" for kind in NUCLEI])
         items += [replace(item, geometry=item.geometry.centroid) for item in nuclei.items]
-        mended = mended + nuclei.mended
-    return Annotations(items, mended)
+        remarks = remarks + nuclei.remarks
+    return Annotations(items, remarks)
 
 
 def _class(item: Annotation) -> str:

@@ -110,7 +110,7 @@ def _beside(survey: Survey, tree: Tree) -> Iterator[str]:
     if found:
         yield (
             f"{counted(len(found), 'file')} called as images, such as {found[0]}, may hold labels or annotations, and "
-            "how to read them could not be told. If they do, choose the shape points, slides or table; else move "
+            "how to read them is unclear. If they do, choose the shape points, slides or table; else move "
             "them away"
         )
 
@@ -284,6 +284,6 @@ def _remarks(tree: Tree) -> Iterator[str]:
     if tree.strays:
         yield f"Left out: {counted(len(tree.strays), 'image')} outside these folders, the first {tree.strays[0]}"
     for at in tree.at("passed over"):
-        yield f"Not told apart: folder {at + 1} of the path ({some(tree.levels[at].values)})"
+        yield f"Not used: folder {at + 1} of the path ({some(tree.levels[at].values)})"
     if tree.ragged:
         yield "Some images lie in further folders, which say nothing here"

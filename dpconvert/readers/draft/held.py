@@ -20,8 +20,8 @@ import pyarrow as pa
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
 from dpconvert.readers.draft import names, sets, tables, targets
+from dpconvert.readers.draft.listings import Listing
 from dpconvert.readers.draft.survey import Draft, Survey
-from dpconvert.readers.draft.tables import Listing
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted
 from dpconvert.readers.layouts import arrays, parquet, webdataset
 
@@ -212,7 +212,7 @@ def _labels(held: Held, table: Listing, lists: Values) -> Labels:
     label, questions, _ = tables.label_of(table)
     if len(lists) == 1 and not label:
         return _of_list(held, next(iter(lists)), [])
-    told = targets.told(columns, label)
+    told = targets.other_labels(columns, label)
     if told is not None:
         lines = [_key(held, line) for line in told.lines] + _missing(told.missing)
         return told.kind, told.classes, lines, list(told.remarks), []

@@ -11,9 +11,9 @@ from dpconvert.annotations import Annotations
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, tables
+from dpconvert.readers.draft import folders, names
+from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey, stem
-from dpconvert.readers.draft.tables import Listing
 from dpconvert.readers.draft.toml import some, strings, table
 from dpconvert.readers.layouts import points as layout
 
@@ -53,7 +53,7 @@ def _axes(columns: Sequence[str]) -> dict[str, str]:
 
 def _of_table(survey: Survey) -> Draft | None:
     """One table that names an image in several rows, with x and y."""
-    found, _ = tables.listings(survey)
+    found, _ = listings(survey)
     for listing in found:
         axes = _axes(list(listing.rows[0]))
         if len(axes) == 2 and len(listing.columns) == 1 and 1 < listing.matched < sum(map(bool, listing.images)):

@@ -11,7 +11,7 @@ from dpconvert.readers.draft import folders, names
 from dpconvert.readers.pairing import SPLIT_NAMES
 
 if TYPE_CHECKING:
-    from dpconvert.readers.draft.tables import Listing
+    from dpconvert.readers.draft.listings import Listing
 
 
 def split_column(table: Listing, sets: re.Pattern[str]) -> str:

@@ -30,7 +30,7 @@ NONE += (
 
 
 @dataclass
-class Drawn:
+class OutlineSummary:
     """What is drawn on all of them: labels, sides of the objects' boxes, and what could not be read.
 
     groups: label -> images that show it. mpp: of each image that states it. bare: those without annotations.
@@ -98,13 +98,13 @@ def _outlined(survey: Survey) -> list[str]:
     return [name for name in survey.images if name not in masks and (shared or unused.suffix(name) in suffixes)]
 
 
-def _drawn(survey: Survey, pattern: str) -> tuple[Drawn, list[str]]:
+def _drawn(survey: Survey, pattern: str) -> tuple[OutlineSummary, list[str]]:
     """What is drawn, by the reader of the shape; and what it refuses."""
     from dpconvert import readers
 
     content = {"shape": "slides", "rule": {"type": "crop"}, "layout": {"missing": "none"}}
     source = survey.under(**content, files={"slides": {"pattern": pattern}})
-    drawn, reader = Drawn(), readers.reader(source.manifest)
+    drawn, reader = OutlineSummary(), readers.reader(source.manifest)
     try:
         images = list(reader.images(source))
     except UserError as error:
@@ -115,7 +115,7 @@ def _drawn(survey: Survey, pattern: str) -> tuple[Drawn, list[str]]:
     return drawn, [*drawn.faults[:3], *[f"and {len(drawn.faults) - 3} more such files"] * (len(drawn.faults) > 3)]
 
 
-def _add(source: Source, source_image: SourceImage, drawn: Drawn) -> None:
+def _add(source: Source, source_image: SourceImage, drawn: OutlineSummary) -> None:
     drawn.number += 1
     try:
         image = source.open_image(source_image.files, source_image.columns)
@@ -139,7 +139,7 @@ def _add(source: Source, source_image: SourceImage, drawn: Drawn) -> None:
 
 
 def _labels(
-    plain: Draft, survey: Survey, drawn: Drawn, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]
+    plain: Draft, survey: Survey, drawn: OutlineSummary, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]
 ) -> Draft:
     """The draft with classes, rule, layout and questions."""
     noun = "slide" if survey.slides else "image"
@@ -181,7 +181,7 @@ def _labels(
     return replace(plain, rule=rule, questions=tuple(asked))
 
 
-def _area(drawn: Drawn, label: str, survey: Survey) -> Iterator[str]:
+def _area(drawn: OutlineSummary, label: str, survey: Survey) -> Iterator[str]:
     yield f"# All that lies in no region counts as not {printed(label)}: true only if every one is outlined."
     yield 'type = "area"            # a patch is positive where the regions cover more than `share` of it'
     yield from _size(drawn)
@@ -192,7 +192,7 @@ def _area(drawn: Drawn, label: str, survey: Survey) -> Iterator[str]:
     yield "cap = 1000              # patches of a class and image at most"
 
 
-def _size(drawn: Drawn) -> Iterator[str]:
+def _size(drawn: OutlineSummary) -> Iterator[str]:
     yield "size = 256              # side of a patch in pixels ..."
     if drawn.scaled:
         yield f"mpp = {MPP}               # ... at this resolution, in micrometres per pixel"
@@ -200,7 +200,9 @@ def _size(drawn: Drawn) -> Iterator[str]:
         yield "# mpp = 0.5             # ... of the file; not every file states a resolution as fine as this"
 
 
-def _of_tiles(plain: Draft, drawn: Drawn, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]) -> Draft:
+def _of_tiles(
+    plain: Draft, drawn: OutlineSummary, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]
+) -> Draft:
     """Slides without annotations: the class is that of the whole slide, where folders tell it."""
     rule = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
     if len(tree.at("class")) == 1 and not drawn.faults:
@@ -213,7 +215,7 @@ def _of_tiles(plain: Draft, drawn: Drawn, tree: folders.Tree, asked: list[str], 
     return replace(plain, rule=rule, layout=lines, questions=tuple(asked))
 
 
-def _of_masks(plain: Draft, survey: Survey, drawn: Drawn, asked: list[str], lines: tuple[str, ...]) -> Draft:
+def _of_masks(plain: Draft, survey: Survey, drawn: OutlineSummary, asked: list[str], lines: tuple[str, ...]) -> Draft:
     values, wrong = pixels.all_values(survey, drawn.masks)
     asked = [*asked, *wrong]
     binary = len(values) == 2 and "0" in values

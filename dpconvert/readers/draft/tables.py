@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from dpconvert import names as plain
 from dpconvert.annotations.points import LABELS
-from dpconvert.errors import ReadError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, pixels, sets, targets
+from dpconvert.readers.draft import folders, names, sets, targets
+from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted, some
-from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, WHOLE, Endings
-from dpconvert.source.record import hashed
+from dpconvert.readers.layouts.table import WHOLE
 
-Row = dict[str, str]
-MOST_ROWS = 200  # looked at for how rows name images
-ENOUGH = 0.9  # of the images, or of the rows
-BETWEEN = ("/", "_", "-", "")
 GROUPS = re.compile(
     rf"(?i)(?:^|[^a-z])({names.PEOPLE}|group|slide|wsi|specimen|biopsy|block|tma)(?:$|[^a-z]|s?id$|s?name$)"
 )
@@ -33,91 +25,6 @@ OTHER = re.compile(
 )
 NAMED = re.compile(rf"(?i)({'|'.join(LABELS)}|target|diagnosis)")
 NUMBER = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A table whose rows name images here: the template, and row by row the image, '' without one."""
-
-    file: str
-    template: str
-    rows: list[Row]
-    images: list[str]
-    columns: frozenset[str] = field(default_factory=frozenset)
-
-    @property
-    def matched(self) -> int:
-        return len(set(self.images) - {""})
-
-    def values(self, column: str) -> list[str]:
-        """What the rows of images that are here say in a column."""
-        return [row[column] for row, image in zip(self.rows, self.images, strict=True) if image]
-
-
-def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
-    """The tables that name images, each in one way; and what is not clear about others."""
-    found, unclear = [], []
-    masks = pixels.masks_of(survey)
-    images = [name for name in survey.images if name not in masks]
-    endings = Endings(iter(images))
-    for name in survey.tables:
-        try:
-            rows = survey.rows(name)
-        except ReadError as error:
-            unclear.append(str(error))
-            continue
-        best = _best(rows, images, endings)
-        if len({tuple(images) for _, images in best}) > 1:
-            ways = some((quoted(template) for template, _ in best), 4)
-            unclear.append(f"{name} may name images in several ways: {ways}. Say in [layout] which one is `file`")
-        if best:
-            template, images = best[0]
-            used = frozenset(part[1] for part in TEMPLATE.parse(template) if part[1])
-            found.append(Listing(name, template, rows, images, used))
-    return found, unclear
-
-
-def _best(rows: list[Row], images: Sequence[str], endings: Endings) -> list[tuple[str, list[str]]]:
-    """The templates that name the most images, with the image of each row; none where they name few."""
-    tried = _sample(rows)
-    scored: dict[str, int] = {}
-    for template in _templates(rows, images):
-        scored[template] = len({image for row in tried if (image := _image(template, row, endings))})
-    most = max(scored.values(), default=0)
-    if most < 2:
-        return []
-    best = [template for template, score in scored.items() if score == most]
-    found = [(template, [_image(template, row, endings) for row in rows]) for template in best]
-    return [(t, of) for t, of in found if len({*of} - {""}) >= ENOUGH * min(len(images), len(rows))]
-
-
-def _sample(rows: list[Row]) -> list[Row]:
-    """Rows from the first to the last, in an order that no pattern of the table's follows."""
-    return rows if len(rows) <= MOST_ROWS else sorted(rows, key=lambda row: hashed(*row.values()))[:MOST_ROWS]
-
-
-def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
-    """Ways in which columns may make the names of these images, the plainest first."""
-    columns = [column for column in (rows[0] if rows else {}) if column and not set(column) & set("{}[].:!")]
-    suffixes = ["." + ending for ending in folders.endings(images)]
-    stems = {PurePosixPath(name).stem for name in images}
-    widths = {len(stem) for stem in stems} if all(map(str.isdecimal, stems)) else set()
-    padded = [f":0{width}" for width in widths if len(widths) == 1 and width > 1]
-    for column in columns:
-        yield f"{{{column}}}"
-        yield from (f"{{{column}{pad}}}{suffix}" for suffix in suffixes for pad in ("", *padded))
-    for (one, other), between in itertools.product(itertools.permutations(columns, 2), BETWEEN):
-        yield f"{{{one}}}{between}{{{other}}}"
-        yield from (f"{{{one}}}{between}{{{other}}}{suffix}" for suffix in suffixes)
-
-
-def _image(template: str, row: Row, endings: Endings) -> str:
-    try:
-        wanted = UPWARDS.sub("", plain.file_name(TEMPLATE.vformat(template, (), row)))
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
-        return ""
-    found = endings.find(wanted) if wanted and PurePosixPath(wanted).stem else []
-    return found[0] if len(found) == 1 else ""
 
 
 def draft(survey: Survey) -> Draft | None:
@@ -151,7 +58,7 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     used = sorted({image for image in whole.images if image})
     label, questions, others = label_of(whole)
     columns = label_columns(whole)
-    told = targets.told(columns, label)
+    told = targets.other_labels(columns, label)
     asked = [*questions, *targets.questions(columns, label)] if told is None else []
     questions = [*unclear, *asked]
     group, split = group_of(whole, questions), sets.split_column(whole, SETS)
@@ -293,7 +200,7 @@ def _no_column(table: Listing, grouped: folders.Grouping, label: str, split: str
     return (f"{ALONE}name the column of the patient as `group` in [layout]. The columns: {some(columns, 20)}.",)
 
 
-def _missing(table: Listing, label: str, told: targets.Told | None) -> list[str]:
+def _missing(table: Listing, label: str, told: targets.OtherLabels | None) -> list[str]:
     absent = sum(not image for image in table.images)
     blank = told.missing if told is not None else table.values(label).count("") if label else 0
     what = [counted(absent, "row") + " without an image here"] * bool(absent)

@@ -31,7 +31,7 @@ CLASSES = re.compile(r"(?i)label|class|type|category|kind|diagnosis|subtype|tiss
 
 
 @dataclass(frozen=True)
-class Told:
+class OtherLabels:
     """How a table states labels that are not one class. lines: of [layout]. missing: rows that state none."""
 
     kind: str
@@ -41,7 +41,7 @@ class Told:
     missing: int = 0
 
 
-def told(columns: Sequence[Column], label: str) -> Told | None:
+def other_labels(columns: Sequence[Column], label: str) -> OtherLabels | None:
     """Return the labels of any number of classes, or the numbers, that columns state; None for one class, or nothing.
 
     columns: those that may be labels. label: the one that seems to hold a class, or ''.
@@ -136,7 +136,7 @@ def separator_of(cells: Sequence[str]) -> str:
     return ""
 
 
-def _lists(name: str, cells: list[str]) -> Told:
+def _lists(name: str, cells: list[str]) -> OtherLabels:
     separator = separator_of(cells)
     keys = ManyLabels(separator=separator)
     none = sorted({cell for cell in cells if cell.casefold() in {"none", "-"}})
@@ -151,10 +151,12 @@ def _lists(name: str, cells: list[str]) -> Told:
     why = (
         f"{several} of {counted(len(cells), 'cell')} of the column {name!r} hold several labels, between {separator!r}"
     )
-    return Told("multilabel", tuple(lines), _ordered(counts), (f"{why}: an image has any number of classes.",), empty)
+    return OtherLabels(
+        "multilabel", tuple(lines), _ordered(counts), (f"{why}: an image has any number of classes.",), empty
+    )
 
 
-def _indicators(columns: Sequence[Column]) -> Told:
+def _indicators(columns: Sequence[Column]) -> OtherLabels:
     counts = {name: sum(target.YES_NO[cell.casefold()] for cell in cells if cell) for name, cells in columns}
     rows = [row for row in zip(*(cells for _, cells in columns), strict=True) if all(row)]
     sums = {sum(target.YES_NO[cell.casefold()] for cell in row) for row in rows}
@@ -162,15 +164,15 @@ def _indicators(columns: Sequence[Column]) -> Told:
     if sums == {1}:
         why += ", although each has exactly one here; a column with the name of the class would make it one class"
     lines = (f"indicators = {strings(counts)}",)
-    return Told("multilabel", lines, counts, (f"{why}.",), len(columns[0][1]) - len(rows))
+    return OtherLabels("multilabel", lines, counts, (f"{why}.",), len(columns[0][1]) - len(rows))
 
 
-def _numbers(name: str, cells: list[str]) -> Told:
+def _numbers(name: str, cells: list[str]) -> OtherLabels:
     absent = sorted({cell for cell in cells if cell.casefold() in ABSENT})
     lines = [f"value = {quoted(name)}"]
     lines += [f"skip = {strings(absent)}  # no numbers"] if absent else []
     why = f"The column {name!r} holds numbers ({_range(cells)}), not classes: the task is to predict them."
-    return Told("regression", tuple(lines), {}, (f"{why} State their `unit`.",), sum(not cell for cell in cells))
+    return OtherLabels("regression", tuple(lines), {}, (f"{why} State their `unit`.",), sum(not cell for cell in cells))
 
 
 def _may_be_classes(name: str, cells: Sequence[str]) -> bool:

@@ -73,7 +73,7 @@ def _lines(draft: Draft, task: str, folder: str) -> Iterator[str]:
         yield from comment(remark)
     if draft.questions:
         yield "#"
-        yield "# NOT READY. What could not be told, and must be filled in below:"
+        yield "# NOT READY. What is unclear, and must be filled in below:"
         for number, question in enumerate(draft.questions, start=1):
             first, *rest = comment(question)
             yield f"# {number}. {first[2:]}"

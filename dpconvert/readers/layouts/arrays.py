@@ -143,7 +143,7 @@ def _of_file(
         yield SourceImage(
             f"{name}_{index:0{digits}}", (file,), (groups[index] if groups else "") or found.get("group") or file,
             label=labels[index], split=layout.set_of(split, file),
-            attributes=layout.told(lambda place, index=index: columns[place][index]),  # type: ignore[misc]
+            attributes=layout.values_of(lambda place, index=index: columns[place][index]),  # type: ignore[misc]
         )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from dpconvert.manifest.rules import SANE_MPP, Crop, Regional
 from dpconvert.readers.cytomine import export, fakes
 from dpconvert.readers.cytomine.export import Export
 from dpconvert.readers.cytomine.groups import Groups
-from dpconvert.readers.cytomine.layout import Layout, number_first, told
+from dpconvert.readers.cytomine.layout import Layout, notes_of, number_first
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.pairing import as_split, layout_of
 from dpconvert.source.files import MatchedFile, Source
@@ -131,7 +131,7 @@ def _listed_crops(source: Source, listed: Export) -> Iterator[SourceImage]:
     if absent:
         raise SourceError(
             f"{len(absent)} of {len(annotations)} crops are missing", where=source.root,
-            expected=f"{absent[0].image}_{absent[0].id}.png", remedy="fetch them again: those that are there are kept",
+            expected=f"{absent[0].image}_{absent[0].id}.png", remedy="fetch them again: existing ones are kept",
         )  # fmt: skip
     source.notes += [f"annotations: {count} x {what}" for what, count in sorted(left_out.items())]
     for labelled in annotations:
@@ -146,7 +146,7 @@ def _with_crops(listed: Export, number: int, left_out: Counter[str]) -> list[Lab
     if not (slide.width and slide.height and all(labelled.item.location for labelled in annotations)):
         return annotations
     drawn = cytomine.shapes(annotations, (slide.width, slide.height), listed.file, areas=True)
-    left_out.update({what: count for what, count in drawn.mended.items() if what in cytomine.DROPPED})
+    left_out.update({what: count for what, count in drawn.remarks.items() if what in cytomine.DROPPED})
     there = {item.id for item in drawn.items}
     return [labelled for labelled in annotations if str(labelled.item.id) in there]
 
@@ -169,7 +169,7 @@ def _crops_alone(source: Source) -> Iterator[SourceImage]:
         label = layout.choose(name, [layout.label(_term(found, layout)) for found in of_name], left_out)
         if label is not None:
             yield _crop(of_name[0], label, groups, CytomineImage(id=int(of_name[0]["image"])))
-    source.notes += told("crops", left_out)
+    source.notes += notes_of("crops", left_out)
     groups.tell()
 
 

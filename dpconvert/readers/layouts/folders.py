@@ -55,7 +55,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         name = found.get("name") or stem(found.name)
         label = read(found)
         group = found.get("group") or found.name
-        split, attributes = layout.set_of(found.get("split"), found.name), layout.told(found.get)
+        split, attributes = layout.set_of(found.get("split"), found.name), layout.values_of(found.get)
         yield SourceImage(name, (found.name,), group, label=label, split=split, attributes=attributes)
 
 

@@ -167,7 +167,7 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[MatchedFil
 
 def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int, int]) -> Annotations:
     items: list[Annotation] = []
-    mended: Counter[str] = Counter()
+    remarks: Counter[str] = Counter()
     for number, name in enumerate(image.annotations):
         label = image.extra.get(f"class of {name}", layout.label)
         if not label:
@@ -179,6 +179,6 @@ def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int
         )  # fmt: skip
         found = mask.objects([label]).items
         items += [replace(item, id=str(number)) for item in found]
-        mended["mask without an object"] += not found
-        mended.update(mask.mended)
-    return Annotations(items, +mended)
+        remarks["mask without an object"] += not found
+        remarks.update(mask.remarks)
+    return Annotations(items, +remarks)

@@ -177,7 +177,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     found = Annotations([])
     for name in source_image.annotations:
         of_file = _read(source.read(name), name, layout, source_image, image)
-        found = Annotations(found.items + of_file.items, found.mended + of_file.mended)
+        found = Annotations(found.items + of_file.items, found.remarks + of_file.remarks)
     return _labelled(found, layout, source_image.annotations[0]) if source_image.annotations else found
 
 

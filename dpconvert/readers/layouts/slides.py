@@ -8,15 +8,14 @@ patient), `split` and `class`; a table [files.table] with a row for each slide m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 from dpconvert import names
 from dpconvert.annotations import Annotations, LabelMask, coco, masks
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.labels import only, resolved
-from dpconvert.annotations.listed import NamedImage
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
 from dpconvert.errors import SourceError
@@ -28,6 +27,7 @@ from dpconvert.plural import counted
 from dpconvert.readers import named_images, siblings, slide_table
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.pairing import Idle, Missing, Tabular, layout_of, no_white_zero
+from dpconvert.readers.slide_annotations import annotations_of_slides, check_alone
 from dpconvert.readers.slide_table import SLIDE, SlideTable, called_as, stem
 from dpconvert.source import target
 from dpconvert.source.files import MatchedFile, Source
@@ -97,18 +97,18 @@ def images(source: Source) -> Iterator[SourceImage]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
     called = called_as(slides)
     siblings.refuse_two_roles(source, "slides", "annotations")
-    outlines = _outlines(source, slides, called)
+    outlines = annotations_of_slides(source, slides, called)
     classes = {called.get(found["name"], found["name"]): found.name for found in source.match("classes")}
     told = slide_table.rows_of(source, layout, slides)
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
-    bare = [slide for slide in slides if _goes_by_annotations(source) and not of_slide[slide.name]]
+    bare = [slide for slide in slides if source.manifest.reads_annotations and not of_slide[slide.name]]
     siblings.report_unused(
         source, set(map(stem, of_slide)), {stem(slide.name) for slide in bare}, _used(source, of_slide)
     )
     siblings.refuse_dicom(source, bare)
     siblings.refuse_label_images(source, bare)
-    _check_alone(source, outlines, called)
+    check_alone(source, outlines, called)
     alone = []
     for slide in slides:
         name, files = slide["name"], of_slide[slide.name]
@@ -174,16 +174,12 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     if isinstance(found, LabelMask):
         return found
     kept = [item for item in found.items if item.label not in layout.skip]
-    return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.mended)
-
-
-def _goes_by_annotations(source: Source) -> bool:
-    return source.manifest.reads_annotations
+    return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.remarks)
 
 
 def _needs_annotations(source: Source) -> bool:
     """Whether the rule asks what is drawn on a slide, or files of annotations are here."""
-    return _goes_by_annotations(source) or bool(source.match("annotations"))
+    return source.manifest.reads_annotations or bool(source.match("annotations"))
 
 
 def _missing(source: Source, layout: Layout) -> Missing:
@@ -207,70 +203,6 @@ def _used(source: Source, of_slide: dict[str, tuple[str, ...]]) -> set[str]:
     """Every file that the conversion uses."""
     others = {found.name for kind in source.manifest.files if kind != "annotations" for found in source.match(kind)}
     return {*others, *source.slides.parts, *(name for files in of_slide.values() for name in files)}
-
-
-@dataclass(frozen=True)
-class _Outlines:
-    """Which files of annotations belong to a slide: of its name, naming it, or of all slides; `alone` are of none."""
-
-    own: dict[str, str]
-    shared: list[str]
-    naming: named_images.Naming
-    alone: list[str]
-    fold: Callable[[str], str]
-
-    def of(self, slide: MatchedFile) -> tuple[str, ...]:
-        own = self.own.get(self.fold(slide["name"]))
-        found = [*(self.shared if own is None else [own]), *self.naming.of(slide.name)]
-        if len(set(found)) > 1:
-            raise SourceError("two files of annotations for one slide", where=slide.name, found=" and ".join(found[:2]))
-        return tuple(found[:1])
-
-
-def _outlines(source: Source, slides: list[MatchedFile], called: dict[str, str]) -> _Outlines:
-    own: dict[str, str] = {}
-    fold = _folding(set(called.values()))
-    by_name = {fold(alias): fold(name) for alias, name in called.items()}
-    shared, listings, alone = list[str](), dict[str, list[NamedImage]](), list[str]()
-    for found in source.match("annotations"):
-        name = fold(found.get("name"))
-        name = by_name.get(name, name)
-        if name in own:
-            raise SourceError("two files of annotations for one slide", where=found.name, found=own[name])
-        if (named := named_images.images_of(source, found.name)) is not None:
-            listings[found.name] = named
-        if name in by_name.values():
-            own[name] = found.name
-        elif named is None:
-            (alone if name else shared).append(found.name)
-    naming = named_images.Naming(listings, (slide.name for slide in slides))
-    if not own:
-        naming.check(source)
-    else:
-        source.notes += naming.notes()
-    return _Outlines(own, shared, naming, alone, fold)
-
-
-def _check_alone(source: Source, outlines: _Outlines, called: dict[str, str]) -> None:
-    """Note the files of annotations that belong to no slide here.
-
-    Raises:
-        SourceError: all do, and the rule needs annotations.
-    """
-    alone = outlines.alone
-    if alone and not (outlines.own or outlines.shared or outlines.naming.found) and _goes_by_annotations(source):
-        raise SourceError(
-            "no file of annotations belongs to a slide here", where=alone[0],
-            expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
-            remedy="name files of annotations like their slides, or change the patterns of [files]",
-        )  # fmt: skip
-    if alone:
-        source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
-
-
-def _folding(slides: set[str]) -> Callable[[str], str]:
-    """How names are compared: without regard to case, unless two slides differ in nothing else."""
-    return names.folded if len({names.folded(name) for name in slides}) == len(slides) else names.nfc
 
 
 def _source_image(

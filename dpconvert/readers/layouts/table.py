@@ -20,7 +20,7 @@ from dpconvert.annotations.parsing.table import Cells, Table, TableRow, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.labels import ALL, Columns, InColumns
+from dpconvert.readers.labels import ALL, InColumns, LabelColumns
 from dpconvert.readers.pairing import (
     IMAGE,
     Attributes,
@@ -78,7 +78,7 @@ class Template(string.Formatter):
 TEMPLATE = Template()
 
 
-class Layout(Columns, Tabular, SplitNames, Attributes):
+class Layout(LabelColumns, Tabular, SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     file: str
@@ -172,7 +172,7 @@ def _add_image(image: SourceImage, listed: _ListedImages, where: str) -> None:
     known, before = listed.images.setdefault(file, (image, where))
     if known != image:
         raise SourceError(f"{file} is listed twice, with different values", where=where, found=f"also in {before}")
-    listed.rows["saying again what another row says"] += before != where
+    listed.rows["repeating another row"] += before != where
 
 
 def _source_image(
@@ -181,7 +181,7 @@ def _source_image(
     group = (cell(row, layout.group, where) if layout.group else "") or listed.named("group", file)
     listed.rows["without a group, each image a group of its own"] += bool(layout.group and not group)
     split = (cell(row, layout.split, where) if layout.split else "") or listed.named("split", file)
-    attributes = layout.told(lambda name: cell(row, name, where))
+    attributes = layout.values_of(lambda name: cell(row, name, where))
     return SourceImage(
         stem(file), (file,), group or file, label=label, split=layout.set_of(split, where), attributes=attributes
     )
@@ -190,7 +190,7 @@ def _source_image(
 def _file(row: Cells, layout: Layout, where: str) -> str:
     if layout.file in row:
         raise ManifestError(
-            "file: a column without braces stands for itself", where=where, expected=f'file = "{{{layout.file}}}"',
+            "file: a column without braces is taken literally", where=where, expected=f'file = "{{{layout.file}}}"',
             found=f'file = "{layout.file}"',
         )  # fmt: skip
     try:

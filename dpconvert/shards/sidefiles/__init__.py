@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpconvert.card import FileCard, TaskCard
+from dpconvert.runtime.atomic import replaced
+from dpconvert.shards.index import Entry, file_card
 from dpconvert.shards.sidefiles import croissant, energon, readme, timm
-from dpconvert.shards.tar import Entry, file_card, replaced
 
 SINGLE = (timm.NAME, croissant.NAME, readme.NAME)
 

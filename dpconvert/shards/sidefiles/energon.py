@@ -14,7 +14,7 @@ from pathlib import Path
 from tarfile import BLOCKSIZE
 
 from dpconvert.card import SPLITS, TaskCard
-from dpconvert.shards.tar import Entry
+from dpconvert.shards.index import Entry
 
 FOLDER = ".nv-meta"
 DATASET = b"""\

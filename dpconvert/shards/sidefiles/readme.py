@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from dpconvert.card import TaskCard
 from dpconvert.plural import counted
+from dpconvert.shards.index import Entry
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
-from dpconvert.shards.tar import Entry
 
 NAME = "README.md"
 SIZES = {1000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}

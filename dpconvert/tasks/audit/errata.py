@@ -11,7 +11,7 @@ import numpy as np
 from dpconvert import __version__
 from dpconvert.card import SPLITS
 from dpconvert.errors import ShardError, printable
-from dpconvert.shards.tar import read_index
+from dpconvert.shards.index import read_index
 from dpconvert.source.record import Box, sample_name
 from dpconvert.tasks.audit.findings import Audit, Pair, Same
 from dpconvert.tasks.sample_files import read_sample

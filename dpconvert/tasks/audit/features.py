@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from dpconvert.errors import UsageError
 from dpconvert.tasks.audit.findings import Pair
 from dpconvert.tasks.audit.nearest import AT_ONCE, HASHED, ORDERS, candidates
-from dpconvert.tasks.audit.samples import Samples
+from dpconvert.tasks.audit.samples import AuditedSamples
 
 ALIKE = 0.98  # cosine of centred features
 DAMAGED = (OSError, ValueError, EOFError, KeyError, csv.Error)
 
 
-def pairs(folder: Path, samples: Samples, *, alike: float = ALIKE) -> Iterator[Pair]:
+def pairs(folder: Path, samples: AuditedSamples, *, alike: float = ALIKE) -> Iterator[Pair]:
     """Pairs of samples with similar features, among those that have features in the folder.
 
     Raises:
@@ -44,7 +44,7 @@ def pairs(folder: Path, samples: Samples, *, alike: float = ALIKE) -> Iterator[P
             yield Pair(min(one, other), max(one, other), "features", float(min(likeness, 1.0)))
 
 
-def _read(folder: Path, samples: Samples) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _read(folder: Path, samples: AuditedSamples) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The numbers of the samples that have features: (n,), and the features: (n, dimensions)."""
     places, arrays = [], []
     for task, card in enumerate(samples.cards):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.plural import counted
-from dpconvert.tasks.audit.samples import Samples
+from dpconvert.tasks.audit.samples import AuditedSamples
 
 Same = Literal["file", "pixels", "looks", "features"]  # the most certain first
 WORDS: dict[Same, str] = {
@@ -53,7 +53,7 @@ class Audit:
     related: sets of tasks to leave out together. even: number of images without enough structure to be compared.
     """
 
-    samples: Samples
+    samples: AuditedSamples
     splits: list[Pair]
     tasks: list[Pair]
     labels: list[Pair]
@@ -129,7 +129,7 @@ class Audit:
         }
 
 
-def findings(samples: Samples, pairs: Iterable[Pair], even: int) -> Audit:
+def findings(samples: AuditedSamples, pairs: Iterable[Pair], even: int) -> Audit:
     """Sort the pairs into leaks, links and label conflicts, and add divided groups."""
     splits, tasks, labels, within = [], [], [], 0
     for pair in sorted(pairs, key=_most_certain_first):
@@ -154,7 +154,7 @@ def _most_certain_first(pair: Pair) -> tuple[int, float, int, int]:
     return list(WORDS).index(pair.same), -pair.likeness, pair.one, pair.other
 
 
-def equal(values: NDArray[Any], same: Same, samples: Samples) -> Iterator[Pair]:
+def equal(values: NDArray[Any], same: Same, samples: AuditedSamples) -> Iterator[Pair]:
     """Every pair of samples with equal values.
 
     If more than MOST_EQUAL samples are equal, each is paired only with the first one of every task, split and label:
@@ -168,7 +168,7 @@ def equal(values: NDArray[Any], same: Same, samples: Samples) -> Iterator[Pair]:
         yield from (Pair(one, other, same, 1.0) for one, other in _pairs_of(members, samples))
 
 
-def _pairs_of(members: NDArray[np.intp], samples: Samples) -> Iterator[tuple[int, int]]:
+def _pairs_of(members: NDArray[np.intp], samples: AuditedSamples) -> Iterator[tuple[int, int]]:
     """Pairs among equal samples, which are sorted."""
     numbers = [int(member) for member in members]
     if len(numbers) <= MOST_EQUAL:
@@ -181,7 +181,7 @@ def _pairs_of(members: NDArray[np.intp], samples: Samples) -> Iterator[tuple[int
         firsts.setdefault(cell, number)
 
 
-def _divided(samples: Samples) -> Iterator[tuple[str, str, list[str]]]:
+def _divided(samples: AuditedSamples) -> Iterator[tuple[str, str, list[str]]]:
     for task, card in enumerate(samples.cards):
         of_task = samples.task == task
         homes: dict[str, set[str]] = defaultdict(set)
@@ -190,7 +190,7 @@ def _divided(samples: Samples) -> Iterator[tuple[str, str, list[str]]]:
         yield from ((card.task, group, sorted(homes[group])) for group in sorted(homes) if len(homes[group]) > 1)
 
 
-def _links(samples: Samples, pairs: list[Pair]) -> list[Link]:
+def _links(samples: AuditedSamples, pairs: list[Pair]) -> list[Link]:
     """Tasks that share images or groups (whose ids begin with their namespace), or that their cards declare related."""
     images = Counter(tuple(sorted((int(samples.task[p.one]), int(samples.task[p.other])))) for p in pairs)
     of_task = [set(samples.group[samples.task == task]) for task in range(len(samples.cards))]

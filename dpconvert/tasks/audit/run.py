@@ -15,7 +15,7 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.tasks.audit import features, nearest
 from dpconvert.tasks.audit.findings import Audit, Pair, equal, findings
 from dpconvert.tasks.audit.prints import Prints, prints
-from dpconvert.tasks.audit.samples import Samples, read_samples
+from dpconvert.tasks.audit.samples import AuditedSamples, read_samples
 
 Job = tuple[int, Path, NDArray[np.int64], NDArray[np.int64], list[str]]
 
@@ -42,7 +42,7 @@ def audit(
     return findings(samples, pairs.values(), int(all_prints.even.sum()))
 
 
-def _pairs(samples: Samples, all_prints: Prints, alike: float, features_in: Path | None) -> list[Pair]:
+def _pairs(samples: AuditedSamples, all_prints: Prints, alike: float, features_in: Path | None) -> list[Pair]:
     """All pairs, the least certain first: of a pair found in several ways, the last one counts."""
     pairs = [] if features_in is None else list(features.pairs(features_in, samples))
     uneven = np.flatnonzero(~all_prints.even)
@@ -54,7 +54,7 @@ def _pairs(samples: Samples, all_prints: Prints, alike: float, features_in: Path
     return pairs
 
 
-def _prints(samples: Samples, workers: int, report: Reporter) -> Prints:
+def _prints(samples: AuditedSamples, workers: int, report: Reporter) -> Prints:
     result = Prints.empty(len(samples))
     shards = samples.shards()
     jobs = [

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from dpconvert.card import TaskCard, load
 from dpconvert.errors import ShardError
-from dpconvert.shards.tar import file_card, read_index
+from dpconvert.shards.index import file_card, read_index
 from dpconvert.tasks import labels
 
 COLUMNS = ("key", "split", "shard", "offset", "length", "group", "sha256")
 
 
 @dataclass(frozen=True)
-class Samples:
+class AuditedSamples:
     """Every sample of the tasks in `folders`, described by `cards`. Each column has one entry per sample.
 
     task: index into `cards`. shard, split, key, group, sha256: as in the index. offset, length: the bytes of the image.
@@ -71,7 +71,7 @@ class Samples:
         return data
 
 
-def read_samples(folders: Sequence[Path]) -> Samples:
+def read_samples(folders: Sequence[Path]) -> AuditedSamples:
     """The samples of finished tasks, in the order of the folders and of their tars.
 
     Raises:
@@ -85,7 +85,7 @@ def read_samples(folders: Sequence[Path]) -> Samples:
         column[name] = np.concatenate(parts) if parts else np.array([])
     column["label"] = np.array([word for one in zip(cards, tables, strict=True) for word in _labels(*one)], object)
     task = np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables])
-    return Samples(list(folders), cards, task, **column)
+    return AuditedSamples(list(folders), cards, task, **column)
 
 
 def _labels(card: TaskCard, table: Any) -> Iterator[str]:

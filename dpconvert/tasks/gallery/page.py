@@ -18,7 +18,7 @@ from dpconvert.plural import counted
 from dpconvert.tasks import webpage
 from dpconvert.tasks.gallery import histogram
 from dpconvert.tasks.gallery.colours import ColourBaseline
-from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Example, Gallery, TaskSummary
+from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Gallery, SampleImage, TaskSummary
 from dpconvert.tasks.overlay import colour_of
 
 FAILURES = 50  # listed for each task
@@ -146,7 +146,7 @@ def _counts(card: TaskCard, name: str) -> Iterator[str]:
     yield from _table("", ["class", *(SPLITS[s] for s in present), "all"], rows, foot, labelled=name)
 
 
-def _images(name: str, count: int, examples: list[Example]) -> Iterator[str]:
+def _images(name: str, count: int, examples: list[SampleImage]) -> Iterator[str]:
     yield f"<h4>{text(name)} <span>{len(examples)} of {count:,}</span></h4>"
     if not examples:
         yield f'<p class="soft">{"none outside the test set" if count else "none"}</p>'
@@ -157,7 +157,7 @@ def _images(name: str, count: int, examples: list[Example]) -> Iterator[str]:
         yield from _list_of_images(f"{name}, with targets", overlays)
 
 
-def _list_of_images(name: str, images: list[tuple[Example, bytes]]) -> Iterator[str]:
+def _list_of_images(name: str, images: list[tuple[SampleImage, bytes]]) -> Iterator[str]:
     yield '<ul class="images">'
     for shown, jpeg in images:
         data = base64.b64encode(jpeg).decode()

@@ -20,7 +20,7 @@ from dpconvert.card import FILE_NAME, INDEX_NAME, TaskCard, load
 from dpconvert.errors import ShardError
 from dpconvert.image.guards.libtiff import UNREADABLE
 from dpconvert.runtime.progress import Reporter
-from dpconvert.shards.tar import file_card, read_index
+from dpconvert.shards.index import file_card, read_index
 from dpconvert.source.bounded import DAMAGED
 from dpconvert.tasks import labels
 from dpconvert.tasks.dense_targets import decode_mask
@@ -40,7 +40,7 @@ COLUMNS = ("key", "split", "shard", "offset", "length", "group", "stored_width",
 
 
 @dataclass(frozen=True)
-class Example:
+class SampleImage:
     """An image on the page: a JPEG scaled down to SIDE, with its width and height in px.
 
     overlay: the same with masks, points and boxes drawn on it, if the task keeps any. label: in words.
@@ -70,7 +70,7 @@ class TaskSummary:
     heights: NDArray[np.int32]
     groups: NDArray[np.int64]
     mpp: NDArray[np.float64]
-    examples: dict[int, list[Example]]
+    examples: dict[int, list[SampleImage]]
     colours: ColourBaseline | None = None
 
 
@@ -170,7 +170,7 @@ def _colours(folder: Path, card: TaskCard, column: dict[str, Any]) -> ColourBase
     return colours.baseline(card.metric, len(card.classes), (train, of[train]), (val, of[val]), read)
 
 
-def _examples(folder: Path, card: TaskCard, column: dict[str, Any]) -> dict[int, list[Example]]:
+def _examples(folder: Path, card: TaskCard, column: dict[str, Any]) -> dict[int, list[SampleImage]]:
     """Label -> images from the training set, or from the validation set if the training set has none.
 
     Images with numbers are those of a single label, 0, from the lowest number to the highest.
@@ -198,7 +198,7 @@ def _of_classes(card: TaskCard, column: dict[str, Any]) -> Iterator[tuple[int, N
 
 def _drawn(
     folder: Path, card: TaskCard, column: dict[str, Any], rows: list[int]
-) -> Iterator[tuple[int, Example]]:  # fmt: skip
+) -> Iterator[tuple[int, SampleImage]]:  # fmt: skip
     """The images of these rows, scaled down."""
     for row, sample in _samples(folder, card, column, rows):
         key, split = str(column["key"][row]), str(column["split"][row])
@@ -206,7 +206,10 @@ def _drawn(
         stored = int(column["stored_width"][row]), int(column["stored_height"][row])
         small = _small(sample.image, where)
         overlay = None if card.dense is None else _jpeg(_overlaid(small, stored, sample, where))
-        yield row, Example(key, split, small.width, small.height, _jpeg(small), overlay, _in_words(card, column, row))
+        yield (
+            row,
+            SampleImage(key, split, small.width, small.height, _jpeg(small), overlay, _in_words(card, column, row)),
+        )
 
 
 def _in_words(card: TaskCard, column: dict[str, Any], row: int) -> str:

@@ -1,0 +1,102 @@
+"""The OME-XML of a TIFF: the images that have planes in the file itself."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tifffile
+from defusedxml import ElementTree
+
+from dpconvert.image.guards.libtiff import DAMAGED, open_tiff
+
+Opened = Path | io.BytesIO
+LONGEST_COMPANION = 1 << 24  # maximum bytes of an OME-XML file next to its TIFFs
+XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
+
+
+@dataclass(frozen=True)
+class OmeImages:
+    """The OME-XML of the images with a plane in this file, each named by its index in `pixels` (`Pixels` elements)."""
+
+    text: str
+    pixels: list[Any]
+
+
+def ome_images(tiff: tifffile.TiffFile, file: Opened) -> OmeImages | None:
+    """Return the OME-XML of a file; None if it is not an OME-TIFF or its XML cannot be parsed."""
+    if not tiff.is_ome or len(text := tiff.ome_metadata or "") > LONGEST_COMPANION:
+        return None
+    root = _parsed(text)
+    own = root.get("UUID") if root is not None else None
+    if root is not None and (beside := _companion(root, file)):
+        root = _parsed(beside)
+    if root is None:
+        return None
+    images = [element for element in root if _kind(element) == "Image" and _pixels(element) is not None]
+    kept = [image for image in images if _is_of(image, own, tiff.filename)]
+    for image in images:
+        if kept and image not in kept:
+            root.remove(image)
+        elif not kept:  # the file was renamed and has no UUID
+            _forget_files(image)
+    kept = kept or images
+    for place, image in enumerate(kept):
+        image.set("Name", str(place))
+    if own:
+        root.set("UUID", own)
+    return OmeImages(ElementTree.tostring(root, encoding="unicode"), [_pixels(image) for image in kept])
+
+
+def _parsed(text: str) -> Any | None:
+    known = re.sub(r"&(\w+);", lambda it: it[0] if it[1] in XML_ENTITIES else html.unescape(it[0]), text)
+    try:
+        return ElementTree.fromstring(known, forbid_dtd=True)
+    except ElementTree.ParseError:
+        return None
+
+
+def _companion(root: Any, file: Opened) -> str:
+    """Return the text of the metadata file next to this one (element `BinaryOnly`); '' if there is none."""
+    named = next((element.get("MetadataFile") for element in root if _kind(element) == "BinaryOnly"), None)
+    if not named or Path(named).name != named or not isinstance(file, Path):
+        return ""
+    beside = file.with_name(named)
+    if not beside.is_file() or beside.stat().st_size > LONGEST_COMPANION:
+        return ""
+    with suppress(*DAMAGED):
+        if named.lower().endswith((".tif", ".tiff")):
+            with open_tiff(beside) as tiff:
+                return tiff.ome_metadata or ""
+        return beside.read_text("utf-8-sig")
+    return ""
+
+
+def _kind(element: Any) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _pixels(image: Any) -> Any | None:
+    return next((element for element in image if _kind(element) == "Pixels"), None)
+
+
+def _is_of(image: Any, own: str | None, name: str) -> bool:
+    """Whether the file with this UUID or name contains a plane of an image; planes without a file lie in every file."""
+    files = [element for element in image.iter() if _kind(element) == "UUID"]
+    named = [(element.text or "").strip() == own or element.get("FileName", "").lower() == name.lower()
+             for element in files]  # fmt: skip
+    return not named or any(named)
+
+
+def _forget_files(image: Any) -> None:
+    for data in list(image.iter()):
+        for element in [child for child in data if _kind(child) == "UUID"]:
+            other = element.get("FileName", "")
+            if Path(other).name != other:
+                raise ValueError(f"OME-XML that names a file elsewhere, {other[:80]!r}")
+            data.remove(element)

@@ -1,0 +1,87 @@
+"""Which files of annotations belong to a slide: by its name, by what they say, or because they are about all slides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dpconvert import names
+from dpconvert.annotations.listed import NamedImage
+from dpconvert.errors import SourceError
+from dpconvert.plural import counted
+from dpconvert.readers import named_images
+from dpconvert.source.files import MatchedFile, Source
+
+
+@dataclass(frozen=True)
+class SlideAnnotations:
+    """Which files of annotations belong to a slide: of its name, naming it, or of all slides; `alone` are of none."""
+
+    own: dict[str, str]
+    shared: list[str]
+    naming: named_images.Naming
+    alone: list[str]
+    fold: Callable[[str], str]
+
+    def of(self, slide: MatchedFile) -> tuple[str, ...]:
+        """Return the file of a slide, if it has one.
+
+        Raises:
+            SourceError: two files are about the slide.
+        """
+        own = self.own.get(self.fold(slide["name"]))
+        found = [*(self.shared if own is None else [own]), *self.naming.of(slide.name)]
+        if len(set(found)) > 1:
+            raise SourceError("two files of annotations for one slide", where=slide.name, found=" and ".join(found[:2]))
+        return tuple(found[:1])
+
+
+def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dict[str, str]) -> SlideAnnotations:
+    """Find the files of annotations of each slide. called: every name of a slide -> its `name`.
+
+    Raises:
+        SourceError: two files have the name of one slide, or those that name images name none that is here.
+    """
+    own: dict[str, str] = {}
+    fold = _folding(set(called.values()))
+    by_name = {fold(alias): fold(name) for alias, name in called.items()}
+    shared, listings, alone = list[str](), dict[str, list[NamedImage]](), list[str]()
+    for found in source.match("annotations"):
+        name = fold(found.get("name"))
+        name = by_name.get(name, name)
+        if name in own:
+            raise SourceError("two files of annotations for one slide", where=found.name, found=own[name])
+        if (named := named_images.images_of(source, found.name)) is not None:
+            listings[found.name] = named
+        if name in by_name.values():
+            own[name] = found.name
+        elif named is None:
+            (alone if name else shared).append(found.name)
+    naming = named_images.Naming(listings, (slide.name for slide in slides))
+    if not own:
+        naming.check(source)
+    else:
+        source.notes += naming.notes()
+    return SlideAnnotations(own, shared, naming, alone, fold)
+
+
+def check_alone(source: Source, outlines: SlideAnnotations, called: dict[str, str]) -> None:
+    """Note the files of annotations that belong to no slide here.
+
+    Raises:
+        SourceError: all do, and the rule needs annotations.
+    """
+    alone = outlines.alone
+    if alone and not (outlines.own or outlines.shared or outlines.naming.found) and source.manifest.reads_annotations:
+        raise SourceError(
+            "no file of annotations belongs to a slide here", where=alone[0],
+            expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
+            remedy="name files of annotations like their slides, or change the patterns of [files]",
+        )  # fmt: skip
+    if alone:
+        source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
+
+
+def _folding(slides: set[str]) -> Callable[[str], str]:
+    """How names are compared: without regard to case, unless two slides differ in nothing else."""
+    return names.folded if len({names.folded(name) for name in slides}) == len(slides) else names.nfc

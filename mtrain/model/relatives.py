@@ -1,0 +1,62 @@
+"""Networks that resemble another by name or width, with the names and shapes of their tensors."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mtrain.backbones import catalog
+from mtrain.model.backbones import UNBUILDABLE, Body, body_of, body_of_card, names_of_timm, names_of_torchvision
+from mtrain.model.names import LITE, TIMM, architecture
+
+MOST_RELATIVES = 20  # per library
+
+
+def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Yield networks with names similar to `name` and the names and shapes of their tensors, which take no memory.
+
+    Networks of its own library come first, the most similar first.
+    """
+    for other in _near(name):
+        if (shapes := _shapes_of(partial(body_of, other, pretrained=False))) is not None:
+            yield other, shapes
+
+
+def listed_networks(width: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Yield the networks with a table whose tokens have this width, like `relatives`."""
+    for card in catalog.listed():
+        if card.published is None or card.published.width != width:
+            continue
+        # only shapes are needed: skip timm's initialization, which takes most of the time
+        quickly = card.model_copy(update={"options": card.options | {"weight_init": "skip"}})
+        for how in (quickly, card) if card.timm else ():
+            if (shapes := _shapes_of(partial(body_of_card, how))) is not None:
+                yield card.name, shapes
+                break
+
+
+def _shapes_of(make: Callable[[], Body]) -> Mapping[str, Tensor] | None:
+    try:
+        with torch.device("meta"):
+            return make().module.state_dict()
+    except UNBUILDABLE:
+        return None
+
+
+def _near(name: str) -> list[str]:
+    plain = architecture(name)
+    family = re.search(r"[a-z]{3,}", plain)
+    same = family[0] if family else plain
+
+    def nearest(names: list[str]) -> list[str]:
+        likeness = {other: difflib.SequenceMatcher(None, plain, other).ratio() for other in names if same in other}
+        return sorted(likeness, key=lambda other: -likeness[other])[:MOST_RELATIVES]
+
+    libraries = [nearest(names_of_torchvision()), [TIMM + other for other in nearest(names_of_timm())]]
+    own_first = libraries[::-1] if name == LITE or name.startswith(TIMM) else libraries
+    return [other for names in own_first for other in names if other != name]
