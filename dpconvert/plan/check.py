@@ -18,7 +18,7 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
 from dpconvert.manifest.splits import SplitPolicy
 from dpconvert.plan import divide, patches, placement
-from dpconvert.plan.collect import LazyScene, check_targets
+from dpconvert.plan.collect import LazyScene, check_targets, counts_of
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
@@ -88,7 +88,8 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
             warnings += [*divided.empty_sets(), *divided.notes]
             warnings += _of_one_class(classes) if manifest.target == "class" else []
         elif seen.exact and not problems:
-            problems.append("no image gives a sample: nothing of what the rule looks for is annotated")
+            left_out = "; ".join(counts_of(seen.mended)) or "nothing of what the rule looks for is annotated"
+            problems.append(f"no image gives a sample: {left_out}")
     except UserError as error:
         problems.append(str(error))
     return Findings(
@@ -103,7 +104,7 @@ class _Seen:
     """The samples of all images; where pixels decide them (not `exact`), the groups that may hold each class.
 
     unread: how many of the masks are too large to be checked. small: a line for each image that is smaller than a
-    patch.
+    patch. mended: annotations that are left out or changed.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -113,6 +114,7 @@ class _Seen:
     small: list[str] = field(default_factory=list)
     holders: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
+    mended: Counter[str] = field(default_factory=Counter)
 
     def warnings(self, manifest: Manifest, options: Options) -> list[str]:
         """Warnings about annotations that are not read, and about sets that must be empty whatever the samples are."""
@@ -121,6 +123,7 @@ class _Seen:
         ]
         if self.unread:
             small.append(f"{self.unread} of {counted(self.masks, 'mask')} not checked: files of more than 1 MiB")
+        small += counts_of(self.mended)
         if self.exact:
             return small
         what = "pixels of masks" if self.masks else "pixels"
@@ -175,7 +178,7 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
 def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
     """Add the content of one image."""
     manifest = source.manifest
-    scene = LazyScene(source, image, source.open_image(image.files, image.columns), Counter())
+    scene = LazyScene(source, image, source.open_image(image.files, image.columns), seen.mended)
     if isinstance(manifest.rule, PatchGrid) and not (fit := placement.fitting(manifest.rule, manifest, scene)).count:
         size = f"{scene.image.width} x {scene.image.height} px, for patches of {fit.width} x {fit.height}"
         seen.small.append(f"{image.files[0]}: {size}")

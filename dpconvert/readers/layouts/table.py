@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -45,6 +45,7 @@ FILES = {
     "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
 ERRORS = {"#N/A", "#DIV/0", "#REF", "#VALUE", "#NAME", "#NUM", "#NULL"}
+FORMULA = re.compile(r"=(?=.)")
 TARGETS = ALL
 GROUPS = {"table": {"group", "split"}, "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
@@ -140,7 +141,7 @@ def _add(
     row: TableRow, layout: Layout, told: InColumns, images: FromRoot, listed: _ListedImages, where: str
 ) -> None:  # fmt: skip
     """Add one row."""
-    cells = told.cells(lambda column: cell(row, column, where))
+    cells = told.cells(lambda column: cell(row, column, where, layout.skip))
     listed.labels.update(told.parts(cells))
     wanted = _file(row.cells, layout, where)
     found = images.find(UPWARDS.sub("", wanted.replace("\\", "/")))
@@ -220,18 +221,25 @@ def _tell_unlisted(source: Source, listed: _ListedImages, layout: Layout) -> Non
         )
 
 
-def cell(row: TableRow, wanted: str, where: str) -> str:
-    """A row's text in a column.
+def cell(row: TableRow, wanted: str, where: str, skip: Sequence[str] = ()) -> str:
+    """A row's text in a column. skip: texts that may be whatever they are.
 
     Raises:
         ManifestError: The table has no such column.
-        SourceError: The cell holds an error of a spreadsheet, which is no value.
+        SourceError: The cell holds a formula, or an error of a spreadsheet, which is no value.
     """
     text = row.cells[column(row, wanted, where)]
+    if text in skip:
+        return text
+    if FORMULA.match(text):
+        raise SourceError(
+            f"column {wanted!r} holds a formula, not its value", where=where, found=text,
+            remedy="let the program that wrote the table write values",
+        )  # fmt: skip
     if text.rstrip("!?") in ERRORS:
         raise SourceError(
             f"column {wanted!r} holds an error of a spreadsheet", where=where, found=text,
-            remedy="correct the formula, or empty the cell",
+            remedy="correct the formula, empty the cell, or leave out such rows by `skip` in [layout]",
         )  # fmt: skip
     return text
 
