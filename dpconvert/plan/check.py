@@ -17,7 +17,7 @@ from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
 from dpconvert.manifest.splits import SplitPolicy
-from dpconvert.plan import divide, patches, placement
+from dpconvert.plan import divide, given, patches, placement
 from dpconvert.plan.collect import LazyScene, check_targets, counts_of
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
@@ -92,9 +92,11 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
             problems.append(f"no image gives a sample: {left_out}")
     except UserError as error:
         problems.append(str(error))
+    not_used = given.not_used(given.Given(manifest, options, source, images, seen.stated)) if not problems else []
+    notes = [*source.notes, *absent, *not_used]
     return Findings(
         len(images), [_example(image, splits, manifest.target) for image in _spread(images)], classes, counts,
-        len({image.group for image in images}), problems, warnings, [*source.notes, *absent], sizes,
+        len({image.group for image in images}), problems, warnings, notes, sizes,
         manifest.group.kind or kind_of_groups(images),
     )  # fmt: skip
 
@@ -104,7 +106,8 @@ class _Seen:
     """The samples of all images; where pixels decide them (not `exact`), the groups that may hold each class.
 
     unread: how many of the masks are too large to be checked. small: a line for each image that is smaller than a
-    patch. mended: annotations that are left out or changed.
+    patch. mended: annotations that are left out or changed. stated: resolutions
+    that files state.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -115,6 +118,7 @@ class _Seen:
     holders: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
     mended: Counter[str] = field(default_factory=Counter)
+    stated: list[float] = field(default_factory=list)
 
     def warnings(self, manifest: Manifest, options: Options) -> list[str]:
         """Warnings about annotations that are not read, and about sets that must be empty whatever the samples are."""
@@ -178,7 +182,9 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
 def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
     """Add the content of one image."""
     manifest = source.manifest
-    scene = LazyScene(source, image, source.open_image(image.files, image.columns), seen.mended)
+    opened = source.open_image(image.files, image.columns)
+    seen.stated += [] if opened.mpp is None else [opened.mpp]
+    scene = LazyScene(source, image, opened, seen.mended)
     if isinstance(manifest.rule, PatchGrid) and not (fit := placement.fitting(manifest.rule, manifest, scene)).count:
         size = f"{scene.image.width} x {scene.image.height} px, for patches of {fit.width} x {fit.height}"
         seen.small.append(f"{image.files[0]}: {size}")
