@@ -633,3 +633,12 @@ def test_what_real_folders_leave_open_is_asked(init: Callable[..., Any], name: s
     _, answer, checked = init(real(name), ready=False)
     assert told in answer.err
     assert checked.code == 1 or name == "warwick_crc"
+
+
+def test_slides_of_a_format_that_is_not_read_are_named(tmp_path: Path, dpconvert: Call) -> None:
+    for number in range(12):
+        draw_image(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")
+    (tmp_path / "s/scan.vsi").write_bytes(b"x")
+    answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml", "-q")
+    assert "1 slide in a format that is not read (Olympus VSI), the first: scan.vsi" in answer.out
+    assert "`raw2ometiff --rgb SLIDE.zarr SLIDE.ome.tif`" in answer.out

@@ -42,8 +42,8 @@ def draft(root: Path) -> Drafted:
         raise survey.nothing()
     shapes = (cytomine, slides, points, tables, pixels, folders)
     found = next(draft for shape in shapes if (draft := shape.draft(survey)) is not None)
-    hidden = [note for note in survey.source.notes if "begin with a dot" in note]
-    remarks = (*found.remarks, *(note[:1].upper() + note[1:] for note in hidden))
+    unread = [note for note in survey.source.notes if "not read" in note]
+    remarks = (*found.remarks, *(note[:1].upper() + note[1:] for note in unread))
     found = replace(found, remarks=remarks, questions=(*found.questions, *_doubts(survey, found)))
     task = task_name(root)
     return Drafted(found, task, toml.page(found, task, str(root)))
