@@ -119,7 +119,8 @@ def _recorded(interrupts: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # a second Ctrl-C while the first is reported ends the program at once, without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL if interrupts else signal.default_int_handler)
         sys.unraisablehook = before
 
 
