@@ -53,7 +53,7 @@ class Place(NamedTuple):
 Listed = tuple[str, int, Place | None]  # name, size, place
 
 
-def walk(root: Path, hidden: list[str]) -> Iterator[Listed]:
+def walk(root: Path, hidden: list[str] | None = None) -> Iterator[Listed]:
     """Yield all files. Links to folders are followed, except those back to a folder above.
 
     hidden: to which the names of files in folders that begin with a dot are added; these are passed over.
@@ -81,7 +81,7 @@ def walk(root: Path, hidden: list[str]) -> Iterator[Listed]:
         for file in files:
             name = (relative / file).as_posix()
             if IGNORED.search(name):
-                if HIDDEN.match(name):
+                if hidden is not None and HIDDEN.match(name):
                     hidden.append(names.file_name(name))
                 continue
             path = Path(folder, file)

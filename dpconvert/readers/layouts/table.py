@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -155,17 +155,31 @@ def _add(
         listed.skipped.update(found)
     else:
         label = told.label(cells, where)
-        _add_image(_source_image(row, layout, label, _only(found, wanted, where), listed, where), listed, where)
+        _add_image(
+            _source_image(row, layout, label, _only(found, wanted, where, listed.files), listed, where), listed, where
+        )
 
 
-def _only(found: list[str], wanted: str, where: str) -> str:
+def _only(found: list[str], wanted: str, where: str, files: Iterable[str]) -> str:
     if len(found) != 1:
         what = "several images of this name" if found else "no image of this name"
-        remedy = None if found else "if some images are not here, say `missing = true` in [layout]"
+        remedy = None if found else _missing_remedy(names.file_name(wanted), files)
         raise SourceError(
             what, where=where, expected=names.file_name(wanted), found=", ".join(found[:3]) or None, remedy=remedy
         )
     return found[0]
+
+
+def _missing_remedy(wanted: str, files: Iterable[str]) -> str:
+    """The advice on a row whose image is not here: the ending of file names may be all that it lacks."""
+    bare = PurePosixPath(wanted).name
+    near = [name for name in files if PurePosixPath(name).stem == bare]
+    if not near:
+        return "if some images are not here, say `missing = true` in [layout]"
+    return (
+        f"{near[0]} is here: let the rows name files with their endings, or state the ending in [layout], as in "
+        f'file = "{{name}}{PurePosixPath(near[0]).suffix}"'
+    )
 
 
 def _add_image(image: SourceImage, listed: _ListedImages, where: str) -> None:
