@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # importing `typing` would take most of the time in which Ctrl-C is not handled yet
 
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from dpconvert.api import convert, load_task
     from dpconvert.card import TaskCard
     from dpconvert.errors import UserError

@@ -87,8 +87,10 @@ def convert(
     ):
         if overwrite:
             clear(folder)
+            if retry_failed:
+                report.note("--retry-failed is not used: --overwrite makes every sample again")
         elif retry_failed:
-            options = reopen(folder, options, request)
+            options = reopen(folder, options, request, report)
             request = plan.fingerprint(manifest, source, options)
         clear_partial(folder)
         done = finished_card(folder, request, source, report)

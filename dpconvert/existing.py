@@ -89,18 +89,21 @@ def _with_new_failure_handling(existing: dict[str, str], request: dict[str, str]
     return existing | {"source": request["source"], "options": options}
 
 
-def reopen(folder: Path, options: Options, request: dict[str, str]) -> Options:
+def reopen(folder: Path, options: Options, request: dict[str, str], report: Reporter) -> Options:
     """Mark a conversion with failures as unfinished, and drop its failed parts. Returns the options to resume with."""
     work, finished = folder / WORK, (folder / FILE_NAME).is_file()
     existing = json.loads(load(folder).request) if finished else _existing_request(work)
     if existing is None:
+        report.note("--retry-failed is not used: nothing was converted before")
         return options
     _check_same(folder, request, _with_new_failure_handling(existing, request))
     if finished and load(folder).failures:
         (folder / FILE_NAME).unlink()
-    for path in [*work.glob("*.tar.json"), *work.glob("plan.jsonl")]:
-        if _records_failures(path):
-            path.unlink()
+    failed = [path for path in (*work.glob("*.tar.json"), *work.glob("plan.jsonl")) if _records_failures(path)]
+    for path in failed:
+        path.unlink()
+    if not failed:
+        report.note("--retry-failed is not used: nothing was left out")
     return options.model_copy(update={"skip_failed": json.loads(existing["options"])["skip_failed"]})
 
 

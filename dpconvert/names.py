@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import difflib
 import re
+import string
 import unicodedata
 from collections.abc import Iterable
 
 from dpconvert.errors import UsageError
 
+MISSING = frozenset(
+    ("", "?", "na", "nan", "null", "nil", "none", "missing", "unknown", "unk", "undefined", "unspecified", "unlabelled",
+     "unlabeled", "nolabel", "notavailable", "notapplicable", "notknown", "notspecified", "tbd")
+)  # fmt: skip
+SIGNS = re.compile(r"[\s#/\\._*()\[\]<>{}\u2010-\u2015-]+")  # that a text is written with, as in '#N/A' and '<n.a.>'
+DECIMAL = re.compile(r"[-+]?\d{1,6}(\.\d{0,6})?", re.ASCII)
+AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
+YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 UNDECODABLE = re.compile("[\udc80-\udcff]")  # Python's form of the bytes of a file name that are not UTF-8
 
 
 def nfc(text: str) -> str:
     """Return the text with composed characters (Unicode normalization form C)."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def bare(text: str) -> str:
+    """Return the text without blanks and invisible characters around it."""
+    return text.strip().strip(AROUND).strip()
 
 
 def file_name(name: str) -> str:
@@ -53,6 +67,17 @@ def seen(name: str) -> str:
         if letter.isspace() or unicodedata.category(letter) not in ("Cf", "Cc")
     )  # fmt: skip
     return folded(" ".join(visible.split()))
+
+
+def reads_missing(label: str) -> bool:
+    """Whether a label reads as if it said that there is none: `N/A`, `#N/A`, `-`, `?`, `nan`, `unknown`."""
+    return SIGNS.sub("", folded(label)).rstrip("?!") in MISSING
+
+
+def alike(label: str) -> str:
+    """Return a key that is equal for labels that may be one: those that look the same, 1 and 1.0, 1 and true."""
+    text = seen(label)
+    return f"{float(text):g}" if DECIMAL.fullmatch(text) else YES_NO.get(text, text)
 
 
 def match(name: str, known: Iterable[str]) -> str | None:

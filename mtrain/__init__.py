@@ -11,11 +11,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from dpconvert import __version__
 
+TYPE_CHECKING = False  # importing `typing` would take most of the time in which Ctrl-C is not handled yet
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from mtrain.api import fit, load_network, transfer
     from mtrain.config import FitConfig
     from mtrain.data.dataset import ShardDataset

@@ -269,3 +269,33 @@ def test_ctrl_c_while_a_program_loads_ends_it_without_a_traceback(name: str, tmp
     command = [sys.executable, "-m", "program", "--version"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (finished.returncode, finished.stdout, finished.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_that_python_loses_in_a_callback_ends_the_program_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import os, signal, time, weakref\n"
+        "from dpconvert.runtime.terminal import ended\n"
+        "class Thing: pass\n"
+        "with ended('program', 'stopped'):\n"
+        "    thing = Thing()\n"
+        "    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))\n"
+        "    del thing\n"
+        "    time.sleep(9)\n"
+    )
+    command = [sys.executable, "-m", "program"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stdout, finished.stderr.strip()) == (130, "", "program: stopped")
+
+
+def test_a_second_ctrl_c_while_the_first_is_reported_gives_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import os, signal, click\n"
+        "from dpconvert.runtime import terminal\n"
+        "said = terminal.say\n"
+        "terminal.say = lambda text: (said(text), os.kill(os.getpid(), signal.SIGINT))\n"
+        "with terminal.ended('program', 'stopped'):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    command = [sys.executable, "-m", "program"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stderr.strip()) == (-signal.SIGINT, "program: stopped")

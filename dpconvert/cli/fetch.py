@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dpconvert.cli.options import PATH, WORKERS, with_shape
 from dpconvert.cli.pool import fetch_pool
@@ -63,11 +64,13 @@ def fetch(
 
     if (source is None) == (pool is None):
         raise UsageError("give either a source or --pool", remedy="`dpconvert list` and `dpconvert pool` name them")
+    report = Reporter(quiet=quiet)
     if pool is not None:
         if server["host"] or server["projects"]:
             raise UsageError("--host and --project are for a single source", remedy="omit --pool")
+        _note_unused(report, {"crops"}, "a pool is fetched")
         fetch_pool(
-            pool, to, out, Reporter(quiet=quiet), accepted=accept_licence, convert=not no_convert,
+            pool, to, out, report, accepted=accept_licence, convert=not no_convert,
             at_once=server["connections"], workers=workers, as_json=as_json,
         )  # fmt: skip
         return
@@ -75,11 +78,23 @@ def fetch(
     if no_convert:
         raise UsageError("--no-convert is for a pool", remedy="omit it: a single source is only downloaded")
     manifest = with_shape(find(source))
-    folder, report = root_of(manifest, to), Reporter(quiet=quiet)
+    folder = root_of(manifest, to)
+    _note_unused(report, {"out", "workers"}, "a single source is only downloaded")
     if server["host"] or server["projects"]:
+        _note_unused(report, {"accept_licence"}, "the server decides who may read a project")
         _fetch_projects(manifest, folder, report, as_json, **server)
     else:
+        _note_unused(report, {"crops", "connections"}, "no project of a Cytomine server is named")
         _fetch_archives(manifest, folder, report, as_json, accept_licence)
+
+
+def _note_unused(report: Reporter, names: set[str], why: str) -> None:
+    """Say which of these options were given for nothing."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        if given:
+            report.note(f"{'/'.join((*option.opts[:1], *option.secondary_opts[:1]))} is not used: {why}")
 
 
 def _fetch_archives(manifest: Manifest, folder: Path, report: Reporter, as_json: bool, accepted: bool) -> None:

@@ -138,7 +138,9 @@ def _preview_source(
     found = check(Source.open(root, manifest), options)
     if as_json:
         files = [str(file) for file in drawn.files]
-        told = {"warnings": found.warnings, "problems": found.problems} | ({"page": str(page)} if page else {})
+        told: dict[str, Any] = {"notes": found.notes, "warnings": found.warnings, "problems": found.problems} | (
+            {"page": str(page)} if page else {}
+        )
         document({"picture": drawn.source_image, "counts": drawn.counts, "files": files, **told})
     else:
         _tell_source(drawn, found)
@@ -151,6 +153,8 @@ def _tell_source(drawn: Preview, found: Findings) -> None:
         table(["class", drawn.source_image], [[label, count] for label, count in drawn.counts.items()])
     for file in drawn.files:
         tell(str(file))
+    for note in found.notes:
+        tell(f"note: {note}")
     for warning in found.warnings:
         tell(f"warning: {warning}")
     for problem in found.problems:

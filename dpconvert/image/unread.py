@@ -24,7 +24,10 @@ FORMATS = {
 }  # fmt: skip
 EXTRAS = {".czi": Extra("Zeiss CZI", "pylibCZIrw", "czi"), ".zarr": Extra("OME-Zarr", "zarr", "zarr")}
 FOLDERS = {".zarr"}  # suffixes of folders that are a slide
-UNREAD = "convert them to OME-TIFF or DICOM, with bioformats2raw and raw2ometiff, bfconvert or QuPath"
+UNREAD = (
+    "convert them to OME-TIFF or DICOM: `bioformats2raw SLIDE SLIDE.zarr`, then `raw2ometiff --rgb SLIDE.zarr "
+    "SLIDE.ome.tif`, or bfconvert, or QuPath's export of OME-TIFF"
+)
 
 
 def unread(name: str | PurePath) -> str | None:

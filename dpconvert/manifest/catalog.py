@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dpconvert import names
-from dpconvert.errors import ManifestError
+from dpconvert.errors import ManifestError, UsageError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.validation import first_fault
@@ -58,8 +58,42 @@ def find(name: str) -> Manifest:
     plain = {names.plain(source): source for source in sources}
     if names.plain(name) not in plain:
         plain |= {names.plain(load(path).task): source for source, path in sources.items()}
-    found = plain.get(names.plain(name)) or names.closest(name, sources, "source")
+    found = plain.get(names.plain(name))
+    if found is None:
+        check_not_near(name, "source")
+        found = names.closest(name, sources, "source")
     return load(sources[found])
+
+
+def check_not_near(name: str, what: str) -> None:
+    """Check that a name which nothing has is not that of a manifest here, but for a slip.
+
+    Raises:
+        UsageError: it is nearly the name of a TOML file, or names a folder or another file.
+    """
+    if near := _near(Path(name)):
+        raise UsageError(f"no {what} named {name!r}", remedy=f"did you mean {near}?")
+    if Path(name).is_dir():
+        folder = shlex.quote(name)
+        raise UsageError(
+            f"{name!r} is a folder; expected a {what}, or a manifest that describes the files in a folder",
+            remedy=f"`dpconvert init {folder}` drafts one; `dpconvert list` names the known sources",
+        )
+    if Path(name).is_file():
+        raise UsageError(
+            f"{name!r} is a file; expected a {what}, or a manifest", remedy="the name of a manifest ends in .toml"
+        )
+
+
+def _near(path: Path) -> str:
+    """Return the TOML files beside a path whose names are nearly its own, as a user types them."""
+    try:
+        beside = {file.name: file for file in path.parent.glob("*.toml") if file.is_file()}
+    except OSError:
+        beside = {}
+    same = [name for name in beside if names.plain(Path(name).stem) == names.plain(path.stem)]
+    near = same or difflib.get_close_matches(path.name, beside, n=3, cutoff=0.75)
+    return " or ".join(shlex.quote(str(beside[name])) for name in near)
 
 
 def typed(manifest: Manifest) -> str:
@@ -85,7 +119,9 @@ def load(path: Path) -> Manifest:
     try:
         data = read_toml(path)
     except OSError as error:
-        raise ManifestError(f"cannot be read: {error.strerror}", where=path) from None
+        near = "" if path.exists() else _near(path)
+        remedy = f"did you mean {near}?" if near else None
+        raise ManifestError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from None
     except ValueError as error:
         raise ManifestError(f"not TOML: {error}", where=path) from None
     data.setdefault("name", _as_name(path.stem))

@@ -17,8 +17,8 @@ from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
 from dpconvert.manifest.splits import SplitPolicy
-from dpconvert.plan import divide, known_errors, patches, placement
-from dpconvert.plan.collect import LazyScene, check_targets
+from dpconvert.plan import divide, given, known_errors, patches, placement
+from dpconvert.plan.collect import LazyScene, check_targets, counts_of
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
@@ -88,12 +88,15 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
             warnings += [*divided.empty_sets(), *divided.notes]
             warnings += _of_one_class(classes) if manifest.target == "class" else []
         elif seen.exact and not problems:
-            problems.append("no image gives a sample: nothing of what the rule looks for is annotated")
+            left_out = "; ".join(counts_of(seen.remarks)) or "nothing of what the rule looks for is annotated"
+            problems.append(f"no image gives a sample: {left_out}")
     except UserError as error:
         problems.append(str(error))
+    not_used = given.not_used(given.Given(manifest, options, source, images, seen.stated)) if not problems else []
+    notes = [*source.notes, *absent, *not_used]
     return Findings(
         len(images), [_example(image, splits, manifest.target) for image in _spread(images)], classes, counts,
-        len({image.group for image in images}), problems, warnings, [*source.notes, *absent], sizes,
+        len({image.group for image in images}), problems, warnings, notes, sizes,
         manifest.group.kind or kind_of_groups(images),
     )  # fmt: skip
 
@@ -103,7 +106,8 @@ class _Seen:
     """The samples of all images; where pixels decide them (not `exact`), the groups that may hold each class.
 
     unread: how many of the masks are too large to be checked. small: a line for each image that is smaller than a
-    patch.
+    patch. remarks: annotations that are left out or changed. stated: resolutions
+    that files state.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -113,6 +117,8 @@ class _Seen:
     small: list[str] = field(default_factory=list)
     holders: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
+    remarks: Counter[str] = field(default_factory=Counter)
+    stated: list[float] = field(default_factory=list)
 
     def warnings(self, manifest: Manifest, options: Options) -> list[str]:
         """Warnings about annotations that are not read, and about sets that must be empty whatever the samples are."""
@@ -121,6 +127,7 @@ class _Seen:
         ]
         if self.unread:
             small.append(f"{self.unread} of {counted(self.masks, 'mask')} not checked: files of more than 1 MiB")
+        small += counts_of(self.remarks)
         if self.exact:
             return small
         what = "pixels of masks" if self.masks else "pixels"
@@ -175,7 +182,9 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
 def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
     """Add the content of one image."""
     manifest = source.manifest
-    scene = LazyScene(source, image, source.open_image(image.files, image.columns), Counter())
+    opened = source.open_image(image.files, image.columns)
+    seen.stated += [] if opened.mpp is None else [opened.mpp]
+    scene = LazyScene(source, image, opened, seen.remarks)
     if isinstance(manifest.rule, PatchGrid) and not (fit := placement.fitting(manifest.rule, manifest, scene)).count:
         size = f"{scene.image.width} x {scene.image.height} px, for patches of {fit.width} x {fit.height}"
         seen.small.append(f"{image.files[0]}: {size}")

@@ -149,7 +149,7 @@ def look(source: Source, images: list[SourceImage], workers: processes.Workers, 
         [record for seen in ordered for record in seen.records],
         sorted(failed, key=lambda failure: failure.key),
         [
-            *(f"annotations: {count} x {what}" for what, count in sorted(remarks.items())),
+            *counts_of(remarks),
             *([] if manifest.dense is None else never_met(manifest.dense, set().union(*(s.labels for s in ordered)))),
             *_background(manifest, grid),
             *_notes(ordered),
@@ -157,6 +157,11 @@ def look(source: Source, images: list[SourceImage], workers: processes.Workers, 
         {seen.source_image.name for seen in ordered if seen.in_strips},
         [seen.stated for seen in ordered if seen.stated is not None],
     )
+
+
+def counts_of(remarks: Counter[str]) -> list[str]:
+    """Return a note for each kind of annotation that was left out or changed."""
+    return [f"annotations: {count} x {what}" for what, count in sorted(remarks.items())]
 
 
 def _whole(source: Source, images: list[SourceImage], workers: processes.Workers) -> Collected:

@@ -19,8 +19,7 @@ from dpconvert.source import target, unused
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
 
-MISSING = {"nan", "NaN", "-nan", "-NaN", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NULL", "null", "None", "NaT"}
-"""What programs write where a value is missing (pandas, R, Excel, databases)."""
+WITH_SKIP = ("table", "arrays", "parquet", "webdataset", "slides")  # shapes
 
 
 @dataclass(frozen=True)
@@ -181,8 +180,22 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     unknown = sorted(labels - set(classes))
     if unknown:
         where = next(r.source_image.files[0] for r in found if unknown[0] in _named(manifest, r))
-        raise SourceError(f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes))
+        raise SourceError(
+            f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes),
+            remedy=_placeholder(manifest.shape, unknown[0]) if names.reads_missing(unknown[0]) else None,
+        )  # fmt: skip
     return classes
+
+
+def _placeholder(shape: str, label: str) -> str:
+    """The advice on a label that reads as if there were none."""
+    if shape in WITH_SKIP:
+        leave_out = f'say skip = ["{label}"] in [layout]'
+    elif shape == "folders":
+        leave_out = "leave such images out of the pattern of [files.images]"
+    else:
+        leave_out = "leave such images out"
+    return f"if it says that there is no label, {leave_out}; if it is a class, add it to `classes`"
 
 
 def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[str]:
@@ -200,13 +213,13 @@ def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[st
         )
     by_key: dict[str, list[str]] = {}
     for label in sorted(labels):
-        by_key.setdefault(names.seen(label), []).append(label)
+        by_key.setdefault(names.alike(label), []).append(label)
     spelt = next((same for same in by_key.values() if len(same) > 1), [])
-    missing = sorted(labels & MISSING)
+    missing = sorted(filter(names.reads_missing, labels))
     if spelt or missing:
         first = (spelt or missing)[0]
         raise SourceError(
-            f"classes that look the same but for case or blanks: {', '.join(map(repr, spelt))}" if spelt
+            f"classes that look the same but for case, blanks or decimals: {', '.join(map(repr, spelt))}" if spelt
             else f"the label {first!r} reads like a missing value",
             where=next(r.source_image.files[0] for r in found if first in _named(manifest, r)),
             remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),

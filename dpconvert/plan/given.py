@@ -42,7 +42,7 @@ class Given:
 
 def not_used(given: Given) -> list[str]:
     """Return a note for each given setting that is not used."""
-    parts = (_resolution, _pixels, _rule, _image, _split, _patterns, _layout)
+    parts = (_resolution, _errata, _pixels, _rule, _image, _split, _patterns, _layout)
     return [note for part in parts for note in part(given)]
 
 
@@ -61,6 +61,11 @@ def _resolution(given: Given) -> Iterator[str]:
                 f"`mpp = {mpp:g}` is not used where a file states another resolution ({_of_images(len(other), given)}, "
                 f"the first {other[0]:.4g}); `mpp_override = {mpp:g}` replaces what files state"
             )
+
+
+def _errata(given: Given) -> Iterator[str]:
+    if given.options.errata != "default" and not given.manifest.errata:
+        yield f"--errata {given.options.errata} is not used: no errata of this source are known"
 
 
 def _of_images(count: int, given: Given) -> str:

@@ -159,9 +159,13 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     absent = not_found(manifest, options, images, found)
     found = classified(manifest, options, found)
     if not found:
+        left_out = [note for note in seen.notes if note.startswith("annotations: ")]
         raise SourceError(
             f"none of {counted(len(images), 'image')} gives a sample", where=source.root,
-            remedy="the rule's patches may be larger than the images, or nothing of what it looks for is annotated",
+            found="; ".join(left_out) or None,
+            expected=f"annotations of {', '.join(manifest.classes)}" if left_out and manifest.classes else None,
+            remedy="let `labels` in [layout], or `classes`, name what the annotations say" if left_out else
+            "the rule's patches may be larger than the images, or nothing of what it looks for is annotated",
         )  # fmt: skip
     divided = divide(manifest, source, options, found)
     classes, groups, splits = divided.classes, divided.groups, divided.splits

@@ -113,7 +113,10 @@ class InColumns:
     def _known(self, text: str, where: str) -> str:
         known = names.match(text, self.keys.labels)
         if self.keys.labels and known is None:
-            raise ManifestError("label not in `layout.labels`", where=where, found=repr(text))
+            raise ManifestError(
+                "label not in `layout.labels`", where=where, found=repr(text),
+                expected=", ".join(map(repr, self.keys.labels)),
+            )  # fmt: skip
         return text if known is None else self.keys.labels[known]
 
 

@@ -163,7 +163,7 @@ class InValues:
                 remedy='if an image has any number of classes, state kind = "multilabel"',
             )  # fmt: skip
         if isinstance(value, str) or (isinstance(value, bool) and names.match(str(value), self.keys.values)):
-            return self._class(str(value).strip(), where)
+            return self._class(names.bare(str(value)), where)
         return self._of_number(value, known, where)
 
     def _many(self, value: Any, known: Sequence[str], where: str) -> str:
@@ -178,7 +178,7 @@ class InValues:
         if isinstance(value, Mapping):
             value = self._of_members(value, where)
         elif all(isinstance(one, str) for one in value):
-            return target.of_labels(self._class(one.strip(), where) for one in value)
+            return target.of_labels(self._class(names.bare(one), where) for one in value)
         elif self._form != "indicators":
             return target.of_labels(self._of_number(one, known, where) for one in value)
         try:
@@ -242,7 +242,7 @@ def _text(value: Any) -> str:
         return str(int(value))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return names.nfc(str(value)).strip()
+    return names.bare(names.nfc(str(value)))
 
 
 def _texts(value: Any) -> list[str]:

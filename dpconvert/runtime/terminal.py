@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,6 +23,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Hide progress.")
+AGAIN = 0.02  # seconds until a lost Ctrl-C is repeated
 INTERRUPTED = 130  # the exit status that shells use after Ctrl-C
 
 
@@ -91,7 +94,10 @@ def ended(program: str, stopped: str) -> Iterator[None]:
 
 @contextmanager
 def _recorded(interrupts: list[int]) -> Iterator[None]:
-    """Note each Ctrl-C before it interrupts: libraries can replace the KeyboardInterrupt by an error of their own."""
+    """Note each Ctrl-C before it interrupts: libraries can replace the KeyboardInterrupt by an error of their own.
+
+    One that arrives while Python runs a callback of the garbage collector is lost there, and repeated.
+    """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
@@ -100,11 +106,22 @@ def _recorded(interrupts: list[int]) -> Iterator[None]:
         interrupts.append(number)
         signal.default_int_handler(number, frame)
 
+    def lost(ignored: sys.UnraisableHookArgs) -> None:
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            before(ignored)
+        elif sys.unraisablehook is lost:
+            again = threading.Timer(AGAIN, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
+
+    before, sys.unraisablehook = sys.unraisablehook, lost
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # a second Ctrl-C while the first is reported ends the program at once, without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL if interrupts else signal.default_int_handler)
+        sys.unraisablehook = before
 
 
 def tell(text: str) -> None:

@@ -14,7 +14,7 @@ import re
 import shlex
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -115,7 +115,8 @@ class Source(Folder):
                 expected=f"the files of {manifest.task}",
                 remedy=f"`dpconvert show {typed(manifest)}` says where to get them; name their folder with --source",
             )
-        found, told = packed.expanded(root, list(walk(root)))
+        hidden: list[str] = []
+        found, told = packed.expanded(root, list(walk(root, hidden)))
         listed = sorted(found, key=lambda file: file[:2])
         check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
@@ -123,7 +124,7 @@ class Source(Folder):
         places = {name: place for name, _, place in listed if place and name in sizes}
         slides = slide_files(root, [name for name in sizes if is_file(root, name)])
         source = cls(root, manifest, sizes, places, slides)
-        source.notes += told
+        source.notes += [*told, *_hidden(hidden)]
         source._links = linked(root, slides)
         if source._links is not None:
             weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)
@@ -305,6 +306,17 @@ class Source(Folder):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_stacks": {}, "_columns": {}, "_image": None}
+
+
+def _hidden(files: list[str]) -> Iterator[str]:
+    """Yield a note on the images among files in folders that begin with a dot."""
+    from dpconvert.source import unused
+
+    if images := sorted(name for name in files if unused.READ.search(unused.suffix(name))):
+        yield (
+            f"not read: {counted(len(images), 'image')} in folders whose names begin with a dot, the first "
+            f"{images[0]}; rename these folders if they belong to the source"
+        )
 
 
 def _base(name: str) -> str:

@@ -25,6 +25,10 @@ from dpconvert.source.bounded import Bounded
 MOST_VISITS = 1000  # of one folder, by links
 MOST_LINKS = 16  # from one to the next
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX/|@eaDir/|Thumbs\.db$|desktop\.ini$)")
+HIDDEN = re.compile(
+    r"(?i)^(?!(.*/)?(\._|__MACOSX/|@eaDir/|\.(git|[\w-]*cache|ipynb_checkpoints|thumbnails|trash[\w-]*)/))(.*/)?\.[^/]+/"
+)
+"""In a folder that begins with a dot, but none where systems and programs keep copies and thumbnails."""
 ENCRYPTED = 0x1  # bit of a zip member's flags
 UTF8_NAME = 0x800  # bit of a zip member's flags
 MEMBER_LIMIT = 4 << 30
@@ -49,8 +53,10 @@ class Place(NamedTuple):
 Listed = tuple[str, int, Place | None]  # name, size, place
 
 
-def walk(root: Path) -> Iterator[Listed]:
+def walk(root: Path, hidden: list[str] | None = None) -> Iterator[Listed]:
     """Yield all files. Links to folders are followed, except those back to a folder above.
+
+    hidden: to which the names of files in folders that begin with a dot are added; these are passed over.
 
     Raises:
         SourceError: a folder cannot be listed, or links lead to one again and again.
@@ -75,6 +81,8 @@ def walk(root: Path) -> Iterator[Listed]:
         for file in files:
             name = (relative / file).as_posix()
             if IGNORED.search(name):
+                if hidden is not None and HIDDEN.match(name):
+                    hidden.append(names.file_name(name))
                 continue
             path = Path(folder, file)
             if path.is_fifo() or path.is_socket():  # reading one would wait for ever

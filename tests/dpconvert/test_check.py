@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from dpconvert import card as cards
@@ -259,3 +260,40 @@ def test_check_agrees_with_the_conversion_of_every_source(
     if found["counts"] and source.manifest.rule.type != "tiles":
         assert {split: counts for split, counts in found["counts"].items() if any(counts)} == made
     assert len(found["examples"]) == min(10, found["images"])
+
+
+CROPS = """task = "Mine"
+shape = "slides"
+classes = ["tumour", "other"]
+[rule]
+type = "crop"
+size = 32
+mpp = 0.5
+[split.strict]
+share = [1, 0, 0]
+"""
+
+
+@pytest.mark.parametrize(("label", "words"), [("", "2 x labelled ''"), ("unknown", "2 x labelled 'unknown'")])
+def test_annotations_of_no_class_are_named_where_nothing_else_is_there(
+    dpconvert: Call, tmp_path: Path, label: str, words: str
+) -> None:
+    write_tiff(tmp_path / "s/a.tif")
+    corners = [[20, 20], [40, 20], [40, 40], [20, 40], [20, 20]]
+    outline = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [corners]}, "properties": {
+        "objectType": "annotation", **({"classification": {"name": label}} if label else {})}}  # fmt: skip
+    of_class = {**outline, "properties": {"objectType": "annotation", "classification": {"name": "Tumour"}}}
+    (tmp_path / "my.toml").write_text(CROPS)
+    given = tmp_path / "my.toml", "--source", tmp_path / "s"
+    for features, code in (([outline] * 2, 1), ([outline] * 2 + [of_class], 0)):
+        (tmp_path / "s/a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        for command in (("check", *given), (*given, "--out", tmp_path / "out", "--workers", 1)):
+            answer = dpconvert(*command)
+            assert answer.code == code
+            assert f"annotations: {words}, which is no class" in answer.out + answer.err
+
+
+def write_tiff(path: Path) -> None:
+    path.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb", resolution=(20000, 20000), resolutionunit=3)

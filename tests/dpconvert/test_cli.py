@@ -194,6 +194,27 @@ def test_fake_draws_below_out_and_says_how_to_go_on(dpconvert: Call, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("src.tml",), "no command or source named 'src.tml'; did you mean src.toml?"),
+        (("check", "./SRC"), "no source named './SRC'; did you mean src.toml?"),
+        (("show", "srcs.toml"), "srcs.toml: cannot be read: No such file or directory; did you mean src.toml?"),
+        (("slides",), "'slides' is a folder; expected a command or source, or a manifest that describes the files in a "
+                      "folder; `dpconvert init slides` drafts one"),
+        (("check", "a.csv"), "'a.csv' is a file; expected a source, or a manifest; the name of a manifest ends in "),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_nearly_that_of_a_file_here(
+    dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("src.toml").touch()
+    Path("a.csv").touch()
+    Path("slides").mkdir()
+    assert told in one_line(dpconvert(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
         (("camelyn16",), "no command or source named 'camelyn16'; did you mean camelyon16"),
         (("shwo",), "no command or source named 'shwo'; did you mean show"),
         (("show", "warwik"), "no source named 'warwik'; did you mean warwick-crc"),

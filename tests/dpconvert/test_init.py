@@ -277,6 +277,40 @@ def test_labels_that_differ_in_case_alone_are_asked_about(init: Callable[..., An
     assert "Classes whose names differ in little (Tumor and tumor)" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("values", "asked"),
+    [
+        (("a", "b", "N/A"), r"read as if no label were known \('N/A'\).*skip = \[\"N/A\"\]"),
+        (("a", "-", "?"), r"read as if no label were known \('-', '\?'\)"),
+        (("1", "0", "1.0"), r"differ in little \(1 and 1.0\)"),
+        (("1", "0", "TRUE"), r"differ in little \(1 and TRUE\)"),
+    ],
+)
+def test_labels_that_may_be_none_or_one_are_asked_about(
+    init: Callable[..., Any], tmp_path: Path, values: tuple[str, ...], asked: str
+) -> None:
+    for number in range(12):
+        draw_image(tmp_path / "s" / f"{number}.png")
+    table(tmp_path / "s", "file,label", [f"{n}.png,{values[n % 3]}" for n in range(12)])
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert re.search(asked, answer.err)
+
+
+def test_numbers_of_either_sign_are_different_classes(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(12):
+        draw_image(tmp_path / "s" / f"{number}.png")
+    table(tmp_path / "s", "file,label", [f"{n}.png,{n % 3 - 1}" for n in range(12)])
+    manifest, _, _ = init(tmp_path / "s")
+    assert set(manifest["classes"]) == {"-1", "0", "1"}
+
+
+def test_a_folder_that_reads_as_missing_is_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(12):
+        draw_image(tmp_path / "s" / ("tumour", "normal", "unknown")[number % 3] / f"{number}.png")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "('unknown'): if so, take them out of `classes` and out of the pattern of [files.images]" in answer.err
+
+
 def test_labels_may_be_numbers_that_a_program_wrote_as_decimals(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(12):
         draw_image(tmp_path / "s" / f"{number}.png")
@@ -589,3 +623,12 @@ def test_what_real_folders_leave_open_is_asked(init: Callable[..., Any], name: s
     _, answer, checked = init(real(name), ready=False)
     assert told in answer.err
     assert checked.code == 1 or name == "warwick_crc"
+
+
+def test_slides_of_a_format_that_is_not_read_are_named(tmp_path: Path, dpconvert: Call) -> None:
+    for number in range(12):
+        draw_image(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")
+    (tmp_path / "s/scan.vsi").write_bytes(b"x")
+    answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml", "-q")
+    assert "1 slide in a format that is not read (Olympus VSI), the first: scan.vsi" in answer.out
+    assert "`raw2ometiff --rgb SLIDE.zarr SLIDE.ome.tif`" in answer.out

@@ -127,6 +127,17 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
     assert "notes.txt" not in told
 
 
+def test_images_in_hidden_folders_are_told_but_not_those_that_programs_keep(
+    manifest: Manifest, tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    put(tmp_path / "source", *IMAGES, ".more/a.png", "gutartig/.x/b.png", "gutartig/._a.png", ".cache/c.png",
+        ".ipynb_checkpoints/d.png", "__MACOSX/.y/e.png", ".more/notes.md")  # fmt: skip
+    told = "not read: 2 images in folders whose names begin with a dot, the first .more/a.png"
+    assert any(note.startswith(told) for note in run(manifest, tmp_path / "source", tmp_path / "out").notes)
+    answer = dpconvert("init", tmp_path / "source", "--out", tmp_path / "drafted.toml", "-q")
+    assert "Not read: 2 images in folders whose names begin with a dot" in answer.out
+
+
 def test_nothing_but_an_archive_in_an_archive_names_what_to_do(
     manifest: Manifest, tmp_path: Path, dpconvert: Callable[..., Answer]
 ) -> None:

@@ -226,7 +226,7 @@ def test_faults_of_a_table_are_told_with_their_line(make: Make, tmp_path: Path) 
     table.write_text("slide,uid,kind\ns1,1,no\ns1,2,yes\n")
     assert "labels.csv, line 3: no image of this name; expected s1/002.png" in str(make(TABLE, fails=True))
     table.write_text("slide,uid,kind\ns1,1,maybe\n")
-    assert "labels.csv, line 2: label not in `layout.labels`; found 'maybe'" in str(
+    assert "labels.csv, line 2: label not in `layout.labels`; expected 'no'; found 'maybe'" in str(
         make(TABLE + 'labels = {no = "no"}\n', fails=True)
     )
     table.write_text("slide,uid\ns1,1\n")

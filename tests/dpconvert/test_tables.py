@@ -220,6 +220,41 @@ def test_an_error_of_a_spreadsheet_is_no_patient_but_may_stand_in_other_columns(
     convert(table, files)
 
 
+@pytest.mark.parametrize("written", ['="benign"', '"=""benign"""', "benign\u200b", "\ufeff benign\u00a0"])
+def test_a_text_that_excel_keeps_as_a_formula_is_that_text(convert: Convert, tmp_path: Path, written: str) -> None:
+    convert(f'file,label\n="007.png",{written}\n"=""8.png""",malignant\n', "007.png 8.png")
+    assert labels(tmp_path) == {"007.png": 0, "8.png": 1}
+
+
+def test_a_name_without_its_ending_is_told_with_the_file_that_is_here(convert: Convert) -> None:
+    told = r"line 3: no image of this name; expected b; b.png is here: .* file = \"{name}.png\""
+    with pytest.raises(SourceError, match=told):
+        convert("file,label\na.png,benign\nb,malignant\n", "a.png b.png")
+
+
+def test_a_label_that_none_of_those_named_equals_is_told_with_them(convert: Convert) -> None:
+    with pytest.raises(ManifestError, match=r"line 3: label not in `layout.labels`; expected '0', '1'; found '1.0'"):
+        convert("file,label\na.png,0\nb.png,1.0\n", "a.png b.png", 'labels = {0 = "benign", 1 = "malignant"}\n')
+
+
+def test_a_formula_is_no_label(convert: Convert) -> None:
+    with pytest.raises(SourceError, match=r"line 2: column 'label' holds a formula, not its value; found =B2"):
+        convert("file,label\na.png,=B2\nb.png,malignant\n", "a.png b.png")
+
+
+@pytest.mark.parametrize("label", ["#N/A", "N/A", "?", "-", "unknown"])
+def test_a_label_that_reads_as_missing_is_refused_with_what_leaves_it_out(
+    convert: Convert, tmp_path: Path, label: str
+) -> None:
+    table, files = f"file,label\na.png,benign\nb.png,malignant\nc.png,{label}\n", "a.png b.png c.png"
+    with pytest.raises(
+        SourceError, match=r"leave out such rows by `skip`|say skip = .* in \[layout\]; if it is a class"
+    ):
+        convert(table, files, "missing = true\n")
+    convert(table, files, f'skip = ["{label}"]\n')
+    assert labels(tmp_path) == {"a.png": 0, "b.png": 1}
+
+
 @pytest.mark.parametrize(
     "layout", ['delimiter = "x"\n', 'encoding = "klingon"\n', 'decimal = ";"\n', 'missing = "none"\n']
 )

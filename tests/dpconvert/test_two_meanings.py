@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -66,14 +67,17 @@ Convert = Callable[[str, dict[str, bytes]], list[str]]
     [
         ("benign", "Benign"),
         ("in  situ", "in situ"),
-        ("benign", "benign\u200b"),
+        ("benign", "ben\u200bign"),
+        ("1", "1.0"),
+        ("01", "1"),
+        ("1", "True"),
         ("benign", "benign\x07"),
         ("non-small", "non\u2010small"),
     ],
 )
 def test_labels_that_look_the_same_make_no_classes_by_themselves(convert: Convert, one: str, other: str) -> None:
     with pytest.raises(
-        SourceError, match=r"classes that look the same but for case or blanks: .*; name the task's `cl"
+        SourceError, match=r"classes that look the same but for case, blanks or decimals: .*; name the task's `cl"
     ):
         convert(TABLE, table(one, other, "a", "a"))
 
@@ -82,10 +86,12 @@ def test_classes_of_the_manifest_need_no_guess(convert: Convert) -> None:
     convert('classes = ["benign", "other"]\n' + TABLE, table("benign", "Benign", "other", "other"))
 
 
-@pytest.mark.parametrize("label", ["nan", "NaN", "NA", "None", "<NA>"])
+@pytest.mark.parametrize("label", ["nan", "NaN", "NA", "None", "<NA>", "-", "?", "n.a.", "N/A", "Unknown"])
 def test_a_missing_value_makes_no_class_by_itself(convert: Convert, label: str) -> None:
     files = table("benign", label, "other", "other")
-    with pytest.raises(SourceError, match=f"p1.png: the label '{label}' reads like a missing value; name the task's"):
+    with pytest.raises(
+        SourceError, match=f"p1.png: the label '{re.escape(label)}' reads like a missing value; name the task's"
+    ):
         convert(TABLE, files)
     convert(f'classes = ["benign", "{label}", "other"]\n' + TABLE, files)
 

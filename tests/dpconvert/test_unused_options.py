@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from dpconvert.card import TaskCard
+from dpconvert.cli import group
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import open_image
 from dpconvert.manifest.catalog import load
@@ -249,3 +250,73 @@ def test_a_reading_of_masks_that_none_needs_is_said(kind: str, tmp_path: Path) -
     notes = convert(tmp_path / "source", text + '[rule]\ntype = "area"\npositive = ["b"]\nshare = 0.5\nsize = 8').notes
     told = "not used: `white_is_zero` under [layout]: no mask is a TIFF whose zero is white"
     assert (told in notes) == (kind == "minisblack")
+
+
+# --- options of the commands
+
+SHARE = FOLDERS + "[split.strict]\nshare = [1, 0, 0]\n"
+FETCH = ("fetch", "warwick-crc", "--to", "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("m.toml", "--errata", "none"), "--errata none is not used: no errata of this source are known"),
+        (("m.toml", "--retry-failed"), "--retry-failed is not used: nothing was converted before"),
+        (("m.toml", "--retry-failed", "--overwrite"), "--retry-failed is not used: --overwrite makes every sample"),
+        (("m.toml", "--allow-outside"), "not used: --allow-outside: the rule 'whole' reads no annotations"),
+        (("check", "m.toml", "--allow-outside"), "not used: --allow-outside: the rule 'whole' reads no annotations"),
+        (("preview", "m.toml", "--allow-outside"), "not used: --allow-outside: the rule 'whole' reads no annotations"),
+        ((*FETCH, "--out", "y"), "--out is not used: a single source is only downloaded"),
+        ((*FETCH, "--workers", "2"), "--workers is not used: a single source is only downloaded"),
+        ((*FETCH, "--crops"), "--crops/--slides is not used: no project of a Cytomine server is named"),
+        ((*FETCH, "--connections", "2"), "--connections is not used: no project of a Cytomine server is named"),
+    ],
+)  # fmt: skip
+def test_an_option_without_an_effect_is_said(
+    source: Path, dpconvert: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(source.parent)
+    Path("m.toml").write_text(HEAD + SHARE)
+    more = () if words[0] == "fetch" else ("--source", "source")
+    if words[0] == "m.toml":
+        more = (*more, "--out", "out", "--workers", "1")
+    bare = FETCH if words[0] == "fetch" else tuple(word for word in words if word[0] != "-" and word != "none")
+    plain = dpconvert(*bare, *more)
+    assert said not in plain.out + plain.err
+    shutil.rmtree("out", ignore_errors=True)
+    answer = dpconvert(*words, *more)
+    assert said in answer.out + answer.err
+
+
+def test_nothing_left_out_is_said_where_it_is_to_be_tried_again(source: Path, dpconvert: Call) -> None:
+    (source.parent / "m.toml").write_text(HEAD + SHARE)
+    words = source.parent / "m.toml", "--source", source, "--out", source.parent / "out", "--workers", "1"
+    assert dpconvert(*words).code == 0
+    answer = dpconvert(*words, "--retry-failed")
+    assert answer.code == 0
+    assert "--retry-failed is not used: nothing was left out" in answer.err
+
+
+# command -> options that always have an effect: on what is done, where, or what is printed
+ALWAYS = {
+    "all": {"root"}, "audit": {"shards", "page", "alike", "features", "workers"},
+    "check": {"source", "folder", "split"},
+    "doctor": set(), "fake": {"source", "seed"}, "fetch": {"source", "to", "accept_licence", "pool"},
+    "init": {"folder", "overwrite"}, "list": set(), "pool": {"pool", "root"},
+    "preview": {"source", "folder", "slide", "split", "workers"}, "show": {"source"}, "unpack": {"shards"},
+    "verify": {"shards", "workers", "against"},
+}  # fmt: skip
+CONVERSIONS = {"workers", "limit_memory", "limit_seconds", "split", "limit", "samples_per_shard", "skip_failed",
+               "overwrite", "verbose"}  # fmt: skip
+SAID = {"mpp", "mpp_override", "allow_outside", "image_format", "errata", "retry_failed"}  # as tests show
+REFUSED = {"engine", "address", "dense", "lossless_tiles", "no_convert", "host", "projects"}  # where they do not fit
+FETCHED = {"out", "workers", "crops", "connections"}
+
+
+@pytest.mark.parametrize("command", sorted(ALWAYS))
+def test_no_option_is_forgotten(command: str) -> None:
+    every = {str(one.name) for one in group.commands[command].params} - {"out", "as_json", "quiet", "help_all"}
+    known = ALWAYS[command] | SAID | REFUSED | {"fetch": FETCHED, "all": CONVERSIONS}.get(command, set())
+    assert every - known == set()
+    assert group.commands.keys() == ALWAYS.keys()

@@ -2,7 +2,8 @@
 
 Cells in double quotes may hold delimiters, line ends and doubled quotes; blanks around cells do not count. The
 delimiter is the one that the first row holds most of outside quotes, unless the manifest or a line `sep=;` of Excel's
-names it. Rows without any text are passed over and counted. Excel's workbooks are read too, a sheet as a table.
+names it. A text that is written as a formula, `="007"`, so that Excel keeps it, is that text. Rows without any text are
+passed over and counted. Excel's workbooks are read too, a sheet as a table.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dpconvert.plural import counted
 DELIMITERS = ",;\t|"
 MOST_COLUMNS = 10_000
 QUOTED = re.compile(r'"[^"]*"')
+AS_FORMULA = re.compile(r'="((?:[^"]|"")*)"')
 SEP = re.compile(r"(?i)\s*\"?sep=(.)\"?\s*$")
 
 
@@ -119,7 +121,7 @@ def records(data: bytes, name: str, dialect: Dialect = Dialect()) -> Iterator[tu
         line = before + reader.line_num + 1
         if (cells := _next(reader, name, line)) is None:
             return
-        yield line, [cell.strip() for cell in cells]
+        yield line, [_plain(cell) for cell in cells]
 
 
 def number(text: str, decimal: str = "") -> float:
@@ -156,6 +158,12 @@ def column(table: Table | TableRow, wanted: str, where: str) -> str:
             remedy = f'here a column is named without braces: "{bare}"'
         raise ManifestError(f"no column {wanted!r}", where=where, found=", ".join(columns), remedy=remedy)
     return found
+
+
+def _plain(cell: str) -> str:
+    """The text of a cell, without blanks and invisible characters around it."""
+    formula = AS_FORMULA.fullmatch(text := names.bare(cell))
+    return text if formula is None else names.bare(formula[1].replace('""', '"'))
 
 
 def _first_row(text: Iterator[str]) -> list[str]:

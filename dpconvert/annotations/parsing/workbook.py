@@ -152,7 +152,7 @@ def _text(cell: Any, name: str) -> str:
         return cell.date().isoformat()
     if isinstance(cell, datetime.date | datetime.time):
         return cell.isoformat()
-    text = names.nfc(str(cell)).strip()
+    text = names.bare(names.nfc(str(cell)))
     if len(text) > LONGEST:
         raise ReadError(f"a cell of more than {LONGEST >> 20} MiB", where=name)
     return text

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dpconvert.names import plain
+from dpconvert.names import DECIMAL, alike, plain, reads_missing
 from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, held, pixels, points, slides, tables, toml
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -42,20 +42,27 @@ def draft(root: Path) -> Drafted:
         raise survey.nothing()
     shapes = (cytomine, slides, held, points, tables, pixels, folders)
     found = next(draft for shape in shapes if (draft := shape.draft(survey)) is not None)
-    found = replace(found, questions=(*found.questions, *_doubts(survey, found)))
+    unread = [note for note in survey.source.notes if "not read" in note]
+    remarks = (*found.remarks, *(note[:1].upper() + note[1:] for note in unread))
+    found = replace(found, remarks=remarks, questions=(*found.questions, *_doubts(survey, found)))
     task = task_name(root)
     return Drafted(found, task, toml.page(found, task, str(root)))
 
 
 def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
     """What speaks against a draft, whatever shape it has."""
-    alike: defaultdict[str, list[str]] = defaultdict(list)
+    by_key: defaultdict[str, list[str]] = defaultdict(list)
     for name in found.classes:
-        alike[plain(name)].append(name)
-    if twins := [some for some in alike.values() if len(some) > 1]:
+        by_key[_key(name)].append(name)
+    if twins := [some for some in by_key.values() if len(some) > 1]:
         yield (
             f"Classes whose names differ in little ({'; '.join(map(' and '.join, twins))}): if these are one class, "
             "name it once, by `labels` in [layout], and in `classes`"
+        )
+    if missing := [name for name in found.classes if reads_missing(name)]:
+        yield (
+            f"Classes that read as if no label were known ({toml.some(map(repr, missing))}): if so, take them "
+            f"out of `classes`{_leave_out(found, missing)}; if they are classes, nothing need change"
         )
     yield from _stacks(survey, found)
     if found.shape == "folders" and (masks := pixels.unpaired(survey)):
@@ -63,6 +70,19 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
             f"{counted(len(masks), 'file')} in folders of masks, such as {masks[0]}, which pair with no image by "
             "name: if each is one object of an image, choose the shape masks with `objects = true`"
         )
+
+
+def _key(label: str) -> str:
+    """A key that is equal for classes that may be one."""
+    same = alike(label)
+    return same if DECIMAL.fullmatch(same) else plain(same)
+
+
+def _leave_out(found: Draft, labels: list[str]) -> str:
+    """How a manifest of this shape leaves out what has these labels."""
+    if found.shape == "folders":
+        return " and out of the pattern of [files.images]"
+    return f", and say skip = {toml.strings(labels)} in [layout]" if found.shape in ("table", "slides") else ""
 
 
 def _stacks(survey: Survey, found: Draft) -> Iterator[str]:

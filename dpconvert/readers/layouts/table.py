@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -45,6 +45,7 @@ FILES = {
     "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
 ERRORS = {"#N/A", "#DIV/0", "#REF", "#VALUE", "#NAME", "#NUM", "#NULL"}
+FORMULA = re.compile(r"=(?=.)")
 TARGETS = ALL
 GROUPS = {"table": {"group", "split"}, "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
@@ -140,7 +141,7 @@ def _add(
     row: TableRow, layout: Layout, told: InColumns, images: FromRoot, listed: _ListedImages, where: str
 ) -> None:  # fmt: skip
     """Add one row."""
-    cells = told.cells(lambda column: cell(row, column, where))
+    cells = told.cells(lambda column: cell(row, column, where, layout.skip))
     listed.labels.update(told.parts(cells))
     wanted = _file(row.cells, layout, where)
     found = images.find(UPWARDS.sub("", wanted.replace("\\", "/")))
@@ -154,17 +155,31 @@ def _add(
         listed.skipped.update(found)
     else:
         label = told.label(cells, where)
-        _add_image(_source_image(row, layout, label, _only(found, wanted, where), listed, where), listed, where)
+        _add_image(
+            _source_image(row, layout, label, _only(found, wanted, where, listed.files), listed, where), listed, where
+        )
 
 
-def _only(found: list[str], wanted: str, where: str) -> str:
+def _only(found: list[str], wanted: str, where: str, files: Iterable[str]) -> str:
     if len(found) != 1:
         what = "several images of this name" if found else "no image of this name"
-        remedy = None if found else "if some images are not here, say `missing = true` in [layout]"
+        remedy = None if found else _missing_remedy(names.file_name(wanted), files)
         raise SourceError(
             what, where=where, expected=names.file_name(wanted), found=", ".join(found[:3]) or None, remedy=remedy
         )
     return found[0]
+
+
+def _missing_remedy(wanted: str, files: Iterable[str]) -> str:
+    """The advice on a row whose image is not here: the ending of file names may be all that it lacks."""
+    bare = PurePosixPath(wanted).name
+    near = [name for name in files if PurePosixPath(name).stem == bare]
+    if not near:
+        return "if some images are not here, say `missing = true` in [layout]"
+    return (
+        f"{near[0]} is here: let the rows name files with their endings, or state the ending in [layout], as in "
+        f'file = "{{name}}{PurePosixPath(near[0]).suffix}"'
+    )
 
 
 def _add_image(image: SourceImage, listed: _ListedImages, where: str) -> None:
@@ -220,18 +235,25 @@ def _tell_unlisted(source: Source, listed: _ListedImages, layout: Layout) -> Non
         )
 
 
-def cell(row: TableRow, wanted: str, where: str) -> str:
-    """A row's text in a column.
+def cell(row: TableRow, wanted: str, where: str, skip: Sequence[str] = ()) -> str:
+    """A row's text in a column. skip: texts that may be whatever they are.
 
     Raises:
         ManifestError: The table has no such column.
-        SourceError: The cell holds an error of a spreadsheet, which is no value.
+        SourceError: The cell holds a formula, or an error of a spreadsheet, which is no value.
     """
     text = row.cells[column(row, wanted, where)]
+    if text in skip:
+        return text
+    if FORMULA.match(text):
+        raise SourceError(
+            f"column {wanted!r} holds a formula, not its value", where=where, found=text,
+            remedy="let the program that wrote the table write values",
+        )  # fmt: skip
     if text.rstrip("!?") in ERRORS:
         raise SourceError(
             f"column {wanted!r} holds an error of a spreadsheet", where=where, found=text,
-            remedy="correct the formula, or empty the cell",
+            remedy="correct the formula, empty the cell, or leave out such rows by `skip` in [layout]",
         )  # fmt: skip
     return text
 
