@@ -13,15 +13,13 @@ from mtrain.train import footprint
 PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
 SOURCES = ("camelyon16", "lung", "umcm-colorectal")
 TRAINING = {"iterations": 2, "warmup": 1, "batch": 4, "size": 64, "workers": 0, "device": "cpu"}
-AUDIT = {"workers": 0, "size": 64}  # a network's own size takes seconds
 SMALL: dict[str, dict[str, dict[str, Any]]] = {
     "dpconvert": {name: {"workers": 1} for name in (*SOURCES, "tumour.toml", "verify", "audit")},
     "mtrain": {
         "fit": TRAINING | {"backbone": "shufflenet_v2_x0_5", "adapt_batches": 1, "validate_every": 0},
         "release": TRAINING,
         "evaluate": {"epochs": 1, "rates": (1e-3,), "seeds": 1, "workers": 0},
-        **{name: {"workers": 0} for name in ("transfer", "features", "influence")},
-        "audit-labels": AUDIT,
+        **{name: {"workers": 0} for name in ("transfer", "features", "influence", "audit-labels")},
         "predict": {"device": "cpu"},
     },
 }

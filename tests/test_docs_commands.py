@@ -30,8 +30,9 @@ from tests.docs_world import Reader
 from tests.documents import PROGRAMS, ROOT, Line, files, lines, not_said, pages, problem, programs_in
 from tests.dpconvert import test_cytomine_server
 from tests.mtrain import storages, test_export
-from tests.small_programs import AUDIT, without_downloads, without_estimates
+from tests.small_programs import without_downloads, without_estimates
 
+AUDIT = {"workers": 0, "size": 64}  # a network's own size takes seconds
 SMALL_NETWORKS = {"timm:convnext_tiny": "timm:test_convnext"}  # network of a page -> one of its kind, without its time
 RUN = [page for page in pages() if any(line.run for line in lines(page))]
 

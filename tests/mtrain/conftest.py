@@ -10,7 +10,10 @@ import pytest
 from mtrain import documents
 from mtrain.report import figures
 from mtrain.train import memory
+from tests.small_networks import use_small_networks
 from tests.small_programs import without_estimates
+
+use_small_networks()  # before fixtures of modules
 
 
 @pytest.fixture(autouse=True)

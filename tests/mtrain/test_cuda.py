@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -26,12 +27,19 @@ from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_augment import SIDES, batch_of, smooth
 from tests.mtrain.test_fit import Notes, a_training, config
+from tests.small_networks import whole_networks
 
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 MANY = tuple(f"Task{number}" for number in range(22))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_those_of_other_interpreters() -> Iterator[None]:
+    with whole_networks():
+        yield
 
 
 @pytest.fixture(scope="module")
