@@ -37,8 +37,10 @@ from mtrain.model.weights import save_weights
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from tests.documents import PROGRAMS, ROOT, Line, programs_in
+from tests.small_networks import use_small_networks
 from tests.small_programs import SOURCES, TRAINING, call
 
+use_small_networks()
 QUIET = Reporter(quiet=True)
 SWEEP = """
 leave_out = ["Lung", "UMCMColorectal"]

@@ -16,12 +16,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from dpconvert.manifest.catalog import find
 from dpconvert.readers import fakes
 from mtrain import doctor
 from mtrain.data import shard_cache, storage
+from mtrain.model.backbones import body_of
 from mtrain.sweep import estimate
 from tests import docs_world
 from tests.docs_world import Reader
@@ -31,6 +33,7 @@ from tests.mtrain import storages, test_export
 from tests.small_programs import without_downloads, without_estimates
 
 AUDIT = {"workers": 0, "size": 64}  # a network's own size takes seconds
+SMALL_NETWORKS = {"timm:convnext_tiny": "timm:test_convnext"}  # network of a page -> one of its kind, without its time
 RUN = [page for page in pages() if any(line.run for line in lines(page))]
 
 
@@ -103,7 +106,7 @@ def reader(
     monkeypatch.setenv(shard_cache.CACHE, "cache")
     monkeypatch.setenv(shard_cache.CACHE_SIZE, "1GB")
     storage.file_system.cache_clear()
-    given = Reader({"/scratch/mtrain": str(tmp_path / "scratch"), "my-bucket": storages.BUCKET})
+    given = Reader({"/scratch/mtrain": str(tmp_path / "scratch"), "my-bucket": storages.BUCKET} | SMALL_NETWORKS)
     with ExitStack() as servers:
         if "s3://" in page:
             port = servers.enter_context(storages.s3_server())
@@ -168,6 +171,12 @@ def test_nothing_is_left_out_without_need() -> None:
     left_out = [line.text for page in pages() for line in lines(page) if not line.run and not_run(line)]
     assert {pattern for pattern in NOT_RUN for text in left_out if re.search(pattern, text)} == NOT_RUN.keys()
     assert len(left_out) == 68
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_the_networks_that_others_stand_in_for_can_be_built(name: str) -> None:
+    with torch.device("meta"):
+        assert body_of(name, pretrained=False).module.num_features
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from tests.dpconvert import workers
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_sweep import TINY, wait_for
 from tests.ray_cluster import local_cluster
+from tests.small_networks import whole_networks
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'dpconvert[cluster]'")
 pytestmark = [
@@ -47,6 +48,12 @@ pytestmark = [
 ]
 QUIET = Reporter(quiet=True)
 RACE = "\n[race]\nlengths = [0.5, 1.0]\nkeep = 0.5\nleast = 1\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_those_of_other_interpreters() -> Iterator[None]:
+    with whole_networks():
+        yield
 
 
 @pytest.fixture(scope="module")

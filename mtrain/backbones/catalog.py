@@ -25,7 +25,12 @@ HUB, LOCAL = ("timm:hf-hub:", "timm:hf_hub:"), "timm:local-dir:"  # as timm call
 
 def known() -> dict[str, Path]:
     """Name -> table of every network that comes with the program, in name order."""
-    return {path.stem: path for path in sorted((manifest_folder() / "backbones").glob(f"*{TABLE}"))}
+    return dict(_tables_in(manifest_folder() / "backbones"))
+
+
+@cache
+def _tables_in(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob(f"*{TABLE}"))}
 
 
 def listed() -> list[BackboneCard]:

@@ -121,7 +121,9 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _se
     expected |= {key: defaults[key] for key in ("classifier", "first_conv")}
     config = {"architecture": name, "num_classes": classes, "num_features": network.num_features}
     config |= {"label_names": list(head.about.classes)} if head else {}
-    config |= {"model_args": sized} if sized else {}
+    # timm takes the size of the position embedding from its own table, but not where it reads a folder's configuration
+    native = {"img_size": defaults["input_size"][-1]} if defaults.get("fixed_input_size") else {}
+    config |= {"model_args": native | sized} if native | sized else {}
     options = "".join(f", {key}={value}" for key, value in sized.items())
     write_json(out / "config.json", config | {"pretrained_cfg": expected})
     loading = (

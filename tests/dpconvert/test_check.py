@@ -249,12 +249,15 @@ def test_where_pixels_decide_check_says_so_and_seeks_the_classes(
 
 
 @pytest.mark.parametrize("name", EVERY_SOURCE)
-def test_check_agrees_with_the_conversion_of_every_source(
+def test_check_finds_every_kind_of_file_and_agrees_with_the_conversion_of_every_source(
     name: str, dpconvert: Call, converted: Callable[[str], Converted]
 ) -> None:
     """On fakes, which hold fewer files than the release: what check counts are the conversion's counts."""
     source = converted(name)
     found = json.loads(dpconvert("check", name, "--source", source.source, "--json").out)
+    optional = {kind.what for kind in source.manifest.files.values() if kind.optional}
+    assert found["files"]
+    assert [row["what"] for row in found["files"] if not row["found"] and row["what"] not in optional] == []
     assert found["problems"] == []
     made = {split: content.classes for split, content in source.card.splits.items()}
     if found["counts"] and source.manifest.rule.type != "tiles":

@@ -66,14 +66,6 @@ def test_the_fake_is_the_same_for_the_same_seed(name: str, converted: Get, tmp_p
     assert digests(again) == digests(source.source)
 
 
-def test_check_finds_every_kind_of_file(name: str, converted: Get, dpconvert: Callable[..., Answer]) -> None:
-    answer = dpconvert("check", name, "--source", converted(name).source, "--json")
-    rows = json.loads(answer.out)["files"]
-    optional = {kind.what for kind in converted(name).manifest.files.values() if kind.optional}
-    assert rows
-    assert [row["what"] for row in rows if not row["found"] and row["what"] not in optional] == []
-
-
 def test_the_shards_are_as_they_were_written(name: str, converted: Get) -> None:
     assert verify(converted(name).folder, workers=1, report=Reporter(quiet=True))[1] == []
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dpconvert.shards.index import read_index
-from tests.dpconvert.conftest import Converted, run
+from tests.dpconvert.conftest import Converted
 from tests.dpconvert.test_dense import masks_of, stored
+from tests.dpconvert.test_dense_sources import kept
 
 Get = Callable[[str], Converted]
 pytestmark = [
@@ -21,10 +22,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def folder(converted: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(converted: Get) -> Path:
     """PanNuke's fake with masks and points: two samples in each set."""
-    source, out = converted("pannuke"), tmp_path_factory.mktemp("dense")
-    return out / run(source.manifest, source.source, out, dense=True).task
+    return kept(converted("pannuke"))
 
 
 def shards(folder: Path, split: str) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,13 @@ def test_instances_are_those_of_the_source(name: str, converted: Get, tmp_path: 
         original = numbers_in_source(name, source.source, fields["picture"])
         crop = original[fields["y"] :, fields["x"] :][: fields["height"], : fields["width"]]
         found = numbers_of(fields)
-        pairs = {*zip(crop.ravel().tolist(), found.ravel().tolist(), strict=True)}
+        assert crop.shape == found.shape
+        pairs = {*map(tuple, np.unique(np.stack([crop.ravel(), found.ravel()]), axis=1).T.tolist())}
         assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
         assert (0, 0) in pairs
         seg = np.asarray(Image.open(io.BytesIO(parts["seg.png"])))
         for number, (*_, label) in enumerate(fields["instances"], start=1):
-            values = {*seg[found == number].tolist()}  # background is the first class of the masks
+            values = {*np.unique(seg[found == number]).tolist()}  # background is the first class of the masks
             assert values - ({255} if name == "nuinsseg" else set()) <= {label + 1}  # 255: vague areas, on top
         (path,) = (tmp_path / "out" / "instances").rglob(f"{key}.png")
         assert np.array_equal(np.asarray(Image.open(path)), found)
@@ -112,6 +114,7 @@ def test_instances_are_those_of_the_source(name: str, converted: Get, tmp_path: 
     assert seen == len(rows) > 10
 
 
+@cache
 def numbers_in_source(name: str, folder: Path, picture: str) -> NDArray[np.int64]:
     import zipfile
 

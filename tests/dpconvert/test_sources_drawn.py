@@ -27,8 +27,9 @@ from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
-from tests.dpconvert.conftest import Converted, run
+from tests.dpconvert.conftest import Converted
 from tests.dpconvert.test_dense import masks_of, stored
+from tests.dpconvert.test_dense_sources import kept
 
 Get = Callable[[str], Converted]
 
@@ -36,8 +37,8 @@ Get = Callable[[str], Converted]
 def planned(name: str, folder: Path, **options: Any) -> Plan:
     manifest = find(name)
     chosen = Options.model_validate(options)
-    kept = chosen.with_targets(manifest)
-    return plan.make(kept, Source.open(folder, kept), chosen, 1, Reporter(quiet=True))
+    dense = chosen.with_targets(manifest)
+    return plan.make(dense, Source.open(folder, dense), chosen, 1, Reporter(quiet=True))
 
 
 def rows_of(converted: Converted) -> list[dict[str, Any]]:
@@ -45,9 +46,9 @@ def rows_of(converted: Converted) -> list[dict[str, Any]]:
     return rows
 
 
-def with_targets(source: Converted, tmp_path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def with_targets(source: Converted) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Key -> mask, and key -> fields, of the fake converted with its dense targets."""
-    folder = tmp_path / run(source.manifest, source.source, tmp_path, dense=True).task
+    folder = kept(source)
     fields = {key: json.loads(parts["json"]) for key, parts in stored(folder).items()}
     return (masks_of(folder) if source.manifest.dense and source.manifest.dense.seg else {}), fields
 
@@ -90,7 +91,7 @@ def test_the_challenge_s_own_parts_of_glas_are_a_split_by_image(converted: Get) 
 
 def test_glands_of_glas_are_kept_as_they_are_numbered(converted: Get, tmp_path: Path) -> None:
     source = converted("glas")
-    masks, fields = with_targets(source, tmp_path / "shards")
+    masks, fields = with_targets(source)
     drawn = {path.stem: np.asarray(Image.open(path)) for path in unpacked(source.source, tmp_path).rglob("*_anno.bmp")}
     assert len(fields) == len(drawn) == 18
     for key, of_it in fields.items():
@@ -143,7 +144,7 @@ def test_nuclei_of_lizard_have_the_kinds_that_scipy_reads(converted: Get, tmp_pa
 
 def test_masks_and_points_of_lizard_are_those_of_its_nuclei(converted: Get, tmp_path: Path) -> None:
     source = converted("lizard")
-    masks, fields = with_targets(source, tmp_path / "shards")
+    masks, fields = with_targets(source)
     folder = unpacked(source.source, tmp_path)
     kinds = lizard(folder)
     for key in [*fields][::23]:
@@ -221,7 +222,7 @@ def test_hospitals_of_the_publication_are_the_test_set_of_bcss(converted: Get) -
 
 def test_a_pixel_of_a_mask_of_bcss_is_what_most_of_its_four_are(converted: Get, tmp_path: Path) -> None:
     source = converted("bcss")
-    masks, fields = with_targets(source, tmp_path)
+    masks, fields = with_targets(source)
     drawn = bcss(source.source)
     for key, of_it in fields.items():
         part = drawn[of_it["picture"]][of_it["y"] : of_it["y"] + 448, of_it["x"] : of_it["x"] + 448]
@@ -280,7 +281,7 @@ def test_groups_of_tiger_are_patients_of_tcga_and_slides_of_the_others(converted
 
 def test_cells_of_tiger_are_the_centres_of_the_boxes_of_its_coco_file(converted: Get, tmp_path: Path) -> None:
     source = converted("tiger-rois")
-    masks, fields = with_targets(source, tmp_path / "shards")
+    masks, fields = with_targets(source)
     folder, drawn = tiger(source.source, tmp_path)
     told = json.loads((folder / "tissue-cells/tiger-coco.json").read_text())
     file_of = {image["id"]: Path(image["file_name"]).stem for image in told["images"]}
@@ -364,7 +365,7 @@ def test_pixels_of_midogpp_come_from_all_forms_of_its_files(converted: Get) -> N
 def test_points_and_boxes_of_midogpp_are_those_inside_each_square(converted: Get, tmp_path: Path) -> None:
     source = converted("midogpp")
     cells, _ = midogpp(source.source)
-    _, fields = with_targets(source, tmp_path)
+    _, fields = with_targets(source)
     for of_it in fields.values():
         corner = np.array([of_it["x"], of_it["y"]])
         here = cells[cells["image_id"] == int(of_it["picture"])]
@@ -420,7 +421,7 @@ def test_patches_of_puma_bear_the_tissue_of_most_of_their_middle(converted: Get,
 
 def test_masks_and_points_of_puma_are_its_outlines(converted: Get, tmp_path: Path) -> None:
     source = converted("puma")
-    masks, fields = with_targets(source, tmp_path / "shards")
+    masks, fields = with_targets(source)
     folder = unpacked(source.source, tmp_path)
     tissue, nuclei = puma(folder, "tissue"), puma(folder, "nuclei")
     dense = source.manifest.dense

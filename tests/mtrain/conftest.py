@@ -9,7 +9,11 @@ import pytest
 
 from mtrain import documents
 from mtrain.report import figures
+from mtrain.train import memory
+from tests.small_networks import use_small_networks
 from tests.small_programs import without_estimates
+
+use_small_networks()  # before fixtures of modules
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +34,15 @@ def no_file_of_another_test_is_told() -> None:
 def memory_is_not_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules whose tests are about estimates have another fixture of this name."""
     without_estimates(monkeypatch.setattr)
+
+
+@pytest.fixture(autouse=True)
+def memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has imported everything has thousands of mappings, all of which the system reads for one number.
+
+    Modules whose tests are about that number have another fixture of this name.
+    """
+    monkeypatch.setattr(memory, "_host", lambda: 2.0**30)
 
 
 @pytest.fixture(autouse=True)

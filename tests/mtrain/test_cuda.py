@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_augment import SIDES, batch_of, smooth
 from tests.mtrain.test_fit import Notes, a_training, config, interrupted
+from tests.small_networks import whole_networks
 
 pytestmark = [
     pytest.mark.cuda,
@@ -36,6 +38,12 @@ pytestmark = [
 ]
 MANY = tuple(f"Task{number}" for number in range(22))
 VIT = "timm:vit_tiny_patch16_224"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_those_of_other_interpreters() -> Iterator[None]:
+    with whole_networks():
+        yield
 
 
 @pytest.fixture(scope="module")

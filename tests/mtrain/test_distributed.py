@@ -28,9 +28,16 @@ from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import COMMON, Notes, config
 from tests.mtrain.two_ranks import SCENARIOS, a_training, dense_results, results
+from tests.small_networks import whole_networks
 
 ROOT = Path(__file__).parents[2]
 State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_those_of_other_interpreters() -> Iterator[None]:
+    with whole_networks():
+        yield
 
 
 @pytest.fixture(scope="module")

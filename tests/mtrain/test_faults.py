@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,16 @@ from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from tests.mtrain.test_fit import LONG, shards, started, whole
 from tests.mtrain.test_sweep import TINY
+from tests.small_networks import whole_networks
 
 __all__ = ["shards", "whole"]
 KILLS = 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_those_of_other_interpreters() -> Iterator[None]:
+    with whole_networks():
+        yield
 
 
 @pytest.mark.stress

@@ -33,6 +33,11 @@ EVENT: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def memory_is_not_measured() -> None:
+    """It is here."""
+
+
 def test_the_task_with_the_highest_loss_is_called_that_and_is_the_one_nearest_to_guessing() -> None:
     """0.60 of ln 2 = 0.69 is more than 0.9 of ln 10 = 2.3."""
     said = glance(EVENT, {"Two": 2, "Ten": 10})

@@ -35,6 +35,7 @@ from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
 from tests.mtrain.sweeps import changed_sweep
+from tests.small_networks import whole_networks
 
 QUIET = Reporter(quiet=True)
 TINY = """
@@ -416,6 +417,7 @@ def test_a_rung_is_scored_from_the_training_that_goes_on_bit_for_bit(shards: Pat
 
 
 @pytest.mark.stress
+@whole_networks()  # processes that are started anew
 def test_a_race_of_real_trainings_runs_in_several_processes(shards: Path, tmp_path: Path) -> None:
     _, agenda, _, store = opened(tmp_path, shards)
     taken = raced(agenda, store, noisy, random.Random(0))

@@ -42,6 +42,7 @@ from mtrain.train.fit import fit
 from tests.forked import Forked
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import changed_sweep
+from tests.small_networks import whole_networks
 
 QUIET = Reporter(quiet=True)
 TINY = """
@@ -522,7 +523,7 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
     slow_toml: Path, shards: Path, tmp_path: Path
 ) -> None:
     sweep = load_sweep(str(slow_toml)).model_copy(update={"shards": str(shards)})
-    cells, store = cells_of(sweep, left_out_sets(sweep)), Store(tmp_path / "sweeps" / "slow")
+    cells, store = cells_of(sweep, left_out_sets(sweep))[:3], Store(tmp_path / "sweeps" / "slow")
     process = Forked(
         ["sweep", str(slow_toml), "--shards", str(shards), "--sweeps", str(store.path.parent), "--jobs", "1", "--quiet"]
     )
@@ -548,6 +549,7 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
 
 
 @pytest.mark.stress
+@whole_networks()  # processes that are started anew
 def test_a_killed_process_costs_its_own_cell_and_ctrl_c_stops_the_others_with_a_checkpoint(
     slow_toml: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

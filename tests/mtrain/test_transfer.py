@@ -31,6 +31,7 @@ from mtrain.transfers.results import results
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
+from tests.small_networks import whole_networks
 
 SMALL = "shufflenet_v2_x0_5"
 SIZE = 32
@@ -245,13 +246,14 @@ def test_a_score_that_is_not_defined_is_null_and_noted(run: Run, tmp_path: Path)
 
 def test_imagenet_weights_are_those_of_the_package(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Not downloaded here: a stand-in for torchvision's download answers."""
-    stand_in = shared_network(SMALL, "random").body.state_dict() | {
-        "fc.weight": torch.zeros(1000, 1024), "fc.bias": torch.zeros(1000),
-    }  # fmt: skip
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_a, **_k: stand_in)
-    found = source_of(run, "imagenet").network.body.state_dict()
-    assert all(torch.equal(tensor, stand_in[name]) for name, tensor in found.items())
-    assert svm(run, "imagenet")["weights"] == "imagenet"
+    with whole_networks():  # that download has the weights of all layers
+        stand_in = shared_network(SMALL, "random").body.state_dict() | {
+            "fc.weight": torch.zeros(1000, 1024), "fc.bias": torch.zeros(1000),
+        }  # fmt: skip
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_a, **_k: stand_in)
+        found = source_of(run, "imagenet").network.body.state_dict()
+        assert all(torch.equal(tensor, stand_in[name]) for name, tensor in found.items())
+        assert svm(run, "imagenet")["weights"] == "imagenet"
 
 
 def test_random_weights_depend_on_the_seed_of_the_run_alone(run: Run) -> None:

@@ -31,7 +31,7 @@ def state() -> dict[str, torch.Tensor]:
 def divided(request: pytest.FixtureRequest, state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
     """A folder that huggingface_hub wrote, with at least three parts."""
     safe = request.param == SAFE
-    hub.save_torch_state_dict(state, tmp_path, max_shard_size=500_000, safe_serialization=safe)
+    hub.save_torch_state_dict(state, tmp_path, max_shard_size=100_000, safe_serialization=safe)
     assert len(list(tmp_path.glob("*-of-*"))) >= 3
     return tmp_path
 
