@@ -201,7 +201,10 @@ def test_a_mask_of_segpath_with_a_third_value_is_refused(tmp_path: Path) -> None
 def test_a_known_source_that_lacks_a_file_points_to_its_check(name: str, tmp_path: Path) -> None:
     source = drawn(name, tmp_path)
     min([*source.rglob("masks/*.png"), *source.rglob("*.mat")]).unlink()
-    with pytest.raises(SourceError, match=f"for this image; `dpconvert check {name} --source .*` lists what is there"):
+    with pytest.raises(
+        SourceError,
+        match=f"for this image; `dpconvert check {name} --source .*` lists the existing and the missing files",
+    ):
         planned(name, source)
 
 

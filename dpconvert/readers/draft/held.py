@@ -266,7 +266,7 @@ def _of_list(held: Held, place: str, known: list[str]) -> Labels:
         return "multilabel", {name: counts[name] for name in sorted(counts, key=names.natural)}, lines, [remark], []
     if known:
         counts = Counter(
-            known[one] for value in lists for one in set(value) if isinstance(one, int) and one < len(known)
+            known[one] for value in lists for one in set(value) if isinstance(one, int) and 0 <= one < len(known)
         )
         return "multilabel", {name: counts[name] for name in known}, lines, [remark], []
     widths = {len(value) for value in lists}
