@@ -47,8 +47,10 @@ class Redness(Segmenter):
         pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
         red = (pixels[:, :1] - pixels[:, 1:2] - 90) / 20
         smooth = red
-        for _ in range(2):
-            smooth = F.avg_pool2d(smooth, 2 * self.half + 1, stride=1, padding=self.half)  # highest amid a disc
+        side = 2 * self.half + 1
+        for _ in range(2):  # highest amid a disc; rows and columns apart, which is faster
+            smooth = F.avg_pool2d(smooth, (side, 1), stride=1, padding=(self.half, 0))
+            smooth = F.avg_pool2d(smooth, (1, side), stride=1, padding=(0, self.half))
         return torch.cat([-red, red], 1), smooth
 
 
