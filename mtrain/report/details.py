@@ -24,7 +24,16 @@ SCORES = {
     "pearson": "Pearson correlation",
     "r2": "share of the variance explained (R²)",
     "calibration_error": "calibration error",
+    "dice": "Dice",
+    "iou": "intersection over union",
+    "f1": "F1 of points",
+    "precision": "precision of points",
+    "sensitivity": "sensitivity of points",
+    "pq": "panoptic quality",
+    "dq": "detection quality",
+    "sq": "segmentation quality",
 }
+OF_CLASSES = ("dice", "iou", "f1", "pq", "dq", "sq")  # scores of masks, points and instances: also of each class
 ERRORS = {"mae": "mean absolute error", "rmse": "root mean squared error"}
 FEW_SHOT = "nearest class mean (SimpleShot)"
 WEIGHTED = "mean of the training images, weighted by similarity"
@@ -97,7 +106,7 @@ def details(c: Comparison, number: int, titles: Mapping[str, str], names: Sequen
     first = {one: c.results[one][0] for one in weights}
     answers = {one: read_answers(result["answers"]) for one, result in first.items() if result.get("answers")}
     known = {one: found for one, found in answers.items() if found is not None and found.target is None}
-    scores = [(title, [_cell(first[w], key) for w in weights]) for key, title in SCORES.items() if _any(first, key)]
+    scores = [(title, [_cell(first[w], key) for w in weights]) for key, title in titles_of(first)]
     figures = [*_few_shot(c, weights, titles, number), *_calibration(known, titles, number)]
     if not scores and not figures:
         return None
@@ -142,8 +151,15 @@ def _in_unit(result: Mapping[str, Any], name: str) -> str:
     return f"{value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "")
 
 
-def _any(results: Mapping[str, dict[str, Any]], key: str) -> bool:
-    return any(key in one.get("scores", {}) for one in results.values())
+def titles_of(results: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Key and title of each score that some result has, those of classes after their mean."""
+    every = dict.fromkeys(key for one in results.values() for key in one.get("scores", {}))
+    for key, title in SCORES.items():
+        if key in every:
+            yield key, title
+        if key in OF_CLASSES:
+            start = f"{key}_"
+            yield from ((one, f"{title}: {one.removeprefix(start)}") for one in every if one.startswith(start))
 
 
 def _cell(result: dict[str, Any], key: str) -> Cell:

@@ -19,6 +19,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.evaluate import opened
 from mtrain.export import export
 from mtrain.model.dense_file import load_dense
+from mtrain.report.details import titles_of
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from mtrain.transfers.dense import ConvDecoderWithImage, FrozenDense, batch_dice
@@ -100,6 +101,24 @@ def test_dense_transfer_scores_masks_and_points_of_a_task_that_was_left_out(fold
         transfer(source, final, TransferOptions("dense", True, workers=0, recipe=RECIPE, steps=2), Notes())["set"]
         == "test"
     )
+
+
+def test_the_page_of_a_run_has_every_score_of_masks_points_and_instances(folder: Path, tmp_path: Path) -> None:
+    words = ["--runs", str(folder / "runs"), "--run", "toy", "--shards", str(folder / "shards"), "--target", "Both"]
+    scored = ["--mode", "dense", "--steps", "2", "--batch", "8", "--workers", "0", "--device", "cpu"]
+    assert CliRunner().invoke(group, ["transfer", *words, *scored]).exit_code == 0
+    page = tmp_path / "page.html"
+    assert CliRunner().invoke(group, ["report", *words[:4], "--out", str(page)]).exit_code == 0
+    text = page.read_text()
+    assert '<th scope="row">Dice</th>' in text
+    assert '<th scope="row">Dice: disc</th>' in text
+    assert '<th scope="row">F1 of points: disc</th>' in text
+    assert "Higher is better." in text
+    results = {"run": {"scores": {"pq_nucleus": 0.4, "pq": 0.4, "dice_other": 0.5, "dice": 0.5}}, "imagenet": {}}
+    assert list(titles_of(results)) == [
+        ("dice", "Dice"), ("dice_other", "Dice: other"), ("pq", "panoptic quality"),
+        ("pq_nucleus", "panoptic quality: nucleus"),
+    ]  # fmt: skip
 
 
 def test_dense_transfer_repeats_bit_for_bit(folder: Path, tmp_path: Path) -> None:
