@@ -102,7 +102,8 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
     "texts in HDF5": (hdf5(label=np.array(NAMES, "S"), patient=np.array(PATIENTS, "S")), "classification", NAMES),
     "bytes in Parquet": (parquet(label=[name.encode() for name in NAMES], patient=PATIENTS), "classification", NAMES),
     "no class in Parquet": (
-        parquet(label=[n % 3 - 1 for n in range(COUNT)]), "classification", [(None, "0", "1")[n % 3] for n in range(COUNT)],
+        parquet(label=[n % 3 - 1 for n in range(COUNT)]), "classification",
+        [(None, "0", "1")[n % 3] for n in range(COUNT)],
     ),
     "texts of another encoding": (
         npz(label=np.array([b"caf\xe9", b"caf\xe8"] * (COUNT // 2))), "classification", ["café", "cafè"] * (COUNT // 2),

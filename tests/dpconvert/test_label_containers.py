@@ -246,7 +246,7 @@ WRONG: dict[str, tuple[str, Write, str, str]] = {
     "a truth value": ("regression", parquet(v=[True] * COUNT), 'value = "v"', "not a number: True"),
     "no column": ("regression", parquet(label=NUMBERS), "", "layout.value: is missing"),
     "a class": ("classification", parquet(label=NUMBERS), "", "a label that is no whole number; found 0.5"),
-    "below": ("classification", parquet(label=[-2] * COUNT), "", "a negative number as a label; found -2; name it under"),
+    "below": ("classification", parquet(label=[-2] * COUNT), "", "a negative number as a label; found -2; name it"),
     "lists": ("classification", parquet(label=NAMED), "", 'state kind = "multilabel"'),
     "one": ("multilabel", parquet(label=GRADES), "", "a single number, where a list or a text of classes is expected"),
     "none": ("multilabel", parquet(label=NAMED), "", "a.parquet, row 2: no label"),

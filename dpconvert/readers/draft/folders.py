@@ -124,6 +124,8 @@ def _tables(survey: Survey, found: Draft) -> Iterator[str]:
             f"Tables are here, but no column names the images as they are called here: {about}. If one holds the "
             "labels, write file names into it that end as the files' own paths do, and run `dpconvert init` again"
         )
+    if survey.unread and not found.classes:
+        yield f"Tables that cannot be read: {some(survey.unread, 3)}"
 
 
 def _beginnings(text: str) -> Iterator[str]:

@@ -88,7 +88,8 @@ def _of_images(kind: pa.DataType) -> bool:
 
 def _of_texts(values: Sequence[Any]) -> bool:
     """Whether a column of bytes holds texts."""
-    return all(value is None or (isinstance(value, bytes) and value.isascii() and b"\0" not in value) for value in values)
+    told = [value for value in values if value is not None]
+    return all(isinstance(value, bytes) and value.isascii() and b"\0" not in value for value in told)
 
 
 def _arrays(survey: Survey) -> Held | None:
