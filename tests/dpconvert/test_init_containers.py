@@ -161,13 +161,21 @@ def test_what_is_converted_by_the_draft_is_what_was_written(case: str, dpconvert
         (hdf5(y=np.eye(3, dtype=int)[np.arange(COUNT) % 3]), "Name the classes 0 to 2 of 'y' in their order"),
         (hdf5(y=np.array([[n % 2, 1] for n in range(COUNT)])), "Name the 2 classes of the 0 and 1 of 'y'"),
         (
+            lambda folder: np.savez(folder / "a.npz", x=PIXELS / 255, y=np.array(NAMES)),
+            "`range = [0, 1]` under [pixels]",
+        ),
+        (
+            lambda folder: np.savez(folder / "a.npz", x=PIXELS[:, :3], y=np.array(NAMES)),
+            "axes are channels is not clear",
+        ),
+        (
             parquet(first=NAMES, second=[("x", "y", "z")[n % 3] for n in range(COUNT)]),
             "Several columns may be the label",
         ),
         (parquet(counts=list(range(5, 5 + 7 * COUNT, 7)), lengths=NUMBERS), "Several columns hold numbers"),
         (parquet(label=[[0, 2], [1]] * (COUNT // 2)), "Name the classes that the numbers of 'label' count"),
     ],
-    ids=["one-hot", "indicators", "two", "measured", "indices"],
+    ids=["one-hot", "indicators", "floats", "axes", "two", "measured", "indices"],
 )
 def test_what_may_mean_several_things_is_asked(write: Write, told: str, dpconvert: Call, tmp_path: Path) -> None:
     folder = tmp_path / "held"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dpconvert.errors import UserError
+from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
 from dpconvert.readers.draft import names, sets, tables, targets
 from dpconvert.readers.draft.listings import Listing
@@ -24,6 +24,9 @@ from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted
 from dpconvert.readers.layouts import arrays, parquet, webdataset
 from dpconvert.readers.values import decoded, name_in
+from dpconvert.source import elements
+from dpconvert.source.elements import Element
+from dpconvert.source.stacks import Stacks
 
 PLACES = re.compile("(labels?|value|indicators|group|split) = ")
 SMALL = 1 << 20  # bytes of a field that may be a label
@@ -35,7 +38,8 @@ class Held:
     """What files of one shape say of each image.
 
     label: the key of [layout] for one class. images: line that names the images. classes: place -> names of its
-    numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ.
+    numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ. asked: what
+    the first image leaves open.
     """
 
     shape: str
@@ -46,6 +50,7 @@ class Held:
     classes: Mapping[str, list[str]] = field(default_factory=dict)
     splits: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    asked: tuple[str, ...] = ()
 
 
 def draft(survey: Survey) -> Draft | None:
@@ -98,7 +103,7 @@ def _arrays(survey: Survey) -> Held | None:
         return None
     values: Values = {}
     keys: set[tuple[str, ...]] = set()
-    image = ""
+    image, asked = "", ""
     for file in files:
         stacks = survey.source.stacks(file)
         shapes = stacks.names()
@@ -108,12 +113,24 @@ def _arrays(survey: Survey) -> Held | None:
         (image,) = several
         beside = [name for name, shape in shapes.items() if len(shape) in (1, 2) and shape[0] == shapes[image][0]]
         keys.add((image, *beside))
+        asked = asked or _asked(stacks, image)
         for name in beside:
             values.setdefault(name, []).extend(_listed(np.asarray(stacks.array(name))))
     if len(keys) != 1:
         return None
     line = f"images = {quoted(image)}"
-    return Held("arrays", files, values, "labels", (line,), {}, _splits(files, arrays.FILES["images"].pattern))
+    splits = _splits(files, arrays.FILES["images"].pattern)
+    return Held("arrays", files, values, "labels", (line,), splits=splits, asked=(asked,) if asked else ())
+
+
+def _asked(stacks: Stacks, key: str) -> str:
+    """What must be said of the first image, such as the order of its axes, or which samples are white."""
+    found = Element(stacks.name, key, 0)
+    try:
+        elements.image(elements.one(found, stacks.array(key)), found.name, "", (), None)
+    except ReadError as error:
+        return str(error)
+    return ""
 
 
 def _listed(array: Any) -> list[Any]:
@@ -206,7 +223,7 @@ def _draft(held: Held) -> Draft:
         layout=(f"# {counted(len(held.files), 'file')} of {counted(count, 'image')}", *held.images,
                 *(_placed(held, line) for line in lines)),
         split=sets.policy(named) if named else (SHARE,),
-        remarks=tuple(remarks), questions=tuple(questions),
+        remarks=tuple(remarks), questions=(*questions, *held.asked),
     )  # fmt: skip
 
 
