@@ -274,6 +274,17 @@ def test_tables_that_cannot_be_read_are_named(dpconvert: Call, tmp_path: Path) -
     assert "more.xlsx: several sheets hold rows; found now, old" in answer.err
 
 
+@pytest.mark.parametrize("name", ["metadata.jsonl", "labels.json", "labels.csv.gz", "labels.xls", "list.txt"])
+def test_files_that_may_hold_labels_in_another_form_are_named(name: str, dpconvert: Call, tmp_path: Path) -> None:
+    for image in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / image)
+    (tmp_path / name).write_text('{"file_name": "a.png", "label": 1}\n{"file_name": "b.png", "label": 2}\n')
+    (tmp_path / "README.txt").write_text("Images of cells.\n")
+    answer = dpconvert("init", tmp_path, "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 1
+    assert f"1 file that may hold labels, in a form that is not read for them: {name}. If so, save" in answer.err
+
+
 def test_a_table_that_contradicts_itself_is_not_ready(dpconvert: Call, tmp_path: Path) -> None:
     for number in range(8):
         draw_image(tmp_path / "s" / f"{number}.png")
