@@ -90,6 +90,8 @@ def _level(level: Level, role: str) -> str:
     if role == "group" or not role:
         listed = "[^/]+"
     return f"(?P<{role}>{listed})" if role else listed
+
+
 def draft(survey: Survey) -> Draft | None:
     """A manifest of the shape folders; None without images."""
     if not survey.images:
