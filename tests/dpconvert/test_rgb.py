@@ -442,6 +442,22 @@ def test_fractions_in_a_range_of_levels_are_refused_and_levels_in_one_of_fractio
     check_bits(levels.astype(np.uint8), scale=(0, 1))  # of 8 bits, which take no range
 
 
+@pytest.mark.parametrize("large", [opening.LARGE, 0])
+@pytest.mark.parametrize("suffix", ["tif", "ome.tif"])
+def test_a_range_that_a_tiff_contradicts_is_refused_however_it_is_read(
+    large: int, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fractions in slides that are read piece by piece became black."""
+    monkeypatch.setattr(opening, "LARGE", large)
+    samples = np.linspace(0, 1, 64 * 64 * 3, dtype=np.float32).reshape(64, 64, 3)
+    tifffile.imwrite(tmp_path / f"a.{suffix}", samples, photometric="rgb", tile=(16, 16), ome=suffix == "ome.tif")
+    told = r"samples from 0 to 1, where `range` .* states 0 to 255"
+    with pytest.raises(ReadError, match=told), open_image([tmp_path / f"a.{suffix}"], scale=(0, 255)) as image:
+        image.read(0, 0, 16, 16)
+    with open_image([tmp_path / f"a.{suffix}"], scale=(0, 1)) as image:
+        assert np.abs(image.read(0, 0, 64, 64) - samples * 255.0).max() <= 0.51
+
+
 def test_samples_around_zero_are_refused_in_a_range_from_zero() -> None:
     """As networks take them: most would become black."""
     signed = np.linspace(-1, 1, 16).reshape(4, 4)
