@@ -112,19 +112,19 @@ class TiffPages:
             raise ReadError(str(error), where=self.where, remedy=error.remedy) from None
 
     def check_bits(self) -> None:
-        """Refuse an image whose coarsest level uses few of its bits.
+        """Refuse an image whose coarsest level uses few of its bits, or is not of the stated scale.
 
         Raises:
-            ReadError: the image uses few of its bits, or the file is damaged.
+            ReadError: the image uses few of its bits, its samples contradict the scale, or the file is damaged.
         """
         page = self.levels[0].pages[0]
-        if self.scale is not None or dtype_of(page).itemsize == 1:
+        if dtype_of(page).itemsize == 1:
             return
         number = len(self.levels) - 1
         at = self.levels[number]
         spots = [self._samples(number, *frame) for frame in _spots(at.width, at.height)]
         try:
-            check_page_bits(np.stack(spots).reshape(-1, 1, spots[0].shape[2]), page, self.bits, None)
+            check_page_bits(np.stack(spots).reshape(-1, 1, spots[0].shape[2]), page, self.bits, self.scale)
         except KindError as error:
             raise ReadError(str(error), where=self.where, remedy=error.remedy) from None
 

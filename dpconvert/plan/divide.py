@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,10 +16,12 @@ from dpconvert.manifest.rules import Crop, Tiles, Whole
 from dpconvert.plan.known_errors import absent, doubtful, unused_errata, wrong_images, wrong_samples
 from dpconvert.plan.options import Options
 from dpconvert.plan.split import assign, contents, spelt
+from dpconvert.plural import counted
 from dpconvert.source import target, unused
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage
 
+WHOLE = re.compile(r"(\d+)\.0+", re.ASCII)  # as programs write whole numbers of a column with gaps: 7.0 is 7
 WITH_SKIP = ("table", "arrays", "parquet", "webdataset", "slides")  # shapes
 
 
@@ -26,8 +29,8 @@ WITH_SKIP = ("table", "arrays", "parquet", "webdataset", "slides")  # shapes
 class Divided:
     """The classes of samples, and two mappings: image -> group id, image -> split.
 
-    counts: split -> samples of each class; of all, as a list of one, if they have numbers. notes: on constant labels.
-    samples: split -> its number of samples.
+    counts: split -> samples of each class; of all, as a list of one, if they have numbers. notes: on constant labels,
+    and on groups that may be one. samples: split -> its number of samples.
     """
 
     classes: list[str]
@@ -53,11 +56,28 @@ def divide(manifest: Manifest, source: Source, options: Options, found: list[Rec
     groups, splits = _splits(manifest, options, found)
     sizes = Counter(splits[record.source_image.name] for record in found)
     samples = {split: sizes[split] for split in SPLITS}
+    alike = tuple(_alike([record.source_image for record in found], splits))
     if manifest.target == "value":
-        return Divided(classes, groups, splits, {split: [sizes[split]] for split in SPLITS}, samples)
+        return Divided(classes, groups, splits, {split: [sizes[split]] for split in SPLITS}, samples, alike)
     made = Counter((splits[r.source_image.name], label) for r in found for label in _named(manifest, r))
     counts = {split: [made[split, label] for label in classes] for split in SPLITS}
-    return Divided(classes, groups, splits, counts, samples, tuple(_constant(manifest, classes, counts, len(found))))
+    constant = _constant(manifest, classes, counts, len(found))
+    return Divided(classes, groups, splits, counts, samples, (*constant, *alike))
+
+
+def _alike(images: list[SourceImage], splits: dict[str, Split]) -> Iterator[str]:
+    """Yield a note on groups in several sets whose names look the same."""
+    found: dict[str, dict[str, set[Split]]] = {}
+    for image in images:
+        if image.group not in (image.name, *image.files):
+            found.setdefault(names.seen(image.group), {}).setdefault(image.group, set()).add(splits[image.name])
+    divided = [sorted(same) for same in found.values() if len(same) > 1 and len(set().union(*same.values())) > 1]
+    if divided:
+        first = " and ".join(map(repr, divided[0]))
+        yield (
+            f"{counted(len(divided), 'group')} may be divided between sets, with names that differ only in case or "
+            f"blanks, the first {first}: if they are one, write them alike"
+        )
 
 
 def _named(manifest: Manifest, record: Record) -> list[str]:
@@ -103,14 +123,14 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
         )  # fmt: skip
     source.notes += absent(samples, {p.name for p in images}, "and no image here")
     source.notes += unused_errata(manifest, options, images)
-    whole = {name for name, box in samples if box is None}
-    kept = [p for p in images if p.name not in whole and not any(pattern.search(p.name) for pattern in wrong)]
+    left_out = {name for name, box in samples if box is None}
+    kept = [p for p in images if p.name not in left_out and not any(pattern.search(p.name) for pattern in wrong)]
     if not kept:
         raise SourceError(
             "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
         )
     _check_labels(manifest, kept)
-    return kept
+    return [replace(p, group=whole[1]) if (whole := WHOLE.fullmatch(p.group)) else p for p in kept]
 
 
 def _check_kind(manifest: Manifest) -> None:

@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dpconvert import names
 from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.values import InValues
+from dpconvert.readers.values import InValues, decoded, name_in
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.stacks import DAMAGED, Array, Stacks
 
@@ -103,14 +102,14 @@ def _values(array: Array, count: int, where: str, told: InValues) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    return names.nfc(value.decode("utf-8", "replace")).strip() if isinstance(value, bytes) else value
+    return decoded(value).strip() if isinstance(value, bytes) else value
 
 
 def _texts(array: Array, count: int, where: str) -> list[str]:
     """Return a text for each image: of its group, split or an attribute."""
     values = _rows_of(array, count, where)
     flat = values[:, 0] if values.shape[1] == 1 else _places(values, where)
-    return [_text(value, where) for value in flat.tolist()]
+    return [name_in(value) for value in flat.tolist()]
 
 
 def _rows_of(array: Array, count: int, where: str) -> NDArray[Any]:
@@ -137,18 +136,6 @@ def _places(values: NDArray[Any], where: str) -> NDArray[Any]:
         raise SourceError("several values an image, which are not 0 and a single 1", where=f"{where}, image {row}")
     places: NDArray[Any] = values.argmax(1)
     return places
-
-
-def _text(value: Any, where: str) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise SourceError("a label that is no whole number", where=where, found=f"{value}")
-        value = int(value)
-    return names.nfc(str(value)).strip()
 
 
 def _marked(array: Array, column: int, count: int, where: str) -> list[str]:

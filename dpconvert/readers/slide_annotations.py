@@ -50,7 +50,11 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
         name = fold(found.get("name"))
         name = by_name.get(name, name)
         if name in own:
-            raise SourceError("two files of annotations for one slide", where=found.name, found=own[name])
+            raise SourceError(
+                "two files of annotations for one slide", where=found.name, found=own[name],
+                remedy="if they are about two slides of one name, let `name` take in the folder in the patterns of "
+                "[files.slides] and [files.annotations], as '(?P<name>[^/]+/[^/]+)' does",
+            )  # fmt: skip
         if (named := named_images.images_of(source, found.name)) is not None:
             listings[found.name] = named
         if name in by_name.values():

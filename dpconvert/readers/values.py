@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from dpconvert import names
+from dpconvert.annotations.parsing.lines import UTF8, WINDOWS
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
@@ -200,7 +201,11 @@ class InValues:
         """Return the class of a number, which counts those that the file names, or else the manifest's."""
         text = _text(value)
         if not text.isdecimal() and names.match(text, self.keys.values) is None:
-            raise SourceError("a label that is no whole number", where=where, found=text)
+            negative = text[:1] == "-" and text[1:].isdecimal()
+            raise SourceError(
+                "a negative number as a label" if negative else "a label that is no whole number", where=where,
+                found=text, remedy=f'name it under `values` in [layout], or leave it out: skip = ["{text}"]',
+            )  # fmt: skip
         if not known:
             return self._class(text, where)
         if not text.isdecimal() or int(text) >= len(known):
@@ -234,6 +239,30 @@ class InValues:
                 remedy='say what they hold: numbers = "indices" or "indicators" in [layout]',
             )  # fmt: skip
         self._form = form
+
+
+def decoded(value: Any) -> Any:
+    """Return bytes as text, in UTF-8 or else Windows-1252 as tables are read, and anything else as it is.
+
+    A byte that is in neither becomes '%' and two hexadecimal digits, so that no two texts become one.
+    """
+    if not isinstance(value, bytes):
+        return value
+    for encoding in (UTF8, WINDOWS):
+        try:
+            return names.nfc(value.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+    return names.nfc(names.escaped(value.decode("utf-8", "surrogateescape")))
+
+
+def name_in(value: Any) -> str:
+    """Return the text by which a value names a patient, slide, set or attribute; '' for none (null, NaN).
+
+    Of one patient, a file may hold the number 7 and another, with a gap in the column, 7.0.
+    """
+    value = decoded(value)
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else _text(value)
 
 
 def _text(value: Any) -> str:

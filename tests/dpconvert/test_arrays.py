@@ -253,6 +253,16 @@ def test_images_of_sixteen_bits_and_grey_follow_the_rule_of_pixels(source: Path,
     assert same(convert('[layout]\nlabels = "y"\n'), np.repeat(IMAGES[..., :1], 3, axis=3))
 
 
+@pytest.mark.parametrize(("divisor", "noted"), [(255, True), (1, False)])
+def test_bytes_of_fractions_that_were_cut_off_are_noted(
+    divisor: int, noted: bool, source: Path, convert: Convert, tmp_path: Path
+) -> None:
+    np.savez(source / "d.npz", x=(IMAGES / divisor).round().astype(np.uint8), y=LABELS)
+    convert('[layout]\nimages = "x"\nlabels = "y"\n')
+    told = "d.npz/x: the images are nearly black, with samples of 0 and 1 out of 255 in the 3 looked at"
+    assert (told in (tmp_path / "out" / "Mine" / "task.json").read_text()) == noted
+
+
 def test_patches_are_cut_out_of_images_of_an_array(source: Path, convert: Convert, tmp_path: Path) -> None:
     hdf5(source / "all.h5", x=IMAGES, y=LABELS)
     convert('[layout]\nlabels = "y"\n[rule]\ntype = "tiles"\nsize = 8\n')

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
@@ -256,6 +257,32 @@ def test_a_table_of_paths_of_another_machine_is_named(init: Callable[..., Any], 
     table(tmp_path / "s", "path,label", [f"/home/me/img/{n}.png,{'ab'[n % 2]}" for n in range(8)])
     _, answer, _ = init(tmp_path / "s", ready=False)
     assert "no column names the images as they are called here: labels.csv (path, label)" in answer.err
+
+
+def test_tables_that_cannot_be_read_are_named(dpconvert: Call, tmp_path: Path) -> None:
+    """A line of a title before the head, and a second sheet that holds rows."""
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "labels.csv").write_text("Cohort of 2024\nfile,label\na.png,x\nb.png,y\n")
+    book = openpyxl.Workbook()
+    for title in ("now", "old"):
+        book.create_sheet(title).append(["file", "label"])
+    book.save(tmp_path / "more.xlsx")
+    answer = dpconvert("init", tmp_path, "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 1
+    assert "labels.csv: its first row must name two columns or more; found Cohort of 2024" in answer.err
+    assert "more.xlsx: several sheets hold rows; found now, old" in answer.err
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "labels.json", "labels.csv.gz", "labels.xls", "list.txt"])
+def test_files_that_may_hold_labels_in_another_form_are_named(name: str, dpconvert: Call, tmp_path: Path) -> None:
+    for image in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / image)
+    (tmp_path / name).write_text('{"file_name": "a.png", "label": 1}\n{"file_name": "b.png", "label": 2}\n')
+    (tmp_path / "README.txt").write_text("Images of cells.\n")
+    answer = dpconvert("init", tmp_path, "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 1
+    assert f"1 file that may hold labels, in a form that is not read for them: {name}. If so, save" in answer.err
 
 
 def test_a_table_that_contradicts_itself_is_not_ready(dpconvert: Call, tmp_path: Path) -> None:

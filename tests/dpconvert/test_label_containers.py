@@ -246,6 +246,7 @@ WRONG: dict[str, tuple[str, Write, str, str]] = {
     "a truth value": ("regression", parquet(v=[True] * COUNT), 'value = "v"', "not a number: True"),
     "no column": ("regression", parquet(label=NUMBERS), "", "layout.value: is missing"),
     "a class": ("classification", parquet(label=NUMBERS), "", "a label that is no whole number; found 0.5"),
+    "below": ("classification", parquet(label=[-2] * COUNT), "", "a negative number as a label; found -2; name it"),
     "lists": ("classification", parquet(label=NAMED), "", 'state kind = "multilabel"'),
     "one": ("multilabel", parquet(label=GRADES), "", "a single number, where a list or a text of classes is expected"),
     "none": ("multilabel", parquet(label=NAMED), "", "a.parquet, row 2: no label"),
@@ -288,6 +289,41 @@ def test_values_that_say_that_there_is_none_can_be_left_out(tmp_path: Path) -> N
     source = Source.open(tmp_path / "source", manifest)
     list(reader(manifest).images(source))
     assert source.notes[-2:] == ["1 row that `skip` names, left out", "2 rows without a label, left out"]
+
+
+def groups(tmp_path: Path, write: Write, manifest: str) -> list[str]:
+    labels(tmp_path, "ordinal", write, manifest)
+    read = with_defaults(load(tmp_path / "my.toml"))
+    return [found.group for found in reader(read).images(Source.open(tmp_path / "source", read))]
+
+
+def test_one_patient_is_one_group_whatever_the_type_of_its_number(tmp_path: Path) -> None:
+    """A column of whole numbers with a gap becomes one of floating-point numbers in pandas, in this file or another."""
+
+    def write(source: Path) -> None:
+        parquet(label=GRADES, patient=[7, 7, 8, 8, 9, 9])(source)
+        (source / "a.parquet").rename(source / "b.parquet")
+        parquet(label=GRADES, patient=[7.0, 7.0, 8.0, 8.0, float("nan"), None])(source)
+
+    found = groups(tmp_path, write, 'shape = "parquet"\n[layout]\ngroup = "patient"\n')
+    assert found == ["7", "7", "8", "8", "a.parquet/image/4", "a.parquet/image/5", "7", "7", "8", "8", "9", "9"]
+
+
+def test_one_patient_is_one_group_whatever_the_form_of_its_number_in_json(tmp_path: Path) -> None:
+    told = [{"label": 0, "patient": patient} for patient in (7, 7.0, "7", 8, float("nan"), None)]
+    write = shards(*({"json": json.dumps(one)} for one in told))
+    layout = '[layout]\nlabel = "json:label"\ngroup = "json:patient"\n'
+    assert groups(tmp_path, write, 'shape = "webdataset"\n' + layout)[:4] == ["7", "7", "7", "8"]
+    found = groups(tmp_path, write, 'shape = "webdataset"\n' + layout)[4:]
+    assert len(set(found)) == 2
+    assert not {"nan", "None"} & set(found)
+
+
+def test_texts_of_another_encoding_than_utf8_stay_apart(tmp_path: Path) -> None:
+    patients = np.array([b"M\xfcller", b"M\xf6ller", "Müller".encode(), b"A\x81", b"A\x8d", b"B"])
+    write = hdf5(y=np.arange(COUNT) % 3, patient=patients)
+    found = groups(tmp_path, write, 'shape = "arrays"\n[layout]\nimages = "x"\nlabels = "y"\ngroup = "patient"\n')
+    assert found == ["Müller", "Möller", "Müller", "A%81", "A%8D", "B"]
 
 
 @pytest.mark.parametrize("shape", ["points", "masks"])

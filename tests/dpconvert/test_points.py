@@ -330,6 +330,22 @@ def test_a_file_without_a_name_in_its_pattern_serves_all_images(make: Make, tmp_
     assert positives(make(HEAD + files + PRESENCE)) == {("a.png", 0, 0)}
 
 
+@pytest.mark.parametrize("name", ["all.csv", "all.json"])
+def test_a_table_that_names_images_is_not_about_all_of_them(name: str, make: Make, tmp_path: Path) -> None:
+    """Each image had the points of all."""
+    root = draw_images(tmp_path)
+    rows = [("a.png", 3, 3), ("b.png", 13, 3), ("elsewhere.png", 3, 13)]
+    text = "File,x,y\n" + "".join(f"{image},{x},{y}\n" for image, x, y in rows)
+    told = json.dumps([{"File": image, "x": x, "y": y} for image, x, y in rows])
+    (root / name).write_text(told if name.endswith("json") else text)
+    manifest = HEAD + f'[files.points]\npattern = \'{name}$\'\n[layout]\nlabel = "m"\nmissing = "none"\n'
+    message = str(make(manifest + PRESENCE, fails=True))
+    assert f"{name}: 'File' names an image here for each point" in message
+    assert 'say names = {image = "File"} in [layout]' in message
+    found = make(manifest + 'names = {image = "File"}\n' + PRESENCE)
+    assert positives(found) == {("a.png", 0, 0), ("b.png", 10, 0)}
+
+
 def test_a_crop_a_point_with_the_point_s_class(make: Make, tmp_path: Path) -> None:
     root = draw_images(tmp_path)
     for name in "abc":

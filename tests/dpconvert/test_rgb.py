@@ -442,6 +442,34 @@ def test_fractions_in_a_range_of_levels_are_refused_and_levels_in_one_of_fractio
     check_bits(levels.astype(np.uint8), scale=(0, 1))  # of 8 bits, which take no range
 
 
+@pytest.mark.parametrize("large", [opening.LARGE, 0])
+@pytest.mark.parametrize("suffix", ["tif", "ome.tif"])
+def test_a_range_that_a_tiff_contradicts_is_refused_however_it_is_read(
+    large: int, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fractions in slides that are read piece by piece became black."""
+    monkeypatch.setattr(opening, "LARGE", large)
+    samples = np.linspace(0, 1, 64 * 64 * 3, dtype=np.float32).reshape(64, 64, 3)
+    tifffile.imwrite(tmp_path / f"a.{suffix}", samples, photometric="rgb", tile=(16, 16), ome=suffix == "ome.tif")
+    told = r"samples from 0 to 1, where `range` .* states 0 to 255"
+    with pytest.raises(ReadError, match=told), open_image([tmp_path / f"a.{suffix}"], scale=(0, 255)) as image:
+        image.read(0, 0, 16, 16)
+    with open_image([tmp_path / f"a.{suffix}"], scale=(0, 1)) as image:
+        assert np.abs(image.read(0, 0, 64, 64) - samples * 255.0).max() <= 0.51
+
+
+def test_samples_around_zero_are_refused_in_a_range_from_zero() -> None:
+    """As networks take them: most would become black."""
+    signed = np.linspace(-1, 1, 16).reshape(4, 4)
+    for samples in (signed, signed * 2.5):
+        for scale in ((0.0, 1.0), (0.0, 255.0)):
+            with pytest.raises(ValueError, match=r"samples from -.* where `range` .* states 0 to"):
+                check_bits(samples, scale=scale)
+    check_bits(signed, scale=(-1, 1))
+    check_bits(np.where(signed < -0.9, -0.02, np.abs(signed)), scale=(0, 1))  # overshoots of a resampling filter
+    check_bits(np.linspace(-40, 900, 16).reshape(4, 4), scale=(0, 4095))  # levels less those of the background
+
+
 def test_sixteen_dark_bits_are_black_when_all_are_and_refused_in_a_png_too() -> None:
     check_bits(np.zeros((4, 4), np.uint16))
     check_bits(np.full((4, 4), 1 << 14, np.uint16))

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dpconvert.card import SPLITS, Split, empty_sets
 from dpconvert.errors import SourceError
 from dpconvert.manifest.splits import SplitPolicy
 from dpconvert.plan.split import GroupContent, assign, contents, spelt
+from dpconvert.shards.index import read_index
+from tests.dpconvert.conftest import Answer
 
 SHARE = SplitPolicy(share=(0.6, 0.2, 0.2))
 HASHED = SplitPolicy(share=(0.6, 0.2, 0.2), draw="hashed")
@@ -195,3 +199,27 @@ def test_named_groups_are_found_whatever_their_case_and_blanks_where_one_is_mean
     assert (found.train, found.val, found.test) == (["P1"], ["p2"], ["p3", "P4", "caf\u00e9"])
     assert spelt(policy, ["p1 ", "P2", "p3", "P4", "cafe\u0301", "P1"]) is policy
     assert spelt(SplitPolicy(train=["A"], test=["a "]), ["a"]).named() == {"A": "train", "a ": "test"}
+
+
+def test_groups_that_may_be_one_are_one_or_noted(tmp_path: Path, dpconvert: Callable[..., Answer]) -> None:
+    """A column of numbers with a gap is written with decimals by pandas: patient 7 of one table is 7.0 in another."""
+    patients = {"train": ["7", "7", "8", "P1", "Q2"], "test": ["9.0", "", "10.0", "p1", "Q3"]}
+    for split, column in patients.items():
+        lines = [f"{split}{number}.png,{'ab'[number % 2]},{patient}" for number, patient in enumerate(column)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["file,label,patient", *lines, ""]))
+        for number in range(len(column)):
+            Image.new("RGB", (8, 8), (number, len(split), 0)).save(tmp_path / f"{split}{number}.png")
+    manifest = 'task = "T"\nclasses = ["a", "b"]\nshape = "table"\n'
+    manifest += "[files.table]\npattern = '(?P<split>train|test).csv'\n"
+    manifest += '[layout]\nfile = "{file}"\nlabel = "label"\ngroup = "patient"\n[split.strict]\nofficial = true\n'
+    (tmp_path / "my.toml").write_text(manifest)
+    run = (tmp_path / "my.toml", "--source", tmp_path, "--out", tmp_path / "out", "--workers", 1)
+    answer = dpconvert(*run)
+    assert answer.code == 0, answer.err
+    told = "1 group may be divided between sets, with names that differ only in case or blanks, the first 'P1' and 'p1'"
+    assert told in (tmp_path / "out" / "T" / "task.json").read_text()
+    rows = read_index(tmp_path / "out" / "T" / "index.parquet").to_pylist()
+    groups = {row["group"].partition(":")[2] for row in rows}
+    assert groups == {"7", "8", "9", "10", "test1.png", "P1", "p1", "Q2", "Q3"}
+    (tmp_path / "test.csv").write_text((tmp_path / "test.csv").read_text().replace("9.0", "7.0"))
+    assert "7: one group in several official sets" in dpconvert(*run, "--overwrite").err

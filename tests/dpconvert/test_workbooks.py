@@ -132,3 +132,20 @@ def test_a_formula_whose_value_is_stored_counts_with_that_value_an_empty_text_to
                         text = text.replace(empty, b"<v>" + value + b"</v>")
                 new.writestr(part, text)
         assert cells(made.getvalue()) == [{"file": "b.png", "patient": value.decode()}]
+
+
+def test_what_stands_in_merged_cells_counts_for_each_row_that_they_span() -> None:
+    """Excel stores it in the first of them: the other images of a patient were groups of their own, in other sets."""
+    made = openpyxl.Workbook()
+    sheet = made.create_sheet("labels")
+    for row in (["image", "patient", "label"], ["0.png", "P1", "a"], ["1.png"], ["2.png"], ["3.png", "P2", "b"]):
+        sheet.append(row)
+    sheet.append(["4.png", "P3", "c"])
+    for merged in ("B2:B4", "C2:C4", "B6:C9", "D1:F1"):
+        sheet.merge_cells(merged)
+    buffer = io.BytesIO()
+    made.save(buffer)
+    found = [[row[name] for name in ("image", "patient", "label")] for row in cells(buffer.getvalue())]
+    assert found == [
+        ["0.png", "P1", "a"], ["1.png", "P1", "a"], ["2.png", "P1", "a"], ["3.png", "P2", "b"], ["4.png", "P3", ""],
+    ]  # fmt: skip

@@ -1,7 +1,8 @@
 """The rows of a sheet of an Excel workbook (.xlsx): bytes in, what `table.records` gives of delimited text out.
 
 Whole numbers are written without a point, dates as ISO 8601 has them; of a formula, the value that was stored with it
-counts. The format: ECMA-376, Office Open XML, part 1, SpreadsheetML.
+counts, and what stands in merged cells counts for each row that they span. The format: ECMA-376, Office Open XML, part
+1, SpreadsheetML.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dpconvert.errors import ManifestError, ReadError
 ZIP = b"PK\x03\x04"
 BOOK = "xl/workbook.xml"
 FORMULA = re.compile(rb"<(\w+:)?f[ />]")
+MERGED = re.compile(rb"<(\w+:)?mergeCell ")
 UNCALCULATED = re.compile(rb"""\bfullCalcOnLoad\s*=\s*["'](1|true)["']""")  # written by programs that do not calculate
 MOST_BYTES = 1 << 30  # that the parts of a workbook may unpack to
 DAMAGED = (  # what `zipfile` and openpyxl raise on damaged workbooks, found by damaging some
@@ -54,21 +56,24 @@ def records(data: bytes, name: str, sheet: str = "") -> list[tuple[int, list[str
         with _opened(data) as book:
             found = _sheet(book, name, sheet)
             rows = list(_bounded(found.iter_rows(), name))
-            if _holds_formulas(data):
+            if _holds(data, FORMULA):
                 _check_formulas(data, found.title, rows, name)
-            return [(number, [_text(cell.value, name) for cell in cells]) for number, cells in rows]
+            texts = [[_text(cell.value, name) for cell in cells] for _, cells in rows]
+            if _holds(data, MERGED):
+                _fill_merged(data, found.title, texts)
+            return list(enumerate(texts, start=1))
     except DAMAGED as error:
         raise ReadError(f"not a readable workbook: {error}", where=name, remedy="save it as CSV, in UTF-8") from None
 
 
 @contextmanager
-def _opened(data: bytes, *, values: bool = True) -> Iterator[Any]:
-    """Open a workbook for the values of its cells, or for their formulas."""
+def _opened(data: bytes, *, values: bool = True, streamed: bool = True) -> Iterator[Any]:
+    """Open a workbook for the values of its cells, or for their formulas. streamed: without what follows the cells."""
     from openpyxl import load_workbook  # takes a while
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what openpyxl does not write back
-        with closing(load_workbook(io.BytesIO(data), read_only=True, data_only=values)) as book:
+        with closing(load_workbook(io.BytesIO(data), read_only=streamed, data_only=values)) as book:
             yield book
 
 
@@ -80,10 +85,23 @@ def _is_open(cell: Any, *, calculated: bool) -> bool:
     return (cell.value is None and cell.data_type != "str") or (not calculated and cell.value == 0)
 
 
-def _holds_formulas(data: bytes) -> bool:
+def _holds(data: bytes, what: re.Pattern[bytes]) -> bool:
+    """Whether this occurs in a sheet."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         sheets = (part for part in archive.namelist() if part.startswith("xl/worksheets/") and part.endswith(".xml"))
-        return any(FORMULA.search(archive.read(part)) for part in sheets)
+        return any(what.search(archive.read(part)) for part in sheets)
+
+
+def _fill_merged(data: bytes, sheet: str, rows: list[list[str]]) -> None:
+    """Write the text of merged cells, which is stored in the first of them only, into each row that they span."""
+    filled = [any(cells) for cells in rows]
+    with _opened(data, streamed=False) as book:
+        for merged in book[sheet].merged_cells.ranges:
+            column, first = merged.min_col - 1, merged.min_row - 1
+            text = rows[first][column] if first < len(rows) and column < len(rows[first]) else ""
+            for row in (row for row in range(first + 1, min(merged.max_row, len(rows))) if filled[row]):
+                rows[row] += [""] * (column + 1 - len(rows[row]))
+                rows[row][column] = text
 
 
 def _check_formulas(data: bytes, sheet: str, rows: list[tuple[int, Any]], name: str) -> None:

@@ -67,8 +67,9 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
     yield from _stacks(survey, found)
     if found.shape == "folders" and (masks := pixels.unpaired(survey)):
         yield (
-            f"{counted(len(masks), 'file')} in folders of masks, such as {masks[0]}, which pair with no image by "
-            "name: if each is one object of an image, choose the shape masks with `objects = true`"
+            f"{counted(len(masks), 'file')} in folders of masks, such as {masks[0]}, which pair with no one image by "
+            "the name of the file: if each is one object of an image, choose the shape masks with `objects = true`; if "
+            "names repeat in several folders, let `name` take in the folder, as '(?P<name>[^/]+/[^/]+)' does"
         )
 
 

@@ -18,6 +18,11 @@ from dpconvert.source import unused
 
 MOST_LISTED = 20  # values of a level that a pattern spells out
 STRAY = 0.02  # share of images that may lie outside the folders of the rest
+MAY_LABEL = re.compile(
+    r"(?i)^(?!(?:.*/)?(?:readme|licen[cs]e|notice|citation))"
+    r".*\.(?:jsonl?|xls|xlsm|xlsb|ods|txt|dat|mat|pkl|pickle|feather|arrow|ya?ml|db|sqlite3?"
+    r"|(?:csv|tsv|jsonl?)\.(?:gz|bz2|xz|zip))$"
+)
 OFFICIAL = "official = true  # the sets that the files are divided into are kept"
 
 
@@ -116,13 +121,25 @@ def _beside(survey: Survey, tree: Tree) -> Iterator[str]:
 
 
 def _tables(survey: Survey, found: Draft) -> Iterator[str]:
-    """Tables that may hold the labels of images whose names do not."""
-    if survey.tables and not found.classes:
+    """Tables, and other files, that may hold the labels of images whose names do not."""
+    if found.classes:
+        return
+    if survey.tables:
         tables = list(survey.tables.items())[:3]
         about = "; ".join(f"{name} ({some(table.columns, 6)})" for name, table in tables)
         yield (
             f"Tables are here, but no column names the images as they are called here: {about}. If one holds the "
-            "labels, write file names into it that end as the files' own paths do, and run `dpconvert init` again"
+            "labels, write file names into it that end as the files' own paths do, and run `dpconvert init` again; "
+            "the first row must name the columns"
+        )
+    if survey.unread:
+        yield f"Tables that cannot be read: {some(survey.unread, 3)}"
+    read = {*survey.tables, *survey.outlines, *survey.foreign}
+    others = [name for name in survey.names if MAY_LABEL.search(name) and name not in read]
+    if others:
+        yield (
+            f"{counted(len(others), 'file')} that may hold labels, in a form that is not read for them: "
+            f"{some(others, 3)}. If so, save them as CSV, with a row for each image, and run `dpconvert init` again"
         )
 
 

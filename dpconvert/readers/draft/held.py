@@ -7,7 +7,6 @@ Labels in a file of their own, and files of different columns, are left to someb
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,13 +16,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dpconvert.errors import UserError
+from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
 from dpconvert.readers.draft import names, sets, tables, targets
 from dpconvert.readers.draft.listings import Listing
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted
 from dpconvert.readers.layouts import arrays, parquet, webdataset
+from dpconvert.readers.values import decoded, name_in
+from dpconvert.source import elements
+from dpconvert.source.elements import Element
+from dpconvert.source.stacks import Stacks
 
 PLACES = re.compile("(labels?|value|indicators|group|split) = ")
 SMALL = 1 << 20  # bytes of a field that may be a label
@@ -35,7 +38,8 @@ class Held:
     """What files of one shape say of each image.
 
     label: the key of [layout] for one class. images: line that names the images. classes: place -> names of its
-    numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ.
+    numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ. asked: what
+    the first image leaves open.
     """
 
     shape: str
@@ -46,6 +50,7 @@ class Held:
     classes: Mapping[str, list[str]] = field(default_factory=dict)
     splits: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    asked: tuple[str, ...] = ()
 
 
 def draft(survey: Survey) -> Draft | None:
@@ -65,15 +70,16 @@ def _parquet(survey: Survey) -> Held | None:
     if not files:
         return None
     schemas = [survey.source.columns(name).schema for name in files]
+    first = survey.source.columns(files[0])
     images = [one.name for one in schemas[0] if _of_images(one.type)]
+    images = images if len(images) < 2 else [name for name in images if not _of_texts(first.values(name))]
     if len(images) != 1 or any(schema.names != schemas[0].names for schema in schemas):
         return None
     values: Values = {name: [] for name in schemas[0].names if name != images[0]}
     for file in files:
         columns = survey.source.columns(file)
         for name, found in values.items():
-            found += columns.values(name)
-    first = survey.source.columns(files[0])
+            found += map(decoded, columns.values(name))
     classes = {name: told for name in values if (told := first.label_names(name))}
     line = () if images[0] == "image" else (f"image = {quoted(images[0])}",)
     return Held("parquet", files, values, "label", line, classes, _splits(files, parquet.FILES["tables"].pattern))
@@ -85,13 +91,19 @@ def _of_images(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _of_texts(values: Sequence[Any]) -> bool:
+    """Whether a column of bytes holds texts."""
+    told = [value for value in values if value is not None]
+    return all(isinstance(value, bytes) and value.isascii() and b"\0" not in value for value in told)
+
+
 def _arrays(survey: Survey) -> Held | None:
     files = _only(survey, arrays.FILES["images"].pattern)
     if not files:
         return None
     values: Values = {}
     keys: set[tuple[str, ...]] = set()
-    image = ""
+    image, asked = "", ""
     for file in files:
         stacks = survey.source.stacks(file)
         shapes = stacks.names()
@@ -101,18 +113,30 @@ def _arrays(survey: Survey) -> Held | None:
         (image,) = several
         beside = [name for name, shape in shapes.items() if len(shape) in (1, 2) and shape[0] == shapes[image][0]]
         keys.add((image, *beside))
+        asked = asked or _asked(stacks, image)
         for name in beside:
             values.setdefault(name, []).extend(_listed(np.asarray(stacks.array(name))))
     if len(keys) != 1:
         return None
     line = f"images = {quoted(image)}"
-    return Held("arrays", files, values, "labels", (line,), {}, _splits(files, arrays.FILES["images"].pattern))
+    splits = _splits(files, arrays.FILES["images"].pattern)
+    return Held("arrays", files, values, "labels", (line,), splits=splits, asked=(asked,) if asked else ())
+
+
+def _asked(stacks: Stacks, key: str) -> str:
+    """What must be said of the first image, such as the order of its axes, or which samples are white."""
+    found = Element(stacks.name, key, 0)
+    try:
+        elements.image(elements.one(found, stacks.array(key)), found.name, "", (), None)
+    except ReadError as error:
+        return str(error)
+    return ""
 
 
 def _listed(array: Any) -> list[Any]:
     """Values of an array: numbers, texts, or lists of numbers; a single column counts as values."""
     array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in array.tolist()]
+    return list(map(decoded, array.tolist()))
 
 
 def _shards(survey: Survey) -> Held | None:
@@ -178,7 +202,10 @@ def _splits(files: Sequence[str], pattern: str) -> list[str]:
 
 def _draft(held: Held) -> Draft:
     lists = {place: of for place, of in held.values.items() if any(isinstance(value, list) for value in of)}
-    cells = {place: [_cell(value) for value in of] for place, of in held.values.items() if place not in lists}
+    cells = {
+        place: [_cell(value, held.classes.get(place, ())) for value in of]
+        for place, of in held.values.items() if place not in lists
+    }  # fmt: skip
     count = len(next(iter(held.values.values())))
     rows = [{place: of[number] for place, of in cells.items()} for number in range(count)]
     table = Listing(held.files[0], "", rows, ["image"] * count)
@@ -196,7 +223,7 @@ def _draft(held: Held) -> Draft:
         layout=(f"# {counted(len(held.files), 'file')} of {counted(count, 'image')}", *held.images,
                 *(_placed(held, line) for line in lines)),
         split=sets.policy(named) if named else (SHARE,),
-        remarks=tuple(remarks), questions=tuple(questions),
+        remarks=tuple(remarks), questions=(*questions, *held.asked),
     )  # fmt: skip
 
 
@@ -205,11 +232,13 @@ Labels = tuple[str, Mapping[str, int], list[str], list[str], list[str]]
 
 
 def _labels(held: Held, table: Listing, lists: Values) -> Labels:
-    if len(held.classes) == 1 and not set(held.classes) - set(held.values):
-        ((place, known),) = held.classes.items()
-        return _of_list(held, place, known) if place in lists else _of_names(held, table, place, known)
     columns = tables.label_columns(table)
     label, questions, _ = tables.label_of(table)
+    if len(held.classes) == 1 and not (tables.NAMED.fullmatch(label) and label not in held.classes):
+        (label,) = held.classes
+    if label in held.classes:
+        known = held.classes[label]
+        return _of_list(held, label, known) if label in lists else _of_names(held, table, label, known)
     if len(lists) == 1 and not label:
         return _of_list(held, next(iter(lists)), [])
     told = targets.other_labels(columns, label)
@@ -220,8 +249,11 @@ def _labels(held: Held, table: Listing, lists: Values) -> Labels:
     if not label:
         return "classification", {}, [f"# {held.label} = ..."], [], questions
     counts = Counter(value for value in table.values(label) if value)
+    without = table.values(label).count("")
+    if held.shape == "parquet" and parquet.UNLABELLED in held.values[label]:
+        without += counts.pop(str(parquet.UNLABELLED), 0)
     classes = {value: counts[value] for value in sorted(counts, key=names.natural)}
-    lines = [f"{held.label} = {quoted(label)}", *_missing(table.values(label).count(""))]
+    lines = [f"{held.label} = {quoted(label)}", *_missing(without)]
     return "classification", classes, lines, targets.remarks(columns, label), questions
 
 
@@ -244,10 +276,7 @@ def _missing(number: int) -> list[str]:
 
 def _of_names(held: Held, table: Listing, place: str, known: list[str]) -> Labels:
     """The class that a number counts among those that the file names."""
-    counts = Counter(
-        known[int(value)] for value in table.values(place) if value.isdecimal() and int(value) < len(known)
-    )
-    without = sum(not value or value == str(parquet.UNLABELLED) for value in table.values(place))
+    counts, without = Counter(table.values(place)), table.values(place).count("")
     remark = f"The file names the classes of the column {place!r}."
     lines = [f"{held.label} = {quoted(place)}", *_missing(without)]
     return "classification", {name: counts[name] for name in known}, lines, [remark], []
@@ -288,10 +317,9 @@ def _of_list(held: Held, place: str, known: list[str]) -> Labels:
     return "multilabel", {}, lines, [remark], [question]
 
 
-def _cell(value: Any) -> str:
-    """A value as the text of a cell: whole numbers without decimals, true and false as 1 and 0, '' for none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        return str(int(value))
-    return str(value).strip()
+def _cell(value: Any, known: Sequence[str] = ()) -> str:
+    """A value as the text of a cell, or the class that it counts among those that the file names; '' for none."""
+    text = name_in(value)
+    if not known or not text.lstrip("-").isdecimal():
+        return text
+    return known[int(text)] if 0 <= int(text) < len(known) else ""

@@ -21,6 +21,7 @@ from dpconvert.source.files import Source
 MOST_BYTES = 1 << 28  # of a file that is looked into
 OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl)(\.gz)?$")
 TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xlsx)$")
+SURELY_TABLES = re.compile(r"(?i)\.(csv|tsv|xlsx)$")
 SLIDE = re.compile(rf"(?i){slide_table.SLIDE}$")
 TIFF = re.compile(r"(?i)\.tiff?$")
 
@@ -122,6 +123,20 @@ class Survey:
             if table is not None and len([column for column in table.columns if column]) > 1:
                 found[name] = table
         return found
+
+    @cached_property
+    def unread(self) -> list[str]:
+        """What is wrong with CSV files and workbooks that cannot be read as tables."""
+        return [self._wrong(name) for name in filter(SURELY_TABLES.search, self.names) if name not in self.tables]
+
+    def _wrong(self, name: str) -> str:
+        if self.source.sizes[name] > MOST_BYTES:
+            return f"{name}: larger than what is looked into"
+        try:
+            columns = [column for column in Table(self.source.read(name), name).columns if column]
+        except (ReadError, ManifestError) as error:
+            return str(error)
+        return f"{name}: its first row must name two columns or more; found {', '.join(columns) or 'none'}"
 
     def _table(self, name: str) -> Table | None:
         if self.source.sizes[name] > MOST_BYTES:

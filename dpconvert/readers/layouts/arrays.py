@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import model_validator
 
 from dpconvert.annotations.parsing.table import Table, TableRow
@@ -23,7 +24,7 @@ from dpconvert.readers.values import InValues, Values
 from dpconvert.source.elements import Element
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
-from dpconvert.source.stacks import Array, Stacks
+from dpconvert.source.stacks import DAMAGED, Array, Stacks
 
 FILES = {
     "images": FileKind(
@@ -126,6 +127,7 @@ def _of_file(
     stacks = source.stacks(found.name)
     key = layout.images or _only_images(stacks, layout)
     count = _length(stacks.array(key), found.name)
+    source.notes += _notes_on_samples(stacks.array(key), f"{found.name}/{key}".rstrip("/"))
     rows = None if table is None else _rows(source, table, layout, count)
     of_all = found.get("class") if labels_file is None and not told.given else ""
     labels: Sequence[str | None] = [of_all] * count
@@ -163,6 +165,23 @@ def _length(array: Array, where: str) -> int:
     if len(array.shape) not in (3, 4):
         raise ReadError("no array of images", where=where, found=f"{array.shape}", expected="3 or 4 axes")
     return int(array.shape[0])
+
+
+def _notes_on_samples(array: Array, where: str) -> list[str]:
+    """A note on bytes that are all 0 or 1 in the first, the middle and the last image: fractions that were cut off."""
+    if array.dtype != np.uint8 or not array.shape[0]:
+        return []
+    try:
+        looked_at = [np.asarray(array[index]) for index in sorted({0, array.shape[0] // 2, array.shape[0] - 1})]
+    except DAMAGED:
+        return []  # which the conversion reports, with the image
+    if not all(image.size and image.max() == 1 for image in looked_at):
+        return []
+    return [
+        f"{where}: the images are nearly black, with samples of 0 and 1 out of 255 in the {len(looked_at)} looked at; "
+        "if samples between 0 and 1 were made whole, save them as floating-point numbers, and state "
+        "`range = [0, 1]` under [pixels]"
+    ]
 
 
 def _rows(source: Source, table: MatchedFile, layout: Layout, count: int) -> list[tuple[TableRow, str]]:

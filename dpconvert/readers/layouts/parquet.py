@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dpconvert import names
 from dpconvert.errors import SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.pairing import Missing, SplitNames, layout_of, stem
-from dpconvert.readers.values import InValues, Values
+from dpconvert.readers.values import InValues, Values, decoded, name_in
 from dpconvert.source.columns import Columns
 from dpconvert.source.elements import Element
 from dpconvert.source.files import MatchedFile, Source
@@ -57,7 +56,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     told = InValues(source.manifest, layout, unlabelled=UNLABELLED)
     for found in source.need("tables"):
         columns = source.columns(found.name)
-        values = [columns.values(name) for name in told.places]
+        values = [list(map(decoded, columns.values(name))) for name in told.places]
         known = [] if layout.indicators else columns.label_names(told.places[0])
         labels = told.labels(values, lambda number, name=found.name: f"{name}, row {number}", known)  # type: ignore[misc]
         yield from _of_file(source, found, columns, labels, layout)
@@ -76,9 +75,8 @@ def _of_file(
         if label is None:
             continue
         file = Element(found.name, layout.image, number).name
-        group = "" if not groups or groups[number] is None else str(groups[number])
-        split = "" if not splits or splits[number] is None else str(splits[number])
+        group, split = (name_in(told[number]) if told else "" for told in (groups, splits))
         yield SourceImage(
-            f"{name}_{number:0{digits}}", (file,), names.nfc(group) or file, label=label,
+            f"{name}_{number:0{digits}}", (file,), group or file, label=label,
             split=layout.set_of(split or found.get("split"), file),
         )  # fmt: skip

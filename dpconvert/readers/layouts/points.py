@@ -10,6 +10,7 @@ name `group` and `split`.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,8 +23,9 @@ from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.parsing import matlab73
+from dpconvert.annotations.parsing.table import Dialect, Table
 from dpconvert.annotations.points import Form, PointRow
-from dpconvert.errors import ReadError, SourceError
+from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
@@ -42,6 +44,7 @@ FILES = {
 }
 GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}}
 OF_TEXT = "delimiter", "skip", "decimal", "check_head"
+OF_IMAGES = re.compile(r"(?i)(image|img|file|slide|picture|tile|patch)s?([ _-]?(name|id|path|file))?")
 MATLAB = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", matlab73.START
 
 
@@ -120,6 +123,8 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Naming) -> It
     """Each image with the files that name it; those that name none are about all images."""
     shared = tuple(found.name for found in source.match("points") if found.name not in naming.files)
     alone = list[str]()
+    for name in shared:
+        _refuse_names_of_images(source, name, layout)
     for image in source.need("images"):
         files = (*shared, *naming.of(image.name))
         if not files and layout.missing == "error":
@@ -130,6 +135,46 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Naming) -> It
             yield _source_image(image, files, layout)
     if alone:
         source.notes.append(f"left out: {counted(len(alone), 'image')} without points, the first {alone[0]}")
+
+
+def _refuse_names_of_images(source: Source, name: str, layout: Layout) -> None:
+    """Refuse a file whose points would be on all images, although a column or key of it names the image of each.
+
+    Raises:
+        SourceError: there is such a column.
+    """
+    images = source.match("images")
+    by_ending = _by_ending(images)
+    taken = {"x", "y", "label", *layout.names.values(), *layout.columns}
+    cells: dict[str, list[str]] = defaultdict(list)
+    for row in _cells(source.read(name), name, layout):
+        for column, cell in row.items():
+            if cell and names.folded(column) not in taken:
+                cells[column].append(cell)
+    for column, some in cells.items():
+        here = sum(names.folded(names.file_name(cell)) in by_ending for cell in some)
+        is_named = here > 0 and (here * 2 >= len(some) or OF_IMAGES.fullmatch(column) is not None)
+        if is_named and max(len(images), len(set(some))) > 1:
+            raise SourceError(
+                f"{column!r} names an image here for each point, while without saying so all points are on all images",
+                where=name, found=", ".join(sorted(set(some))[:3]),
+                remedy=f'say names = {{image = "{column}"}} in [layout], or, without a header, '
+                'columns = ["image", "x", "y"]',
+            )  # fmt: skip
+
+
+def _cells(data: bytes, name: str, layout: Layout) -> list[dict[str, str]]:
+    """The texts of each point in a table with a head, or in a JSON list; nothing in other files."""
+    data = annotation_files.unpacked(data, name)
+    try:
+        if _is_json(data):
+            told = json.loads(data)
+            told = told.get(layout.variable) if isinstance(told, dict) else told
+            rows = [row for row in told if isinstance(row, dict)] if isinstance(told, list) else []
+            return [{key: cell for key, cell in row.items() if isinstance(cell, str)} for row in rows]
+        return [dict(row.cells) for row in Table(data, name, Dialect(delimiter=layout.delimiter or ""))]
+    except (ReadError, ManifestError, ValueError, RecursionError):
+        return []  # which `_read` reports, if it cannot read it either
 
 
 def _paired(source: Source, layout: Layout, naming: named_images.Naming) -> Iterator[SourceImage]:

@@ -21,7 +21,7 @@ from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.pairing import Missing, SplitNames, layout_of
-from dpconvert.readers.values import InValues, Values
+from dpconvert.readers.values import InValues, Values, name_in
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -125,7 +125,7 @@ def _told(source: Source, fields: dict[str, MatchedFile], wanted: str) -> str:
         raise SourceError(
             f"{wanted.partition(':')[2] or wanted!r} is no single value", where=next(iter(fields.values())).name
         )
-    return "" if value is None else names.nfc(str(int(value) if isinstance(value, bool) else value)).strip()
+    return name_in(value)
 
 
 def _value(source: Source, fields: dict[str, MatchedFile], wanted: str) -> Any:
