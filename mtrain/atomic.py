@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from mtrain.errors import RunError
 PARTIAL = ".partial"
 DAY = 86400.0  # seconds
 LARGEST_PROCESS = 1 << 31
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)  # errors that more room does not remedy
 
 
 @contextlib.contextmanager
@@ -73,9 +75,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunError(
-            f"cannot be written: {reason}", where=path, remedy="make room and run the command again"
-        ) from None
+        remedy = "write to another folder" if error.errno in FORBIDDEN else "make room and run the command again"
+        raise RunError(f"cannot be written: {reason}", where=path, remedy=remedy) from None
 
 
 @contextlib.contextmanager

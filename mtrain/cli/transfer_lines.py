@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Task
 from mtrain.errors import UsageError, UserError
@@ -188,13 +190,15 @@ def evaluation_lines(results: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def breakhis_lines(result: dict[str, Any]) -> list[str]:
-    """A line for each magnification."""
+    """A line for each magnification, and each note on its folds."""
     lines = []
     for magnification, one in result["magnifications"].items():
         spread = "" if one["std"] is None else f" +- {100 * one['std']:.2f}"
         lines.append(
             f"{magnification}: patient accuracy {100 * one['mean']:.2f}{spread} over {len(one['folds'])} folds"
         )
+        notes = Counter(note for fold in one["folds"] for note in fold.get("notes", ()))
+        lines += [f"note: {magnification}, {counted(count, 'fold')}: {note}" for note, count in notes.items()]
     return lines
 
 

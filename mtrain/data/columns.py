@@ -55,11 +55,20 @@ class ColumnRequest:
             known = attributes(task)
             found = [known.get(key, {}).get(self.name, "") for key in rows.key]
         if not any(found):
-            raise UsageError(
-                f"no sample of {task.name} has a {self.name}", where=task.folder, expected=self._expected(task),
-                remedy="name another column with --by, or say where it is with --pattern or --table",
-            )  # fmt: skip
+            raise self._absent(task, rows)
         return np.asarray(found, dtype=str)
+
+    def _absent(self, task: Task, rows: Rows) -> UsageError:
+        """The error where no sample has a value."""
+        what = f"no sample of {task.name} has a {self.name}"
+        if self.origin:
+            names = f"keys such as {rows.key[0]!r}, groups such as {rows.group[0]!r}"
+            remedy = "a table names them as index.parquet does, and a pattern matches some"
+            return UsageError(f"{what} by --{self.origin}", where=task.folder, expected=names, remedy=remedy)
+        return UsageError(
+            what, where=task.folder, expected=self._expected(task),
+            remedy="name another column with --by, or say where it is with --pattern or --table",
+        )  # fmt: skip
 
     def _expected(self, task: Task) -> str:
         names = Counter(name for of in attributes(task).values() for name in of)

@@ -155,7 +155,7 @@ class Bench:
             train, test = self.images.fold(magnification, number)
             if not len(train) or not len(test):
                 raise ShardError(f"fold {number} at {magnification} lacks a set", where=self.task.folder)
-            found = classify(train, test)
+            found, notes = classify(train, test)
             labels, patients = self.images.rows.label[test], self.images.patients[test]
             yield {
                 "fold": number,
@@ -165,15 +165,17 @@ class Bench:
                 "in_both_sets": sorted(set(patients) & set(self.images.patients[train])),
                 "n_train": len(train),
                 "n_test": len(test),
+                "notes": notes,
             }
 
-    def _by_svm(self, train: Which, test: Which) -> Labels:
+    def _by_svm(self, train: Which, test: Which) -> tuple[Labels, list[str]]:
         rows, task = self.images.rows, self.task
         groups = [str(group) for group in rows.group[train]]
         sample = TrainingSet(
             self._features[train], rows.label[train], groups, task.num_classes, task.metric, self.options.recipe.device
         )
-        return metrics.predicted(probes.svm(sample, self.options.solver).answer(self._features[test]).decisions)
+        probe = probes.svm(sample, self.options.solver)
+        return metrics.predicted(probe.answer(self._features[test]).decisions), list(probe.notes)
 
     @functools.cached_property
     def _features(self) -> Features:
@@ -195,14 +197,14 @@ class Bench:
             ]
         )
 
-    def _by_finetune(self, train: Which, test: Which) -> Labels:
+    def _by_finetune(self, train: Which, test: Which) -> tuple[Labels, list[str]]:
         """Fine-tune. The official folds have no validation set: whole groups of the training set replace it."""
         rows, recipe = self.images.rows, self.options.recipe
         sets = divide(self.task, rows.take(train), rows.take([]))
         folder = self.source.run.path / "transfer" / "tuned"
         seen = self.source.seen | Seen({self.task.name: self.images.parts})  # the folds ignore the splits
         tuned = finetune(self.source.network, self.task, sets, recipe, folder, self.report, seen)
-        return metrics.predicted(metrics.decisions_of(logits(tuned.model, self.task, rows.take(test), recipe)))
+        return metrics.predicted(metrics.decisions_of(logits(tuned.model, self.task, rows.take(test), recipe))), []
 
 
 def _summary(folds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -145,7 +145,8 @@ def _content(
     drawn = {task.name: draws_of(task, of_task[task.name]) for task in tasks}
     table = np.array([[_number(scores[name].get(task.name)) for task in tasks] for name in names])
     places = task_ranks(table)
-    means, intervals = mean_ranks(places), rank_intervals(names, drawn)
+    scored = [task.name for column, task in enumerate(tasks) if not np.isnan(table[:, column]).all()]
+    means, intervals = mean_ranks(places), rank_intervals(names, {name: drawn[name] for name in scored})
     return {
         "mode": mode,
         "reference": names[0],
@@ -215,11 +216,12 @@ def _told(
 
 
 def rank_intervals(names: Sequence[str], draws: dict[str, dict[str, Values]]) -> dict[str, tuple[float, float] | None]:
-    """Intervals of the mean rank of each network, over the tasks on which all networks have draws."""
-    whole = {task: of for task, of in draws.items() if all(name in of for name in names)}
-    if not whole:
+    """Intervals of the mean rank of each network over these tasks; none unless all networks have draws on all of them,
+    because the mean rank is over all tasks that have scores.
+    """
+    if not draws or not all(name in of for of in draws.values() for name in names):
         return {}
-    drawn = [np.stack([of[name] for name in names])[:, _order(task, len(of[names[0]]))] for task, of in whole.items()]
+    drawn = [np.stack([of[name] for name in names])[:, _order(task, len(of[names[0]]))] for task, of in draws.items()]
     scores = np.stack(drawn, axis=-1)  # networks, draws, tasks
     ranks = task_ranks(np.moveaxis(scores, 1, 0))  # draws, networks, tasks
     means = ranks[~np.isnan(ranks).any(axis=(1, 2))].mean(axis=2)

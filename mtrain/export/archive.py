@@ -37,7 +37,7 @@ def metadata(
     names = {hub_name(name) if is_open else OTHER for name, is_open in licences}
     known = sorted(names - {OTHER}) if len(names) == 1 else []
     total = f"{sum(sizes.values()):,}"
-    what = f"{counted(len(sizes), 'classification task')} of histology and cytology ({total} images)"
+    what = f"{counted(len(sizes), 'task')} of histology and cytology ({total} images)"
     about = (
         f"<p>Weights of {html.escape(config.backbone)}, pre-trained on all data of {html.escape(what)}: "
         f"{html.escape(', '.join(sorted(sizes)))}. README.md is the model card.</p>"

@@ -16,11 +16,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
 from mtrain.backbones import catalog
 from mtrain.checksums import write_sums
 from mtrain.config import FitConfig
+from mtrain.data.choice import chosen
 from mtrain.data.pool import Pool, open_pool, training_on
 from mtrain.data.task import Permit, Task, fetch_shards, with_test
 from mtrain.documents import write_document
@@ -67,9 +69,10 @@ def release(request: ReleaseRequest, report: Reporter) -> tuple[RunState, list[E
     """
     pool = whole(open_pool(request.shards))
     trainings, released = configs(request), list[Exported]()
-    _check_licences(pool.tasks, trainings, accepted=request.accepted)
-    fetch_shards(pool.tasks, SPLITS, report)
     for config in trainings:
+        _check_licences(_trained_on(config, pool), config, accepted=request.accepted)
+    for config in trainings:
+        fetch_shards(_trained_on(config, pool), SPLITS, report)
         run = Run(request.runs / _name(config, pool))
         if fit(config, run, report, pool=pool) == "stopped":
             return "stopped", released
@@ -144,6 +147,11 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
     return [{name: value for name, value in one.items() if name != "seed"} for one in settings]
 
 
+def _trained_on(config: FitConfig, pool: Pool) -> tuple[Task, ...]:
+    """The tasks that this training takes: all, unless the settings of a sweep choose some of them."""
+    return chosen(pool, pool, config)[0].tasks
+
+
 def _name(config: FitConfig, pool: Pool) -> str:
     """A readable folder name, unique to the data and the settings."""
     identity = json.dumps([config.determining(), config.weights, pool.digest], sort_keys=True, default=str)
@@ -153,13 +161,16 @@ def _name(config: FitConfig, pool: Pool) -> str:
 
 def _export(run: Run, config: FitConfig, pool: Pool, request: ReleaseRequest, report: Reporter) -> Exported:
     exported = export(run, "safetensors", request.out / run.name, accepted=request.accepted)
-    sizes = {task.name: len(task.rows["train"]) for task in pool.tasks}
+    tasks = _trained_on(config, pool)
+    sizes = {task.name: len(task.rows["train"]) for task in tasks}
+    if left := len(pool.tasks) - len(tasks):
+        report.note(f"{run.name}: the settings of the sweep leave out {counted(left, 'task')} of {len(pool.tasks)}")
     about = {"config": config.model_dump(mode="json"), "pool": pool.digest, "tasks": sizes, "splits": list(SPLITS)}
     write_document(exported.folder / "release.json", about | {"selected_in": request.store and request.store.name})
     card = exported.folder / modelcard.NAME
     text = card.read_text(encoding="utf-8")
     write_text(card, text + "\n".join(["", *_about_data(sizes), *_scores(config, request, report)]) + "\n")
-    licences = [(task.card.licence.name, task.card.licence.open) for task in pool.tasks]
+    licences = [(task.card.licence.name, task.card.licence.open) for task in tasks]
     record = archive.write_metadata(exported.folder, archive.metadata(config, sizes, licences, request.creators))
     write_sums(exported.folder, (modelcard.NAME, "release.json", record))
     archive.pack(exported.folder)
@@ -220,12 +231,11 @@ def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluat
     return comparable([one for one in found if one.source == "imagenet" or own(one)], ours=own, size=config.size)
 
 
-def _check_licences(tasks: Sequence[Task], configs: Sequence[FitConfig], *, accepted: bool) -> None:
+def _check_licences(tasks: Sequence[Task], config: FitConfig, *, accepted: bool) -> None:
     """The check that `export` would make, but before days of training."""
+    network = catalog.described(config.backbone, config.backbone_options) or config.backbone
     restricted = [task.name for task in tasks if not task.card.licence.open]
-    for config in {config.backbone: config for config in configs}.values():
-        network = catalog.described(config.backbone, config.backbone_options) or config.backbone
-        restricted += closed_start(network, config.weights)
+    restricted += closed_start(network, config.weights)
     if restricted and not accepted:
         raise UsageError(
             f"the licences of {', '.join(restricted)} do not allow everyone to share weights trained on them",

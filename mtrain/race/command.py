@@ -68,7 +68,11 @@ def status(store: Store) -> SweepResult:
     """
     record = read_record(store)
     if record is None:
-        raise UsageError("no race has been run in this sweep", where=store.path, remedy="start one with --race")
+        changed = " since its settings, seeds or shards were changed" if (store.path / NAME).is_file() else ""
+        raise UsageError(
+            f"no race has been run in this sweep{changed}",
+            where=store.path, remedy="start one with --race",
+        )  # fmt: skip
     found: dict[str, Any] = {"sweep": store.name, "race": record.model_dump(mode="json"), "finished": record.finished}
     return SweepResult(lines(store, record), found)
 

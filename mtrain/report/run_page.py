@@ -5,7 +5,7 @@ The page shows the pool, the learning curves, and the transfers beside those of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparisons import (
     BASELINES,
+    DIGEST,
     OWN,
     Comparison,
     baseline_of,
@@ -62,6 +63,9 @@ def write_report(
     state, iteration = run.state()
     gradients = cosines_in(events)
     colours = colour_notes(run, tasks, {c.task for c in comparisons})
+    elsewhere = list(_of_other_shards([*found, *(one for _, one in robust)], tasks))
+    for note in elsewhere:
+        (report or Reporter()).note(note)
     about = comparisons, published, robust, markdown_errors(sections)
     tables = run_markdown.tables(run.name, tasks, _uses(run, tasks), missing, *about)
     page = template("report.html").render(
@@ -96,7 +100,7 @@ def write_report(
         baseline=baseline_of(comparisons),
         titles=titles,
         own=OWN,
-        notes=[*_notes(comparisons, robust), *colours],
+        notes=[*_notes(comparisons, robust), *colours, *elsewhere],
     )
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)
@@ -107,6 +111,16 @@ def _notes(comparisons: Iterable[Comparison], robust: Iterable[tuple[str, dict[s
     found = [f"{c.task}: {note}" for c in comparisons for note in c.notes]
     found += [f"{one['task']}, robustness by {column_of(one)}: {note}" for _, one in robust for note in one["notes"]]
     return list(dict.fromkeys(found))
+
+
+def _of_other_shards(results: Iterable[Mapping[str, Any]], tasks: Iterable[Task]) -> Iterator[str]:
+    """A note on each task that has been converted anew since some of its results, which stay on the page."""
+    now, stale = {task.name: task.card.digest for task in tasks}, dict[str, dict[str, None]]()
+    for one in results:
+        if one["task"] in now and one.get("identity", {}).get(DIGEST, now[one["task"]]) != now[one["task"]]:
+            stale.setdefault(one["task"], {})[one.get("mode", "robustness")] = None
+    for name, modes in stale.items():
+        yield f"{name}: not of the shards that are there now: {', '.join(modes)}; run them again to replace them"
 
 
 def _network(weights: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dpconvert.validation import first_fault
-from mtrain.documents import known_document, read_document, write_document
+from mtrain.documents import known_document, read_document, short_digest, write_document
 from mtrain.errors import RunError
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
@@ -50,11 +50,15 @@ class ContestRecord(Part):
 
 
 class RaceRecord(Part):
-    """A race. cost: trainings of the race as decided so far, as a share of those of the full grid."""
+    """A race. cost: trainings of the race as decided so far, as a share of those of the full grid.
+
+    grid: digest of the cells of the full grid, by which a race of other cells is known.
+    """
 
     tasks: tuple[str, ...]
     contests: tuple[ContestRecord, ...]
     cost: float
+    grid: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -67,14 +71,14 @@ class RaceRecord(Part):
 
 
 def write_record(store: Store, record: RaceRecord) -> None:
-    """Write race.json unless its content is the same already."""
-    content = record.model_dump(mode="json")
+    """Write race.json, with the cells that the sweep has now, unless its content is the same already."""
+    content = record.model_copy(update={"grid": _grid(store)}).model_dump(mode="json")
     if known_document(store.path / NAME) != content:
         write_document(store.path / NAME, content)
 
 
 def read_record(store: Store) -> RaceRecord | None:
-    """Return the content of race.json; None if no race has been run.
+    """Return the content of race.json; None if no race has been run of the cells that the sweep has now.
 
     Raises:
         RunError: the file is damaged.
@@ -84,7 +88,12 @@ def read_record(store: Store) -> RaceRecord | None:
         content: Any = read_document(path, AGAIN)
     except FileNotFoundError:
         return None
-    return _checked(content, path)
+    record = _checked(content, path)
+    return record if record.grid == _grid(store) else None
+
+
+def _grid(store: Store) -> str:
+    return short_digest("\n".join(sorted(one.cell for one in store.planned())))
 
 
 def _checked(content: Any, path: Path) -> RaceRecord:

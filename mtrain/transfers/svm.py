@@ -88,11 +88,21 @@ def fit(
     scored = {cost: round(value, 12) for cost, value in cv.items() if not np.isnan(value)}
     if not scored:
         notes.append("no fold could be scored: the largest C is used")
+    notes += _undecided(scored)
     best = min((c for c in scored if scored[c] == max(scored.values())), default=max(costs))
     with _solvable():
         weights = final(best)
     weights[:-1] /= scale
     return Fitted(cost=best, weights=weights, cv=cv, notes=(*notes, *dict.fromkeys(late)))
+
+
+def _undecided(scored: dict[float, float]) -> Iterator[str]:
+    """A note if every C has the same score in cross-validation, and it is not the best possible one."""
+    if len(scored) > 1 and len(values := set(scored.values())) == 1 and max(values) < 1:
+        yield (
+            "cross-validation cannot tell the values of C apart: all of them do equally well, as where the features "
+            "are too small for this grid; see what --mode logistic scores"
+        )
 
 
 def _scale(features: Features) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtrain.atomic import replacing, write_json
+from mtrain.atomic import replacing, write_json, writing
+from mtrain.errors import RunError
 from mtrain.train import checkpoint
 
 HANGING = """
@@ -66,6 +68,16 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
         assert one.read_text() == "one"
     assert (tmp_path / "a").read_text() == "one"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "make room and run the command again"), (errno.EROFS, "write to another folder"),
+     (errno.EACCES, "write to another folder")],
+)  # fmt: skip
+def test_room_is_asked_for_only_where_it_helps(tmp_path: Path, number: int, remedy: str) -> None:
+    with pytest.raises(RunError, match=f"cannot be written: .*; {remedy}$"), writing(tmp_path):
+        raise OSError(number, os.strerror(number))
 
 
 def test_a_checkpoint_leaves_nothing_half_written_beside_it(tmp_path: Path) -> None:

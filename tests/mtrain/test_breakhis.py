@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtrain.cli.transfer_lines import breakhis_lines
 from mtrain.data.task import Task, attributes, open_task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation import breakhis
@@ -102,10 +103,18 @@ def test_every_magnification_is_scored_over_five_folds_by_svm(source: Pretrained
         assert (one["mean"], one["std"]) == (summary(values).mean, summary(values).std)
         assert one["mean"] > 0.7  # the colour of a toy image tells its class
         assert [(fold["n_train"], fold["n_test"], fold["patients"]) for fold in one["folds"]] == [(16, 4, 2)] * 5
-        assert all(fold["in_both_sets"] == [] for fold in one["folds"])
+        assert all(fold["in_both_sets"] == fold["notes"] == [] for fold in one["folds"])
     assert (found["source"], found["set"], found["metric"]) == ("imagenet", "folds", "patient_accuracy")
     assert scored(source, task, place, notes) == json.loads(json.dumps(found))
     assert "known already" in notes.said[0]
+
+
+def test_what_the_svm_notes_is_shown_once_for_each_magnification() -> None:
+    folds = [{"patient_accuracy": 0.5, "notes": notes} for notes in (["small"], ["small", "late"], [])]
+    one = {"mean": 0.5, "std": 0.0, "folds": folds}
+    assert breakhis_lines({"magnifications": {"40X": one}})[1:] == [
+        "note: 40X, 2 folds: small", "note: 40X, 1 fold: late",
+    ]  # fmt: skip
 
 
 def test_fine_tuning_holds_out_whole_groups_of_a_folds_training_set(

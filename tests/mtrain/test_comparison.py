@@ -212,9 +212,14 @@ def test_a_failure_of_one_score_leaves_the_others(mtrain: Command, tmp_path: Pat
     assert answer.status == 1
     assert "toy on Alpha: " in answer.err
     assert "these weights were trained on the val set of Alpha" in answer.err
-    toy = json.loads(answer.out)["networks"][1]["scores"]
+    networks = json.loads(answer.out)["networks"]
+    toy = networks[1]["scores"]
     assert toy["Alpha"] is None
     assert toy["Gamma"]["score"] is not None
+    assert [one["rank_interval"] for one in networks] == [
+        None,
+        None,
+    ]  # that of Gamma alone belongs to no mean rank here
 
 
 def test_a_comparison_takes_the_tasks_of_its_run_and_says_what_its_transfers_say(
@@ -288,6 +293,7 @@ def test_mean_ranks_are_drawn_for_each_task_on_its_own() -> None:
     found = rank_intervals(("a", "b"), {f"Task{number}": draws for number in range(8)})
     assert found["a"] == found["b"] == (1.125, 1.875)
     assert rank_intervals(("a", "b"), {"One": draws})["a"] == (1.0, 2.0)
+    assert rank_intervals(("a", "b"), {"One": draws, "Two": {"a": draws["a"]}}) == {}
 
 
 def test_an_interval_of_nothing_is_none() -> None:

@@ -307,6 +307,31 @@ def test_a_later_run_completes_the_grid_and_says_whether_the_race_was_right(
     assert f"does in {right} of 4 contests" in again.output
 
 
+def test_a_race_of_other_settings_says_nothing_about_the_grid_of_today(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, agenda, _, store = opened(tmp_path, shards)
+    raced(agenda, store, noisy, random.Random(1))
+    file = tmp_path / "tiny.toml"
+    edited = file.read_text().replace("iterations = ", "iterations = 1")
+    assert edited != file.read_text()
+    file.write_text(edited)
+
+    def attempt(store: Store, cell: Cell, _report: Reporter) -> str:
+        write_result(store, cell, noisy)
+        return "done"
+
+    monkeypatch.setattr(local_engine, "attempt", attempt)
+    command = ["sweep", str(file), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
+    answer = CliRunner().invoke(group, [*command, "--quiet"])
+    assert answer.exit_code == 0, answer.output
+    assert answer.output.startswith("tiny: 72 of 72 cells")
+    assert "the race" not in answer.output
+    assert read_record(store) is None
+    status = CliRunner().invoke(group, [*command, "--status"], standalone_mode=False)
+    assert "since its settings, seeds or shards were changed" in str(status.exception)
+
+
 def test_a_combination_that_diverges_drops_out_and_one_that_failed_holds_up_what_depends_on_it(
     shards: Path, tmp_path: Path
 ) -> None:

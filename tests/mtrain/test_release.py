@@ -185,6 +185,21 @@ def test_a_sweep_gives_the_settings_and_its_evaluations_what_to_expect(shards: s
         configs(asked(tmp_path, store=store))
 
 
+def test_a_release_says_of_the_tasks_that_the_sweep_chose_alone_that_it_saw_them(shards: str, tmp_path: Path) -> None:
+    store = a_sweep(tmp_path, shards)
+    plan = store.plan()
+    plan["sweep"]["fit"]["tasks"] = ["Beta"]
+    write_document(store.path / "sweep.json", plan)
+    notes = Notes()
+    _, (made,) = release.release(asked(tmp_path, store=store, settings={}), notes)
+    assert json.loads((made.folder / "release.json").read_text())["tasks"] == {"Beta": 40}
+    about = json.loads((made.folder / "zenodo.json").read_text())["metadata"]
+    assert about["title"] == "tiny pre-trained on 1 task of histology and cytology (40 images), seed 0"
+    assert "Alpha" not in about["description"]
+    assert "test sets of every task, 40 images" in (made.folder / "README.md").read_text()
+    assert any("leave out 1 task of 2" in said for said in notes.said)
+
+
 def test_licences_are_asked_about_before_the_training(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

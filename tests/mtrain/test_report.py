@@ -28,6 +28,7 @@ from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import Predictions, scores_of, write_predictions
 from mtrain.transfers.results import results_with_answers
 from tests.mtrain.pools import write_pool
+from tests.mtrain.test_fit import Notes
 
 
 def a_run(folder: Path, *, transfers: list[dict[str, Any]] = (), name: str = "toy") -> Run:  # type: ignore[assignment]
@@ -205,6 +206,18 @@ def test_a_note_is_said_once(tmp_path: Path) -> None:
     found = [a_transfer(w, 0.5, set=s, notes=["only 3 groups"]) for w in ("run", "imagenet") for s in ("val", "test")]
     path, _ = write_report(a_run(tmp_path, transfers=found), tmp_path / "page.html")
     assert path.read_text().count("Gamma: only 3 groups") == 1
+
+
+def test_results_of_shards_that_were_replaced_are_told_and_stay(tmp_path: Path) -> None:
+    found = [
+        a_transfer("run", 0.5),
+        a_transfer("run", 0.5, mode="knn", identity={"final": False, "task_digest": "old"}),
+    ]
+    notes = Notes()
+    path, _ = write_report(a_run(tmp_path, transfers=found), tmp_path / "page.html", report=notes)
+    told = "Gamma: not of the shards that are there now: knn; run them again to replace them"
+    assert told in notes.said
+    assert path.read_text().count(told) == 1
 
 
 def test_a_run_without_a_log_and_with_a_result_of_another_kind_still_has_a_page(tmp_path: Path) -> None:

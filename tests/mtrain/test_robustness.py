@@ -147,6 +147,16 @@ def test_the_column_is_an_attribute_a_part_of_a_name_or_of_a_table(task: Task, t
     assert set(ColumnRequest(table=table).of(task, rows)) == {"x0", "x1"}
 
 
+def test_a_table_or_pattern_that_names_no_sample_tells_how_samples_are_named(task: Task, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(f"key,centre\n{task.rows['val'].key[0]}.png,A\n")
+    for wanted in (ColumnRequest(table=table), ColumnRequest(pattern="slide-(?P<centre>.)")):
+        with pytest.raises(UsageError, match=f"no sample of Centred has a centre by --{wanted.origin[:5]}") as caught:
+            wanted.of(task, task.rows["val"])
+        assert f"expected keys such as {task.rows['val'].key[0]!r}, groups such as" in str(caught.value)
+        assert "attributes" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [(ColumnRequest("scanner"), "no sample of Centred has a scanner"), (ColumnRequest(pattern="("), "not a regular"),

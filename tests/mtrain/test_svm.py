@@ -126,6 +126,19 @@ def test_features_too_small_for_the_grid_of_c_are_scaled_and_it_is_said(solver: 
     assert len(np.unique(found.decisions(x * factor).argmax(1))) == 3
 
 
+@pytest.mark.parametrize("solver", ["batched", "sklearn"])
+def test_a_grid_of_c_that_makes_no_difference_is_told(solver: str) -> None:
+    """Features a little larger than those that are scaled: every C makes the most frequent class of all samples."""
+    x, y = samples(3, 90, 8)
+    y = np.where(np.arange(90) < 60, 0, y)
+    x *= np.float32(0.02 / np.sqrt(np.mean(np.sum(x * x, axis=1))))
+    found = svm.fit(x, y, images(90), classes=3, metric="accuracy", solver=solver)
+    assert len(set(found.cv.values())) == 1
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "cross-validation cannot tell the values of C apart"
+    ]  # fmt: skip
+
+
 def test_a_solver_that_stops_too_early_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = samples(2, 60, 8)
     groups = [str(i) for i in range(len(y))]
