@@ -35,7 +35,7 @@ def backbones(action: str | None, name: str | None, as_json: bool) -> None:
         answer(_table(cards), [card.model_dump(mode="json") for card in cards], as_json=as_json)
         return
     if name is None:
-        raise UsageError("which network?", remedy="name one, as `mtrain backbones` lists them")
+        raise UsageError("no network named", remedy="give the name of one that `mtrain backbones` lists")
     card = catalog.load(catalog.known()[closest(name, catalog.known(), "network")])
     answer(_about(card), card.model_dump(mode="json"), as_json=as_json)
 

@@ -249,7 +249,7 @@ def _import_timm(name: str):  # type: ignore[no-untyped-def]  # timm is an extra
 
 def _no_download(name: str, error: Exception) -> RunError:
     return RunError(
-        f"the ImageNet weights of {name} are not available: {error}",
+        f"the ImageNet weights of {name} are not available: {str(error).rstrip('. ')}",
         remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0; "
         f"`mtrain evaluate` runs without them with --no-baseline, and `mtrain compare` takes --backbone {name}=FILE",
     )
