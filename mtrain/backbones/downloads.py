@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
 HUB = "huggingface_hub"  # its logger tells of each attempt to connect
-PATIENCE = 3.0  # seconds without a word, after which the download is announced
+PATIENCE = 5.0  # seconds without a word, after which the download is announced
 SILENT = logging.CRITICAL + 1
 RETRY = "Retrying"  # in the hub's message about an attempt that failed
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dpconvert.plural import counted
-from dpconvert.runtime.terminal import JSON, QUIET, answer
+from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import (
     EVALUATIONS,
     FOLDER,
@@ -110,7 +110,7 @@ def export(
     answer([exported.loading, *filter(None, [address])], result, as_json=as_json)
 
 
-@click.command()
+@click.command(cls=Detailed, rarely=("mpp_override", "workers"))
 @RUNS
 @QUIET
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
