@@ -80,6 +80,11 @@ def alike(label: str) -> str:
     return f"{float(text):g}" if DECIMAL.fullmatch(text) else YES_NO.get(text, text)
 
 
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key that puts numbers within names in their order: Structure 2 before Structure 10."""
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d{1,15})", text))
+
+
 def match(name: str, known: Iterable[str]) -> str | None:
     """Return the one of `known` that equals `name`, else the only one that equals it except for case; else None."""
     same = [one for one in known if folded(one) == folded(name)]

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from dpconvert import doctor
 from dpconvert.cli import group as dpconvert
 from dpconvert.cli import source_command
-from dpconvert.runtime import locks
+from dpconvert.runtime import locks, terminal
 from dpconvert.runtime.progress import Reporter
 from mtrain import doctor as training_doctor
 from mtrain.cli import group as mtrain
@@ -299,3 +299,31 @@ def test_a_second_ctrl_c_while_the_first_is_reported_gives_no_traceback(tmp_path
     command = [sys.executable, "-m", "program"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (finished.returncode, finished.stderr.strip()) == (-signal.SIGINT, "program: stopped")
+
+
+# --- tables
+
+
+def test_a_table_fits_the_terminal_without_losing_a_column(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, rows = ["file", "group", "size", "split"], [[f"{'a' * 40}_{n}.png", "P1", f"{n}.5", "train"] for n in (1, 12)]
+    terminal.table(head, rows)
+    assert f"{'a' * 40}_12.png  P1     12.5  train" in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal.table(head, rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert [len(line) for line in lines] == [40] * 3
+    assert lines[1].split() == ["aaaaaaaa...aaa_1.png", "P1", "1.5", "train"]
+    assert lines[2].split() == ["aaaaaaaa...aa_12.png", "P1", "12.5", "train"]
+    terminal.table(head, rows, whole=0)  # it cannot fit, so nothing is left out
+    assert f"{'a' * 40}_12.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", [dpconvert, mtrain])
+def test_the_list_of_commands_has_whole_sentences(program: click.Group) -> None:
+    context = click.Context(program, info_name="program", terminal_width=80)
+    lines = program.get_help(context).partition("Commands:")[2].splitlines()
+    assert not [line for line in lines if line.endswith("...")]
+    assert max(map(len, lines)) <= 80

@@ -53,7 +53,7 @@ def show_pool(pool: str | None, root: Path | None, out: Path, as_json: bool) -> 
         tell(line)
     tell("")
     head = ["source", "task", "organ", "stain", "licence", "download GB", "with shards GB", "here"]
-    table(head, [_row(member) for member in chosen])
+    table(head, [_row(member) for member in chosen], whole=0)
     tell("")
     tell(_total(chosen))
 

@@ -41,6 +41,7 @@ def list_sources(as_json: bool) -> None:
             [m.name, m.task, m.kind, m.num_classes or "", m.paper.total if m.paper else "", m.licence.name]
             for m in manifests
         ],
+        whole=0,
     )
 
 
@@ -74,7 +75,7 @@ def _description(manifest: Manifest) -> list[str]:
         "dense targets": _targets(manifest),
         "group": f"{_groups(manifest)} (ids begin with {manifest.namespace}:)",
         "related tasks": ", ".join(manifest.related),
-        "licence": " ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note])),
+        "licence": ", ".join(filter(None, [manifest.licence.name, manifest.licence.url, manifest.licence.note])),
         "citation": manifest.citation,
     }
     lines += [f"{name + ':':15}{value}" for name, value in facts.items() if value]

@@ -87,8 +87,8 @@ def audit(
     """Find the same image in two splits or two tasks: equal, rotated, mirrored, rescaled or recompressed.
 
     Writes a page with every pair and, beside it, a TOML file that lists the samples to leave out, to be appended to
-    their manifests. Reports which tasks to leave out together. The exit status is 1 if a pair is found that the tasks'
-    cards do not declare. `mtrain audit-labels` finds labels that are probably wrong.
+    their manifests. Reports which tasks to leave out together. The exit status is 1 if a pair is found that the
+    tasks do not state. `mtrain audit-labels` finds labels that are probably wrong.
 
     \b
     Example: dpconvert audit shards/

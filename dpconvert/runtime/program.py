@@ -1,4 +1,4 @@
-"""What the command lines of both programs have in common: options of one value that are given several times."""
+"""What the command lines of both programs have in common: the list of commands, and options that are given again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ import click
 
 from dpconvert.runtime.terminal import say
 
+SENTENCE = 500  # characters of a first sentence that are shown
+
 
 class Program(click.Group):
     """A group of commands that says which of a command's options were given again, since only the last value counts.
 
     With `--quiet` or `--json` it says nothing.
     """
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the first sentence of their help, which click would cut to one line."""
+        listed = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, of.get_short_help_str(SENTENCE)) for name, of in listed if of is not None and not of.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

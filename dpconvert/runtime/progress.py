@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -104,13 +105,13 @@ class Reporter:
 
 
 class _Bar(Progress):
-    """A bar with the state of its task on a line of its own, cut at the width of the terminal."""
+    """A bar with the state of its task below it."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
             if task.fields["state"]:
-                yield Text(f"  {task.fields['state']}", overflow="ellipsis", no_wrap=True)
+                yield Padding(Text(task.fields["state"]), (0, 0, 0, 2))
 
 
 def _shortened(name: str, width: int) -> str:

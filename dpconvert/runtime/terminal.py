@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -24,6 +25,8 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Hide progress.")
 AGAIN = 0.02  # seconds until a lost Ctrl-C is repeated
+GAP, NARROWEST, LEFT_OUT = 2, 10, "..."  # of the columns of a table
+NUMBER = re.compile(r"-?\d+(\.\d+)?|")
 INTERRUPTED = 130  # the exit status that shells use after Ctrl-C
 
 
@@ -151,15 +154,48 @@ def answer(lines: Iterable[str], result: Any, *, as_json: bool) -> None:
             tell(line)
 
 
-def table(head: list[str], rows: list[list[Any]]) -> None:
-    """Print aligned columns, with numbers to the right. On a terminal, lines are cut to its width."""
-    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+def table(head: list[str], rows: list[list[Any]], *, whole: int | None = None) -> None:
+    """Print aligned columns, with numbers to the right.
+
+    On a terminal, long texts are shortened in the middle so that every column fits; lines of tables that would not fit
+    even so are wrapped by the terminal. whole: a column that is never shortened.
+    """
+    cells = [[printable(str(cell)) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    right = [all(isinstance(row[i], int) for row in rows) for i in range(len(head))]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    right = [_is_numeric([row[i] for row in rows]) for i in range(len(head))]
+    if sys.stdout.isatty():
+        fixed = [r or i == whole for i, r in enumerate(right)]
+        widths = _narrowed(widths, head, fixed, shutil.get_terminal_size().columns)
     for row in cells:
-        aligned = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-        tell("  ".join(aligned).rstrip()[:limit])
+        short = [_shortened(cell, width) for cell, width in zip(row, widths, strict=True)]
+        aligned = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(short, widths, right, strict=True)]
+        click.echo("  ".join(aligned).rstrip())
+
+
+def _is_numeric(column: list[Any]) -> bool:
+    """Whether the column holds numbers and empty cells only."""
+    return any(cell != "" for cell in column) and all(
+        isinstance(cell, int) or NUMBER.fullmatch(str(cell)) for cell in column
+    )
+
+
+def _narrowed(widths: list[int], head: list[str], fixed: list[bool], limit: int) -> list[int]:
+    """The widths of columns that fit the terminal, the widest made narrower first; as they were if none do."""
+    narrow = list(widths)
+    while sum(narrow) + GAP * (len(narrow) - 1) > limit:
+        can = [i for i, width in enumerate(narrow) if not fixed[i] and width > max(NARROWEST, len(head[i]))]
+        if not can:
+            return widths
+        narrow[max(can, key=lambda i: narrow[i])] -= 1
+    return narrow
+
+
+def _shortened(text: str, width: int) -> str:
+    """The text with its middle left out if it is longer than the width."""
+    if len(text) <= width:
+        return text
+    left = (width - len(LEFT_OUT)) // 2
+    return text[:left] + LEFT_OUT + text[len(text) - (width - len(LEFT_OUT) - left) :]
 
 
 def examined(checks: Iterable[Check], *, as_json: bool) -> None:

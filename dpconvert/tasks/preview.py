@@ -18,7 +18,7 @@ from dpconvert.image import Image
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Whole
-from dpconvert.names import closest
+from dpconvert.names import closest, natural
 from dpconvert.plan import patches
 from dpconvert.plan.collect import LazyScene
 from dpconvert.plan.known_errors import doubtful
@@ -76,10 +76,9 @@ def _draw(source: Source, images: list[SourceImage], chosen: SourceImage, out: P
         overview(in_words(source.manifest, seen), tissue, classes_of(source.manifest)).save(files[0])
         Pillow.fromarray(tissue.mask).save(files[1])
     more = _more(source, images, seen)
-    counts = Counter(record.label for record in _in_words(source.manifest, seen.records))
-    return Preview(
-        [*files, *_sheets(source, more, out, _plain(chosen.name))], chosen.name, dict(sorted(counts.items()))
-    )
+    found = Counter(record.label for record in _in_words(source.manifest, seen.records))
+    counts = {label: found[label] for label in sorted(found, key=natural)}
+    return Preview([*files, *_sheets(source, more, out, _plain(chosen.name))], chosen.name, counts)
 
 
 def classes_of(manifest: Manifest) -> list[str]:
@@ -139,7 +138,7 @@ def _more(source: Source, images: list[SourceImage], seen: Overview) -> list[Rec
 
 def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list[Path]:
     files, records = [], _in_words(source.manifest, records)
-    for label in classes_of(source.manifest) or sorted({record.label for record in records}):
+    for label in classes_of(source.manifest) or sorted({record.label for record in records}, key=natural):
         of_class = [record for record in records if record.label == label]
         order = sorted(range(len(of_class)), key=lambda i: hashed("sheet", of_class[i].source_image.name, i))
         shown = sorted((of_class[i] for i in order[:SHEET]), key=lambda record: record.source_image.name)

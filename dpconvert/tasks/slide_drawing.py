@@ -14,13 +14,20 @@ from scipy import ndimage
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.image import Image, TissueMask, thumbnail
+from dpconvert.names import natural
 from dpconvert.source.record import Record, SourceImage
 
 SIDE = 2000
 TEXT, LINE, SWATCH, MARGIN = 20, 30, 20, 20
 COLUMNS, CELL, GAP = 8, 160, 6
-CLASSES = ("#0072b2", "#d55e00", "#009e73", "#f0e442", "#56b4e9", "#cc79a7", "#e69f00", "#999999")  # Okabe and Ito's
-OUTLINES = ("#000000", "#c00080", "#5b3a00", "#3d0099", "#006060", "#b00000")
+CLASSES = (  # Okabe and Ito's, then others for tasks of many classes
+    "#0072b2", "#d55e00", "#009e73", "#f0e442", "#56b4e9", "#cc79a7", "#e69f00", "#999999",
+    "#8c2d04", "#6a3d9a", "#b2df8a", "#fb9a99", "#1b5e20", "#00e5ff", "#bcbd22", "#4d4d4d",
+)  # fmt: skip
+OUTLINES = (
+    "#000000", "#c00080", "#5b3a00", "#3d0099", "#006060", "#b00000",
+    "#0050ff", "#ff6a00", "#008000", "#8000ff", "#808000", "#606060",
+)  # fmt: skip
 TISSUE = "#00b000"
 SMOOTH = 15  # pixels of the tissue mask, over which its outline is smoothed
 VEIL = 76  # of 255: opacity of a patch's colour
@@ -50,7 +57,7 @@ def marked(
     pixels = thumbnail(seen.image, side)
     height, width = pixels.shape[:2]
     scale = width / seen.image.width, height / seen.image.height
-    labels = classes or sorted({record.label for record in seen.records})
+    labels = classes or sorted({record.label for record in seen.records}, key=natural)
     colours = {label: CLASSES[i % len(CLASSES)] for i, label in enumerate(labels)}
     canvas = Pillow.fromarray(_veiled(pixels, seen.records, colours, scale))
     if tissue is not None:
@@ -116,7 +123,7 @@ def _annotate(
         counts = dict.fromkeys(labels, 1)
     else:
         counts = Counter(item.label for item in annotations.items)
-    colours = {label: OUTLINES[i % len(OUTLINES)] for i, label in enumerate(sorted(counts))}
+    colours = {label: OUTLINES[i % len(OUTLINES)] for i, label in enumerate(sorted(counts, key=natural))}
     if isinstance(annotations, LabelMask):
         for label, colour in colours.items():
             values = [value for value, name in annotations.labels.items() if name == label]
@@ -125,7 +132,7 @@ def _annotate(
         draw = ImageDraw.Draw(canvas)
         for item in annotations.items:
             _outline(draw, shapely.transform(item.geometry, lambda xy: xy * scale), colours[item.label])
-    return [(label, colours[label], counts[label]) for label in sorted(counts)]
+    return [(label, colours[label], counts[label]) for label in sorted(counts, key=natural)]
 
 
 def _outline(draw: ImageDraw.ImageDraw, shape: shapely.Geometry, colour: str) -> None:

@@ -11,6 +11,7 @@ from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.card import Split
 from dpconvert.errors import ReadError, UserError, cut
 from dpconvert.manifest.rules import Regional
+from dpconvert.names import natural
 from dpconvert.plan import divide
 from dpconvert.plan.collect import LazyScene
 from dpconvert.plan.options import Options
@@ -131,7 +132,8 @@ def _read(source: Source, source_image: SourceImage, is_drawn: bool) -> SlideSum
 def _outlines(annotations: Annotations | LabelMask) -> dict[str, int]:
     if isinstance(annotations, LabelMask):
         return dict.fromkeys(sorted(annotations.labels.values()), 1)
-    return dict(sorted(Counter(item.label for item in annotations.items).items()))
+    counts = Counter(item.label for item in annotations.items)
+    return {label: counts[label] for label in sorted(counts, key=natural)}
 
 
 def _ignored(source: Source, annotations: Annotations | LabelMask) -> Counter[str]:

@@ -13,7 +13,7 @@ from dpconvert.card import SPLITS
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.tasks import webpage
-from dpconvert.tasks.gallery.page import text
+from dpconvert.tasks.gallery.page import scrolled, text
 from dpconvert.tasks.slides import SlideSummary, SourceSummary
 
 STYLE = """
@@ -136,7 +136,8 @@ def _table(
 ) -> Iterator[str]:
     """A table; the first `texts` columns are text, the others are numbers. Texts must be HTML."""
     classes = [""] * texts + [' class="n"'] * (len(head) - texts)
-    yield f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
+    yield f'<div class="{scrolled(head)}" role="region" tabindex="0" aria-label="{caption}"><table>'
+    yield f"<caption>{caption}</caption>"
     heads = "".join(f'<th scope="col"{c}>{name}</th>' for c, name in zip(classes, head, strict=True))
     yield f"<thead><tr>{heads}</tr></thead>"
     for part, lines in (("tbody", rows), ("tfoot", foot)):

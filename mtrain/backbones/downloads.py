@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
 HUB = "huggingface_hub"  # its logger tells of each attempt to connect
+PATIENCE = 5.0  # seconds without a word, after which the download is announced
+SILENT = logging.CRITICAL + 1
+RETRY = "Retrying"  # in the hub's message about an attempt that failed
 
 
 class _OneLine(io.TextIOBase):
@@ -18,27 +22,63 @@ class _OneLine(io.TextIOBase):
 
     def __init__(self, line: str, stream: TextIO) -> None:
         self.line, self.stream, self.done = line, stream, False
+        self.lock = threading.Lock()
 
     def write(self, text: str) -> int:
-        if text.strip() and not self.done:
-            self.done = True
-            self.stream.write(f"{self.line}\n")
-            self.stream.flush()
+        if text.strip():
+            self.say()
         return len(text)
+
+    def say(self) -> None:
+        """Write the line, unless it was written before."""
+        with self.lock:
+            if not self.done:
+                self.done = True
+                self.stream.write(f"{self.line}\n")
+                self.stream.flush()
+
+
+class _Retries(logging.Handler):
+    """The first message about a failed attempt to connect becomes the line of a stream."""
+
+    def __init__(self, line: _OneLine) -> None:
+        super().__init__()
+        self.line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if RETRY in record.getMessage():
+            self.line.say()
 
 
 @contextmanager
 def announced(what: str) -> Iterator[None]:
-    """Let progress bars, warnings and paths of a download become the line "downloading ..." on stderr; nothing is
-    written if all is in the caches. what: what is downloaded.
+    """Let progress bars, warnings and paths of a download become the line "downloading ..." on stderr, and failed
+    attempts to connect another; nothing is written if all is in the caches. what: what is downloaded.
     """
-    logger = logging.getLogger(HUB)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        line = _OneLine(f"downloading {what}", sys.stderr)
-        with warnings.catch_warnings(), redirect_stderr(line), redirect_stdout(line):  # torch.hub prints on stdout
-            warnings.simplefilter("ignore")
+    line = _OneLine(f"downloading {what}", sys.stderr)
+    again = _OneLine(f"no connection for {what}; trying again for up to two minutes", sys.stderr)
+    timer = threading.Timer(PATIENCE, line.say)
+    timer.daemon = True
+    with warnings.catch_warnings(), redirect_stderr(line), redirect_stdout(line), _quiet(again):  # torch.hub prints
+        warnings.simplefilter("ignore")
+        timer.start()
+        try:
             yield
+        finally:
+            timer.cancel()
+
+
+@contextmanager
+def _quiet(again: _OneLine) -> Iterator[None]:
+    """Keep the messages of the hub from the terminal."""
+    logger, retries = logging.getLogger(HUB), _Retries(again)
+    levels = [(handler, handler.level) for handler in logger.handlers]
+    for handler, _ in levels:
+        handler.setLevel(SILENT)
+    logger.addHandler(retries)
+    try:
+        yield
     finally:
-        logger.setLevel(level)
+        logger.removeHandler(retries)
+        for handler, level in levels:
+            handler.setLevel(level)

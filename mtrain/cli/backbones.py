@@ -35,18 +35,19 @@ def backbones(action: str | None, name: str | None, as_json: bool) -> None:
         answer(_table(cards), [card.model_dump(mode="json") for card in cards], as_json=as_json)
         return
     if name is None:
-        raise UsageError("which network?", remedy="name one, as `mtrain backbones` lists them")
+        raise UsageError("no network named", remedy="give the name of one that `mtrain backbones` lists")
     card = catalog.load(catalog.known()[closest(name, catalog.known(), "network")])
     answer(_about(card), card.model_dump(mode="json"), as_json=as_json)
 
 
 def _table(cards: list[BackboneCard]) -> Iterator[str]:
     width = max(len(card.name) for card in cards)
+    yield f"{'network':{width}}  parameters  features  licence of the weights"
     for card in cards:
         size = "not built" if card.published is None else card.published.parameters
         features = "" if card.published is None else _features(card)
         terms = card.licence.name + (", on request" if card.gated else "")
-        yield f"{card.name:{width}}  {size:>9}  {features:>5}  {terms}"
+        yield f"{card.name:{width}}  {size:>10}  {features:>8}  {terms}"
 
 
 def _features(card: BackboneCard) -> str:

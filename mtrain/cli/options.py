@@ -171,7 +171,7 @@ def network_of(
             raise UsageError("--size and --backbone-option are for --backbone; a run has its own")
         return run_of(runs, name)
     if name is not None:
-        raise UsageError("a run or a network?", remedy="give either --run or --backbone")
+        raise UsageError("--run and --backbone cannot be combined", remedy="give one of them")
     from mtrain.settings import untrained
 
     given = {"backbone": backbone, "backbone_options": backbone_options, "size": size}

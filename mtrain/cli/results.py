@@ -110,7 +110,7 @@ def export(
     answer([exported.loading, *filter(None, [address])], result, as_json=as_json)
 
 
-@click.command(cls=Detailed, rarely=("mpp_override", "tissue", "workers"))
+@click.command(cls=Detailed, rarely=("mpp_override", "workers"))
 @RUNS
 @QUIET
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")

@@ -96,7 +96,7 @@ def _show(read: Callable[[], dict[str, Any]], every: float, *, once: bool, as_js
     from rich.text import Text
 
     def drawn(status: dict[str, Any]) -> Text:
-        return Text("\n".join(lines(status)), overflow="ellipsis", no_wrap=True)
+        return Text("\n".join(lines(status)))
 
     with Live(console=Console(), auto_refresh=False) as live:
         while True:

@@ -206,8 +206,9 @@ def find_task(pool: Pool, name: str) -> Task:
         if plain(unfinished) == plain(name):
             raise UsageError(f"the conversion of {unfinished} is unfinished", remedy="run it again")
     near = difflib.get_close_matches(plain(name), by_name, n=3)
-    likely = [by_name[match].name for match in near] or [task.name for task in pool.tasks]
-    raise UsageError(f"no task {name!r} in the pool", remedy=f"did you mean {' or '.join(likely)}?")
+    likely, known = [by_name[match].name for match in near], [task.name for task in pool.tasks]
+    remedy = f"did you mean {' or '.join(likely)}?" if likely else f"its tasks: {', '.join(known)}"
+    raise UsageError(f"no task {name!r} in the pool", remedy=remedy)
 
 
 def _related(one: Task, other: Task) -> bool:

@@ -214,11 +214,7 @@ def _remove_auxiliary(model: nn.Module) -> None:
 
 def _timm_body(name: str, pretrained: bool) -> Body:
     """Return a timm network that pools features as for its classifier: by mean, class token or attention."""
-    timm = _import_timm(name)
-    plain = name.removeprefix(TIMM)
-    if not timm.is_model(plain):
-        near = timm.list_models(f"{plain[:6]}*")[:3]
-        raise UsageError(f"no network {name!r} in timm", remedy=f"did you mean {' or '.join(near)}?" if near else None)
+    timm, plain = timm_with(name), name.removeprefix(TIMM)
     try:
         model = timm.create_model(plain, pretrained=pretrained, num_classes=0, **timm_options(plain))
     except (OSError, HTTPException, RuntimeError) as error:
@@ -229,6 +225,19 @@ def _timm_body(name: str, pretrained: bool) -> Body:
         ) from None
     taken = model.pretrained_cfg
     return Body(model, tuple(taken["mean"]), tuple(taken["std"]), int(taken["input_size"][-1]))
+
+
+def timm_with(name: str):  # type: ignore[no-untyped-def]  # timm is an extra, and untyped
+    """Return the module timm, which knows the network `timm:NAME`.
+
+    Raises:
+        UsageError: it is not installed, or does not know it.
+    """
+    timm, plain = _import_timm(name), name.removeprefix(TIMM)
+    if not timm.is_model(plain):
+        near = timm.list_models(f"{plain[:6]}*")[:3]
+        raise UsageError(f"no network {name!r} in timm", remedy=f"did you mean {' or '.join(near)}?" if near else None)
+    return timm
 
 
 def _lite_body(pretrained: bool) -> Body:
@@ -249,7 +258,7 @@ def _import_timm(name: str):  # type: ignore[no-untyped-def]  # timm is an extra
 
 def _no_download(name: str, error: Exception) -> RunError:
     return RunError(
-        f"the ImageNet weights of {name} are not available: {error}",
+        f"the ImageNet weights of {name} are not available: {str(error).rstrip('. ')}",
         remedy="give --weights FILE (.safetensors or .pth), --weights random, or --backbone efficientnet_lite0; "
         f"`mtrain evaluate` runs without them with --no-baseline, and `mtrain compare` takes --backbone {name}=FILE",
     )

@@ -21,10 +21,10 @@ from mtrain.checksums import check_published
 from mtrain.data.augment import normalize
 from mtrain.data.rows import Dense, Target
 from mtrain.errors import RunError, UsageError
-from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card
+from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, timm_with
 from mtrain.model.dense import DenseNetwork
 from mtrain.model.maps import levels_of
-from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
+from mtrain.model.names import AUTHORS_DENSENET, TIMM, TORCHVISION_DENSENET, architecture
 from mtrain.model.relatives import listed_networks, relatives
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
@@ -107,6 +107,8 @@ def shared_network(
         raise UsageError("--weights-key names a part of a file", found=f"--weights {weights}", remedy="omit it")
     card = catalog.described(name) if isinstance(name, str) else name
     pretrained = weights == "imagenet"
+    if pretrained and isinstance(name, str) and card is None and name.startswith(TIMM):
+        timm_with(name)  # takes seconds, and may refuse the name: before a download is announced
     with announced(f"the ImageNet weights of {name if card is None else card.name}") if pretrained else nullcontext():
         if card is None:
             assert isinstance(name, str)

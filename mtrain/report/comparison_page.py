@@ -113,7 +113,7 @@ def _score(one: dict[str, Any]) -> str:
         found += f" (mean of {one['runs']} runs, +- {one['deviation']:.4f})"
     if "difference" not in one:
         return found
-    return f"{found}, {one['difference']:+.4f}{_span(one.get('difference_interval'), '{:+.4f}')}"
+    return f"{found}, difference {one['difference']:+.4f}{_span(one.get('difference_interval'), '{:+.4f}')}"
 
 
 def _sets(content: dict[str, Any]) -> dict[str, str]:

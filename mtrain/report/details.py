@@ -88,6 +88,11 @@ class Details:
         return _with(cell for _, cells in self.scores for cell in cells)
 
     @property
+    def calibrated(self) -> bool:
+        """Whether `scores` has the calibration error."""
+        return any(title == SCORES["calibration_error"] for title, _ in self.scores)
+
+    @property
     def with_recall_intervals(self) -> str:
         """What the caption of `classes` says of intervals: nothing if there is none."""
         return _with(cell for row in self.classes for cell in row.recalls)

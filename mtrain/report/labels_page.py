@@ -117,7 +117,7 @@ def _page(audit: LabelAudit, toml: str) -> str:
     return template("labels.html").render(
         task=audit.task.name, kind=audit.task.card.group_kind, samples=_judgements(audit), doubts=len(audit.doubts),
         accuracy=audit.accuracy, weights=audit.weights, notes=audit.notes, pairs=_pairs(audit), figures=figures,
-        toml=toml,
+        backbone=audit.backbone, toml=toml,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from markupsafe import Markup
@@ -35,12 +35,23 @@ MARKS = {1: '<span class="up" title="significantly better than the baseline">▲
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Rows of one kind, and the columns and the modes whose gains they show."""
+    """Rows of one kind, and the columns and the modes whose gains they show. absent: titles of columns not shown."""
 
     title: str
     columns: Mapping[str, str]
     modes: tuple[str, ...]
     rows: list[TaskRow] = field(default_factory=list)
+    absent: tuple[str, ...] = ()
+
+    def filled(self, rows: Sequence[TaskRow], published: Mapping[str, TaskRow]) -> ScoreTable:
+        """The table of those rows that have a score in it, with the columns of the modes that were scored."""
+        rows = [row for row in rows if self.columns.keys() & row.scores.keys()]
+        known = (published[row.task] for row in rows if row.task in published)
+        scored = {_mode(name) for row in (*rows, *known) for name in row.scores}
+        columns = {name: title for name, title in self.columns.items() if _mode(name) in scored}
+        absent = tuple(title for name, title in self.columns.items() if _mode(name) not in scored)
+        modes = tuple(mode for mode in self.modes if mode in scored)
+        return ScoreTable(self.title, columns, modes, rows, absent)
 
 
 @dataclass(frozen=True)
@@ -59,10 +70,7 @@ class Network:
             ScoreTable("classes", self._columns(COLUMNS), ("svm", "finetune")),
             ScoreTable("masks and points", self._columns(DENSE_COLUMNS), ("dense",)),
         )
-        with_rows = (
-            replace(one, rows=[row for row in self.rows if one.columns.keys() & row.scores.keys()]) for one in kinds
-        )
-        return [one for one in with_rows if one.rows]
+        return [one for one in (kind.filled(self.rows, self.published) for kind in kinds) if one.rows]
 
     @property
     def baseline(self) -> str:
@@ -136,6 +144,10 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
 def spread(found: Summary) -> str:
     """'75.05±0.70', as in the paper; '75.05' if there is only one value."""
     return f"{found.mean:.2f}" if found.spread is None else f"{found.mean:.2f}±{found.spread:.2f}"
+
+
+def _mode(column: str) -> str:
+    return column.partition("-")[0]
 
 
 def _percents(interval: tuple[float, float] | None, form: str = "{:.1f}") -> str:

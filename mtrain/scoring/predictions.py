@@ -47,7 +47,7 @@ def scores_of(task: Task, name: str, rows: Rows, answer: Predictions, metric: st
         rows.label, answer.decisions, groups, task.num_classes, probabilities=answer.probabilities, ordered=ordered
     )
     if not intervals:
-        notes.append(f"the {name} set of {task.name} is of one {task.card.group_kind}: no confidence intervals")
+        notes.append(f"the {name} set of {task.name} has only one {task.card.group_kind}: no confidence intervals")
     if answer.probabilities is not None:
         scores["calibration_error"] = metrics.calibration_error(rows.label, answer.probabilities)
     return {
@@ -76,7 +76,7 @@ def _scores_of_targets(task: Task, name: str, rows: Rows, answer: Predictions) -
         names = ", ".join(repr(task.classes[number]) for number in absent)
         notes.append(f"all or no samples of the {name} set of {task.name} have {names}: left out of the mean")
     if not intervals:
-        notes.append(f"the {name} set of {task.name} is of one {task.card.group_kind}: no confidence intervals")
+        notes.append(f"the {name} set of {task.name} has only one {task.card.group_kind}: no confidence intervals")
     return {
         "set": name, "score": score, "scores": scores, "intervals": intervals, "samples": len(rows),
         "groups": len(set(groups)), "notes": notes, **({"unit": task.card.unit} if task.card.unit else {}),

@@ -23,7 +23,7 @@ from mtrain.sweep.store import Store
 from mtrain.train.trainer import Training
 
 WORK = {  # to score a cell, by transfer mode
-    "svm": "features {} (the svm itself is not counted)",
+    "svm": "features {} (the SVM itself is not counted)",
     "dense": "scoring {} (the decoder itself is not counted)",
 }
 Kind = tuple[str, bool, str]  # what the pace of a cell depends on
@@ -64,17 +64,23 @@ class Estimate:
     def lines(self, sweep: str) -> list[str]:
         """Return the estimate as lines of text."""
         if self.cells == self.there:
-            return [f"{sweep}: {counted(self.cells, 'cell')}, all there"]
+            return [f"{sweep}: {counted(self.cells, 'cell')}, all finished"]
+        begun = f" ({self.begun} of them started)" if self.begun else ""
+        cells, work = counted(self.cells, "cell"), WORK[self.mode].format(span(self.hours_features))
+        head = f"{sweep}: {cells}, {self.there} finished, {self.cells - self.there} to run{begun}"
+        disk = f"disk: {self.disk_gb:.1f} GB more of weights and features"
+        if not self.warmups:
+            return [head, f"estimate: {span(self.hours)} on one device like this, of which {work}", disk]
         saved = self.hours_alone - self.hours
         share = saved / self.hours_alone if self.hours_alone else 0.0
-        cells, alone = counted(self.cells, "cell"), counted(self.warmups_alone, "cell")
         return [
-            f"{sweep}: {cells}, {self.there} there, {self.begun} begun, {self.cells - self.there} to run",
-            f"shared: {counted(self.warmups, 'warm-up')} for {alone}, {self.warmups_there} there",
+            head,
+            f"shared: {counted(self.warmups, 'warm-up')} for {counted(self.warmups_alone, 'cell')}, "
+            f"{self.warmups_there} finished",
             f"estimate: {span(self.hours)} on one device like this, of which warm-ups {span(self.hours_warmups)} and "
-            f"{WORK[self.mode].format(span(self.hours_features))}",
-            f"every cell on its own: {span(self.hours_alone)}; sharing saves {span(saved)} ({share:.1%})",
-            f"disk: {self.disk_gb:.1f} GB more of weights and features",
+            f"{work}",
+            f"every cell with its own warm-up: {span(self.hours_alone)}; sharing saves {span(saved)} ({share:.1%})",
+            disk,
         ]
 
 

@@ -60,7 +60,10 @@ class Journal:
     def _note_waiting(self, share: float, training: Training) -> None:
         """Print a note when the training starts to wait much for data, but not again while it continues to."""
         much, before, self.waited = share > MUCH_WAITING, self.waited, share > MUCH_WAITING
-        if much and not before and training.config.features == "online":
+        starting = training.iteration <= 1  # the loader's processes have just been started
+        if starting:
+            self.waited = False
+        elif much and not before and training.config.features == "online":
             self.report.note(
                 f"{self.run.name}: at iteration {training.iteration}, {share:.0%} of the time is spent waiting for "
                 f"data; more --workers (now {training.config.workers}), smaller stored images or a faster disk help"

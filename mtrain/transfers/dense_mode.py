@@ -38,7 +38,7 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
         notes.append(f"the {options.scored} set of {task.name} holds nothing to find: no {metric}")
     if not scored["intervals"]:
         notes.append(
-            f"the {options.scored} set of {task.name} is of one {task.card.group_kind}: no confidence intervals"
+            f"the {options.scored} set of {task.name} has only one {task.card.group_kind}: no confidence intervals"
         )
     sizes = {split: len(task.rows[split]) for split in parts}
     settings = {"steps": options.steps, "tune": options.moving.tune} | options.moving.determining()

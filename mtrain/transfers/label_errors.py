@@ -58,7 +58,7 @@ class LabelAudit:
     """The samples of one task, and those whose labels are in doubt, the most doubtful first.
 
     An image that has any number of classes may be in doubt for several of them. accuracy: that of the predictions, if
-    all labels were right. notes: what limits the result.
+    all labels were right. notes: what limits the result. backbone: the network whose features were used.
     """
 
     task: Task
@@ -67,6 +67,7 @@ class LabelAudit:
     accuracy: float
     weights: str
     notes: tuple[str, ...]
+    backbone: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -134,7 +135,8 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
         Doubt(one.row, str(splits[one.row]), one.given, one.predicted, one.p_given, one.p_predicted, name)
         for one, name in zip(found, names, strict=True)
     ]
-    return LabelAudit(task, rows, doubts, accuracy, source.weights, (*notes, *_relatives(source, task)))
+    backbone = source.run.config().backbone
+    return LabelAudit(task, rows, doubts, accuracy, source.weights, (*notes, *_relatives(source, task)), backbone)
 
 
 class DoubtfulLabel(NamedTuple):

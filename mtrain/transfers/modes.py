@@ -98,7 +98,9 @@ def fewshot(source: Pretrained, task: Task, options: TransferOptions, report: Re
     settings = {"curve": curve}
     if np.isnan(curve[-1]["mean"]):
         notes += (undefined(task, options.scored),)
-    return Transferred(options.scored, {"train": curve[-1]["n_train"]}, settings, notes, score=curve[-1]["mean"])
+    scored = {"samples": len(rows), "groups": len(set(rows.group.tolist()))}
+    trained, score = {"train": curve[-1]["n_train"]}, curve[-1]["mean"]
+    return Transferred(options.scored, trained, settings, notes, score=score, scored=scored)
 
 
 def tuned(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:

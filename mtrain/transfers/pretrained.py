@@ -78,8 +78,8 @@ class TransferOptions:
 class Transferred:
     """The result of a transfer: predictions for the `rows` of the scored set, or only a `score`.
 
-    metric: its name where it is not the task's own. scored, counts: for masks and points, what a result states,
-    and the counts of each sample.
+    metric: its name where it is not the task's own. scored: what a result without predictions states of the scored
+    samples. counts: those of each sample, for masks and points.
     """
 
     set: str

@@ -176,10 +176,10 @@ def few_shot(
     """
     counts = np.bincount(sample.labels, minlength=sample.classes)
     used = [k for k in shots if k <= counts.max()]
-    short = [f"{n} of class {c}" for c, n in enumerate(counts) if n < max(used, default=0)]
-    notes = (
-        [f"all training images are used, since there are fewer than {max(used)}: {', '.join(short)}"] if short else []
-    )
+    short = [n for n in counts if n < max(used, default=0)]
+    verb = "has" if len(short) == 1 else "have"
+    few_of = f"{len(short)} of {sample.classes} classes {verb} fewer than {max(used, default=0)} training images"
+    notes = [f"{few_of} (the smallest {min(short)}): all of theirs are used"] if short else []
     curve = []
     for k in used:
         scores, sizes = [], []

@@ -222,7 +222,7 @@ def test_a_task_without_leaks_is_clean_and_white_tiles_are_only_counted(tmp_path
     assert [*found.lines()] == [
         "17 images in 1 task",
         "within one split: 0 pairs; too uniform to compare: 2 images",
-        "nothing found that the cards do not declare",
+        "nothing found that the tasks do not state",
     ]
 
 
@@ -294,7 +294,7 @@ def test_the_command_tells_and_draws_what_it_finds(tmp_path: Path, dpconvert: Ca
     page = tmp_path / "page" / "audit.html"
     answer = dpconvert("audit", tmp_path / "shards", "--page", page, "--workers", 1, "--quiet")
     assert (answer.code, answer.err) == (1, "")
-    assert "One and Two: 1 image and 1 group in common; related, but not declared in any card\n" in answer.out
+    assert "One and Two: 1 image and 1 group in common; related, which neither task states\n" in answer.out
     assert "leave out together: One, Two\n" in answer.out
     html = page.read_text()
     assert html.count("<img ") == 2

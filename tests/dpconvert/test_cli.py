@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -66,7 +67,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_every_command_has_help_with_an_example(dpconvert: Call) -> None:
     answer = dpconvert("--help")
-    listed = [line.split()[0] for line in answer.out.partition("Commands:\n")[2].splitlines() if line.strip()]
+    listed = re.findall(r"^  (\S+)", answer.out.partition("Commands:\n")[2], re.MULTILINE)
     assert set(listed) >= VERBS
     for verb in [*listed, "camelyon16"]:
         told = dpconvert(verb, "--help")

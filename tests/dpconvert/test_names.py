@@ -184,3 +184,8 @@ def test_a_card_says_the_same_of_what_is_left_out_wherever_the_source_lies(
     assert " at 0x" not in cards[0]
     assert cards[0].count('"reason"') >= 3
     assert "x.png: " in cards[0]
+
+
+def test_numbers_within_names_are_in_their_order() -> None:
+    ordered = ["", "2", "10", "Structure 1", "Structure 2", "Structure 10", "tumour"]
+    assert sorted(ordered[::-1], key=names.natural) == ordered

@@ -125,7 +125,7 @@ def test_features_without_a_run_are_those_of_the_table(mtrain: Command, place: P
         (["--backbone", "uni", "--target", "Alpha"], "uni starts from its own weights"),
         (["--backbone", "tiny.toml", "--weights", "gone.pth", "--target", "Alpha"], "gone.pth: no such weights file"),
         (["--backbone", "tiny.toml", "--weights", "tiny.safetensors"], "this run left no task out"),
-        (["--backbone", SMALL, "--run", "toy"], "a run or a network?"),
+        (["--backbone", SMALL, "--run", "toy"], "--run and --backbone cannot be combined"),
         (["--size", "64"], "--size and --backbone-option are for --backbone"),
         (["--backbone", "ctranspath", "--target", "Alpha"], "ctranspath cannot be built"),
         (["--backbone", SMALL, "--weights", "random", "--mode", "joint", "--target", "Alpha"], "joint takes"),
@@ -231,7 +231,7 @@ def test_a_comparison_takes_the_tasks_of_its_run_and_says_what_its_transfers_say
     answer = mtrain("compare", *words, "--target", "Gamma", "--mode", "knn", *WITHOUT)
     assert answer.status == 0, answer.err
     note = next(line for line in answer.out.splitlines() if line.startswith("note: "))
-    assert note.startswith("note: the val set of Gamma is of one ")
+    assert note.startswith("note: the val set of Gamma has only one ")
     assert note.removeprefix("note: ") in (tmp_path / "comparison.html").read_text()
 
 

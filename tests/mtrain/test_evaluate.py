@@ -358,6 +358,10 @@ def test_transfers_by_every_mode_say_what_they_chose(place: Path, mtrain: Callab
     assert re.search(r"^    4 per class: \d\.\d+ \+- \d\.\d+$", said["fewshot"], re.MULTILINE)
     assert "(finetune, weights: run of toy, lr 0.05, epoch 1)" in said["finetune"]
     assert "(scratch, weights: random of toy, lr 0.05, epoch 1)" in said["scratch"]
+    stated = [json.loads(path.read_text()) for path in (place / "runs/toy/transfer").glob("Gamma-*.json")]
+    sizes = {(one["mode"], one["samples"], one["groups"]) for one in stated}
+    assert len(sizes) == 5  # of every mode, few-shot included
+    assert len({(samples, groups) for _, samples, groups in sizes}) == 1
     told = json.loads((place / "runs/toy/transfer/Gamma-knn-run.json").read_text())
     assert {"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "recall_0", "calibration_error"} <= told[
         "scores"

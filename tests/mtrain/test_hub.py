@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from mtrain.backbones import catalog, hub
+from mtrain.backbones import catalog, downloads, hub
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import shared_network
 from mtrain.settings import fit_config
@@ -101,7 +102,7 @@ def test_a_folder_is_taken_under_timms_own_name_too(cache: Path) -> None:
     assert (config.backbone, config.weights, config.size) == (str(folder), str(folder), 32)
 
 
-def test_what_the_library_prints_while_it_downloads_becomes_one_line(
+def test_what_the_library_prints_while_it_downloads_becomes_two_lines_at_most(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def downloaded(_name: str, *, local_files_only: bool = False, **_wanted: Any) -> str:
@@ -118,7 +119,22 @@ def test_what_the_library_prints_while_it_downloads_becomes_one_line(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", downloaded)
     assert hub.snapshot("someone/tiny-vit").name == "a" * 40
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", "downloading someone/tiny-vit from the Hugging Face Hub\n")
+    what = "someone/tiny-vit from the Hugging Face Hub"
+    assert printed.out == ""
+    assert printed.err == (f"no connection for {what}; trying again for up to two minutes\ndownloading {what}\n")
+
+
+def test_a_download_that_says_nothing_is_announced_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(downloads, "PATIENCE", 0.01)
+    said = ""
+    with downloads.announced("weights"):
+        until = time.monotonic() + 10
+        while not said and time.monotonic() < until:
+            time.sleep(0.01)
+            said = capsys.readouterr().err
+    assert said == "downloading weights\n"
 
 
 def test_nothing_is_said_of_what_is_in_the_caches(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,17 @@ def test_much_waiting_is_said_when_it_begins_and_again_after_a_time_without(tmp_
     assert "more --workers (now 2)" in notes.said[0]
 
 
+def test_waiting_for_the_first_batch_is_no_advice(tmp_path: Path) -> None:
+    notes = Notes()
+    journal = Journal(Run(tmp_path / "toy"), notes, board=None)
+    training = SimpleNamespace(iteration=1, config=SimpleNamespace(workers=2, features="online"))
+    journal._note_waiting(0.9, training)  # type: ignore[arg-type]
+    assert not notes.said
+    training.iteration = 10
+    journal._note_waiting(0.9, training)  # type: ignore[arg-type]
+    assert len(notes.said) == 1
+
+
 def test_a_journal_that_is_not_kept_writes_nothing(tmp_path: Path) -> None:
     journal = Journal(Run(tmp_path / "toy"), Notes(), board=None)
     journal.state("running", 1)

@@ -141,7 +141,7 @@ def test_a_few_shot_curve_rises_and_says_where_classes_are_short() -> None:
     short = TrainingSet(sample.features[:5], sample.labels[:5], sample.groups[:5], 3, "accuracy")
     curve, notes = probes.few_shot(short, sample.features, sample.labels, shots=(1, 2, 4), draws=2)
     assert [row["k"] for row in curve] == [1, 2]
-    assert notes == ("all training images are used, since there are fewer than 2: 1 of class 2",)
+    assert notes == ("1 of 3 classes has fewer than 2 training images (the smallest 1): all of theirs are used",)
 
 
 # --- an epoch ---

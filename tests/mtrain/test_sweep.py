@@ -626,7 +626,7 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)  # another cell still needs the same one
     assert found.hours == pytest.approx(3 * 3 + 2 + 4 * 6 + 0.6 + 1.92)
     assert found.hours_alone == pytest.approx(3 * 3 + 2 + 4 * 6 + 3 * 0.3 + 1.92)
-    assert estimate.plan(store, cells, sets, {}).lines("tiny") == ["tiny: 8 cells, all there"]
+    assert estimate.plan(store, cells, sets, {}).lines("tiny") == ["tiny: 8 cells, all finished"]
 
 
 def test_the_command_plans_with_measured_times_and_runs_a_part(
@@ -637,8 +637,8 @@ def test_the_command_plans_with_measured_times_and_runs_a_part(
     command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
     answer = CliRunner().invoke(group, [*command, "--plan"])
     assert answer.exit_code == 0, answer.output
-    assert "tiny: 8 cells, 0 there, 0 begun, 8 to run" in answer.output
-    assert "shared: 2 warm-ups for 4 cells, 0 there" in answer.output
+    assert "tiny: 8 cells, 0 finished, 8 to run" in answer.output
+    assert "shared: 2 warm-ups for 4 cells, 0 finished" in answer.output
     assert json.loads(CliRunner().invoke(group, [*command, "--plan", "--json"]).output)["hours"] > 0
     ran: list[str] = []
     monkeypatch.setattr(local_engine, "attempt", lambda _store, cell, _report: ran.append(cell.digest) or "done")

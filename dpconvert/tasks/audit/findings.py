@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Link:
-    """Two tasks that share images or groups; `stated` is true if their cards declare them related."""
+    """Two tasks that share images or groups; `stated` is true if one of them states that they are related."""
 
     tasks: tuple[str, str]
     images: int
@@ -65,7 +65,7 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found that the cards do not declare."""
+        """Whether nothing was found that the tasks do not state."""
         return not (self.splits or self.labels or self.groups or any(not link.stated for link in self.links))
 
     def pair(self, pair: Pair) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Audit:
         if self.labels:
             yield f"{counted(len(self.labels), 'pair')} with equal pixels but two labels"
         for link in self.links:
-            stated = "related, as declared" if link.stated else "related, but not declared in any card"
+            stated = "related, as stated" if link.stated else "related, which neither task states"
             shared = f"{counted(link.images, 'image')} and {counted(link.groups, 'group')}"
             yield f"{' and '.join(link.tasks)}: {shared} in common; {stated}"
         for together in self.related:
@@ -108,7 +108,7 @@ class Audit:
         even = counted(self.even, "image")
         yield f"within one split: {counted(self.within, 'pair')}; too uniform to compare: {even}"
         if self.clean:
-            yield "nothing found that the cards do not declare"
+            yield "nothing found that the tasks do not state"
 
     def dump(self) -> dict[str, Any]:
         """The result as JSON."""
@@ -191,7 +191,7 @@ def _divided(samples: AuditedSamples) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _links(samples: AuditedSamples, pairs: list[Pair]) -> list[Link]:
-    """Tasks that share images or groups (whose ids begin with their namespace), or that their cards declare related."""
+    """Tasks that share images or groups (whose ids begin with their namespace), or that state that they are related."""
     images = Counter(tuple(sorted((int(samples.task[p.one]), int(samples.task[p.other])))) for p in pairs)
     of_task = [set(samples.group[samples.task == task]) for task in range(len(samples.cards))]
     links = []

@@ -57,7 +57,7 @@ def _page(audit: Audit) -> Iterator[str]:
     cards = audit.samples.cards
     yield from webpage.head("Audit", STYLE)
     yield f"<main><h1>Audit of {counted(len(cards), 'task')}</h1>"
-    yield f"<p>{len(audit.samples):,} images. {_verdict(audit)}</p>"
+    yield f"<p>{counted(len(audit.samples), 'image')}. {_verdict(audit)}</p>"
     yield from _pairs("Between splits of a task", "Scores on these images are optimistic.", audit.splits, audit)
     yield from _groups(audit)
     yield from _pairs("With two labels", "Equal pixels with different labels.", audit.labels, audit)
@@ -71,21 +71,21 @@ def _page(audit: Audit) -> Iterator[str]:
 
 def _not_shown(audit: Audit) -> Iterator[str]:
     lines = [
-        (audit.within, "pairs lie within one split, where they do not affect scores."),
-        (audit.even, "images are too uniform to be compared by appearance."),
+        (audit.within, "pair", "within one split, where it does not affect scores"),
+        (audit.even, "image", "too uniform to be compared by appearance"),
     ]
-    if any(count for count, _ in lines):
+    if any(count for count, _, _ in lines):
         yield "<h2>Not shown</h2><ul>"
-        yield from (f"<li>{count:,} {what}</li>" for count, what in lines if count)
+        yield from (f"<li>{counted(count, noun)} {which}</li>" for count, noun, which in lines if count)
         yield "</ul>"
 
 
 def _verdict(audit: Audit) -> str:
     if audit.clean:
-        return "Nothing was found that the tasks' cards do not declare."
+        return "Nothing was found that the tasks do not state."
     return (
-        f"{len(audit.splits):,} pairs between splits, {len(audit.tasks):,} between tasks, {len(audit.labels):,} with "
-        f"two labels, {len(audit.groups):,} divided groups."
+        f"{counted(len(audit.splits), 'pair')} between splits, {len(audit.tasks)} between tasks, {len(audit.labels)} "
+        f"with two labels, {counted(len(audit.groups), 'divided group')}."
     )
 
 
@@ -122,7 +122,7 @@ def _links(audit: Audit) -> Iterator[str]:
     if not audit.links:
         return
     yield "<h2>Related tasks</h2>"
-    head = '<tr><th>one</th><th>other</th><th class="n">images</th><th class="n">groups</th><th>declared</th></tr>'
+    head = '<tr><th>one</th><th>other</th><th class="n">images</th><th class="n">groups</th><th>stated</th></tr>'
     yield f'<div class="scroll"><table><thead>{head}</thead><tbody>'
     for link in audit.links:
         cells = "".join(f"<td>{_text(task)}</td>" for task in link.tasks)

@@ -6,7 +6,7 @@ Text from a source or a manifest (names, notes, reasons) is escaped, and its con
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +22,7 @@ from dpconvert.tasks.gallery.tasks import CLASSES, LOOKED_AT, Gallery, SampleIma
 from dpconvert.tasks.overlay import colour_of
 
 FAILURES = 50  # listed for each task
+WIDE = 130  # characters of a table's head, its gaps included, that a page can hold
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -227,7 +228,7 @@ def _table(
     named = f'aria-labelledby="{labelled}"' if labelled else f'aria-label="{caption}"'
     numbers = {"classes", "all", *SPLITS, *SPLITS.values()}
     columns = [name in numbers for name in head]
-    yield f'<div class="scroll" role="region" tabindex="0" {named}><table>'
+    yield f'<div class="{scrolled(head)}" role="region" tabindex="0" {named}><table>'
     yield f"<caption>{caption}</caption>" * bool(caption)
     cells = (f'<th scope="col"{_n(right)}>{name}</th>' for name, right in zip(head, columns, strict=True))
     yield f"<thead><tr>{''.join(cells)}</tr></thead><tbody>"
@@ -236,6 +237,13 @@ def _table(
     if lines := [_row(row, columns) for row in foot]:
         yield f"<tfoot>{''.join(lines)}</tfoot>"
     yield "</table></div>"
+
+
+def scrolled(head: Sequence[str]) -> str:
+    """The CSS classes of a table's box, which hint at scrolling where it is probably wider than the page."""
+    if len(head) > 5:
+        return "scroll many" if sum(map(len, head)) + 3 * len(head) > WIDE else "scroll wide"
+    return "scroll"
 
 
 def _row(row: list[Any], columns: list[bool]) -> str:
