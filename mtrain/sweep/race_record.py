@@ -89,7 +89,7 @@ def read_record(store: Store) -> RaceRecord | None:
     except FileNotFoundError:
         return None
     record = _checked(content, path)
-    return record if record.grid in (None, _grid(store)) else None  # None: of an earlier version
+    return record if record.grid == _grid(store) else None
 
 
 def _grid(store: Store) -> str:
