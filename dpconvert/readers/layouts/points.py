@@ -3,8 +3,8 @@
 A file of points is delimited text, JSON, a MATLAB array, or the output of an annotation program (GeoJSON of QuPath,
 COCO, Pascal VOC, ASAP, ImageScope, LabelMe, CVAT, VIA, Label Studio, Darwin). [files.images] and [files.points] are
 paired by their named group `name`. A file whose pattern has no `name` serves all images, and so does a table with a
-column of images, which are named by the end of their file names, with or without the extension. [files.images] may also
-name `group` and `split`.
+column of images, which `image` in `names` or `columns` says; images are named by the end of their file names, with or
+without the extension. [files.images] may also name `group` and `split`.
 """
 
 from __future__ import annotations
