@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
 
 from dpconvert import names
+from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.listed import NamedImage
-from dpconvert.errors import SourceError
+from dpconvert.errors import ReadError, SourceError
 from dpconvert.plural import counted
 from dpconvert.readers import named_images
 from dpconvert.source.files import MatchedFile, Source
+
+GEOJSON = re.compile(r"(?i)\.(geo)?json(\.gz)?$")
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,51 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
             own[name] = found.name
         elif named is None:
             (alone if name else shared).append(found.name)
+    for name in shared:
+        refuse_names_in_geojson(source, name, called)
     naming = named_images.Naming(listings, (slide.name for slide in slides))
     if not own:
         naming.check(source)
     else:
         source.notes += naming.notes()
     return SlideAnnotations(own, shared, naming, alone, fold)
+
+
+def refuse_names_in_geojson(source: Source, name: str, called: dict[str, str]) -> None:
+    """Refuse a GeoJSON file that would be about all images, although a property of its features names one of them.
+
+    called: every name of an image -> the image.
+
+    Raises:
+        SourceError: there is such a property.
+    """
+    slides = {names.folded(alias) for alias in called}
+    values: dict[str, list[str]] = {}
+    for feature in _features(source, name) if len(set(called.values())) > 1 else []:
+        told = feature.get("properties") if isinstance(feature, dict) else None
+        for key, value in told.items() if isinstance(told, dict) else ():
+            if isinstance(value, str) and value:
+                values.setdefault(key, []).append(value)
+    for key, some in values.items():
+        paths = [PurePosixPath(names.folded(names.file_name(value))) for value in some]
+        if sum(path.name in slides or path.stem in slides for path in paths) * 2 >= len(some):
+            raise SourceError(
+                f"the property {key!r} names an image for each object, while all objects would be on all images",
+                where=name, found=", ".join(sorted(set(some))[:3]),
+                remedy="write a GeoJSON file for each image, of its name, or one COCO file for all",
+            )  # fmt: skip
+
+
+def _features(source: Source, name: str) -> list[Any]:
+    """The features of a GeoJSON file; nothing of other files, and of those that its reader reports."""
+    if not GEOJSON.search(name):
+        return []
+    try:
+        told = json.loads(annotation_files.unpacked(source.read(name), name))
+    except (ReadError, ValueError, RecursionError):
+        return []
+    found = told.get("features") if isinstance(told, dict) else told
+    return found if isinstance(found, list) else []
 
 
 def check_alone(source: Source, outlines: SlideAnnotations, called: dict[str, str]) -> None:

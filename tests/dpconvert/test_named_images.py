@@ -161,6 +161,30 @@ def test_a_file_named_like_an_image_that_names_others_too_is_read_for_those(worl
 
 
 @pytest.mark.parametrize("shape", ["points", "slides"])
+def test_objects_of_a_geojson_file_that_name_images_are_not_on_all_of_them(shape: str, world: World) -> None:
+    """Each image had the objects of all."""
+    world.shape = shape
+    world.layout = "[files.annotations]\npattern = '[.]json$'\n" if shape == "slides" else ""
+    world.image("a.png", "b.png")
+    objects = [
+        {
+            "type": "Feature", "geometry": {"type": "Point", "coordinates": [5, 5 + 10 * number]},
+            "properties": {"file": name, "classification": {"name": "m"}},
+        }
+        for number, name in enumerate(("a.png", "b.png"))
+    ]  # fmt: skip
+    world.write("all.json", json.dumps({"type": "FeatureCollection", "features": objects}).encode())
+    answer = world.run()
+    assert answer.code == 1
+    assert "all.json: the property 'file' names an image for each object" in answer.err
+    for one in objects:
+        del one["properties"]["file"]  # type: ignore[attr-defined]
+    world.write("all.json", json.dumps({"type": "FeatureCollection", "features": objects}).encode())
+    assert world.run().code == 0
+    assert world.counts() == [4, 4]
+
+
+@pytest.mark.parametrize("shape", ["points", "slides"])
 def test_images_of_one_name_in_two_folders_are_told_apart_by_their_folders(shape: str, world: World) -> None:
     world.shape, world.layout = shape, '[layout]\nmissing = "none"\n'
     if shape == "slides":

@@ -3,8 +3,8 @@
 A file of points is delimited text, JSON, a MATLAB array, or the output of an annotation program (GeoJSON of QuPath,
 COCO, Pascal VOC, ASAP, ImageScope, LabelMe, CVAT, VIA, Label Studio, Darwin). [files.images] and [files.points] are
 paired by their named group `name`. A file whose pattern has no `name` serves all images, and so does a table with a
-column of images, which are named by the end of their file names, with or without the extension. [files.images] may also
-name `group` and `split`.
+column of images, which `image` in `names` or `columns` says; images are named by the end of their file names, with or
+without the extension. [files.images] may also name `group` and `split`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers import named_images
 from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, SplitNames, layout_of, no_partner, paired, stem
+from dpconvert.readers.slide_annotations import refuse_names_in_geojson
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 
@@ -123,7 +124,9 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Naming) -> It
     """Each image with the files that name it; those that name none are about all images."""
     shared = tuple(found.name for found in source.match("points") if found.name not in naming.files)
     alone = list[str]()
+    called = {name: image.name for image in source.match("images") for name in (image.name, stem(image.name))}
     for name in shared:
+        refuse_names_in_geojson(source, name, called)
         _refuse_names_of_images(source, name, layout)
     for image in source.need("images"):
         files = (*shared, *naming.of(image.name))
