@@ -19,6 +19,7 @@ from mtrain.report.page import template
 from mtrain.transfers.label_errors import Doubt, LabelAudit
 
 SHOWN = 200  # images on the page
+PAIRS = 5  # pairs of classes that the terminal shows
 SIDE = 224  # px
 COLUMNS = ("sample", "key", "split", "group", "given", "predicted", "p_given", "p_predicted")
 CITATION = "mtrain audit-labels; confident learning, Northcutt et al., JAIR 70 (2021)"
@@ -64,7 +65,10 @@ def lines(audit: LabelAudit, paths: list[Path]) -> Iterator[str]:
     """What the terminal shows: numbers, the pairs of classes that are most often in doubt, and the files."""
     count = counted(len(audit.doubts), "label")
     yield f"{audit.task.name}: {count} of {_judgements(audit):,} in doubt; predictions agree with {audit.accuracy:.1%}"
-    yield from (f"  {given} that look like {predicted}: {number}" for number, given, predicted in _pairs(audit)[:5])
+    pairs = _pairs(audit)
+    yield from (f"  {given}, looks like {predicted}: {number}" for number, given, predicted in pairs[:PAIRS])
+    if rest := sum(number for number, _, _ in pairs[PAIRS:]):
+        yield f"  other pairs of classes: {rest}"
     yield from (f"note: {note}" for note in audit.notes)
     yield from map(str, paths)
 

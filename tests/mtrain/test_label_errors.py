@@ -7,6 +7,8 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from dpconvert.cli import group as dpconvert
 from mtrain.cli import group as mtrain
 from mtrain.data.task import has_frames, open_task
 from mtrain.errors import UsageError
+from mtrain.report import labels_page
 from mtrain.runs import Run
 from mtrain.seen import Seen
 from mtrain.transfers.label_errors import check_independent, suspects
@@ -184,3 +187,16 @@ def test_weights_that_were_trained_on_the_task_are_refused(tmp_path: Path, monke
     monkeypatch.setattr(Pretrained, "seen", property(lambda _self: Seen({"Alpha": ("train",)})))
     with pytest.raises(UsageError, match=r"trained on Alpha, so their features repeat its labels.*--leave-out Alpha"):
         check_independent(source, task)
+
+
+def test_the_pairs_of_classes_on_the_terminal_add_up() -> None:
+    matrix = np.zeros((4, 4), np.int64)
+    matrix[0, 1:], matrix[1, 2:], matrix[2, 3], matrix[3, 0] = (9, 8, 7), (6, 5), 2, 1
+    task = SimpleNamespace(name="Toy", target="class")
+    audit: Any = SimpleNamespace(
+        task=task, rows=range(100), doubts=range(38), accuracy=0.5, notes=(), names=list("abcd"), matrix=lambda: matrix
+    )
+    said = list(labels_page.lines(audit, []))
+    assert said[1] == "  a, looks like b: 9"
+    assert sum(int(line.rpartition(" ")[2]) for line in said[1:]) == 38
+    assert said[-1] == "  other pairs of classes: 3"
