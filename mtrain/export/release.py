@@ -28,7 +28,8 @@ from mtrain.data.task import Permit, Task, fetch_shards, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.paper_tables import TRANSFERS, Evaluation, read_evaluations, table
+from mtrain.evaluation.comparisons import IMAGENET, METRICS, START
+from mtrain.evaluation.paper_tables import TITLES, TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, archive, closed_start, export, modelcard
 from mtrain.runs import Run, RunState
 from mtrain.settings import unusable
@@ -193,23 +194,26 @@ def _scores(config: FitConfig, request: ReleaseRequest, report: Reporter) -> lis
     for note in left:
         report.note(note)
     rows = table(evaluations, config.backbone)
-    columns = [f"{mode}-{source}" for mode in TRANSFERS for source in ("imagenet", "multitask")]
-    if not any(f"{mode}-multitask" in row.scores for row in rows for mode in TRANSFERS):
+    scored = {column for row in rows for column in row.scores}
+    modes = [mode for mode in TRANSFERS if f"{mode}-multitask" in scored]
+    if not modes:
         return []
+    known = [f"{mode}-{source}" for mode in modes for source in (IMAGENET, START, "multitask")]
+    columns = [column for column in known if column in scored]
     lines = [
         "", "## What to expect", "",
         f"Test scores, in percent, of networks with these settings (lr {rate(config.lr)}, tau {config.tau:g}) that had",
-        "left the task out, and of the ImageNet weights: mean ± standard deviation over seeds.", "",
-        f"| task | metric | {' | '.join(column.replace('-', ', ') for column in columns)} |",
+        "left the task out, and of the weights to compare with: mean ± standard deviation over seeds.", "",
+        f"| task | metric | {' | '.join(TITLES[column] for column in columns)} |",
         "|---|---|" + "--:|" * len(columns),
     ]  # fmt: skip
     for row in rows:
         scores = [row.scores.get(column) for column in columns]
         cells = [
-            f"{s.mean:.2f} ± {s.spread:.2f}" if s and s.spread is not None else f"{s.mean:.2f}" if s else ""
+            f"{s.mean:.2f} ± {s.spread:.2f}" if s and s.spread is not None else f"{s.mean:.2f}" if s else "not run"
             for s in scores
         ]
-        lines.append(f"| {' | '.join([row.task, row.metric, *cells])} |")
+        lines.append(f"| {' | '.join([row.task, METRICS.get(row.metric, row.metric), *cells])} |")
     return lines
 
 
