@@ -327,3 +327,15 @@ def test_the_list_of_commands_has_whole_sentences(program: click.Group) -> None:
     lines = program.get_help(context).partition("Commands:")[2].splitlines()
     assert not [line for line in lines if line.endswith("...")]
     assert max(map(len, lines)) <= 80
+
+
+def test_an_argument_that_is_too_many_is_told_with_the_options_that_may_be_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for group, words, told in (
+        (mtrain, ["report", "toy"], "(toy); give it after --run or --sweep or --shards"),
+        (dpconvert, ["verify", "shards", "more"], "(more)"),
+    ):
+        with pytest.raises(click.UsageError) as caught:
+            group.main(words, standalone_mode=False)
+        assert caught.value.message.endswith(told)

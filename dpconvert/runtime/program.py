@@ -10,6 +10,8 @@ import click
 from dpconvert.runtime.terminal import say
 
 SENTENCE = 500  # characters of a first sentence that are shown
+EXTRA = "Got unexpected extra argument"  # the beginning of click's message
+NAMING = ("--run", "--sweep", "--source", "--shards")  # options that may be meant by an argument that is too many
 
 
 class Program(click.Group):
@@ -33,6 +35,18 @@ class Program(click.Group):
             for flag, times in _given_again(ctx, command, rest).items():
                 say(f"{flag} is given {times} times: only the last one counts")
         return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an argument that it does not take is told with the options that may be meant."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if error.ctx is not None and error.message.startswith(EXTRA):
+                known = {flag for option in error.ctx.command.params for flag in option.opts}
+                meant = [flag for flag in NAMING if flag in known]
+                if meant:
+                    raise click.UsageError(f"{error.message}; give it after {' or '.join(meant)}", error.ctx) from None
+            raise
 
 
 def _given_again(parent: click.Context, command: click.Command, words: list[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
+from dpconvert.card import METRICS
 from dpconvert.tasks.gallery.tasks import colours_of
 from mtrain.data.task import Task
 from mtrain.documents import known_document, write_document
@@ -36,4 +37,9 @@ def _in_words(task: Task) -> str:
         found = colours_of(task.folder)
     except UserError as error:
         return f"what colours alone reveal is unknown: {error}"
-    return "" if found is None else f"colours alone, without any shape, score {found.in_words()}"
+    if found is None:
+        return ""
+    return (
+        f"colours alone, without any shape, score {100 * found.score:.2f} % {METRICS[found.metric]} on "
+        f"{found.val:,} validation images after {found.train:,} training images (chance: {100 * found.chance:.2f} %)"
+    )

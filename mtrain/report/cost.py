@@ -30,7 +30,8 @@ def seconds_of(config: FitConfig, steps: Sequence[dict[str, Any]]) -> float:
 def _training(config: FitConfig, steps: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     if not steps:
         return
-    yield "training time", clock(seconds_of(config, steps))
+    seconds = seconds_of(config, steps)
+    yield f"training time, {'h:min:s' if seconds >= 3600 else 'min:s'}", clock(seconds)
     yield "images per second", f"{median(event['images_per_s'] for event in steps):.1f} (median)"
     waits = [event["wait"] for event in steps if isinstance(event.get("wait"), float)]
     if waits:

@@ -395,7 +395,8 @@ def test_the_page_says_what_colours_alone_reveal_of_the_scored_task(
         for place in np.argsort(-likeness, kind="stable")[:10]:
             votes[row, task.rows["train"].label[place]] += likeness[place]
     score = float((votes.argmax(1) == task.rows["val"].label).mean())
-    expected = f"Gamma: colours alone, without any shape, score {score:.2f} accuracy on {len(asked)} validation images"
+    alone = "Gamma: colours alone, without any shape, score"
+    expected = f"{alone} {100 * score:.2f} % accuracy on {len(asked)} validation images"
     page, _ = write_report(run, tmp_path / "report.html")
     assert expected in page.read_text()
     monkeypatch.setattr("mtrain.report.colour_notes.colours_of", None)
