@@ -79,6 +79,17 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot be written: {reason}", where=path, remedy=remedy) from None
 
 
+def check_folder(folder: Path) -> None:
+    """Make the folder if need be, and check that files can be written to it, before hours of work.
+
+    Raises:
+        RunError: they cannot.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 @contextlib.contextmanager
 def locked(folder: Path, taken: str, remedy: str, wait: float = 0.0) -> Iterator[None]:
     """The only process in `folder`, which is made if need be. wait: seconds. taken, remedy: what to say to the others.

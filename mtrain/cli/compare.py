@@ -94,6 +94,7 @@ def compare(
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
+    from mtrain.atomic import check_folder
     from mtrain.cli import transfer_lines
     from mtrain.data.columns import ColumnRequest
     from mtrain.evaluation.comparison import ComparedNetwork, beside_published
@@ -113,6 +114,7 @@ def compare(
     column = None if by is None else ColumnRequest(by, pattern, table)
     if column is None:
         note_unused(report, dict.fromkeys(("pattern", "table", "k"), "no --by is given"))
+    check_folder(out.parent)
     content, failures = put_side_by_side(entries, tasks, options, report, column, k)
     content["notes"] += [*_repeated(networks), *_tuned(moving)]
     content |= {"tune": moving.tune} if mode == "dense" else {}

@@ -157,9 +157,11 @@ def predict(
         from mtrain.errors import UsageError
 
         raise UsageError("--dense goes neither with --features nor with --class", remedy="omit one of them")
+    from mtrain.atomic import check_folder
     from mtrain.predict import Classifier, Patch, Segmenter, predict_dense
     from mtrain.predict import predict as run_prediction
 
+    check_folder(out)
     classifier = Classifier(run, task, device)
     segmenter = Segmenter(run, classifier) if dense else None
     size = Patch.of(classifier.about, patch, mpp, mpp_override, tissue)

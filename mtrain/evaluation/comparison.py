@@ -26,7 +26,7 @@ from mtrain.evaluation.eva_scores import NONE, published_for
 from mtrain.evaluation.inference_cost import Cost, cost
 from mtrain.evaluation.paired import draws, kept_answers
 from mtrain.evaluation.ranks import mean_ranks, task_ranks
-from mtrain.evaluation.robustness_run import robustness_of
+from mtrain.evaluation.robustness_run import check_column, robustness_of
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap
 from mtrain.scoring.metrics import Values
@@ -75,8 +75,10 @@ def compare(
     column, k: also measure the robustness of the features to this column, with k neighbours.
 
     Raises:
-        UserError: a network cannot be built or loaded.
+        UserError: a network cannot be built or loaded, or no task has the column.
     """
+    if column is not None:
+        check_column(column, tasks)
     scores: dict[str, dict[str, Scored]] = {}
     costs: dict[str, Cost] = {}
     robust: dict[str, dict[str, dict[str, Any]]] = {}

@@ -7,7 +7,7 @@ that two columns of one name have a result each.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mtrain.data.labels import need_classes
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.documents import short_digest, write_document
+from mtrain.errors import UsageError
 from mtrain.evaluation.robustness import Samples, neighbours, robustness
 from mtrain.evaluation.robustness_results import FOLDER
 from mtrain.transfers.features import features
@@ -41,8 +42,7 @@ def robustness_of(
         UsageError: the column is not there, or has too few values.
     """
     need_classes(task, "mtrain robustness", DEFINED)
-    splits = [split for split in SETS if len(task.rows[split])]
-    rows = Rows.joined([task.rows[split] for split in splits])
+    splits, rows = _open_rows(task)
     values = column.of(task, rows)
     which = short_digest("\n".join(map(repr, values.tolist())))[:8]
     kept = values != ""
@@ -64,6 +64,26 @@ def robustness_of(
     }  # fmt: skip
     write_document(result_path(source, task, column, which), result)
     return result
+
+
+def check_column(column: ColumnRequest, tasks: Sequence[Task]) -> None:
+    """Raises:
+    UsageError: no task has the column.
+    """
+    faults = []
+    for task in tasks:
+        try:
+            column.of(task, _open_rows(task)[1])
+        except UsageError as error:
+            faults.append(error)
+    if faults and len(faults) == len(tasks):
+        raise faults[0]
+
+
+def _open_rows(task: Task) -> tuple[list[str], Rows]:
+    """The sets that are not empty, and their rows."""
+    splits = [split for split in SETS if len(task.rows[split])]
+    return splits, Rows.joined([task.rows[split] for split in splits])
 
 
 def _seen(source: Pretrained, task: Task) -> str:

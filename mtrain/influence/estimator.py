@@ -119,7 +119,10 @@ def estimator_of(
         for number, (name, sets) in enumerate(sorted(run.trained_on().items())):
             task = find_task(pool, name)
             if task.card.digest != digests[name]:
-                raise RunError(f"the shards of {name} are not those that the run was trained on", where=task.folder)
+                raise RunError(
+                    f"the shards of {name} are not those that the run was trained on", where=task.folder,
+                    remedy="convert its source as it was then, or train the run anew",
+                )  # fmt: skip
             trained = _trained_rows(task, sets)
             groups[name] = {str(group) for group in trained.group}
             rows = _sampled(trained, options.samples, options.seed, number)

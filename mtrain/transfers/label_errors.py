@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.record import Box, sample_name
 from mtrain.data.images import ShardFiles
-from mtrain.data.labels import constant, need_classes
+from mtrain.data.labels import constant
 from mtrain.data.metadata import json_headers, read_json
 from mtrain.data.rows import Rows
 from mtrain.data.shard_cache import fetch
@@ -111,7 +111,10 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
         UsageError: the weights were trained on this task, or the task has a single class or group, or numbers.
     """
     if task.target == "value":
-        need_classes(task, "mtrain audit-labels")
+        raise UsageError(
+            f"mtrain audit-labels needs classes, one or several an image, and {task.name} has numbers",
+            where=task.folder, remedy="choose another task",
+        )  # fmt: skip
     check_independent(source, task)
     there = [split for split, rows in task.rows.items() if len(rows)]
     rows = Rows.joined([task.rows[split] for split in there])

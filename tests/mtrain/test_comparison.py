@@ -252,11 +252,26 @@ def test_a_network_that_is_named_twice_is_said(
 
 def test_a_robustness_without_its_column_is_no_missing_score(mtrain: Command, tmp_path: Path) -> None:
     words = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--size", "28")
-    how = ("--mode", "knn", "--by", "nothing", "--out", tmp_path / "c.html")
-    answer = mtrain("compare", *words, "--target", "Gamma", *how, *WITHOUT)
+    how = ("--mode", "knn", "--by", "part", "--pattern", "^gamma-(?P<part>train|val)", "--out", tmp_path / "c.html")
+    answer = mtrain("compare", *words, "--target", "Gamma", "--target", "Alpha", *how, *WITHOUT)
     assert answer.status == 1
-    assert answer.err.count("no sample of Gamma has a nothing") == 2
+    assert answer.err.count("no sample of Alpha has a part") == 2
     assert "some scores are missing" not in answer.out
+
+
+def test_a_column_that_no_task_has_and_a_page_that_cannot_be_written_are_told_before_the_work(
+    mtrain: Command, tmp_path: Path
+) -> None:
+    words = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--size", "28")
+    (tmp_path / "file").touch()
+    for more, told in (
+        (("--by", "nothing", "--out", tmp_path / "c.html"), "no sample of Gamma has a nothing"),
+        (("--out", tmp_path / "file" / "c.html"), "file: cannot be written: "),
+    ):
+        answer = mtrain("compare", *words, "--target", "Gamma", "--mode", "knn", *more, *WITHOUT)
+        assert (answer.status, answer.out) == (1, "")
+        assert told in answer.err
+        assert answer.err.count("\n") == 1
 
 
 def test_one_network_alone_is_no_comparison(mtrain: Command) -> None:

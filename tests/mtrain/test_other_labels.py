@@ -343,7 +343,7 @@ def test_modes_for_classes_refuse_other_labels(mode: str, run: Path) -> None:
     [
         (
             ("audit-labels", "--weights", "random", "--task", "Cells"),
-            "mtrain audit-labels needs images of one class each",
+            "mtrain audit-labels needs classes, one or several an image, and Cells has numbers",
         ),
         (("export", "--to", "safetensors", "--task", "Many", "--accept-licence"), "an exported head has one class"),
         (("influence", "--target", "Cells"), "mtrain influence needs images of one class each (the method is"),
