@@ -180,13 +180,15 @@ def sweep_evaluations(
     return each(names or final.selected_targets(sweep), scored)
 
 
-def evaluation_lines(results: Iterable[dict[str, Any]]) -> list[str]:
-    """A line for each evaluation."""
-    return [
+def evaluation_lines(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each evaluation, and one for each note on those of a task."""
+    lines = [
         f"{one['task']}: {one['metric']} {_score(one)} on {one['set']} "
         f"({one['mode']}, {one['source']}, {one['backbone']}, seed {one['seed']})"
         for one in results
     ]
+    notes = Counter((one["task"], note) for one in results for note in one.get("notes", ()))
+    return lines + [f"note: {task}, {counted(count, 'evaluation')}: {note}" for (task, note), count in notes.items()]
 
 
 def breakhis_lines(result: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from mtrain import cli
+from mtrain.cli.transfer_lines import evaluation_lines
 from mtrain.config import FitConfig
 from mtrain.data.images import Images
 from mtrain.data.pool import find_task, open_pool
@@ -386,6 +387,16 @@ def test_evaluate_joins_runs_and_baselines_and_answers_programs(place: Path, mtr
         mtrain("evaluate", "--run", "toy", "--lr", "0")
     with pytest.raises(UsageError, match="--mode scratch takes no --weights"):
         mtrain("transfer", "--mode", "scratch", "--weights", "imagenet")
+
+
+def test_each_note_on_evaluations_is_a_line_with_their_number() -> None:
+    one = {
+        "task": "Gamma", "metric": "accuracy", "score": 0.5, "set": "test", "mode": "svm", "source": "multitask",
+        "backbone": "tiny", "seed": 0, "scores": {"accuracy": 0.5}, "intervals": {}, "notes": ["few groups"],
+    }  # fmt: skip
+    assert evaluation_lines([one, {**one, "seed": 1}, {**one, "notes": []}])[3:] == [
+        "note: Gamma, 2 evaluations: few groups"
+    ]
 
 
 def test_evaluate_takes_the_winner_of_a_sweep(place: Path, mtrain: Callable[..., str]) -> None:
