@@ -61,13 +61,13 @@ def write_features(path: Path, features: Iterator[dict[str, Any]]) -> None:
 def polygon_features(classes: NDArray[np.uint8], names: Sequence[str], tiles: Layout) -> Iterator[dict[str, Any]]:
     for label in range(len(names)):
         for polygon in outlines(classes, label):
-            rings = list(in_level0(polygon, tiles.pitch))
+            rings = list(in_level0(polygon, tiles.pitch, tiles.origin))
             yield _feature("annotation", {"type": "Polygon", "coordinates": rings}, names, label)
 
 
 def point_features(points: NDArray[np.float64], names: Sequence[str], tiles: Layout) -> Iterator[dict[str, Any]]:
     for x, y, label, score in points.tolist():
-        place = (np.array([x, y]) * tiles.pitch).round(2).tolist()
+        place = (np.array([x, y]) * tiles.pitch - tiles.origin).round(2).tolist()
         feature = _feature("detection", {"type": "Point", "coordinates": place}, names, int(label))
         feature["properties"]["measurements"] = {"score": round(score, 6)}
         yield feature

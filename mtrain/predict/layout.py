@@ -26,6 +26,7 @@ class Layout:
     shape: height and width of the map.
     frame: width and height of a tile at level 0.
     skipped: number of tiles that hold too little tissue, and are not in `at`.
+    origin: level-0 pixel at which coordinates for QuPath start, the corner of the slide's bounds.
     """
 
     at: NDArray[np.int64]
@@ -33,6 +34,7 @@ class Layout:
     shape: tuple[int, int]
     frame: tuple[int, int]
     skipped: int = 0
+    origin: tuple[int, int] = (0, 0)
 
     def boxes(self) -> NDArray[np.int64]:
         """The tiles as x, y, width, height in level-0 pixels: (N, 4)."""
@@ -64,7 +66,7 @@ def layout(image: Image, patch: Patch, size: int, path: Path) -> Layout:
     enough = _with_tissue(image, patch, every.boxes())
     if not enough.any():
         raise no_tissue(path)
-    return replace(every, at=at[enough], skipped=int((~enough).sum()))
+    return replace(every, at=at[enough], skipped=int((~enough).sum()), origin=image.bounds[:2])
 
 
 def _covering(axis: int, image: Image, pitch: float, whole: int, size: int) -> list[int]:

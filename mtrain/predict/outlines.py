@@ -23,10 +23,14 @@ def outlines(classes: NDArray[np.uint8], label: int, tolerance: float = TOLERANC
     return [part for part in shapely.get_parts(joined) if part.geom_type == "Polygon" and not part.is_empty]
 
 
-def in_level0(polygon: shapely.Polygon, pitch: tuple[float, float]) -> Iterator[list[list[float]]]:
-    """The rings of a polygon, outer ring first, in level-0 pixels. pitch: level-0 pixels in one of the map, x and y."""
+def in_level0(
+    polygon: shapely.Polygon, pitch: tuple[float, float], origin: tuple[int, int]
+) -> Iterator[list[list[float]]]:
+    """The rings of a polygon, outer ring first, in level-0 pixels from `origin` on. pitch: level-0 pixels in one of the
+    map, x and y.
+    """
     for ring in (polygon.exterior, *polygon.interiors):
-        places = np.asarray(ring.coords) * pitch
+        places = np.asarray(ring.coords) * pitch - origin
         yield np.round(places, 2).tolist()
 
 

@@ -118,9 +118,10 @@ def predict_slide(
         if table is not None:
             resolution = patch.told if image.mpp is None else image.mpp
             write_features(table, found, boxes, image, patch.side, resolution, out.name)
+        origin = image.bounds[:2]
         pixels = write_heatmap(heatmap, image, boxes, answers, shown, _axes(image, patch.told))
     write_picture(picture, pixels, path.name, classifier.classes, shown)
-    write_geojson(geojson, boxes, answers, classifier.classes)
+    write_geojson(geojson, boxes, answers, classifier.classes, origin)
     counts = Counter(answers.argmax(axis=1).tolist())
     by_class = {name: counts[label] for label, name in enumerate(classifier.classes)}
     return Answered(

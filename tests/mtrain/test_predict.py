@@ -35,6 +35,7 @@ from mtrain.predict.patch_reading import read_patches
 from mtrain.predict.slide import open_slide, patches_of
 from mtrain.runs import Run
 from tests.dpconvert import dicoms
+from tests.dpconvert.mirax import write_mirax
 from tests.mtrain.pools import write_pool
 
 QUIET = Reporter(quiet=True)
@@ -89,6 +90,16 @@ def test_patches_are_laid_over_the_tissue_at_the_resolution_of_the_training(
         assert (far, back) == ([x + 128, y + 128], [x, y])
         assert feature["properties"]["measurements"] == {"p class-0": 0.0, "p class-1": 1.0}
         assert feature["properties"]["classification"]["name"] == "class-1"
+
+
+def test_geojson_of_a_slide_with_bounds_starts_at_them_as_coordinates_in_qupath_do(run: Run, tmp_path: Path) -> None:
+    """A MIRAX slide of 640 x 512 pixels, scanned from (192, 128) to (448, 384) alone."""
+    path = tmp_path / "slide.mrxs"
+    write_mirax(path, np.full((512, 640, 3), RED, np.uint8), (slice(128, 384), slice(192, 448)))
+    (found,) = predict(Redness(run, "Alpha"), [path], Patch(side=64, mpp=0.5), tmp_path / "out", QUIET)
+    features = json.loads(Path(found["geojson"]).read_text())["features"]
+    corners = [feature["geometry"]["coordinates"][0][0] for feature in features]
+    assert corners == [[0, 0], [128, 0], [0, 128], [128, 128]]
 
 
 def test_a_dicom_series_is_one_slide_in_a_folder_and_named_file_by_file(run: Run, tmp_path: Path) -> None:
