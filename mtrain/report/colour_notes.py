@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from dpconvert.card import METRICS
 from dpconvert.tasks.gallery.tasks import colours_of
 from mtrain.data.task import Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UserError
+from mtrain.evaluation.comparisons import METRICS
 from mtrain.runs import Run
 
 NAME = "colours.json"
@@ -40,6 +40,6 @@ def _in_words(task: Task) -> str:
     if found is None:
         return ""
     return (
-        f"colours alone, without any shape, score {100 * found.score:.2f} % {METRICS[found.metric]} on "
+        f"colours alone, without any shape, score {100 * found.score:.2f} % {METRICS.get(found.metric, found.metric)} on "
         f"{found.val:,} validation images after {found.train:,} training images (chance: {100 * found.chance:.2f} %)"
     )
