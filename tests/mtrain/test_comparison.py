@@ -22,7 +22,7 @@ from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
 from mtrain.evaluation.comparison import Scored, draws_of, rank_intervals
 from mtrain.evaluation.eva_scores import published_facts, published_for
-from mtrain.evaluation.inference_cost import cost
+from mtrain.evaluation.inference_cost import cost, seconds_of
 from mtrain.model.inference import Inference
 from mtrain.model.network import shared_network
 from mtrain.run_names import all_runs
@@ -323,6 +323,26 @@ def test_cost_counts_parameters_and_memory_of_the_weights() -> None:
     assert found.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert found.mib_weights * 2**20 >= 4 * found.parameters
     assert (found.device, found.mib_image, found.features) == ("cpu", None, 1024)
+
+
+@pytest.mark.parametrize(
+    ("passes", "expected", "count"),
+    [([4.0, 0.2, 0.1, 0.3, 0.2], 0.1, 5), ([0.02], 0.02, 20), ([0.2], 0.2, 5), ([12.0], 12.0, 1), ([6.0], 6.0, 2)],
+    ids=["one is disturbed", "fast", "half a second", "slow", "rather slow"],
+)
+def test_the_fastest_of_several_passes_counts(
+    passes: list[float], expected: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, done = 0.0, 0
+
+    def run() -> None:
+        nonlocal now, done
+        now += passes[done % len(passes)]
+        done += 1
+
+    monkeypatch.setattr("mtrain.evaluation.inference_cost.time.perf_counter", lambda: now)
+    assert seconds_of(run) == pytest.approx(expected)
+    assert done == count
 
 
 def test_cost_is_that_of_features_in_the_precision_of_transfers(monkeypatch: pytest.MonkeyPatch) -> None:
