@@ -30,6 +30,12 @@ def nfc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def unaccented(text: str) -> str:
+    """Return the text with letters in place of accented ones: 'Übung' -> 'Ubung'."""
+    apart = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+    return "".join(letter for letter in apart if not unicodedata.combining(letter))
+
+
 def bare(text: str) -> str:
     """Return the text without blanks and invisible characters around it."""
     return text.strip().strip(AROUND).strip()

@@ -14,6 +14,7 @@ import click
 from dpconvert.cli.options import PATH, with_shape
 from dpconvert.cli.sources import print_examples, print_findings
 from dpconvert.errors import OutputError
+from dpconvert.names import unaccented
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, tell
 
@@ -63,7 +64,7 @@ def init(folder: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: 
 
 
 def _file_name(folder: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-") or "manifest"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", unaccented(folder.resolve().name)).strip("-") or "manifest"
 
 
 def _checked(path: Path, folder: Path, report: object) -> Findings:

@@ -20,6 +20,7 @@ from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.readers import with_defaults
+from dpconvert.readers.draft import task_name
 from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Answer, one_line, run
@@ -189,3 +190,10 @@ def test_a_card_says_the_same_of_what_is_left_out_wherever_the_source_lies(
 def test_numbers_within_names_are_in_their_order() -> None:
     ordered = ["", "2", "10", "Structure 1", "Structure 2", "Structure 10", "tumour"]
     assert sorted(set(ordered), key=names.natural) == ordered
+
+
+def test_accents_do_not_cut_names() -> None:
+    assert [names.unaccented(text) for text in ("Übung", "Straße", "A\u0308rzte", "naïve Zellen_2", "癌")] == [
+        "Ubung", "Strasse", "Arzte", "naive Zellen_2", "癌",
+    ]  # fmt: skip
+    assert [task_name(Path(text)) for text in ("Übung", "naïve Zellen_2", "癌")] == ["Ubung", "NaiveZellen2", "Task"]

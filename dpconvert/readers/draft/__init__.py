@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dpconvert.names import DECIMAL, alike, plain, reads_missing
+from dpconvert.names import DECIMAL, alike, plain, reads_missing, unaccented
 from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, held, pixels, points, slides, tables, toml
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -100,5 +100,5 @@ def _stacks(survey: Survey, found: Draft) -> Iterator[str]:
 
 def task_name(root: Path) -> str:
     """'my cells_2' -> 'MyCells2': a name of a task that tells the folder."""
-    words = re.findall(r"[A-Za-z0-9]+", root.resolve().name)
+    words = re.findall(r"[A-Za-z0-9]+", unaccented(root.resolve().name))
     return "".join(word[:1].upper() + word[1:] for word in words) or "Task"
