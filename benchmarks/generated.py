@@ -22,9 +22,7 @@ pattern = '(?P<class>[ab])/(?P<name>[0-9]+)\\.jpg$'
 """
 
 
-def make_shards(
-    folder: Path, tasks: int, images: int, sides: tuple[int, int] = (224, 320), split: str = ""
-) -> Path:  # fmt: skip
+def make_shards(folder: Path, tasks: int, images: int, sides: tuple[int, int] = (224, 320), split: str = "") -> Path:
     """The folder of tasks Task00, Task01, ... with as many images each, whose sides are in this range of pixels.
 
     split: a line of the manifest that divides the images; by default, all of them are training sets.

@@ -62,9 +62,16 @@ def convert(
     manifest = with_defaults(find(source))
     root = root_of(manifest, None if files is None else Path(files))
     outcome = conversion.convert(
-        manifest, root, Path(out), options or Options(), workers=workers or processors(), overwrite=overwrite,
-        report=Reporter(quiet=quiet), retry_failed=retry_failed, limits=Limits.of_options(limit_memory, limit_seconds),
-    )  # fmt: skip
+        manifest,
+        root,
+        Path(out),
+        options or Options(),
+        workers=workers or processors(),
+        overwrite=overwrite,
+        report=Reporter(quiet=quiet),
+        retry_failed=retry_failed,
+        limits=Limits.of_options(limit_memory, limit_seconds),
+    )
     return outcome.card
 
 

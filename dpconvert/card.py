@@ -25,9 +25,12 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Metric = Literal["accuracy", "roc_auc", "quadratic_kappa", "macro_auc", "pearson"]
 METRICS: dict[str, str] = {
-    "accuracy": "accuracy", "roc_auc": "area under the ROC curve", "quadratic_kappa": "quadratic kappa",
-    "macro_auc": "mean area under the ROC curves of the classes", "pearson": "Pearson correlation",
-}  # fmt: skip
+    "accuracy": "accuracy",
+    "roc_auc": "area under the ROC curve",
+    "quadratic_kappa": "quadratic kappa",
+    "macro_auc": "mean area under the ROC curves of the classes",
+    "pearson": "Pearson correlation",
+}
 ORDINAL = "ordinal"  # kind of tasks whose classes are listed in their order, the lowest first
 MULTILABEL = "multilabel"  # kind of tasks whose samples have any number of the classes
 REGRESSION = "regression"  # kind of tasks whose samples have a number
@@ -240,9 +243,11 @@ def empty_sets(
         *(f"class {classes[i]!r} has no sample in the whole task" for i in nowhere),
         *(
             f"no sample of class {label!r} in {split}"
-            for split in filled for i, label in enumerate(classes) if i not in nowhere and not counts[split][i]
+            for split in filled
+            for i, label in enumerate(classes)
+            if i not in nowhere and not counts[split][i]
         ),
-    ]  # fmt: skip
+    ]
 
 
 def metric_of(kind: str, classes: Sequence[str]) -> Metric:

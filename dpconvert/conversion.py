@@ -185,9 +185,11 @@ def _finish(source: Source, options: Options, chosen: Plan, folder: Path, reques
     used = source.used()
     if changed := [name for name in changed_files(source, folder) if name in used]:
         raise SourceError(
-            "files of the source changed while they were converted", where=source.root, found=first_of(changed),
+            "files of the source changed while they were converted",
+            where=source.root,
+            found=first_of(changed),
             remedy="run again when they are complete: what depends on them is made again, all else is kept",
-        )  # fmt: skip
+        )
     records = [record_of(folder, name) for name in chosen.shards()]
     done = [record for record in records if record is not None]
     assert len(done) == len(records), "a shard vanished before the index was written"

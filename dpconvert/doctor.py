@@ -68,9 +68,10 @@ def _openslide() -> str:
 def _codecs() -> str:
     pixels = np.full((64, 64, 3), 100, np.uint8)
     for encode, decode in (
-        (imagecodecs.jpeg8_encode, imagecodecs.jpeg8_decode), (imagecodecs.png_encode, imagecodecs.png_decode),
+        (imagecodecs.jpeg8_encode, imagecodecs.jpeg8_decode),
+        (imagecodecs.png_encode, imagecodecs.png_decode),
         (imagecodecs.jpeg2k_encode, imagecodecs.jpeg2k_decode),
-    ):  # fmt: skip
+    ):
         if np.abs(decode(encode(pixels)).astype(int) - 100).max() > 2:
             raise ValueError(f"{decode.__name__} gives other pixels back")
     missing = [name for name in ("jpg", "zlib", "libtiff") if not features.check(name)]

@@ -15,9 +15,29 @@ from collections.abc import Iterable
 from dpconvert.errors import UsageError
 
 MISSING = frozenset(
-    ("", "?", "na", "nan", "null", "nil", "none", "missing", "unknown", "unk", "undefined", "unspecified", "unlabelled",
-     "unlabeled", "nolabel", "notavailable", "notapplicable", "notknown", "notspecified", "tbd")
-)  # fmt: skip
+    (
+        "",
+        "?",
+        "na",
+        "nan",
+        "null",
+        "nil",
+        "none",
+        "missing",
+        "unknown",
+        "unk",
+        "undefined",
+        "unspecified",
+        "unlabelled",
+        "unlabeled",
+        "nolabel",
+        "notavailable",
+        "notapplicable",
+        "notknown",
+        "notspecified",
+        "tbd",
+    )
+)
 SIGNS = re.compile(r"[\s#/\\._*()\[\]<>{}\u2010-\u2015-]+")  # that a text is written with, as in '#N/A' and '<n.a.>'
 DECIMAL = re.compile(r"[-+]?\d{1,6}(\.\d{0,6})?", re.ASCII)
 AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
@@ -71,7 +91,7 @@ def seen(name: str) -> str:
         "-" if unicodedata.category(letter) == "Pd" else letter
         for letter in unicodedata.normalize("NFKC", name)
         if letter.isspace() or unicodedata.category(letter) not in ("Cf", "Cc")
-    )  # fmt: skip
+    )
     return folded(" ".join(visible.split()))
 
 

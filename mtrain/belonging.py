@@ -38,14 +38,16 @@ def settings_digest(run: Run) -> str:
         RunError: config.json is absent or damaged.
     """
     about, network = run.about(), run.network()
-    return content_digest({
-        "config": run.config().determining(),
-        "network": network if isinstance(network, str) else network.digest,
-        "left_out": about.get("left_out", []),
-        "pool": about.get("pool", {}),
-        "trained_on": {task: list(sets) for task, sets in run.trained_on().items()},
-        "soup": about.get("soup"),
-    })  # fmt: skip
+    return content_digest(
+        {
+            "config": run.config().determining(),
+            "network": network if isinstance(network, str) else network.digest,
+            "left_out": about.get("left_out", []),
+            "pool": about.get("pool", {}),
+            "trained_on": {task: list(sets) for task, sets in run.trained_on().items()},
+            "soup": about.get("soup"),
+        }
+    )
 
 
 def check_weights(run: Run) -> None:
@@ -57,10 +59,11 @@ def check_weights(run: Run) -> None:
     stated = header(run.weights)
     if stated.get(SETTINGS, "") not in ("", settings_digest(run)):
         raise RunError(
-            f"config.json and {run.weights.name} belong to different runs", where=run.path,
+            f"config.json and {run.weights.name} belong to different runs",
+            where=run.path,
             found=f"weights of a run named {stated.get('run', '?')}",
             remedy="restore the run's own files as `mtrain fit` wrote them, or train another run",
-        )  # fmt: skip
+        )
 
 
 def check_part(path: Path, about: Mapping[str, Any]) -> None:
@@ -73,9 +76,10 @@ def check_part(path: Path, about: Mapping[str, Any]) -> None:
     network = header(weights).get(NETWORK)
     if network is not None and about.get(NETWORK, network) != network:
         raise RunError(
-            f"{path.name} and {weights.name} belong to different runs", where=path.parent,
+            f"{path.name} and {weights.name} belong to different runs",
+            where=path.parent,
             remedy="restore the run's own files, or have `mtrain fit` make them again from the checkpoint",
-        )  # fmt: skip
+        )
 
 
 def fault_of_result(run: Run, content: Mapping[str, Any]) -> str | None:

@@ -44,9 +44,12 @@ def check_published(path: Path, digests: Mapping[str, str]) -> None:
     stated = digests.get(path.name)
     if stated is not None and (found := file_digest(path)) != stated:
         raise RunError(
-            "not the file that was published: its sha256 is another", where=path, expected=stated, found=found,
+            "not the file that was published: its sha256 is another",
+            where=path,
+            expected=stated,
+            found=found,
             remedy="download it again",
-        )  # fmt: skip
+        )
 
 
 def read_sums(folder: Path) -> dict[str, str]:

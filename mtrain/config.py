@@ -26,50 +26,126 @@ TUNE = re.compile(r"all|heads|norms|bias|last:[1-9]\d*|lora:[1-9]\d*(:\d+(\.\d+)
 
 # what may differ when a run goes on: it does not enter the weights. Which tasks leave does, but a run compares the
 # tasks themselves, not how they were spelt.
-INCIDENTAL = frozenset({
-    "shards", "leave_out", "workers", "device", "checkpoint_every", "validate_every", "log_every", "log_cosines",
-    "accumulate", "graph", "skip_corrupt", "resident",
-})  # fmt: skip
+INCIDENTAL = frozenset(
+    {
+        "shards",
+        "leave_out",
+        "workers",
+        "device",
+        "checkpoint_every",
+        "validate_every",
+        "log_every",
+        "log_cosines",
+        "accumulate",
+        "graph",
+        "skip_corrupt",
+        "resident",
+    }
+)
 
 
-OPTIONAL = frozenset({
-    "tasks", "drop", "weights_key", "train_on", "joint", "backbone_options", "tune", "features", "layer_decay",
-    "checkpointing", "optimizer", "schedule", "ema", "label_smoothing", "temperature", "task_weights", "class_balanced",
-    "rotations", "stain_jitter", "colour_jitter", "batchnorm", "sync_batchnorm", "compile",
-    "stream", "dense", "loss_scale", "gradients",
-})  # fmt: skip
+OPTIONAL = frozenset(
+    {
+        "tasks",
+        "drop",
+        "weights_key",
+        "train_on",
+        "joint",
+        "backbone_options",
+        "tune",
+        "features",
+        "layer_decay",
+        "checkpointing",
+        "optimizer",
+        "schedule",
+        "ema",
+        "label_smoothing",
+        "temperature",
+        "task_weights",
+        "class_balanced",
+        "rotations",
+        "stain_jitter",
+        "colour_jitter",
+        "batchnorm",
+        "sync_batchnorm",
+        "compile",
+        "stream",
+        "dense",
+        "loss_scale",
+        "gradients",
+    }
+)
 
 # settings that --features cached refuses, and why
 AUGMENTS = "which changes the images of each batch"
 NOT_CACHED = {
-    "rotations": AUGMENTS, "stain_jitter": AUGMENTS, "colour_jitter": AUGMENTS,
-    "dense": "which needs feature maps", "stream": "which does not name its images",
+    "rotations": AUGMENTS,
+    "stain_jitter": AUGMENTS,
+    "colour_jitter": AUGMENTS,
+    "dense": "which needs feature maps",
+    "stream": "which does not name its images",
     "skip_corrupt": "because it needs every image",
-}  # fmt: skip
+}
 
 
 # sections of `--help-all`, which together have every setting
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Tasks": (
-        "shards", "leave_out", "tasks", "drop", "train_on", "joint", "temperature", "task_weights",
-        "class_balanced", "stream",
+        "shards",
+        "leave_out",
+        "tasks",
+        "drop",
+        "train_on",
+        "joint",
+        "temperature",
+        "task_weights",
+        "class_balanced",
+        "stream",
         "skip_corrupt",
     ),
     "Network": (
-        "backbone", "backbone_options", "weights", "weights_key", "size", "tune", "features", "batchnorm",
+        "backbone",
+        "backbone_options",
+        "weights",
+        "weights_key",
+        "size",
+        "tune",
+        "features",
+        "batchnorm",
         "adapt_batches",
     ),
     "Optimization": (
-        "iterations", "warmup", "warmup_lr", "lr", "tau", "momentum", "weight_decay", "optimizer", "schedule",
-        "layer_decay", "ema", "label_smoothing", "dense", "loss_scale", "gradients", "seed",
+        "iterations",
+        "warmup",
+        "warmup_lr",
+        "lr",
+        "tau",
+        "momentum",
+        "weight_decay",
+        "optimizer",
+        "schedule",
+        "layer_decay",
+        "ema",
+        "label_smoothing",
+        "dense",
+        "loss_scale",
+        "gradients",
+        "seed",
     ),
     "Augmentation": ("rotations", "stain_jitter", "colour_jitter"),
     "Batches and devices": (
-        "batch", "accumulate", "sync_batchnorm", "checkpointing", "compile", "graph", "device", "workers",
+        "batch",
+        "accumulate",
+        "sync_batchnorm",
+        "checkpointing",
+        "compile",
+        "graph",
+        "device",
+        "workers",
         "resident",
     ),
     "Checkpoints and logs": ("checkpoint_every", "validate_every", "log_every", "log_cosines"),
-}  # fmt: skip
+}
 
 
 def _share(of: int, text: str, least: int = 0, most: int = 2**63) -> Any:

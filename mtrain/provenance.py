@@ -92,9 +92,10 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
         differ.append("the sets trained on")
     if differ:
         raise RunError(
-            f"this run has other settings: {'; '.join(differ)}", where=run.path,
+            f"this run has other settings: {'; '.join(differ)}",
+            where=run.path,
             remedy="give the run's own settings to resume it, or another --run name",
-        )  # fmt: skip
+        )
 
 
 def _table(content: Mapping[str, Any]) -> str | None:

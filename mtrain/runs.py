@@ -287,7 +287,8 @@ def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:
     task = by_name.get(plain(name))
     if task is None:
         raise UsageError(
-            f"this run has no head for {name!r}: it was not trained on that task", where=path,
+            f"this run has no head for {name!r}: it was not trained on that task",
+            where=path,
             remedy=f"choose one of its tasks: {', '.join(by_name.values())}",
-        )  # fmt: skip
+        )
     return task

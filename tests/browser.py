@@ -30,10 +30,19 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SECONDS = 60.0
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--mute-audio",
-    "--hide-scrollbars", "--remote-debugging-pipe",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-extensions",
+    "--mute-audio",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
 A4 = (718, 1047)  # CSS pixels of the sheet less Chromium's margins of a centimetre
 # elements that reach beyond the page's right edge, unless an ancestor scrolls or clips them
 OVERFLOW = """[...document.body.querySelectorAll('*')].filter(e => {
@@ -135,9 +144,12 @@ class Browser:
         ends = f'exec "$0" "$@" 3<&{down_read} 4>&{up_write}'  # where it expects them
         self.process = subprocess.Popen(
             ["bash", "-c", ends, program, *FLAGS, f"--user-data-dir={home}", "about:blank"],
-            pass_fds=(down_read, up_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, "HOME": str(home)}, start_new_session=True,
-        )  # fmt: skip
+            pass_fds=(down_read, up_write),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "HOME": str(home)},
+            start_new_session=True,
+        )
         os.close(down_read)
         os.close(up_write)
 

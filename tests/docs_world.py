@@ -98,9 +98,14 @@ def _images(here: Path) -> None:
     for patient in range(7, 13):
         path = here / "slides" / f"P{patient}-1.svs"
         tifffile.imwrite(
-            path, pixels, photometric="rgb", tile=(256, 256), compression="jpeg", resolution=(40000, 40000),
+            path,
+            pixels,
+            photometric="rgb",
+            tile=(256, 256),
+            compression="jpeg",
+            resolution=(40000, 40000),
             resolutionunit="CENTIMETER",
-        )  # fmt: skip
+        )
         path.with_suffix(".geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     shutil.copy(here / "slides" / "P7-1.svs", here / "slide.svs")
     (here / "crops").mkdir()

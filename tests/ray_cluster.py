@@ -11,9 +11,11 @@ import pytest
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
 # a dead node is noticed within a second or two, not after half a minute
 ALERT = {
-    "health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_timeout_ms": 1000,
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 300,
+    "health_check_timeout_ms": 1000,
     "health_check_failure_threshold": 3,
-}  # fmt: skip
+}
 
 
 @contextmanager

@@ -113,8 +113,10 @@ def generated() -> dict[Path, str]:
 
 def test_the_generated_pages_are_what_their_writers_write() -> None:
     assert {path.stem for path in (ROOT / "docs").glob("write_*.py")} == {
-        "write_sources", "write_commands", "write_schemas",
-    }  # fmt: skip
+        "write_sources",
+        "write_commands",
+        "write_schemas",
+    }
     for path, text in generated().items():
         assert path.read_text() == text, f"{path.name}: run `make docs`"
 

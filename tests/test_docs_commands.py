@@ -181,12 +181,9 @@ def test_the_networks_that_others_stand_in_for_can_be_built(name: str) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, marks=pytest.mark.stress if page in LONG else ())
-        for page in pages() if others(page)
-    ],
+    [pytest.param(page, marks=pytest.mark.stress if page in LONG else ()) for page in pages() if others(page)],
     ids=lambda p: p.relative_to(ROOT).as_posix(),
-)  # fmt: skip
+)
 def test_every_command_without_a_prompt_works_too(
     page: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

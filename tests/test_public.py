@@ -20,13 +20,36 @@ PAGE = (ROOT / "docs" / "reference" / "python.md").read_text()
 PUBLIC: dict[Any, set[str]] = {
     dpconvert: {"Options", "TaskCard", "UserError", "convert", "load_task"},
     dpconvert.plugin: {
-        "Annotation", "Annotations", "FakeTree", "MatchedFile", "Image", "LabelMask", "ManifestError", "ReadError",
-        "Regions", "SourceImage", "Source", "SourceError", "asap", "coco", "masks", "ndpa", "points", "qupath",
+        "Annotation",
+        "Annotations",
+        "FakeTree",
+        "MatchedFile",
+        "Image",
+        "LabelMask",
+        "ManifestError",
+        "ReadError",
+        "Regions",
+        "SourceImage",
+        "Source",
+        "SourceError",
+        "asap",
+        "coco",
+        "masks",
+        "ndpa",
+        "points",
+        "qupath",
     },
     mtrain: {
-        "FitConfig", "Pool", "ShardDataset", "TransferOptions", "fit", "load_network", "shared_network", "transfer",
+        "FitConfig",
+        "Pool",
+        "ShardDataset",
+        "TransferOptions",
+        "fit",
+        "load_network",
+        "shared_network",
+        "transfer",
     },
-}  # fmt: skip
+}
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in sorted(names)]
 
 

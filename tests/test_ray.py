@@ -296,8 +296,9 @@ def fake(folder: Path) -> Path:
 def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"
-    }  # fmt: skip
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def scores(path: Path) -> dict[str, Any]:

@@ -72,11 +72,22 @@ def settings(options: argparse.Namespace, tasks: Sequence[Task], pool: str, seed
     if pool == "dense":
         left |= {task.name for task in tasks if task.dense is None}
     return {
-        "shards": options.shards, "leave_out": tuple(sorted(left)), "backbone": options.backbone, "size": options.size,
-        "iterations": options.iterations, "batch": options.batch, "lr": options.lr, "seed": seed, "train_on": "train",
-        "dense": pool != "classes", "loss_scale": "log-classes", "adapt_batches": 10, "workers": options.workers,
-        "validate_every": options.iterations, "device": options.device,
-    }  # fmt: skip
+        "shards": options.shards,
+        "leave_out": tuple(sorted(left)),
+        "backbone": options.backbone,
+        "size": options.size,
+        "iterations": options.iterations,
+        "batch": options.batch,
+        "lr": options.lr,
+        "seed": seed,
+        "train_on": "train",
+        "dense": pool != "classes",
+        "loss_scale": "log-classes",
+        "adapt_batches": 10,
+        "workers": options.workers,
+        "validate_every": options.iterations,
+        "device": options.device,
+    }
 
 
 def score(run: Run, weights: str, seed: int, targets: Sequence[Task], options: argparse.Namespace) -> Iterator[Any]:
@@ -121,9 +132,12 @@ def difference(of: Mapping[str, Scored], one: str, other: str) -> dict[str, Any]
     span = interval(drawn[one] - drawn[other]) if len(drawn) == 2 else None
     each = [100 * (a - b) for a, b in zip(of[one].scores, of[other].scores, strict=True)]
     return {
-        "of": one, "less": other, "difference": float(np.mean(each)), "seeds": each,
+        "of": one,
+        "less": other,
+        "difference": float(np.mean(each)),
+        "seeds": each,
         "interval": None if span is None else [100 * edge for edge in span],
-    }  # fmt: skip
+    }
 
 
 def tell(table: Table, seconds: Mapping[str, float], options: argparse.Namespace) -> dict[str, Any]:

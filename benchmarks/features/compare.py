@@ -154,8 +154,10 @@ def main() -> None:
     inference = Inference.on(torch.device(given.device))
     where = torch.cuda.get_device_name() if cuda else "CPU, one core"
     precision = str(inference.dtype).removeprefix("torch.")
-    say(f"{where}; {precision}, {given.size} px, {given.images} images, {given.workers} loader processes, "
-        f"torch {torch.__version__}\n")  # fmt: skip
+    say(
+        f"{where}; {precision}, {given.size} px, {given.images} images, {given.workers} loader processes, "
+        f"torch {torch.__version__}\n"
+    )
     say("| | batch | images/s | of the bare loop | without the start | of the bare loop |")
     say("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:

@@ -54,9 +54,7 @@ def main() -> None:
         sys.stdout.write(f"| {name} | {trainings} | {hours:.0f} | {hours / found[0][2]:.1%} |\n")
 
 
-def rows(
-    sweep: Sweep, sizes: Sequence[int], paces: dict[Kind, Pace], folder: Path
-) -> Iterator[tuple[str, str, float]]:  # fmt: skip
+def rows(sweep: Sweep, sizes: Sequence[int], paces: dict[Kind, Pace], folder: Path) -> Iterator[tuple[str, str, float]]:
     """How, the number of trainings, and hours. sizes: images of the tasks, in the order of their names."""
     sets = {names: _sized(left, sizes) for names, left in left_out_sets(sweep).items()}
     cells, every = cells_of(sweep, sets), list(sets.values())

@@ -67,10 +67,16 @@ def draw(path: Path, side: int) -> None:
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for level in range(3):
             tiff.write(
-                np.ascontiguousarray(pixels[:: 2**level, :: 2**level]), tile=(TILE, TILE), compression="jpeg",
-                compressionargs={"level": QUALITY}, photometric="rgb", subfiletype=1 if level else 0, metadata=None,
-                resolution=(1e4 / MPP, 1e4 / MPP), resolutionunit="CENTIMETER",
-            )  # fmt: skip
+                np.ascontiguousarray(pixels[:: 2**level, :: 2**level]),
+                tile=(TILE, TILE),
+                compression="jpeg",
+                compressionargs={"level": QUALITY},
+                photometric="rgb",
+                subfiletype=1 if level else 0,
+                metadata=None,
+                resolution=(1e4 / MPP, 1e4 / MPP),
+                resolutionunit="CENTIMETER",
+            )
 
 
 def bound(slide: Path, out: Path, size: int, workers: int) -> int:
@@ -139,9 +145,14 @@ def tiatoolbox(slide: Path, out: Path, size: int, workers: int) -> int:
     from tiatoolbox.wsicore.wsireader import WSIReader
 
     extractor = get_patch_extractor(
-        method_name="slidingwindow", input_img=WSIReader.open(slide), patch_size=(size, size),
-        stride=(size, size), resolution=0, units="level", within_bound=True,
-    )  # fmt: skip
+        method_name="slidingwindow",
+        input_img=WSIReader.open(slide),
+        patch_size=(size, size),
+        stride=(size, size),
+        resolution=0,
+        units="level",
+        within_bound=True,
+    )
     made = 0
     for made, patch in enumerate(extractor, start=1):
         Image.fromarray(patch[..., :3]).save(out / f"{made}.jpg", quality=QUALITY, subsampling=0)

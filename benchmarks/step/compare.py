@@ -212,16 +212,28 @@ def main() -> None:
         for backbone in given.backbone or (["resnet50", "densenet121"] if cuda else ["resnet18"]):
             for batch in given.batch or ([64, 256] if cuda else [32]):
                 config = FitConfig(
-                    shards=str(shards), backbone=backbone, batch=batch, size=size, workers=workers, warmup=0,
-                    device=given.device, dense=given.dense > 0,
-                )  # fmt: skip
+                    shards=str(shards),
+                    backbone=backbone,
+                    batch=batch,
+                    size=size,
+                    workers=workers,
+                    warmup=0,
+                    device=given.device,
+                    dense=given.dense > 0,
+                )
                 compare(backbone, config, device, steps, given.rounds, clock, compiling=given.compile)
 
 
 def compare(
-    backbone: str, config: FitConfig, device: torch.device, steps: int, rounds: int, clock: Callable[[], float],
-    *, compiling: bool = False,
-) -> None:  # fmt: skip
+    backbone: str,
+    config: FitConfig,
+    device: torch.device,
+    steps: int,
+    rounds: int,
+    clock: Callable[[], float],
+    *,
+    compiling: bool = False,
+) -> None:
     """Print a row for each loop. They run in turns; the fastest turn of each counts."""
     loops: dict[str, Ours | Bare] = {"bare loop": Bare(config, device, 81), "mtrain fit": Ours(config, device)}
     if config.dense:

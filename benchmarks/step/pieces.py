@@ -44,9 +44,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shards = given.shards or make_shards(Path(folder), TASKS, IMAGES)
         config = FitConfig(
-            shards=str(shards), backbone=given.backbone, batch=given.batch, size=given.size, workers=given.workers,
-            warmup=0, device="cuda",
-        )  # fmt: skip
+            shards=str(shards),
+            backbone=given.backbone,
+            batch=given.batch,
+            size=given.size,
+            workers=given.workers,
+            warmup=0,
+            device="cuda",
+        )
         for graph in (False, True):
             ours = Ours(config.model_copy(update={"graph": graph}), device)
             ours(8)

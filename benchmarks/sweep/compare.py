@@ -156,9 +156,13 @@ def options() -> argparse.Namespace:
     given = parser.parse_args()
     cuda = given.device == "cuda"
     defaults = {
-        "jobs": [1, 2, 4, 8] if cuda else [1, 2], "cells": 16 if cuda else 2, "iterations": 1500 if cuda else 4,
-        "batch": 64 if cuda else 8, "size": 96 if cuda else 32, "workers": 2 if cuda else 0,
-    }  # fmt: skip
+        "jobs": [1, 2, 4, 8] if cuda else [1, 2],
+        "cells": 16 if cuda else 2,
+        "iterations": 1500 if cuda else 4,
+        "batch": 64 if cuda else 8,
+        "size": 96 if cuda else 32,
+        "workers": 2 if cuda else 0,
+    }
     return argparse.Namespace(**defaults | {name: value for name, value in vars(given).items() if value is not None})
 
 

@@ -129,10 +129,12 @@ def parse(data: bytes, name: str) -> File:
     known = {image.id for image in file.images}
     if file.annotations and not any(item.image_id in known for item in file.annotations):
         raise ReadError(
-            "no annotation is of an image that the file lists", where=name,
+            "no annotation is of an image that the file lists",
+            where=name,
             expected=f"an image_id such as {file.images[0].id}" if file.images else "the list `images`",
-            found=file.annotations[0].image_id[:40], remedy="give image_id the id of the annotation's image",
-        )  # fmt: skip
+            found=file.annotations[0].image_id[:40],
+            remedy="give image_id the id of the annotation's image",
+        )
     return file
 
 
@@ -202,14 +204,18 @@ def _check_boxes(told: BoxNumbers, boxes: Boxes, name: str) -> None:
     if not boxes and leave.any() and fit.mean() >= MOSTLY:
         raise ReadError(
             f"{counted(int(leave.sum()), 'box')} beyond the image as x, y, width, height, but inside as x1, y1, x2, y2",
-            where=name, expected="x, y, width, height, as COCO says", found=_box_told(told[leave][0]),
+            where=name,
+            expected="x, y, width, height, as COCO says",
+            found=_box_told(told[leave][0]),
             remedy='say `boxes = "xyxy"` in the manifest\'s [layout], or "xywh" if they are right',
-        )  # fmt: skip
+        )
     if boxes == "xyxy" and not corners.all():
         raise ReadError(
-            "boxes that cannot be x1, y1, x2, y2", where=name, found=_box_told(told[~corners][0]),
+            "boxes that cannot be x1, y1, x2, y2",
+            where=name,
+            found=_box_told(told[~corners][0]),
             remedy='leave `boxes = "xyxy"` out of the manifest\'s [layout]',
-        )  # fmt: skip
+        )
 
 
 def _box_told(row: NDArray[np.float64]) -> str:

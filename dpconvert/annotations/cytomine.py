@@ -129,9 +129,10 @@ def rows(data: bytes, name: str) -> Table:
     table = Table(data, name)
     if any(REPORT in column for column in table.columns):
         raise ReadError(
-            "the server's report of annotations, which holds no outlines", where=name,
+            "the server's report of annotations, which holds no outlines",
+            where=name,
             remedy="export the list as JSON with showWKT, showTerm and showMeta",
-        )  # fmt: skip
+        )
     return table
 
 

@@ -85,8 +85,10 @@ def _shape(element: Element, remarks: Counter[str]) -> Geometry | None:
             cut = shapely.union_all([hole for hole in holes if hole is not None])
             return outer and (shapely.difference(outer, cut) if holes else outer)
         case "rectangle" if element.center:
-            found = polygon([(x - across, y - down), (x + across, y - down), (x + across, y + down),
-                             (x - across, y + down)], remarks)  # fmt: skip
+            found = polygon(
+                [(x - across, y - down), (x + across, y - down), (x + across, y + down), (x - across, y + down)],
+                remarks,
+            )
         case "ellipse" if element.center:
             found = ellipse((x - across, y - down, x + across, y + down), remarks)
         case "circle" if element.center:

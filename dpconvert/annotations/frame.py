@@ -30,9 +30,11 @@ def factors(
     """
     if abs(stated[0] * size[1] - stated[1] * size[0]) > max(size):
         raise ReadError(
-            f"states another shape of {of}", where=name,
-            expected=f"{size[0]} x {size[1]}, or a smaller copy", found=f"{stated[0]:g} x {stated[1]:g}",
-        )  # fmt: skip
+            f"states another shape of {of}",
+            where=name,
+            expected=f"{size[0]} x {size[1]}, or a smaller copy",
+            found=f"{stated[0]:g} x {stated[1]:g}",
+        )
     return size[0] / stated[0], size[1] / stated[1]
 
 
@@ -61,10 +63,12 @@ def inside(found: Annotations, size: tuple[int, int], name: str, *, allow_outsid
         raise _nothing_inside(geometries, size, found.remarks[OUTSIDE] + len(geometries), name)
     if not allow_outside and _are_fractions(geometries, size):
         raise ReadError(
-            "all annotations lie in the first pixel, as fractions of the image would", where=name,
-            expected=f"x from 0 to {size[0]}, y from 0 to {size[1]}", found=_extent(geometries),
+            "all annotations lie in the first pixel, as fractions of the image would",
+            where=name,
+            expected=f"x from 0 to {size[0]}, y from 0 to {size[1]}",
+            found=_extent(geometries),
             remedy="multiply them by the width and the height of the image",
-        )  # fmt: skip
+        )
     kept = [item for item, here in zip(found.items, within, strict=True) if here]
     return replace(found, items=kept, remarks=found.remarks + counts)
 
@@ -106,9 +110,10 @@ def _extent(geometries: np.ndarray) -> str:
 
 def _nothing_inside(geometries: np.ndarray, size: tuple[int, int], count: int, name: str) -> ReadError:
     return ReadError(
-        f"{'the only annotation lies' if count == 1 else f'all {count} annotations lie'} outside the image", where=name,
+        f"{'the only annotation lies' if count == 1 else f'all {count} annotations lie'} outside the image",
+        where=name,
         expected=f"x from 0 to {size[0]}, y from 0 to {size[1]}",
         found=_extent(geometries) if len(geometries) else None,
         remedy="check that x and y are not swapped, and that image and annotations belong together at one scale; "
         "--allow-outside treats such an image as one without annotations",
-    )  # fmt: skip
+    )

@@ -35,9 +35,12 @@ Position = Annotated[list[Coordinate], Field(min_length=2)]
 KINDS = ("rectangle", "ellipse", "polygon", "keypoint", "brush")
 PLACE = ("x", "y", "width", "height", "radiusX", "radiusY", "rotation", "points", "rle")
 PARTS = {
-    "ellipse": ("x", "y", "radiusX", "radiusY"), "polygon": ("points",), "brush": ("rle",),
-    "rectangle": ("x", "y", "width", "height"), "keypoint": ("x", "y"),
-}  # fmt: skip
+    "ellipse": ("x", "y", "radiusX", "radiusY"),
+    "polygon": ("points",),
+    "brush": ("rle",),
+    "rectangle": ("x", "y", "width", "height"),
+    "keypoint": ("x", "y"),
+}
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what the server puts before the name of an uploaded file
 MOST_PIXELS = 1 << 28
 OWN = {"created_at", "updated_at"}  # texts of JSON-MIN that no annotator chose
@@ -195,9 +198,10 @@ def _listed(addresses: list[str], results: list[Result], name: str) -> ListedIma
             raise ReadError("a task of several images", where=name, remedy="make a task of each image")
         if result.turned:
             raise ReadError(
-                f"a shape on an image that was turned by {result.turned:g} degrees", where=name,
+                f"a shape on an image that was turned by {result.turned:g} degrees",
+                where=name,
                 remedy="rotate the image itself, and annotate the rotated image",
-            )  # fmt: skip
+            )
         if result.width is None or result.height is None:
             raise ReadError(
                 "a shape without the size of its image", where=name, expected="original_width, original_height"

@@ -96,9 +96,11 @@ def _mask(text: str, corners: list[tuple[float, float]], name: str) -> Geometry 
     if (last - corner + 1 != pixels.shape[::-1]).any():
         width, height = last - corner + 1
         raise ReadError(
-            "a mask does not fill its corners", where=name, expected=f"{width:g} x {height:g}",
+            "a mask does not fill its corners",
+            where=name,
+            expected=f"{width:g} x {height:g}",
             found=f"{pixels.shape[1]} x {pixels.shape[0]}",
-        )  # fmt: skip
+        )
     if not pixels.any():
         return None
     return shapely.transform(outlines.outline(outlines.of_mask(pixels)), lambda xy: xy + corner)

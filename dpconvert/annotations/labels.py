@@ -37,9 +37,11 @@ def field_of(items: Iterable[Sequence[str]], known: Collection[str], name: str, 
     if chosen:
         if fields and chosen not in fields:
             raise ReadError(
-                f"no field {chosen!r} of labels", where=name, found=", ".join(map(repr, fields[:4])),
+                f"no field {chosen!r} of labels",
+                where=name,
+                found=", ".join(map(repr, fields[:4])),
                 remedy="correct `label_field` in [layout]",
-            )  # fmt: skip
+            )
         return chosen
     if not known:
         return ""
@@ -49,10 +51,12 @@ def field_of(items: Iterable[Sequence[str]], known: Collection[str], name: str, 
     if len(first) > 1:
         fields = sorted(first)
         raise ReadError(
-            f"several labels in the fields {', '.join(map(repr, fields[:4]))}", where=name, expected="one",
+            f"several labels in the fields {', '.join(map(repr, fields[:4]))}",
+            where=name,
+            expected="one",
             found=", ".join(repr(cut(label, 40)) for label in [*first.values()][:-5:-1]),
             remedy=f'say in [layout] which field holds the label, as in label_field = "{fields[0]}"',
-        )  # fmt: skip
+        )
     return next(iter(first), "")
 
 
@@ -97,9 +101,12 @@ def only(candidates: Iterable[str], known: Collection[str], name: str) -> str:
     found = list(dict.fromkeys(one for one in spelt if one is not None))
     if len(found) > 1:
         raise ReadError(
-            "several labels for one region or image", where=name, expected="one",
+            "several labels for one region or image",
+            where=name,
+            expected="one",
             found=", ".join(repr(cut(one, 40)) for one in found[:4]),
-            remedy="leave all but one of them out of the manifest, or of the file" if known
+            remedy="leave all but one of them out of the manifest, or of the file"
+            if known
             else "name those that count in the manifest: `labels` in [layout]",
-        )  # fmt: skip
+        )
     return resolved(told, known, name)

@@ -31,9 +31,13 @@ def _bare(name: str) -> str:
 
 
 WAYS: tuple[Callable[[str], str], ...] = (
-    str, folded, lambda name: PurePosixPath(name).name, lambda name: folded(PurePosixPath(name).name),
-    _bare, lambda name: folded(_bare(name)),
-)  # fmt: skip
+    str,
+    folded,
+    lambda name: PurePosixPath(name).name,
+    lambda name: folded(PurePosixPath(name).name),
+    _bare,
+    lambda name: folded(_bare(name)),
+)
 """How names are compared, one after the other."""
 
 
@@ -155,7 +159,9 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
         items.append(Annotation(shape, label, drawn.id or str(number)))
     if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in remarks):
         raise ReadError(
-            "holds labels of whole images, and no outlines", where=name, found=", ".join(map(repr, listed.labels[:3])),
+            "holds labels of whole images, and no outlines",
+            where=name,
+            found=", ".join(map(repr, listed.labels[:3])),
             remedy="the rules 'whole' and 'tiles' of the shape `slides` take such labels; for others, draw outlines",
-        )  # fmt: skip
+        )
     return marks.check(Annotations(items, remarks), name)

@@ -36,8 +36,10 @@ def check(found: Annotations, name: str) -> Annotations:
     unknown = [what.removeprefix(UNKNOWN) for what in found.remarks if what.startswith(UNKNOWN)]
     if unknown and not found.items:
         raise ReadError(
-            "contains only marks of unknown types", where=name,
-            expected="polygons, rectangles, ellipses or points", found=", ".join(unknown[:3]),
+            "contains only marks of unknown types",
+            where=name,
+            expected="polygons, rectangles, ellipses or points",
+            found=", ".join(unknown[:3]),
             remedy="export it again with outlines",
-        )  # fmt: skip
+        )
     return found

@@ -87,9 +87,11 @@ def read(
         values = values.astype(np.uint8) * (255 if colours else 1)
     if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.integer):
         raise ReadError(
-            "mask of an unknown kind", where=name, found=f"{values.dtype} {values.shape}",
+            "mask of an unknown kind",
+            where=name,
+            found=f"{values.dtype} {values.shape}",
             remedy="save it with whole numbers",
-        )  # fmt: skip
+        )
     if threshold is not None:
         values = (values > threshold).astype(np.uint8)
     elif colours:
@@ -132,10 +134,12 @@ def _grey(values: Pixels, name: str) -> Pixels:
     found = np.unique(_packed(values, name)).tolist() if told else []
     more = f", ... ({len(found)})" if len(found) > SHOWN else ""
     raise ReadError(
-        "a mask in colours, whose channels differ", where=name, expected="one number per pixel",
+        "a mask in colours, whose channels differ",
+        where=name,
+        expected="one number per pixel",
         found=", ".join(f"#{colour:06x}" for colour in found[:SHOWN]) + more if len(found) else None,
         remedy='name its colours in the manifest\'s `values`, as in "#ff0000" = "tumour"',
-    )  # fmt: skip
+    )
 
 
 def _packed(values: Pixels, name: str) -> NDArray[np.integer]:
@@ -158,9 +162,10 @@ def _without_alpha(values: Pixels, name: str) -> Pixels:
         kinds = _packed(colours, name)
         if len(np.unique(kinds.astype(np.int64) << 8 | alpha)) > len(np.unique(kinds)):
             raise ReadError(
-                "a mask that distinguishes areas only by their transparency", where=name,
+                "a mask that distinguishes areas only by their transparency",
+                where=name,
                 remedy="save it without transparency, every class in a colour of its own",
-            )  # fmt: skip
+            )
     return colours if colours.shape[2] > 1 else colours[:, :, 0]
 
 
@@ -218,9 +223,10 @@ def _check_palette(image: Pillow.Image, name: str) -> None:
         check_palette(image)
     except KindError as error:
         raise ReadError(
-            f"a mask with {error}", where=name,
+            f"a mask with {error}",
+            where=name,
             remedy="name the indexes in the manifest's `values` instead of colours, or save the mask again",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _as_stored(image: Pillow.Image, *, colours: bool) -> Pillow.Image:
@@ -278,6 +284,9 @@ def _is_copy(page: tifffile.TiffPage, whole: tifffile.TiffPage) -> bool:
 
 def _several(name: str, found: str) -> ReadError:
     return ReadError(
-        "a mask of several pages", where=name, expected="one page, besides smaller copies of it", found=found,
+        "a mask of several pages",
+        where=name,
+        expected="one page, besides smaller copies of it",
+        found=found,
         remedy="save each page as a file of its own",
-    )  # fmt: skip
+    )

@@ -134,9 +134,10 @@ def read(
         stated = ", ".join(mask_pixels.shown(value, colours=colours) for value in sorted(known))
         raise ReadError(
             f"mask {'colour' if colours else 'value'} {mask_pixels.shown(unknown[0], colours=colours)} has no label",
-            where=name, expected=f"one of {stated}" if known else "`values` in the manifest's [layout]",
+            where=name,
+            expected=f"one of {stated}" if known else "`values` in the manifest's [layout]",
             remedy="name every value in the manifest, or give a threshold",
-        )  # fmt: skip
+        )
     return LabelMask(values, known, *size, instances=instances, remarks=+remarks)
 
 
@@ -160,7 +161,7 @@ def _reading(data: bytes, name: str, known: Collection[int], threshold: int | No
             where=name,
             remedy='say in the manifest\'s [layout] which values count: `white_is_zero = "shown"` as viewers show them '
             '(white is the largest), or "stored" as the file holds them (white is 0)',
-        )  # fmt: skip
+        )
     return fit[-1] if fit else "shown"
 
 

@@ -84,15 +84,22 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
     if not fits or (not form.columns and values.shape[1] != len(columns)):
         found = " x ".join(map(str, values.shape))
         raise ReadError(
-            "not a table of points", where=name, expected=f"one column for each of {', '.join(where)}", found=found,
+            "not a table of points",
+            where=name,
+            expected=f"one column for each of {', '.join(where)}",
+            found=found,
             remedy="name the columns in their order, as `columns` in the manifest's [layout]",
-        )  # fmt: skip
+        )
     labels = _labels(data, name, label_variable, len(values)) if label_variable else None
     return [
-        PointRow(i, row[where["x"]], row[where["y"]],
-            labels[i - 1] if labels else _text(row[where["label"]]) if "label" in where else form.label)
+        PointRow(
+            i,
+            row[where["x"]],
+            row[where["y"]],
+            labels[i - 1] if labels else _text(row[where["label"]]) if "label" in where else form.label,
+        )
         for i, row in enumerate(values.tolist(), start=1)
-    ]  # fmt: skip
+    ]
 
 
 def _list(content: Any, name: str, variable: str) -> list[Any]:
@@ -106,10 +113,12 @@ def _list(content: Any, name: str, variable: str) -> list[Any]:
         return next(iter(lists.values()))
     found = ", ".join(list(lists)[:5]) or "none"
     raise ReadError(
-        f"no list {variable!r}" if variable else f"{len(lists)} lists that may be of points", where=name,
-        expected='a list of [x, y] or of {"x": ..., "y": ...}', found=found,
+        f"no list {variable!r}" if variable else f"{len(lists)} lists that may be of points",
+        where=name,
+        expected='a list of [x, y] or of {"x": ..., "y": ...}',
+        found=found,
         remedy="name it as `variable` in the manifest's [layout]" if lists else None,
-    )  # fmt: skip
+    )
 
 
 def _row(number: int, element: Any, form: Form, name: str) -> PointRow:
@@ -120,9 +129,11 @@ def _row(number: int, element: Any, form: Form, name: str) -> PointRow:
         x = y = float("nan")
     if not (abs(x) < LIMIT and abs(y) < LIMIT):
         raise ReadError(
-            f"point {number}: no coordinates", where=name, found=repr(element)[:60],
+            f"point {number}: no coordinates",
+            where=name,
+            found=repr(element)[:60],
             expected='[x, y], or {"x": ..., "y": ...} by the names in the manifest\'s `names`',
-        )  # fmt: skip
+        )
     return PointRow(number, x, y, _text(told.get("label", form.label)), _text(told.get("image", "")))
 
 
@@ -149,9 +160,12 @@ def _only(data: bytes, name: str, other: str) -> str:
         raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
     if len(candidates) != 1:
         raise ReadError(
-            f"{len(candidates)} variables", where=name, expected="one, of the points", found=", ".join(candidates[:5]),
+            f"{len(candidates)} variables",
+            where=name,
+            expected="one, of the points",
+            found=", ".join(candidates[:5]),
             remedy="name it as `variable` in the manifest's [layout]",
-        )  # fmt: skip
+        )
     return candidates[0]
 
 

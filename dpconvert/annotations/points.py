@@ -155,10 +155,12 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
         return replace(form, columns=["label" if label and cell == label else cell for cell in head]), rest
     if form.check_head and any(head.index(axis) != form.columns.index(axis) for axis in "xy"):
         raise ReadError(
-            "the header has x and y in other columns than `columns` states", where=name,
-            expected=", ".join(form.columns), found=", ".join(head),
+            "the header has x and y in other columns than `columns` states",
+            where=name,
+            expected=", ".join(form.columns),
+            found=", ".join(head),
             remedy="correct `columns` in the manifest's [layout], or say `check_head = false` if the header is wrong",
-        )  # fmt: skip
+        )
     return form, rest
 
 
@@ -167,9 +169,12 @@ def _no_longer(rest: list[Cells], head: list[str], form: Form, name: str) -> lis
     for number, cells in rest if form.delimiter == "," else ():
         if len(cells) > len(head) and any(cells[len(head) :]):
             raise ReadError(
-                f"line {number} has {len(cells)} cells", where=name, expected=f"{len(head)}, as in its header",
-                found=",".join(cells)[:60], remedy="decimal commas need quotes, or another delimiter",
-            )  # fmt: skip
+                f"line {number} has {len(cells)} cells",
+                where=name,
+                expected=f"{len(head)}, as in its header",
+                found=",".join(cells)[:60],
+                remedy="decimal commas need quotes, or another delimiter",
+            )
     return rest
 
 
@@ -178,10 +183,12 @@ def _no_halves(rest: list[Cells], form: Form, name: str) -> list[Cells]:
     halves = form.delimiter == "," and len(form.columns) == 2 and len(rest) > 0
     if halves and all(len(cells) == 4 and all(map(str.isdecimal, cells)) for _, cells in rest):
         raise ReadError(
-            "four whole numbers per line, which may be two with decimal commas", where=name,
-            expected=", ".join(form.columns), found=",".join(rest[0][1])[:60],
+            "four whole numbers per line, which may be two with decimal commas",
+            where=name,
+            expected=", ".join(form.columns),
+            found=",".join(rest[0][1])[:60],
             remedy="name all four in `columns`, or separate them by another delimiter",
-        )  # fmt: skip
+        )
     return rest
 
 
@@ -191,14 +198,18 @@ def _by_name(head: list[str], names: Mapping[str, str], name: str) -> list[str]:
     if absent:
         raise ReadError(f"no column {absent[0]!r}", where=name, found=", ".join(head))
     ours = {theirs: our for our, theirs in names.items()}
-    found = [ours.get(cell, plain if (plain := cell.casefold()) in NAMED and plain not in names else f"({cell})")
-             for cell in head]  # fmt: skip
+    found = [
+        ours.get(cell, plain if (plain := cell.casefold()) in NAMED and plain not in names else f"({cell})")
+        for cell in head
+    ]
     if not {"x", "y"} <= set(found):
         missing = next(axis for axis in "xy" if axis not in found)
         raise ReadError(
-            f"the header has no column {missing}", where=name, found=", ".join(head),
+            f"the header has no column {missing}",
+            where=name,
+            found=", ".join(head),
             remedy=f'name it in the manifest\'s [layout]: names = {{{missing} = "..."}}',
-        )  # fmt: skip
+        )
     return found
 
 
@@ -211,10 +222,12 @@ def check_units(columns: Iterable[str], name: str) -> None:
     for column in columns:
         if UNIT.search(column):
             raise ReadError(
-                "coordinates in a unit of length, not in pixels", where=name, found=repr(column)[:60],
+                "coordinates in a unit of length, not in pixels",
+                where=name,
+                found=repr(column)[:60],
                 expected="x and y in pixels of the image, from its top left corner",
                 remedy="export them in pixels, or divide them by the micrometres per pixel",
-            )  # fmt: skip
+            )
 
 
 def _delimiter(data: bytes, name: str, form: Form) -> str:
@@ -246,14 +259,18 @@ def _decimal(numbers: list[str], name: str) -> str:
         return "."
     if all(THOUSANDS.fullmatch(text) for text in commas):
         raise ReadError(
-            "numbers with commas that may be decimal or of thousands", where=name, found=repr(commas[0]),
+            "numbers with commas that may be decimal or of thousands",
+            where=name,
+            found=repr(commas[0]),
             remedy='say `decimal = ","` in the manifest\'s [layout], or write them without separators',
-        )  # fmt: skip
+        )
     if any("." in text for text in numbers):
         raise ReadError(
-            "numbers with decimal points and with commas", where=name, found=repr(commas[0]),
+            "numbers with decimal points and with commas",
+            where=name,
+            found=repr(commas[0]),
             remedy='say `decimal = ","` or `decimal = "."` in the manifest\'s [layout]',
-        )  # fmt: skip
+        )
     return ","
 
 
@@ -268,8 +285,11 @@ def _number(text: str, decimal: str, name: str, line: int) -> float:
         value = math.nan
     if not abs(value) < LIMIT:
         raise ReadError(
-            f"line {line}: no coordinate", where=name, found=repr(text)[:40],
+            f"line {line}: no coordinate",
+            where=name,
+            found=repr(text)[:40],
             remedy='if this is a header, say in [layout] what it calls x and y: names = {x = "...", y = "..."}'
-            if line == 1 else None,
-        )  # fmt: skip
+            if line == 1
+            else None,
+        )
     return value

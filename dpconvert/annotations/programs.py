@@ -14,9 +14,26 @@ from typing import Literal
 from dpconvert.errors import ReadError, cut
 
 Format = Literal[
-    "asap", "imagescope", "ndpa", "voc", "cvat", "coco", "qupath", "labelme", "via", "label_studio", "darwin", "dsa",
-    "hubmap", "hubmap_outlines", "nucls", "sliderunner", "via3", "labelme_xml", "mask",
-]  # fmt: skip
+    "asap",
+    "imagescope",
+    "ndpa",
+    "voc",
+    "cvat",
+    "coco",
+    "qupath",
+    "labelme",
+    "via",
+    "label_studio",
+    "darwin",
+    "dsa",
+    "hubmap",
+    "hubmap_outlines",
+    "nucls",
+    "sliderunner",
+    "via3",
+    "labelme_xml",
+    "mask",
+]
 READ = (
     "XML of ASAP, ImageScope, HALO (.annotations), NDP.view (.ndpa), Pascal VOC, CVAT or LabelMe; GeoJSON as QuPath "
     "writes it; JSON of COCO, LabelMe, VIA, Label Studio, Darwin, the Digital Slide Archive or HuBMAP; tables of VIA, "

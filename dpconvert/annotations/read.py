@@ -45,13 +45,21 @@ ANOTHER = "file that names a different image than its own file name does"
 UNPACKED = 1 << 28
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
-    "labelme": labelme.parse, "labelme_xml": labelme_xml.parse, "darwin": darwin.parse, "dsa": dsa.parse,
-    "nucls": nucls.parse, "hubmap_outlines": hubmap.parse_outlines,
-}  # fmt: skip
+    "labelme": labelme.parse,
+    "labelme_xml": labelme_xml.parse,
+    "darwin": darwin.parse,
+    "dsa": dsa.parse,
+    "nucls": nucls.parse,
+    "hubmap_outlines": hubmap.parse_outlines,
+}
 OF_SEVERAL: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
-    "cvat": cvat.parse, "via": via.parse, "via3": via3.parse, "label_studio": label_studio.parse,
-    "hubmap": hubmap.parse, "sliderunner": sliderunner.parse,
-}  # fmt: skip
+    "cvat": cvat.parse,
+    "via": via.parse,
+    "via3": via3.parse,
+    "label_studio": label_studio.parse,
+    "hubmap": hubmap.parse,
+    "sliderunner": sliderunner.parse,
+}
 DAMAGED = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error)
 
 
@@ -99,9 +107,14 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
             _count_another(voc.image_of(data, name), subject, found)
         case "mask":
             return masks.read(
-                data, name, subject.values, subject.size, threshold=subject.threshold, instances=subject.instances,
+                data,
+                name,
+                subject.values,
+                subject.size,
+                threshold=subject.threshold,
+                instances=subject.instances,
                 white_is_zero=subject.white_is_zero,
-            )  # fmt: skip
+            )
         case _:
             images = listed_file(kind, data, name)
             image = images[0] if kind in OF_ONE else _index(kind, data, name).find(name, subject.file)

@@ -62,9 +62,12 @@ class Project(Loose):
 
 
 NEEDED = {
-    "rect": ("x", "y", "width", "height"), "polygon": ("all_points_x", "all_points_y"), "circle": ("cx", "cy", "r"),
-    "ellipse": ("cx", "cy", "rx", "ry"), "point": ("cx", "cy"),
-}  # fmt: skip
+    "rect": ("x", "y", "width", "height"),
+    "polygon": ("all_points_x", "all_points_y"),
+    "circle": ("cx", "cy", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+    "point": ("cx", "cy"),
+}
 REGION = TypeAdapter(Region)
 PROJECT, REGIONS = TypeAdapter(Project), TypeAdapter(dict[str, Image])
 

@@ -24,9 +24,16 @@ from dpconvert.errors import ReadError
 
 IMAGE = 2  # type of a file
 SHAPES: dict[float, str] = {
-    1: "point", 2: "rectangle", 3: "circle", 4: "ellipse", 5: "line", 6: "polyline", 7: "polygon",
-    8: "rectangle by extreme points", 9: "circle by extreme points",
-}  # fmt: skip
+    1: "point",
+    2: "rectangle",
+    3: "circle",
+    4: "ellipse",
+    5: "line",
+    6: "polyline",
+    7: "polygon",
+    8: "rectangle by extreme points",
+    9: "circle by extreme points",
+}
 NUMBERS = {"point": 2, "rectangle": 4, "circle": 3, "ellipse": 4}  # of coordinates
 
 
@@ -84,9 +91,11 @@ def _file(project: Project, one: Metadata, number: str, name: str) -> str:
     files = [str(file) for file in view.files] if view is not None else []
     if len(files) != 1 or files[0] not in project.file:
         raise ReadError(
-            f"region {number} does not belong to exactly one image", where=name,
-            found=f"{len(files)} files in view {one.view}", remedy="draw on one image at a time",
-        )  # fmt: skip
+            f"region {number} does not belong to exactly one image",
+            where=name,
+            found=f"{len(files)} files in view {one.view}",
+            remedy="draw on one image at a time",
+        )
     return files[0]
 
 
@@ -110,9 +119,12 @@ def _labels(project: Project, values: dict[str, Any], number: str, name: str) ->
         if any(option in options for option in chosen):
             if unknown := [option for option in chosen if option not in options]:
                 raise ReadError(
-                    f"{number}: an option that the project does not list", where=name, found=", ".join(unknown),
-                    expected=f"of {', '.join(options)}", remedy="export the project again",
-                )  # fmt: skip
+                    f"{number}: an option that the project does not list",
+                    where=name,
+                    found=", ".join(unknown),
+                    expected=f"of {', '.join(options)}",
+                    remedy="export the project again",
+                )
             yield from (Said(options[option], field) for option in chosen)
         else:
             yield Said(str(value), field)

@@ -58,9 +58,20 @@ def group() -> None:
 
 
 for command in (
-    convert.convert_all, init.init, sources.list_sources, sources.show, sources.check, sources.fake, fetch.fetch,
-    pool.show_pool, tasks.verify, tasks.audit, tasks.unpack, preview.preview, doctor.doctor,
-):  # fmt: skip
+    convert.convert_all,
+    init.init,
+    sources.list_sources,
+    sources.show,
+    sources.check,
+    sources.fake,
+    fetch.fetch,
+    pool.show_pool,
+    tasks.verify,
+    tasks.audit,
+    tasks.unpack,
+    preview.preview,
+    doctor.doctor,
+):
     group.add_command(command)
 
 

@@ -25,26 +25,51 @@ PRINTED_FAILURES = 10
 CONVERSION = together(
     click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Output folder."),
     WORKERS,
-    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-        help="Run on this machine, or on a Ray cluster that shares these folders."),
-    click.option("--limit-memory", type=click.IntRange(0, 1 << 20), metavar="GIB",
-        help="Maximum memory for reading one file, in GiB (Linux only); 0: no limit.  [default: 6]"),
-    click.option("--limit-seconds", type=click.IntRange(0, 10**9), metavar="S",
-        help="Maximum processor time for reading one file, in worker processes; 0: no limit.  [default: 1800]"),
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Run on this machine, or on a Ray cluster that shares these folders.",
+    ),
+    click.option(
+        "--limit-memory",
+        type=click.IntRange(0, 1 << 20),
+        metavar="GIB",
+        help="Maximum memory for reading one file, in GiB (Linux only); 0: no limit.  [default: 6]",
+    ),
+    click.option(
+        "--limit-seconds",
+        type=click.IntRange(0, 10**9),
+        metavar="S",
+        help="Maximum processor time for reading one file, in worker processes; 0: no limit.  [default: 1800]",
+    ),
     click.option("--address", help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]"),
     SPLIT,
-    click.option("--image-format", type=click.Choice(["manifest", "png", "jpeg"]), default="manifest",
-        help="Format of images cut or decoded by dpconvert; PNG and JPEG files are kept.  [default: the manifest's]"),
+    click.option(
+        "--image-format",
+        type=click.Choice(["manifest", "png", "jpeg"]),
+        default="manifest",
+        help="Format of images cut or decoded by dpconvert; PNG and JPEG files are kept.  [default: the manifest's]",
+    ),
     click.option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of samples per class and set."),
-    click.option("--errata", default="default", show_default=True,
-        help="Known faults to exclude: none, default, or names separated by commas."),
-    click.option("--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True,
-        help="Samples in each tar file."),
+    click.option(
+        "--errata",
+        default="default",
+        show_default=True,
+        help="Known faults to exclude: none, default, or names separated by commas.",
+    ),
+    click.option(
+        "--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, help="Samples in each tar file."
+    ),
     MPP,
     MPP_OVERRIDE,
     ALLOW_OUTSIDE,
-    click.option("--lossless-tiles", is_flag=True,
-        help="Align patches with the slide's tiles, and copy its JPEG tiles unchanged."),
+    click.option(
+        "--lossless-tiles",
+        is_flag=True,
+        help="Align patches with the slide's tiles, and copy its JPEG tiles unchanged.",
+    ),
     DENSE,
     click.option("--skip-failed", is_flag=True, help="Leave out unreadable samples, and list them in task.json."),
     click.option("--retry-failed", is_flag=True, help="Retry only the samples that were left out."),
@@ -52,12 +77,21 @@ CONVERSION = together(
     click.option("--json", "as_json", is_flag=True, help="Print the contents of task.json."),
     click.option("--verbose", "-v", is_flag=True, help="Also print notes about the dataset, and known differences."),
     QUIET,
-)  # fmt: skip
+)
 
 RARELY = (
-    "engine", "address", "limit_memory", "limit_seconds", "image_format", "errata", "mpp_override", "samples_per_shard",
-    "lossless_tiles", "allow_outside", "retry_failed",
-)  # fmt: skip
+    "engine",
+    "address",
+    "limit_memory",
+    "limit_seconds",
+    "image_format",
+    "errata",
+    "mpp_override",
+    "samples_per_shard",
+    "lossless_tiles",
+    "allow_outside",
+    "retry_failed",
+)
 
 
 def source_command(name: str) -> click.Command:
@@ -75,9 +109,12 @@ def source_command(name: str) -> click.Command:
 
 
 @click.command("all", cls=Detailed, rarely=RARELY)
-@click.option("--root", type=PATH, metavar="DIR",
+@click.option(
+    "--root",
+    type=PATH,
+    metavar="DIR",
     help=f"Folder with one subfolder for each source, named after it.  [default: ${SOURCES_VARIABLE}, else sources]",
-)  # fmt: skip
+)
 @CONVERSION
 def convert_all(root: Path | None, out: Path, as_json: bool, verbose: bool, **options: Any) -> None:
     """Convert every known source found in a folder, and list those that are not there.
@@ -140,9 +177,17 @@ def _workers(engine: str, count: int | None, address: str | None) -> Workers:
 
 
 def _conversion(
-    manifest: Manifest, root: Path, out: Path, workers: Workers, overwrite: bool, quiet: bool, retry_failed: bool,
-    limit_memory: int | None, limit_seconds: int | None, **options: Any,
-) -> ConversionResult:  # fmt: skip
+    manifest: Manifest,
+    root: Path,
+    out: Path,
+    workers: Workers,
+    overwrite: bool,
+    quiet: bool,
+    retry_failed: bool,
+    limit_memory: int | None,
+    limit_seconds: int | None,
+    **options: Any,
+) -> ConversionResult:
     from dpconvert import conversion
     from dpconvert.plan.options import Options
     from dpconvert.runtime.limits import Limits

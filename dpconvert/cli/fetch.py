@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 @click.command(cls=Detailed, rarely=("workers", "crops", "out"))
 @click.argument("source", required=False)
 @click.option(
-    "--to", type=PATH, metavar="DIR",
+    "--to",
+    type=PATH,
+    metavar="DIR",
     help=f"Download folder; of a pool, the parent of its sources' folders.  [default: ${SOURCES_VARIABLE}/NAME, else "
     "sources/NAME]",
-)  # fmt: skip
-@click.option("--accept-licence", "--accept-licences", "accept_licence", is_flag=True,
+)
+@click.option(
+    "--accept-licence",
+    "--accept-licences",
+    "accept_licence",
+    is_flag=True,
     help="Accept the licence terms that `show` prints.",
-)  # fmt: skip
+)
 @click.option("--pool", metavar="NAME|TOML", help="Download the sources of this pool, and convert each as it arrives.")
 @click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Output folder of a pool's shards.")
 @click.option("--no-convert", is_flag=True, help="Download the sources of the pool only.")
@@ -47,9 +53,17 @@ if TYPE_CHECKING:
 @JSON
 @QUIET
 def fetch(
-    source: str | None, to: Path | None, accept_licence: bool, pool: str | None, out: Path, no_convert: bool,
-    workers: int | None, as_json: bool, quiet: bool, **server: Any,
-) -> None:  # fmt: skip
+    source: str | None,
+    to: Path | None,
+    accept_licence: bool,
+    pool: str | None,
+    out: Path,
+    no_convert: bool,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+    **server: Any,
+) -> None:
     """Download a source, or explain how to request it; with --pool, download and convert a list of sources.
 
     An interrupted download is resumed; finished files are kept.
@@ -70,9 +84,16 @@ def fetch(
             raise UsageError("--host and --project are for a single source", remedy="omit --pool")
         _note_unused(report, {"crops"}, "a pool is fetched")
         fetch_pool(
-            pool, to, out, report, accepted=accept_licence, convert=not no_convert,
-            at_once=server["connections"], workers=workers, as_json=as_json,
-        )  # fmt: skip
+            pool,
+            to,
+            out,
+            report,
+            accepted=accept_licence,
+            convert=not no_convert,
+            at_once=server["connections"],
+            workers=workers,
+            as_json=as_json,
+        )
         return
     assert source is not None
     if no_convert:
@@ -112,9 +133,16 @@ def _fetch_archives(manifest: Manifest, folder: Path, report: Reporter, as_json:
 
 
 def _fetch_projects(
-    manifest: Manifest, folder: Path, report: Reporter, as_json: bool, *, host: str | None, projects: tuple[int, ...],
-    crops: bool | None, connections: int,
-) -> None:  # fmt: skip
+    manifest: Manifest,
+    folder: Path,
+    report: Reporter,
+    as_json: bool,
+    *,
+    host: str | None,
+    projects: tuple[int, ...],
+    crops: bool | None,
+    connections: int,
+) -> None:
     from dpconvert.obtain import cytomine_project
     from dpconvert.obtain import fetch as fetching
     from dpconvert.obtain.cytomine_server import Keys

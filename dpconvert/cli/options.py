@@ -13,25 +13,43 @@ if TYPE_CHECKING:
     from dpconvert.manifest.model import Manifest
 
 PATH = click.Path(path_type=Path)
-SOURCE = click.option("--source", "folder", type=PATH, metavar="DIR",
+SOURCE = click.option(
+    "--source",
+    "folder",
+    type=PATH,
+    metavar="DIR",
     help=f"Folder of the source's files.  [default: the manifest's root, ${SOURCES_VARIABLE}/NAME or sources/NAME]",
-)  # fmt: skip
-MPP = click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
+)
+MPP = click.option(
+    "--mpp",
+    type=click.FloatRange(0.05, 10),
+    metavar="UM",
     help="Micrometres per pixel, for slides whose files do not state it.",
-)  # fmt: skip
-MPP_OVERRIDE = click.option("--mpp-override", type=click.FloatRange(0.05, 10), metavar="UM",
+)
+MPP_OVERRIDE = click.option(
+    "--mpp-override",
+    type=click.FloatRange(0.05, 10),
+    metavar="UM",
     help="Micrometres per pixel, for all slides, whatever their files state.",
-)  # fmt: skip
-ALLOW_OUTSIDE = click.option("--allow-outside", is_flag=True,
+)
+ALLOW_OUTSIDE = click.option(
+    "--allow-outside",
+    is_flag=True,
     help="Accept images whose annotations all lie outside them.",
-)  # fmt: skip
-DENSE = click.option("--dense", is_flag=True,
+)
+DENSE = click.option(
+    "--dense",
+    is_flag=True,
     help="Keep the masks, points or boxes that the manifest's table [dense] states.",
-)  # fmt: skip
-SPLIT = click.option("--split", type=click.Choice(["strict", "paper", "eva"]), default="strict", show_default=True,
+)
+SPLIT = click.option(
+    "--split",
+    type=click.Choice(["strict", "paper", "eva"]),
+    default="strict",
+    show_default=True,
     help="strict: no patient in two sets, nor across related tasks; paper: the published sets; "
     "eva: the sets of kaiko-eva.",
-)  # fmt: skip
+)
 SHARDS = click.argument("shards", type=PATH)
 WORKERS = click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one per processor]")
 

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
 @click.command("pool")
 @click.argument("pool", required=False)
-@click.option("--root", type=PATH, metavar="DIR",
+@click.option(
+    "--root",
+    type=PATH,
+    metavar="DIR",
     help=f"Folder with one subfolder for each source.  [default: ${SOURCES_VARIABLE}, else sources]",
-)  # fmt: skip
+)
 @click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Folder of the shards.")
 @JSON
 def show_pool(pool: str | None, root: Path | None, out: Path, as_json: bool) -> None:
@@ -68,10 +71,14 @@ def _list(pools: list[Pool], *, as_json: bool) -> None:
 def _content(member: Member) -> dict[str, Any]:
     manifest = member.manifest
     return {
-        "source": manifest.name, "task": manifest.task, "organ": manifest.organ, "stain": manifest.stain,
-        "licence": manifest.licence.model_dump(), "gigabytes": member.sizes.model_dump(exclude={"name"}),
+        "source": manifest.name,
+        "task": manifest.task,
+        "organ": manifest.organ,
+        "stain": manifest.stain,
+        "licence": manifest.licence.model_dump(),
+        "gigabytes": member.sizes.model_dump(exclude={"name"}),
         "state": member.state,
-    }  # fmt: skip
+    }
 
 
 def _row(member: Member) -> list[Any]:
@@ -89,9 +96,17 @@ def _total(chosen: list[Member]) -> str:
 
 
 def fetch_pool(
-    name: str, base: Path | None, out: Path, report: Reporter, *, accepted: bool, convert: bool, at_once: int,
-    workers: int | None, as_json: bool,
-) -> None:  # fmt: skip
+    name: str,
+    base: Path | None,
+    out: Path,
+    report: Reporter,
+    *,
+    accepted: bool,
+    convert: bool,
+    at_once: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Download the sources of a pool, several at a time, and convert each as it arrives.
 
     Sources whose task is complete are left as they are. What fails is reported, the others are finished, and the exit
@@ -135,9 +150,14 @@ def _finished(arrival: Arrival, out: Path, report: Reporter, *, convert: bool, w
         return f"{manifest.name}: downloaded to {member.folder}"
     report.note(f"{manifest.name}: converting")
     made = conversion(
-        with_shape(manifest), member.folder, out, Options(), workers=workers_of("local", workers, None),
-        overwrite=False, report=report.named(manifest.name),
-    )  # fmt: skip
+        with_shape(manifest),
+        member.folder,
+        out,
+        Options(),
+        workers=workers_of("local", workers, None),
+        overwrite=False,
+        report=report.named(manifest.name),
+    )
     return f"{manifest.task}: {counted(made.card.samples(), 'sample')} -> {made.folder}"
 
 

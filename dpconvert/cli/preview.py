@@ -111,9 +111,16 @@ def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None
 
 
 def _preview_source(
-    source: str, out: Path, as_json: bool, quiet: bool, workers: int | None, *, folder: Path | None,
-    slide: str | None, **chosen: Any,
-) -> None:  # fmt: skip
+    source: str,
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+    workers: int | None,
+    *,
+    folder: Path | None,
+    slide: str | None,
+    **chosen: Any,
+) -> None:
     from dpconvert.manifest.catalog import find
     from dpconvert.plan.check import check
     from dpconvert.plan.options import Options

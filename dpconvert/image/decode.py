@@ -27,7 +27,7 @@ from dpconvert.image.rgb import (
     several,
     to_rgb,
     upright,
-)  # fmt: skip
+)
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"

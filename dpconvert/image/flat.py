@@ -35,7 +35,7 @@ from dpconvert.image.rgb import (
     to_rgb,
     upright,
     valid_orientation,
-)  # fmt: skip
+)
 from dpconvert.image.spacing import Spacing
 from dpconvert.image.tiff_layout import name
 from dpconvert.image.tiff_rgb import (
@@ -46,7 +46,7 @@ from dpconvert.image.tiff_rgb import (
     page_rgb,
     settle_colours,
     significant_bits,
-)  # fmt: skip
+)
 from dpconvert.plural import counted
 
 # beginnings of files in formats for which Pillow has no decoder
@@ -64,9 +64,12 @@ class Flat(Image):
     """An image that is held in memory as a whole; it is decoded on first access if that is safe."""
 
     def __init__(
-        self, image: Pixels | Opened, scale: Range | None = None, spacing: Spacing | None = None,
+        self,
+        image: Pixels | Opened,
+        scale: Range | None = None,
+        spacing: Spacing | None = None,
         notes: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._image, self._scale, self.spacing, self.notes = image, scale, spacing or Spacing(), notes
         size = None if isinstance(image, np.ndarray) else complete_size(image)
         if size is not None and not isinstance(image, np.ndarray):

@@ -53,10 +53,16 @@ class TileLevel:
         """Return the tiles of a page that consists only of JPEG tiles of 8-bit RGB."""
         wide, tall = page.tilewidth, page.tilelength
         return cls(
-            page.imagewidth, page.imagelength, (wide, tall), -(-page.imagewidth // wide),
-            np.array(page.dataoffsets, np.int64), np.array(page.databytecounts, np.int64), page.jpegtables or b"",
-            int(page.photometric), None if page.photometric == YCBCR or page.is_jfif else RGB,
-        )  # fmt: skip
+            page.imagewidth,
+            page.imagelength,
+            (wide, tall),
+            -(-page.imagewidth // wide),
+            np.array(page.dataoffsets, np.int64),
+            np.array(page.databytecounts, np.int64),
+            page.jpegtables or b"",
+            int(page.photometric),
+            None if page.photometric == YCBCR or page.is_jfif else RGB,
+        )
 
     @cached_property
     def head(self) -> bytes:

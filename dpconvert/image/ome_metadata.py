@@ -88,8 +88,9 @@ def _pixels(image: Any) -> Any | None:
 def _is_of(image: Any, own: str | None, name: str) -> bool:
     """Whether the file with this UUID or name contains a plane of an image; planes without a file lie in every file."""
     files = [element for element in image.iter() if _kind(element) == "UUID"]
-    named = [(element.text or "").strip() == own or element.get("FileName", "").lower() == name.lower()
-             for element in files]  # fmt: skip
+    named = [
+        (element.text or "").strip() == own or element.get("FileName", "").lower() == name.lower() for element in files
+    ]
     return not named or any(named)
 
 

@@ -265,9 +265,12 @@ def _order(count: int, channels: Sequence[Channel], path: Path) -> list[int]:
         pass
     told = f": {', '.join(names)}" if any(names) else ""
     raise ReadError(
-        "an image of several channels (fluorescence), not RGB", where=path, found=f"{count} channels{told}",
-        expected="one channel, or red, green and blue", remedy="export it as RGB",
-    )  # fmt: skip
+        "an image of several channels (fluorescence), not RGB",
+        where=path,
+        found=f"{count} channels{told}",
+        expected="one channel, or red, green and blue",
+        remedy="export it as RGB",
+    )
 
 
 def _spacing(found: Multiscale, finest: Dataset) -> Spacing:

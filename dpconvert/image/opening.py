@@ -18,8 +18,19 @@ from dpconvert.image.turned import Turned, upright_spacing
 from dpconvert.image.unread import EXTRAS, remedy, unread
 
 SLIDE_SUFFIXES = {
-    ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", *EXTRAS,
-}  # fmt: skip
+    ".svs",
+    ".tif",
+    ".tiff",
+    ".ndpi",
+    ".vms",
+    ".vmu",
+    ".scn",
+    ".mrxs",
+    ".svslide",
+    ".bif",
+    ".dcm",
+    *EXTRAS,
+}
 LARGE = 1 << 26  # pixels; larger TIFFs are read piece by piece
 
 

@@ -30,9 +30,11 @@ class Pieces:
             raise ReadError(f"{what} cannot be read: {error}", where=self.path) from None
         if len(data) != count:
             raise ReadError(
-                f"cut off: {what} ends at byte {offset + count}", where=self.path,
-                found=f"a file of {self._size} bytes", remedy="fetch it again",
-            )  # fmt: skip
+                f"cut off: {what} ends at byte {offset + count}",
+                where=self.path,
+                found=f"a file of {self._size} bytes",
+                remedy="fetch it again",
+            )
         return data
 
     def close(self) -> None:

@@ -20,14 +20,39 @@ from dpconvert.manifest.rules import SANE_MPP
 
 SQUARE = 1.02  # maximum ratio of the sides of a pixel without resampling
 SYMBOLS = {
-    "km": 1e9, "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "μm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4,
-    "in": 25_400.0, "ft": 304_800.0, "thou": 25.4, "li": 25_400 / 12, "pt": 25_400 / 72,
-}  # fmt: skip
+    "km": 1e9,
+    "m": 1e6,
+    "dm": 1e5,
+    "cm": 1e4,
+    "mm": 1e3,
+    "μm": 1.0,
+    "um": 1.0,
+    "nm": 1e-3,
+    "pm": 1e-6,
+    "Å": 1e-4,
+    "in": 25_400.0,
+    "ft": 304_800.0,
+    "thou": 25.4,
+    "li": 25_400 / 12,
+    "pt": 25_400 / 72,
+}
 WORDS = {
-    "meter": 1e6, "decimeter": 1e5, "centimeter": 1e4, "millimeter": 1e3, "micrometer": 1.0, "micron": 1.0, "µ": 1.0,
-    "nanometer": 1e-3, "picometer": 1e-6, "angstrom": 1e-4, "inch": 25_400.0, "inche": 25_400.0, '"': 25_400.0,
-    "mil": 25.4, "point": 25_400 / 72,
-}  # fmt: skip
+    "meter": 1e6,
+    "decimeter": 1e5,
+    "centimeter": 1e4,
+    "millimeter": 1e3,
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "µ": 1.0,
+    "nanometer": 1e-3,
+    "picometer": 1e-6,
+    "angstrom": 1e-4,
+    "inch": 25_400.0,
+    "inche": 25_400.0,
+    '"': 25_400.0,
+    "mil": 25.4,
+    "point": 25_400 / 72,
+}
 WORDS = {unicodedata.normalize("NFKC", word): length for word, length in WORDS.items()}
 # values of ResolutionUnit; the last two are not in TIFF 6.0, but tifffile writes them
 PER_UNIT = {2: ("inch", 25_400.0), 3: ("cm", 10_000.0), 4: ("mm", 1_000.0), 5: ("um", 1.0)}

@@ -68,9 +68,11 @@ def _check_page(page: tifffile.TiffPage, where: str, scale: Range | None) -> Non
         raise
     except ValueError as error:
         raise UnknownKindError(
-            "pixels of an unknown kind", where=where, found=str(error),
+            "pixels of an unknown kind",
+            where=where,
+            found=str(error),
             expected="grey, palette, RGB or CMYK, with or without opacity",
-        ) from None  # fmt: skip
+        ) from None
     palette = page.colormap if kind == PALETTE else None
     if palette is not None and not (palette.ndim == 2 and len(palette) == 3 and palette.size):
         raise ReadError("a truncated or damaged palette", where=where, found=f"{palette.shape}")

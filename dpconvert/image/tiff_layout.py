@@ -176,9 +176,11 @@ def _channels(series: Any, file: Opened, told: Any = ()) -> tuple[tuple[tifffile
         return (page,), PLANES if rest and set(lead) & set("ZT") else PAGES if rest else ""
     if channels != 3 or page.samplesperpixel != 1:
         raise ReadError(
-            f"{channels} channels of {page.samplesperpixel} samples in pages of their own", where=name(file),
-            expected="RGB, or one or three channels", remedy="export it as RGB",
-        )  # fmt: skip
+            f"{channels} channels of {page.samplesperpixel} samples in pages of their own",
+            where=name(file),
+            expected="RGB, or one or three channels",
+            remedy="export it as RGB",
+        )
     step = math.prod(series.shape[series.axes.index("C") + 1 : count])
     chosen = found[: 2 * step + 1 : step]
     if len(chosen) < 3 or None in chosen:
@@ -187,9 +189,12 @@ def _channels(series: Any, file: Opened, told: Any = ()) -> tuple[tuple[tifffile
         order = colour_order(told)
     except ChannelError as error:
         raise ReadError(
-            "the three channels are not colours", where=name(file), expected="red, green and blue", found=str(error),
+            "the three channels are not colours",
+            where=name(file),
+            expected="red, green and blue",
+            found=str(error),
             remedy="export it as RGB",
-        ) from None  # fmt: skip
+        ) from None
     return tuple(_whole(chosen[place]) for place in order), PLANES if math.prod(lead.values()) > 3 else ""
 
 

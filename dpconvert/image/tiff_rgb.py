@@ -22,7 +22,7 @@ from dpconvert.image.rgb import (
     to_rgb,
     unknown_range,
     valid_orientation,
-)  # fmt: skip
+)
 
 GREY_INVERTED, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 COLOURS = {GREY_INVERTED: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}  # channels besides extra samples

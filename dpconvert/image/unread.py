@@ -19,9 +19,16 @@ class Extra(NamedTuple):
 
 
 FORMATS = {
-    ".vsi": "Olympus VSI", ".isyntax": "Philips iSyntax", ".lif": "Leica LIF", ".kfb": "KFBio", ".tmap": "UNIC",
-    ".sdpc": "SQRAY", ".mds": "Motic", ".zvi": "Zeiss ZVI", ".nd2": "Nikon ND2",
-}  # fmt: skip
+    ".vsi": "Olympus VSI",
+    ".isyntax": "Philips iSyntax",
+    ".lif": "Leica LIF",
+    ".kfb": "KFBio",
+    ".tmap": "UNIC",
+    ".sdpc": "SQRAY",
+    ".mds": "Motic",
+    ".zvi": "Zeiss ZVI",
+    ".nd2": "Nikon ND2",
+}
 EXTRAS = {".czi": Extra("Zeiss CZI", "pylibCZIrw", "czi"), ".zarr": Extra("OME-Zarr", "zarr", "zarr")}
 FOLDERS = {".zarr"}  # suffixes of folders that are a slide
 UNREAD = (

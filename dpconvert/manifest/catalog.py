@@ -149,10 +149,12 @@ def reader_file(manifest: Manifest) -> Path | None:
     if manifest.reader not in readers:
         near = difflib.get_close_matches(manifest.reader, readers, n=1)
         raise ManifestError(
-            "unknown reader", where=manifest.path, found=repr(manifest.reader),
+            "unknown reader",
+            where=manifest.path,
+            found=repr(manifest.reader),
             expected=f"one of {', '.join(readers)}",
             remedy=f"did you mean {near[0]!r}?" if near else None,
-        )  # fmt: skip
+        )
     return readers[manifest.reader]
 
 

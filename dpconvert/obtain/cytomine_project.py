@@ -118,8 +118,9 @@ def _download_all(server: Server, files: list[Wanted], folder: Path, request: Ex
     if failures:
         raise FetchError(
             f"{len(failures)} of {len(files)} {what} could not be downloaded, the first: {failures[0].what}",
-            where=failures[0].where, remedy="run the same command again: finished files are kept",
-        )  # fmt: skip
+            where=failures[0].where,
+            remedy="run the same command again: finished files are kept",
+        )
     notes = [f"{done['scaled']} crops are smaller than their annotations, because the server scales large ones down"]
     return Brought(done["came"], done["had"], notes if done["scaled"] else [])
 

@@ -113,14 +113,16 @@ class Downloader:
             most = max(most, _size(part))
             if tries >= self.patience.tries:
                 raise FetchError(
-                    f"{reason}; {tries} attempts without progress", where=remote.url,
+                    f"{reason}; {tries} attempts without progress",
+                    where=remote.url,
                     remedy="run the same command again: finished parts are kept",
-                )  # fmt: skip
+                )
             if pause > MOST_PATIENT:
                 raise FetchError(
-                    f"the server requests a wait of {pause:.0f} s", where=remote.url,
+                    f"the server requests a wait of {pause:.0f} s",
+                    where=remote.url,
                     remedy="run the same command again after that time: finished parts are kept",
-                )  # fmt: skip
+                )
             self.stop.wait(max(pause, min(self.patience.wait * 2**tries, LONGEST_WAIT)))
         raise stopped(remote.url)
 
@@ -135,9 +137,12 @@ class Downloader:
             headers["Range"] = f"bytes={had}-"
             headers |= {"If-Range": known.condition} if known.condition else {}
         with self.session.get(
-            remote.url, headers=headers, auth=remote.auth, stream=True,
+            remote.url,
+            headers=headers,
+            auth=remote.auth,
+            stream=True,
             timeout=(self.patience.connect, self.patience.silence),
-        ) as answer:  # fmt: skip
+        ) as answer:
             if answer.status_code == 416:
                 same = not known.told or Version.of(answer).told in ("", known.told)
                 return (same and ends_at(answer, had) and remote.size in (None, had)) or _start_again(part)
@@ -233,9 +238,12 @@ def _check_room(total: int, start: int, part: Path) -> None:
     free = shutil.disk_usage(part.parent).free + (0 if start else _size(part))
     if total - start > free:
         raise OutputError(
-            "not enough disk space", where=part.with_name(part.name.removesuffix(".part")),
-            expected=f"{total - start} bytes", found=f"{free}", remedy="make room, or choose another --to",
-        )  # fmt: skip
+            "not enough disk space",
+            where=part.with_name(part.name.removesuffix(".part")),
+            expected=f"{total - start} bytes",
+            found=f"{free}",
+            remedy="make room, or choose another --to",
+        )
 
 
 def _check_total(remote: Remote, total: int | None, part: Path) -> None:
@@ -251,9 +259,12 @@ def _check_total(remote: Remote, total: int | None, part: Path) -> None:
 
 def _other_size(remote: Remote, size: int) -> FetchError:
     return FetchError(
-        "size differs from the published one", where=remote.url, expected=f"{remote.size} bytes", found=f"{size}",
+        "size differs from the published one",
+        where=remote.url,
+        expected=f"{remote.size} bytes",
+        found=f"{size}",
         remedy=remote.remedy or None,
-    )  # fmt: skip
+    )
 
 
 def _start_again(part: Path) -> bool:

@@ -197,9 +197,12 @@ def _check_room(archives: list[Archive], folder: Path) -> None:
     needed, free = sum(archive.size or 0 for archive in absent) - had, shutil.disk_usage(folder).free
     if needed > free:
         raise OutputError(
-            "not enough disk space", where=folder, expected=f"{needed} bytes", found=f"{free}",
+            "not enough disk space",
+            where=folder,
+            expected=f"{needed} bytes",
+            found=f"{free}",
             remedy="make room, or choose another --to",
-        )  # fmt: skip
+        )
 
 
 def _is_archive(path: Path) -> bool:

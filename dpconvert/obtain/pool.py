@@ -77,9 +77,11 @@ def _check_apart(pool: Pool, what: str, named: Sequence[str]) -> None:
     for source, name in zip(pool.sources, named, strict=True):
         if (other := first.setdefault(names.folded(name), source.name)) != source.name:
             raise ManifestError(
-                f"two sources have the {what} {name!r}", where=pool.path, found=f"{other}, {source.name}",
+                f"two sources have the {what} {name!r}",
+                where=pool.path,
+                found=f"{other}, {source.name}",
                 remedy="list one of them, or rename one in its manifest",
-            )  # fmt: skip
+            )
 
 
 def check_room(chosen: Sequence[Member], base: Path, out: Path, *, convert: bool) -> None:
@@ -96,9 +98,12 @@ def check_room(chosen: Sequence[Member], base: Path, out: Path, *, convert: bool
     for folder, size in wanted.items():
         if size > (free := shutil.disk_usage(folder).free):
             raise OutputError(
-                "not enough disk space for the pool", where=folder, expected=f"about {size / GIGABYTE:.1f} GB",
-                found=f"{free / GIGABYTE:.1f} GB", remedy="make room, choose other folders, or list fewer sources",
-            )  # fmt: skip
+                "not enough disk space for the pool",
+                where=folder,
+                expected=f"about {size / GIGABYTE:.1f} GB",
+                found=f"{free / GIGABYTE:.1f} GB",
+                remedy="make room, choose other folders, or list fewer sources",
+            )
 
 
 def arrivals(
@@ -127,9 +132,10 @@ def _fetch(member: Member, report: Reporter, patience: Patience, stop: threading
     done = fetch(manifest, folder, report, accepted=True, patience=patience, stop=stop)
     if not (done.came or done.had) and not _size_of(folder):
         raise FetchError(
-            "must be requested by hand", where=manifest.obtain.url or manifest.name,
+            "must be requested by hand",
+            where=manifest.obtain.url or manifest.name,
             remedy=f"`dpconvert fetch {typed(manifest)} --to {folder}` says how",
-        )  # fmt: skip
+        )
     return done
 
 

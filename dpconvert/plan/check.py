@@ -95,10 +95,17 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     not_used = given.not_used(given.Given(manifest, options, source, images, seen.stated)) if not problems else []
     notes = [*source.notes, *absent, *not_used]
     return Findings(
-        len(images), [_example(image, splits, manifest.target) for image in _spread(images)], classes, counts,
-        len({image.group for image in images}), problems, warnings, notes, sizes,
+        len(images),
+        [_example(image, splits, manifest.target) for image in _spread(images)],
+        classes,
+        counts,
+        len({image.group for image in images}),
+        problems,
+        warnings,
+        notes,
+        sizes,
         manifest.group.kind or kind_of_groups(images),
-    )  # fmt: skip
+    )
 
 
 @dataclass
@@ -138,8 +145,9 @@ class _Seen:
         elif not self.masks:
             told += [
                 f"class {label!r} occurs in {counted(len(self.holders[label]), 'group')} for {wanted} sets"
-                for label in manifest.classes[1:] if len(self.holders[label]) < wanted
-            ]  # fmt: skip
+                for label in manifest.classes[1:]
+                if len(self.holders[label]) < wanted
+            ]
         return told
 
 

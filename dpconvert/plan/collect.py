@@ -233,9 +233,10 @@ def check_targets(manifest: Manifest, dense: Dense, scene: LazyScene) -> None:
     known = scene.image.mpp or scene.source_image.attributes.get("mpp") or manifest.mpp
     if dense.points is not None and dense.points.radius_um is not None and not known:
         raise ReadError(
-            "the resolution is not known, which the radius of points in micrometres needs", where=where,
+            "the resolution is not known, which the radius of points in micrometres needs",
+            where=where,
             remedy="give it with --mpp, or as `mpp` in the manifest; or state `radius_px` in [dense.points]",
-        )  # fmt: skip
+        )
 
 
 def _background(manifest: Manifest, grid: Counter[str]) -> Iterator[str]:
@@ -266,8 +267,9 @@ def _overviews(
     whole = {name: [pixels for _, pixels in sorted(found, key=lambda part: part[0])] for name, found in read.items()}
     return {
         name: np.concatenate([pixels for pixels in found if pixels is not None])
-        for name, found in whole.items() if all(pixels is not None for pixels in found)
-    }  # fmt: skip
+        for name, found in whole.items()
+        if all(pixels is not None for pixels in found)
+    }
 
 
 def _parts(source: Source, source_image: SourceImage) -> list[tuple[SourceImage, int, int]]:

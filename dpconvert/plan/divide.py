@@ -89,13 +89,12 @@ def _check_numbers(manifest: Manifest, source: Source, found: list[Record]) -> N
     if manifest.target == "value" and len(found) > 1 and len({record.label for record in found}) == 1:
         raise SourceError(
             f"all {len(found)} samples have the number {float(found[0].label):g}: there is nothing to learn",
-            where=source.root, remedy="name another column or group in the manifest",
-        )  # fmt: skip
+            where=source.root,
+            remedy="name another column or group in the manifest",
+        )
 
 
-def _constant(
-    manifest: Manifest, classes: list[str], counts: dict[Split, list[int]], samples: int
-) -> Iterator[str]:  # fmt: skip
+def _constant(manifest: Manifest, classes: list[str], counts: dict[Split, list[int]], samples: int) -> Iterator[str]:
     """Yield a note for each class that all samples have, of tasks whose samples have any number of classes."""
     if manifest.target == "labels":
         for number, name in enumerate(classes):
@@ -118,9 +117,11 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
     if twice:
         files = [p.files[0] for p in images if p.name == twice[0]]
         raise SourceError(
-            "two images of one name", where=source.root, found=" and ".join(files[:2]),
+            "two images of one name",
+            where=source.root,
+            found=" and ".join(files[:2]),
             remedy="let (?P<name>...) of the pattern also hold what tells them apart, such as their folder",
-        )  # fmt: skip
+        )
     source.notes += absent(samples, {p.name for p in images}, "and no image here")
     source.notes += unused_errata(manifest, options, images)
     left_out = {name for name, box in samples if box is None}
@@ -138,8 +139,9 @@ def _check_kind(manifest: Manifest) -> None:
     if manifest.target not in getattr(readers.reader(manifest), "TARGETS", ("class",)):
         raise ManifestError(
             f"kind {manifest.kind!r}: {readers.described(manifest)} reads one class for an image only",
-            where=manifest.path, remedy=f"use one of the shapes {', '.join(readers.shapes_of(manifest.target))}",
-        )  # fmt: skip
+            where=manifest.path,
+            remedy=f"use one of the shapes {', '.join(readers.shapes_of(manifest.target))}",
+        )
 
 
 def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
@@ -149,20 +151,24 @@ def _check_labels(manifest: Manifest, images: list[SourceImage]) -> None:
     if isinstance(rule, Whole | Tiles):
         if bare is not None:
             raise SourceError(
-                "no label is known for this image", where=bare.files[0], expected=f"one, for the rule {rule.type!r}",
+                "no label is known for this image",
+                where=bare.files[0],
+                expected=f"one, for the rule {rule.type!r}",
                 remedy="name the class in the pattern, as (?P<class>...), or a column `label` in [layout]; where "
                 "annotations hold the classes, choose another [rule]",
-            )  # fmt: skip
+            )
     elif (bare is not None or not isinstance(rule, Crop)) and not _can_read_annotations(manifest):
         raise ManifestError(
             f"rule {rule.type!r} needs annotations, which {readers.described(manifest)} does not read",
-            where=manifest.path, remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
-        )  # fmt: skip
+            where=manifest.path,
+            remedy="use the shape points, masks or slides, or the rule 'whole' or 'tiles'",
+        )
     if manifest.dense is not None and not _can_read_annotations(manifest):
         raise ManifestError(
-            f"[dense] needs annotations, which {readers.described(manifest)} does not read", where=manifest.path,
+            f"[dense] needs annotations, which {readers.described(manifest)} does not read",
+            where=manifest.path,
             remedy="use the shape points, masks or slides, or leave [dense] out",
-        )  # fmt: skip
+        )
 
 
 def _can_read_annotations(manifest: Manifest) -> bool:
@@ -201,9 +207,11 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     if unknown:
         where = next(r.source_image.files[0] for r in found if unknown[0] in _named(manifest, r))
         raise SourceError(
-            f"{unknown[0]!r} is no class of this task", where=where, expected=", ".join(classes),
+            f"{unknown[0]!r} is no class of this task",
+            where=where,
+            expected=", ".join(classes),
             remedy=_placeholder(manifest.shape, unknown[0]) if names.reads_missing(unknown[0]) else None,
-        )  # fmt: skip
+        )
     return classes
 
 
@@ -239,11 +247,12 @@ def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[st
     if spelt or missing:
         first = (spelt or missing)[0]
         raise SourceError(
-            f"classes that look the same but for case, blanks or decimals: {', '.join(map(repr, spelt))}" if spelt
+            f"classes that look the same but for case, blanks or decimals: {', '.join(map(repr, spelt))}"
+            if spelt
             else f"the label {first!r} reads like a missing value",
             where=next(r.source_image.files[0] for r in found if first in _named(manifest, r)),
             remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),
-        )  # fmt: skip
+        )
     return sorted(labels)
 
 
@@ -254,8 +263,9 @@ def _splits(manifest: Manifest, options: Options, found: list[Record]) -> tuple[
     strata = target.strata(manifest.target, [record.label for record in found])
     groups = contents(
         (unit[r.source_image.name], label, r.source_image.split)
-        for r, some in zip(found, strata, strict=True) for label in some
-    )  # fmt: skip
+        for r, some in zip(found, strata, strict=True)
+        for label in some
+    )
     policy = spelt(policy, groups)
     assigned = assign(groups, policy, manifest.namespace if policy.draw == "hashed" else manifest.task)
     namespaced = {r.source_image.name: f"{manifest.namespace}:{r.source_image.group}" for r in found}

@@ -77,9 +77,10 @@ def unused_errata(manifest: Manifest, options: Options, images: list[SourceImage
         tasks = ", ".join(map(repr, sorted(set(others))[:SHOWN]))
         yield f"not used: {len(others)} of {len(manifest.errata)} entries of [[errata]], about another task: {tasks}"
     idle = [
-        erratum.name for erratum in errata(manifest, options.errata)
+        erratum.name
+        for erratum in errata(manifest, options.errata)
         if erratum.pictures and not any(re.search(erratum.pictures, image.name) for image in images)
-    ]  # fmt: skip
+    ]
     if idle and not is_packaged(manifest):
         told = ", ".join(map(repr, idle[:SHOWN]))
         yield f"not used: `pictures` of {told} under [[errata]], which match no image here"

@@ -35,9 +35,10 @@ class Options(Model):
         manifest = manifest.under(self.split)
         if self.dense and manifest.dense is None:
             raise UsageError(
-                "--dense: the manifest states no dense targets", where=manifest.name,
+                "--dense: the manifest states no dense targets",
+                where=manifest.name,
                 remedy="add a table [dense.seg], [dense.points] or [dense.boxes] to a manifest of your own",
-            )  # fmt: skip
+            )
         if manifest.dense is None or not manifest.dense.optional:
             return manifest
         kept = manifest.dense.model_copy(update={"optional": False}) if self.dense else None

@@ -155,9 +155,10 @@ def _shares(
     unknown = labels - {*classes, *ignore, ""}
     if unknown:
         raise ReadError(
-            f"unknown annotation label {min(unknown)!r}", expected=", ".join([*classes, *ignore]),
+            f"unknown annotation label {min(unknown)!r}",
+            expected=", ".join([*classes, *ignore]),
             remedy="name it in the manifest's `classes`, or as `ignore` in its rule",
-        )  # fmt: skip
+        )
     if isinstance(annotations, LabelMask):
         shares = [annotations.share(boxes, [label]) for label in classes]
     else:
@@ -186,9 +187,10 @@ def _bounding(item: Annotation, scene: Scene) -> Box:
     """Return the bounding box of an object, clipped to its image."""
     if item.geometry.area == 0:
         raise ReadError(
-            "a point has no outline to crop", where=scene.source_image.name,
+            "a point has no outline to crop",
+            where=scene.source_image.name,
             remedy="say in the manifest's [rule] how large crops are: `size`, in pixels",
-        )  # fmt: skip
+        )
     left, top, right, bottom = item.geometry.bounds
     x, y = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
     width = min(int(np.ceil(right)), scene.image.width) - x
@@ -222,11 +224,14 @@ def _regions(annotations: Annotations, rule: Regional) -> Regions:
     unknown = {item.label for item in annotations.items} - set(rule.known())
     if unknown:
         raise ReadError(
-            f"unknown annotation label {min(unknown)!r}", expected=", ".join(rule.known()),
+            f"unknown annotation label {min(unknown)!r}",
+            expected=", ".join(rule.known()),
             remedy="name it in the manifest's rule as positive, cut or ignore",
-        )  # fmt: skip
-    labelled = {name: [i.geometry for i in annotations.items if i.label in labels]
-                for name, labels in (("positive", rule.positive), ("cut", rule.cut))}  # fmt: skip
+        )
+    labelled = {
+        name: [i.geometry for i in annotations.items if i.label in labels]
+        for name, labels in (("positive", rule.positive), ("cut", rule.cut))
+    }
     return Regions(labelled["positive"], labelled["cut"])
 
 
@@ -243,7 +248,7 @@ def _count_others(scene: Scene, named: list[str]) -> None:
                 f"{counted(bare, 'object')} without a label",
                 expected=f"a column or key of labels, such as {', '.join(map(repr, named))}",
                 remedy="say in the manifest's [layout] what they are: `label`, or `labels` with the key ''",
-            )  # fmt: skip
+            )
         for label, count in Counter(item.label for item in scene.annotations.items if item.label not in named).items():
             scene.remarks[f"labelled {cut(label, 40)!r}, which the rule does not name"] += count
 

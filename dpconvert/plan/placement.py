@@ -32,11 +32,13 @@ def scale_of(rule: PatchGrid | Crop, manifest: Manifest, scene: Scene) -> Scales
         stated = scene.image.spacing.axes is not None
         unused = f" (and {manifest.mpp:g}, which was given, is for files that state none)" if manifest.mpp else ""
         raise ReadError(
-            "coarser than the rule requires", where=where, expected=f"at most {rule.mpp} um per pixel",
+            "coarser than the rule requires",
+            where=where,
+            expected=f"at most {rule.mpp} um per pixel",
             found=f"{rule.mpp / min(scale):.4g}" + (f", as the file states{unused}" if stated else ""),
             remedy="state a coarser `mpp`, or leave the slide out with --skip-failed"
             + (f"; if the file is wrong, {OVERRIDE}" if stated else ""),
-        )  # fmt: skip
+        )
     return scale
 
 
@@ -67,9 +69,10 @@ def placed(rule: PatchGrid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tu
     found = scene.image.own_grid(scale[0] * rule.size / (rule.stored or rule.size))
     if found is None or scale[0] != scale[1]:
         raise ReadError(
-            "has no JPEG tiles of square pixels to pass on as they are", where=scene.source_image.files[0],
+            "has no JPEG tiles of square pixels to pass on as they are",
+            where=scene.source_image.files[0],
             remedy="convert without --lossless-tiles",
-        )  # fmt: skip
+        )
     return found
 
 

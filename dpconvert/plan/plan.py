@@ -161,12 +161,14 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     if not found:
         left_out = [note for note in seen.notes if note.startswith("annotations: ")]
         raise SourceError(
-            f"none of {counted(len(images), 'image')} gives a sample", where=source.root,
+            f"none of {counted(len(images), 'image')} gives a sample",
+            where=source.root,
             found="; ".join(left_out) or None,
             expected=f"annotations of {', '.join(manifest.classes)}" if left_out and manifest.classes else None,
-            remedy="let `labels` in [layout], or `classes`, name what the annotations say" if left_out else
-            "the rule's patches may be larger than the images, or nothing of what it looks for is annotated",
-        )  # fmt: skip
+            remedy="let `labels` in [layout], or `classes`, name what the annotations say"
+            if left_out
+            else "the rule's patches may be larger than the images, or nothing of what it looks for is annotated",
+        )
     divided = divide(manifest, source, options, found)
     classes, groups, splits = divided.classes, divided.groups, divided.splits
     limited = _limited(manifest, found, splits, options.limit)
@@ -284,7 +286,16 @@ def _shard_names(splits: list[Split], size: int) -> list[str]:
 def _row(values: Any) -> PlanRow:
     key, split, shard, label, group, image, files, columns, box, stored, attributes, *targets = values
     return PlanRow(
-        key, split, shard, label, group, image, tuple(files), columns,
-        box and Box(*box), stored and tuple(stored), attributes,
+        key,
+        split,
+        shard,
+        label,
+        group,
+        image,
+        tuple(files),
+        columns,
+        box and Box(*box),
+        stored and tuple(stored),
+        attributes,
         AnnotationFiles(tuple(targets[0][0]), *targets[0][1:]) if targets else None,
-    )  # fmt: skip
+    )

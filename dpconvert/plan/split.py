@@ -38,9 +38,10 @@ def assign(groups: Mapping[str, GroupContent], policy: SplitPolicy, seed: str) -
         return assigned
     if "val" in assigned.values():
         raise SourceError(
-            "the release has a validation set of its own", where=min(g for g, s in assigned.items() if s == "val"),
+            "the release has a validation set of its own",
+            where=min(g for g, s in assigned.items() if s == "val"),
             remedy=f"leave `val = {policy.validation:g}` out of the manifest's [split]",
-        )  # fmt: skip
+        )
     parts: dict[Split, float] = {"train": 1 - policy.validation, "val": policy.validation}
     rest = {g: groups[g].classes for g, s in assigned.items() if s == "train" and g not in policy.named()}
     return assigned | _drawn(rest, parts, policy, seed)

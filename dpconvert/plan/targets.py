@@ -40,10 +40,11 @@ class ImageTargets:
         """
         if self.dense.seg is not None and (unknown := self._labels_of_areas() - self.dense.seg.known):
             raise ReadError(
-                f"unknown annotation label {min(unknown)!r}", where=where,
+                f"unknown annotation label {min(unknown)!r}",
+                where=where,
                 expected=", ".join(sorted(self.dense.seg.known)),
                 remedy="name it in [dense.seg] of the manifest: in `labels`, as `ignore` or as `skip`",
-            )  # fmt: skip
+            )
         if isinstance(self.annotations, LabelMask):
             return
         named = self.dense.known()
@@ -52,15 +53,17 @@ class ImageTargets:
             remarks[f"labelled {cut(label, 40)!r}, which [dense] does not name"] += count
         if self.dense.boxes is not None and any(item.geometry.area == 0 for item in self._objects(self.dense.boxes)):
             raise ReadError(
-                "a point has no bounding box", where=where,
+                "a point has no bounding box",
+                where=where,
                 remedy="keep points by [dense.points] of the manifest, and not by [dense.boxes]",
-            )  # fmt: skip
+            )
         of = self.dense.instances
         if of is not None and any(item.geometry.area == 0 for item in self._objects(of)):
             raise ReadError(
-                "a point has no pixels", where=where,
+                "a point has no pixels",
+                where=where,
                 remedy="keep points by [dense.points] of the manifest, and not by [dense.instances]",
-            )  # fmt: skip
+            )
 
     def present(self) -> set[str]:
         """Return the labels that areas or objects of the image have."""

@@ -61,9 +61,10 @@ def reader(manifest: Manifest) -> Reader:
         return _load(beside)
     if not manifest.shape:
         raise ManifestError(
-            "nothing reads this source's layout", where=manifest.path,
+            "nothing reads this source's layout",
+            where=manifest.path,
             remedy="name a `shape`, or the `reader` of a known source with the same layout",
-        )  # fmt: skip
+        )
     return _shape(manifest)
 
 
@@ -102,10 +103,11 @@ def with_defaults(manifest: Manifest) -> Manifest:
     if unknown and files:
         near = difflib.get_close_matches(unknown[0], kinds, n=1)
         raise ManifestError(
-            f"files.{unknown[0]}: the shape {manifest.shape!r} reads no such files", where=manifest.path,
+            f"files.{unknown[0]}: the shape {manifest.shape!r} reads no such files",
+            where=manifest.path,
             expected=", ".join(f"files.{kind}" for kind in kinds),
             remedy=f"did you mean 'files.{near[0]}'?" if near else None,
-        )  # fmt: skip
+        )
     return manifest.model_copy(update={"files": files | manifest.files})
 
 
@@ -121,12 +123,14 @@ def _check_same_layout(manifest: Manifest, example: Manifest) -> None:
             where=manifest.path,
             expected=", ".join([*(f"files.{kind}" for kind in kinds), *(f"layout.{key}" for key in keys)]),
             remedy=f"compare with {example.path}",
-        )  # fmt: skip
+        )
     if len(manifest.classes) < len(example.classes) and not example.shape:
         raise ManifestError(
             f"classes: the reader {example.name!r} reads those of {example.path.name}, in their order",
-            where=manifest.path, expected=f"{len(example.classes)}", found=f"{len(manifest.classes)}",
-        )  # fmt: skip
+            where=manifest.path,
+            expected=f"{len(example.classes)}",
+            found=f"{len(manifest.classes)}",
+        )
 
 
 def described(manifest: Manifest) -> str:

@@ -83,10 +83,12 @@ def _only_labels(stacks: Stacks, *, is_own: bool, told: InValues) -> str:
         return ""
     key = "value" if told.target == "value" else "labels"
     raise ManifestError(
-        "nothing says which array holds the labels", where=stacks.name, found=", ".join(stacks.names()),
+        "nothing says which array holds the labels",
+        where=stacks.name,
+        found=", ".join(stacks.names()),
         remedy=f"name it in the manifest's [layout]: `{key}`"
         + (", or `label` for a column of the table" if key == "labels" else ""),
-    )  # fmt: skip
+    )
 
 
 def _values(array: Array, count: int, where: str, told: InValues) -> list[Any]:
@@ -119,9 +121,11 @@ def _rows_of(array: Array, count: int, where: str) -> NDArray[Any]:
     size = int(np.prod(array.shape[1:], dtype=np.int64))
     if size > 1000:
         raise ManifestError(
-            "masks, and no labels", where=where, found=" x ".join(map(str, array.shape)),
+            "masks, and no labels",
+            where=where,
+            found=" x ".join(map(str, array.shape)),
             remedy="say in [layout] which of them is looked at: `column`",
-        )  # fmt: skip
+        )
     try:
         return np.asarray(array[:]).reshape(count, size)
     except DAMAGED as error:
@@ -143,9 +147,11 @@ def _marked(array: Array, column: int, count: int, where: str) -> list[str]:
     shape = array.shape
     if len(shape) != 4 or shape[0] != count or not 0 <= column < shape[3]:
         raise SourceError(
-            f"no masks with a column {column}", where=where, expected=f"{count} x height x width x more than {column}",
+            f"no masks with a column {column}",
+            where=where,
+            expected=f"{count} x height x width x more than {column}",
             found=" x ".join(map(str, shape)),
-        )  # fmt: skip
+        )
     step = max(1, AT_ONCE // max(1, int(np.prod(shape[1:], dtype=np.int64)) * array.dtype.itemsize))
     try:
         blocks = (np.asarray(array[at : at + step, :, :, column]) for at in range(0, count, step))

@@ -114,9 +114,11 @@ class InColumns:
         known = names.match(text, self.keys.labels)
         if self.keys.labels and known is None:
             raise ManifestError(
-                "label not in `layout.labels`", where=where, found=repr(text),
+                "label not in `layout.labels`",
+                where=where,
+                found=repr(text),
                 expected=", ".join(map(repr, self.keys.labels)),
-            )  # fmt: skip
+            )
         return text if known is None else self.keys.labels[known]
 
 
@@ -136,9 +138,11 @@ def in_text(text: str, keys: ManyLabels, known: Callable[[str], str], where: str
         return target.of_labels([])
     if not (parts := parts_of(text, keys)):
         raise SourceError(
-            "no label", where=where, found=repr(text),
+            "no label",
+            where=where,
+            found=repr(text),
             remedy="if it says that the image has none of the classes, name it under `none` in [layout]",
-        )  # fmt: skip
+        )
     return target.of_labels(map(known, parts))
 
 
@@ -172,15 +176,19 @@ def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[st
         elif label.isdecimal() and label not in classes:
             if int(label) >= len(classes):
                 raise ManifestError(
-                    "a label beyond the manifest's classes", where=where, found=label,
+                    "a label beyond the manifest's classes",
+                    where=where,
+                    found=label,
                     expected=f"0 to {len(classes) - 1}" if classes else None,
                     remedy="name them in [layout]: values = {0 = ..., 1 = ...}",
-                )  # fmt: skip
+                )
             if numbered:  # else one class would be known by its name, and another by its place
                 raise ManifestError(
-                    f"the number {label} is none of the classes, whose names are numbers", where=where,
-                    expected=", ".join(classes), remedy="name the numbers in [layout]: values = {0 = ..., 1 = ...}",
-                )  # fmt: skip
+                    f"the number {label} is none of the classes, whose names are numbers",
+                    where=where,
+                    expected=", ".join(classes),
+                    remedy="name the numbers in [layout]: values = {0 = ..., 1 = ...}",
+                )
             known[label] = classes[int(label)]
         else:
             known[label] = label
@@ -201,17 +209,19 @@ def check_given(manifest: Manifest, keys: Keys, of_class: Sequence[str] = ("labe
     wanted = {"class": {*of_class}, "labels": several, "value": {"value"}}[manifest.target]
     if wrong := sorted(given - wanted):
         raise ManifestError(
-            f"layout.{wrong[0]}: kind {manifest.kind!r} does not read it", where=manifest.path,
+            f"layout.{wrong[0]}: kind {manifest.kind!r} does not read it",
+            where=manifest.path,
             expected=" or ".join(sorted(wanted)),
             remedy="choose the `kind` that the labels have: multilabel for any number of classes, regression for "
             "a number",
-        )  # fmt: skip
+        )
     if "indicators" in given and len(given) > 1:
         other = min(given - {"indicators"})
         raise ManifestError(
-            f"layout: `{other}` and `indicators` exclude each other", where=manifest.path,
+            f"layout: `{other}` and `indicators` exclude each other",
+            where=manifest.path,
             expected=" or ".join(sorted(wanted)),
-        )  # fmt: skip
+        )
     _check_indicators(manifest, keys.indicators)
     return given
 
@@ -219,9 +229,11 @@ def check_given(manifest: Manifest, keys: Keys, of_class: Sequence[str] = ("labe
 def _check_indicators(manifest: Manifest, indicators: list[str]) -> None:
     if indicators and len(indicators) != len(manifest.classes):
         raise ManifestError(
-            "layout.indicators: not one column for each of `classes`", where=manifest.path,
-            expected=f"{len(manifest.classes)}: {', '.join(manifest.classes)}", found=f"{len(indicators)}",
-        )  # fmt: skip
+            "layout.indicators: not one column for each of `classes`",
+            where=manifest.path,
+            expected=f"{len(manifest.classes)}: {', '.join(manifest.classes)}",
+            found=f"{len(indicators)}",
+        )
     if twice := [column for column, count in Counter(indicators).items() if count > 1]:
         raise ManifestError(f"layout.indicators: column {twice[0]!r} is named twice", where=manifest.path)
 

@@ -146,19 +146,23 @@ def _best(images: list[str], entry: NamedImage, file: str) -> str:
     best = [image for image, score in zip(images, close, strict=True) if score == max(close)]
     if len(best) > 1:
         raise SourceError(
-            f"the name {_name(entry)!r} fits several images", where=file, found=", ".join(best[:3]),
+            f"the name {_name(entry)!r} fits several images",
+            where=file,
+            found=", ".join(best[:3]),
             remedy="let the file name them with their folders and endings, or narrow the pattern of the images",
-        )  # fmt: skip
+        )
     return best[0]
 
 
 def _no_image(file: str, absent: Sequence[str]) -> SourceError:
     more = f", ... ({len(absent)})" if len(absent) > SHOWN else ""
     return SourceError(
-        "names no image that is here", where=file, expected="names of files of images",
+        "names no image that is here",
+        where=file,
+        expected="names of files of images",
         found=", ".join(map(repr, absent[:SHOWN])) + more,
         remedy="check that the images and this file belong together, and that the pattern of the images matches them",
-    )  # fmt: skip
+    )
 
 
 def _name(one: NamedImage) -> str:

@@ -115,9 +115,12 @@ def as_split(text: str, where: str | None = None, others: Sequence[str] = ()) ->
         return None
     if text.lower() not in SPLIT_NAMES:
         raise SourceError(
-            "unknown split", where=where, found=repr(text), expected=" or ".join(["train, val or test", *others]),
+            "unknown split",
+            where=where,
+            found=repr(text),
+            expected=" or ".join(["train, val or test", *others]),
             remedy=f'if the release calls a set so, say in the manifest\'s [layout]: splits = {{"{text}" = "train"}}',
-        )  # fmt: skip
+        )
     return SPLIT_NAMES[text.lower()]
 
 
@@ -215,9 +218,10 @@ def no_partner(source: Source, what: str, image: MatchedFile, *, may_show_none: 
         return SourceError(f"no {what} for this image", where=image.name, remedy=source.listed_by)
     none = ', and `missing = "none"` says that they show no object' if may_show_none else ""
     return SourceError(
-        f"no {what} for this image", where=image.name,
+        f"no {what} for this image",
+        where=image.name,
         remedy=f"in the manifest's [layout], `missing = true` leaves such images out{none}",
-    )  # fmt: skip
+    )
 
 
 def refuse_missing_none(manifest: Manifest, missing: Missing) -> None:
@@ -229,8 +233,9 @@ def refuse_missing_none(manifest: Manifest, missing: Missing) -> None:
     if missing == "none":
         raise ManifestError(
             'layout.missing: "none" says that an image without annotations shows no object; these images have labels',
-            where=manifest.path, remedy="say true to leave out what has no image or no label",
-        )  # fmt: skip
+            where=manifest.path,
+            remedy="say true to leave out what has no image or no label",
+        )
 
 
 def paired(

@@ -36,10 +36,11 @@ def report_unused(source: Source, stems: Collection[str], bare: Collection[str],
     for name, stem in left:
         if stem in bare and (program := _program(source, name)) is not None:
             raise SourceError(
-                f"this file beside a slide without annotations is not read: {program}", where=name,
+                f"this file beside a slide without annotations is not read: {program}",
+                where=name,
                 expected=f"names that match '{source.manifest.files['annotations'].pattern}'",
                 remedy="export it in a format that is read, extend the pattern of [files.annotations], or move it away",
-            )  # fmt: skip
+            )
     if left:
         names = ", ".join(name for name, _ in left[:SHOWN])
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
@@ -55,10 +56,11 @@ def refuse_two_roles(source: Source, images: str, drawn: str) -> None:
     both = {one.name for one in source.match(images)} & {one.name for one in source.match(drawn)}
     if both:
         raise SourceError(
-            f"a file that the patterns of both [files.{images}] and [files.{drawn}] match", where=min(both),
+            f"a file that the patterns of both [files.{images}] and [files.{drawn}] match",
+            where=min(both),
             found=counted(len(both), "such file"),
             remedy=f"let the pattern of [files.{images}] leave it out, as '(?<!_mask)\\.tif$' does",
-        )  # fmt: skip
+        )
 
 
 def refuse_dicom(source: Source, bare: Collection[MatchedFile]) -> None:
@@ -74,9 +76,10 @@ def refuse_dicom(source: Source, bare: Collection[MatchedFile]) -> None:
     if found is not None:
         what = f"a DICOM {DRAWN[found.modality]} ({found.modality}) of a slide without other annotations"
         raise SourceError(
-            f"{what}, which is not read", where=found.file,
+            f"{what}, which is not read",
+            where=found.file,
             remedy="write a mask or GeoJSON from it (with highdicom or QuPath), or move it away",
-        )  # fmt: skip
+        )
 
 
 def refuse_label_images(source: Source, bare: Collection[MatchedFile]) -> None:
@@ -91,10 +94,11 @@ def refuse_label_images(source: Source, bare: Collection[MatchedFile]) -> None:
         drawn = label_images(source.root / source.lies(slide.name).file) if is_folder(slide.name) else []
         if drawn:
             raise SourceError(
-                "label images of a slide without other annotations, which are not read", where=slide.name,
+                "label images of a slide without other annotations, which are not read",
+                where=slide.name,
                 found=f"labels/{drawn[0]}",
                 remedy="save them beside the slide, as a mask in TIFF or PNG or as GeoJSON",
-            )  # fmt: skip
+            )
 
 
 def _stem(name: str, known: list[str]) -> str | None:

@@ -58,10 +58,12 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
         name = by_name.get(name, name)
         if name in own:
             raise SourceError(
-                "two files of annotations for one slide", where=found.name, found=own[name],
+                "two files of annotations for one slide",
+                where=found.name,
+                found=own[name],
                 remedy="if they are about two slides of one name, let `name` take in the folder in the patterns of "
                 "[files.slides] and [files.annotations], as '(?P<name>[^/]+/[^/]+)' does",
-            )  # fmt: skip
+            )
         if (named := named_images.images_of(source, found.name)) is not None:
             listings[found.name] = named
         if name in by_name.values():
@@ -98,9 +100,10 @@ def refuse_names_in_geojson(source: Source, name: str, called: dict[str, str]) -
         if sum(path.name in slides or path.stem in slides for path in paths) * 2 >= len(some):
             raise SourceError(
                 f"the property {key!r} names an image for each object, while all objects would be on all images",
-                where=name, found=", ".join(sorted(set(some))[:3]),
+                where=name,
+                found=", ".join(sorted(set(some))[:3]),
                 remedy="write a GeoJSON file for each image, of its name, or one COCO file for all",
-            )  # fmt: skip
+            )
 
 
 def _features(source: Source, name: str) -> list[Any]:
@@ -124,10 +127,12 @@ def check_alone(source: Source, outlines: SlideAnnotations, called: dict[str, st
     alone = outlines.alone
     if alone and not (outlines.own or outlines.shared or outlines.naming.found) and source.manifest.reads_annotations:
         raise SourceError(
-            "no file of annotations belongs to a slide here", where=alone[0],
-            expected=f"a name like {min(called)!r}" if called else None, found=counted(len(alone), "file"),
+            "no file of annotations belongs to a slide here",
+            where=alone[0],
+            expected=f"a name like {min(called)!r}" if called else None,
+            found=counted(len(alone), "file"),
             remedy="name files of annotations like their slides, or change the patterns of [files]",
-        )  # fmt: skip
+        )
     if alone:
         source.notes.append(f"{counted(len(alone), 'file')} of annotations on no slide here, the first: {alone[0]}")
 

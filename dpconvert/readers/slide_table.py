@@ -71,9 +71,10 @@ def _labels(source: Source, layout: SlideTable) -> InColumns | None:
     labels = InColumns(manifest, layout, layout.decimal)
     if not source.match("table"):
         raise SourceError(
-            f"no table of slides, which kind {manifest.kind!r} needs", where=source.root,
+            f"no table of slides, which kind {manifest.kind!r} needs",
+            where=source.root,
             expected=f"a file like {manifest.files['table'].example}",
-        )  # fmt: skip
+        )
     return labels
 
 

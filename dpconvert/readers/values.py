@@ -95,9 +95,11 @@ class InValues:
         """
         if known and self.target == "value":
             raise SourceError(
-                "numbers of classes, not measured ones", where=where(0), found=", ".join(known[:4]),
+                "numbers of classes, not measured ones",
+                where=where(0),
+                found=", ".join(known[:4]),
                 remedy='leave out `kind`, or state kind = "ordinal" if the classes have an order',
-            )  # fmt: skip
+            )
         rows = list(zip(*columns, strict=True))
         if self._is_list:
             self._find_form([row[0] for row in rows], where, known)
@@ -160,9 +162,11 @@ class InValues:
         """Return the class that a text or a number states."""
         if isinstance(value, list | Mapping):
             raise SourceError(
-                "several values, where one class is expected", where=where, found=str(value)[:40],
+                "several values, where one class is expected",
+                where=where,
+                found=str(value)[:40],
                 remedy='if an image has any number of classes, state kind = "multilabel"',
-            )  # fmt: skip
+            )
         if isinstance(value, str) or (isinstance(value, bool) and names.match(str(value), self.keys.values)):
             return self._class(names.bare(str(value)), where)
         return self._of_number(value, known, where)
@@ -173,9 +177,11 @@ class InValues:
             return in_text(value, self.keys, lambda text: self._class(text, where), where)
         if not isinstance(value, list | Mapping):
             raise SourceError(
-                "a single number, where a list or a text of classes is expected", where=where, found=str(value),
+                "a single number, where a list or a text of classes is expected",
+                where=where,
+                found=str(value),
                 remedy='if each image has one class, leave out kind = "multilabel"',
-            )  # fmt: skip
+            )
         if isinstance(value, Mapping):
             value = self._of_members(value, where)
         elif all(isinstance(one, str) for one in value):
@@ -192,9 +198,11 @@ class InValues:
         stated = {self._class(name, where): value for name, value in members.items()}
         if stated.keys() != set(self.classes):
             raise SourceError(
-                "members that are not the manifest's classes", where=where, found=", ".join(stated) or "none",
+                "members that are not the manifest's classes",
+                where=where,
+                found=", ".join(stated) or "none",
                 expected=", ".join(self.classes) or "`classes` in the manifest",
-            )  # fmt: skip
+            )
         return [stated[name] for name in self.classes]
 
     def _of_number(self, value: Any, known: Sequence[str], where: str) -> str:
@@ -203,9 +211,11 @@ class InValues:
         if not text.isdecimal() and names.match(text, self.keys.values) is None:
             negative = text[:1] == "-" and text[1:].isdecimal()
             raise SourceError(
-                "a negative number as a label" if negative else "a label that is no whole number", where=where,
-                found=text, remedy=f'name it under `values` in [layout], or leave it out: skip = ["{text}"]',
-            )  # fmt: skip
+                "a negative number as a label" if negative else "a label that is no whole number",
+                where=where,
+                found=text,
+                remedy=f'name it under `values` in [layout], or leave it out: skip = ["{text}"]',
+            )
         if not known:
             return self._class(text, where)
         if not text.isdecimal() or int(text) >= len(known):
@@ -235,9 +245,10 @@ class InValues:
         form: Form = "indicators" if not known and (repeated or (binary and as_many)) else "indices"
         if self._form not in ("", form):
             raise SourceError(
-                f"lists of {form}, while those of the files before are {self._form}", where=where(0),
+                f"lists of {form}, while those of the files before are {self._form}",
+                where=where(0),
                 remedy='say what they hold: numbers = "indices" or "indicators" in [layout]',
-            )  # fmt: skip
+            )
         self._form = form
 
 

@@ -114,9 +114,12 @@ def reading(where: str) -> Iterator[None]:
             guard.end()
     except MemoryError:
         raise ReadError(
-            "reading it takes too much memory", where=where, expected=f"at most {guard.limits.memory / GIB:g} GiB",
-            found="more", remedy="if the file is good, allow more with --limit-memory",
-        ) from None  # fmt: skip
+            "reading it takes too much memory",
+            where=where,
+            expected=f"at most {guard.limits.memory / GIB:g} GiB",
+            found="more",
+            remedy="if the file is good, allow more with --limit-memory",
+        ) from None
 
 
 @contextmanager
@@ -162,9 +165,12 @@ def _refuse(where: str, why: str, limits: Limits) -> NoReturn:
     if why == "SIGPROF":
         most = SECONDS if limits.seconds is None else limits.seconds
         raise ReadError(
-            "reading it takes too much time", where=where, expected=f"at most {most:g} s of processor time",
-            found="more", remedy="if the file is good, allow more with --limit-seconds",
-        )  # fmt: skip
+            "reading it takes too much time",
+            where=where,
+            expected=f"at most {most:g} s of processor time",
+            found="more",
+            remedy="if the file is good, allow more with --limit-seconds",
+        )
     raise ReadError("a library crashed while reading it", where=where, found=f"signal {why}", remedy=REMEDY)
 
 

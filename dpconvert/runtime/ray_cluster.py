@@ -135,9 +135,12 @@ def check_version(version: str) -> None:
     """
     if version != __version__:
         raise UsageError(
-            "a different version of the program on this node", where=os.uname().nodename, expected=version,
-            found=__version__, remedy="install the same version on every node",
-        )  # fmt: skip
+            "a different version of the program on this node",
+            where=os.uname().nodename,
+            expected=version,
+            found=__version__,
+            remedy="install the same version on every node",
+        )
 
 
 def _ray() -> Any:
@@ -159,9 +162,10 @@ def _connect(ray: Any, cluster: Cluster) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise UsageError(
-            f"--engine ray: no cluster found: {reason}", where=cluster.address,
+            f"--engine ray: no cluster found: {reason}",
+            where=cluster.address,
             remedy="start one with `ray start --head`, and join it from other nodes with `ray start --address`",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _call(work: Callable[[C, T], R], context: C, item: T, sender: Sender) -> R | Refused:

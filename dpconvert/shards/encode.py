@@ -112,9 +112,14 @@ class Encoder:
         if self._targets is None or self._targets[0] != row.source_image:
             assert row.annotations is not None
             source_image = SourceImage(
-                row.source_image, row.files, row.group, columns=row.columns, annotations=row.annotations.files,
-                extra=row.annotations.extra,                attributes=row.attributes,
-            )  # fmt: skip
+                row.source_image,
+                row.files,
+                row.group,
+                columns=row.columns,
+                annotations=row.annotations.files,
+                extra=row.annotations.extra,
+                attributes=row.attributes,
+            )
             image = self.source.open_image(row.files, row.columns)
             annotations = LazyScene(self.source, source_image, image, Counter()).annotations
             self._targets = row.source_image, ImageTargets(dense, annotations, exhaustive=row.annotations.exhaustive)
@@ -130,9 +135,12 @@ class Encoder:
         x, y, w, h = box = row.box or (0, 0, image.width, image.height)
         if x + w > image.width or y + h > image.height:
             raise ReadError(
-                "image is smaller than when it was planned", where=row.files[0], expected=f"{x + w} x {y + h} or more",
-                found=f"{image.width} x {image.height}", remedy="restore the file, or convert again with --overwrite",
-            )  # fmt: skip
+                "image is smaller than when it was planned",
+                where=row.files[0],
+                expected=f"{x + w} x {y + h} or more",
+                found=f"{image.width} x {image.height}",
+                remedy="restore the file, or convert again with --overwrite",
+            )
         stored = row.stored or (w, h)
         copied = image.stored_jpeg(*box, out=stored) if self.image.format == "jpeg" else None
         kind, data = ("jpg", copied) if copied else encode(image.read(*box, out=stored), self.image)

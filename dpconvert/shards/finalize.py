@@ -135,13 +135,16 @@ def _dense_card(dense: Dense | None, written: list[Written]) -> DenseCard | None
     return DenseCard(
         seg=SegCard(classes=dense.seg.classes) if dense.seg else None,
         points=PointsCard(
-            classes=points.classes, radius_um=points.radius_um, radius_px=pixels_of_radius(points, resolutions),
+            classes=points.classes,
+            radius_um=points.radius_um,
+            radius_px=pixels_of_radius(points, resolutions),
             exhaustive=points.exhaustive,
         )
-        if points else None,
+        if points
+        else None,
         boxes=BoxesCard(classes=boxes.classes, exhaustive=boxes.exhaustive) if boxes else None,
         instances=InstancesCard(classes=instances.classes, exhaustive=instances.exhaustive) if instances else None,
-    )  # fmt: skip
+    )
 
 
 def index_columns(manifest: Manifest) -> Sequence[str]:
@@ -169,8 +172,11 @@ def _contradictions(manifest: Manifest, entries: list[Entry]) -> list[str]:
     if not isinstance(manifest.rule, Whole):
         return []
     first: dict[str, Entry] = {}
-    pairs = {entry.sha256: (known, entry) for entry in entries
-             if _label(known := first.setdefault(entry.sha256, entry)) != _label(entry)}  # fmt: skip
+    pairs = {
+        entry.sha256: (known, entry)
+        for entry in entries
+        if _label(known := first.setdefault(entry.sha256, entry)) != _label(entry)
+    }
     if not pairs:
         return []
     one = " and ".join(sorted(entry.source for entry in next(iter(pairs.values()))))

@@ -121,14 +121,27 @@ def _offsets(members: Sequence[tuple[str, bytes]], start: int) -> list[int]:
 def _entry(sample: EncodedSample, shard: str, offsets: Sequence[int]) -> Entry:
     data, seg, label = sample.metadata, sample.seg, sample.label
     return Entry(
-        sample.key, data["split"], shard, offsets[0], len(sample.image), sample.format,
-        label if isinstance(label, int) else NO_CLASS, data["group"],
-        data["files"][0], data["x"], data["y"], data["width"], data["height"], data["stored_width"],
-        data["stored_height"], hashlib.sha256(sample.image).hexdigest(), _attributes(tuple(data["attributes"].items())),
+        sample.key,
+        data["split"],
+        shard,
+        offsets[0],
+        len(sample.image),
+        sample.format,
+        label if isinstance(label, int) else NO_CLASS,
+        data["group"],
+        data["files"][0],
+        data["x"],
+        data["y"],
+        data["width"],
+        data["height"],
+        data["stored_width"],
+        data["stored_height"],
+        hashlib.sha256(sample.image).hexdigest(),
+        _attributes(tuple(data["attributes"].items())),
         *((-1, 0, "") if seg is None else (offsets[SEG_PLACE], len(seg), hashlib.sha256(seg).hexdigest())),
         sum(len(data[kind]) for kind in ("points", "boxes") if kind in data),
         "" if isinstance(label, int) else json.dumps(label),
-    )  # fmt: skip
+    )
 
 
 @lru_cache

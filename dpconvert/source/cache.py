@@ -58,9 +58,10 @@ def unpacked(root: Path, original: Path, name: str, suffix: str, write: Callable
                 _write(path, name, write, size)
     except OSError as error:
         raise OutputError(
-            f"{name} cannot be unpacked: {error.strerror or error}", where=folder,
+            f"{name} cannot be unpacked: {error.strerror or error}",
+            where=folder,
             remedy=f"name a folder with room in the variable {VARIABLE}, or unpack it yourself",
-        ) from None  # fmt: skip
+        ) from None
     return path
 
 
@@ -80,9 +81,12 @@ def copied(stream: IO[bytes], path: Path, most: int, name: str) -> None:
 def _write(path: Path, name: str, write: Callable[[Path], None], size: int) -> None:
     if size > (free := shutil.disk_usage(path.parent).free):
         raise OutputError(
-            f"no room to unpack {name}", where=path.parent, expected=f"{size} bytes", found=f"{free}",
+            f"no room to unpack {name}",
+            where=path.parent,
+            expected=f"{size} bytes",
+            found=f"{free}",
             remedy=f"make room, or name another folder in the variable {VARIABLE}",
-        )  # fmt: skip
+        )
     if sys.stderr.isatty():
         say(f"{name}: unpacking once into {path.parent}")
     part = path.with_name(f"{path.name}.part")

@@ -52,9 +52,10 @@ class Images:
         found = self._file.get_batch(batch).column(0)[row].as_py()
         if found is None:
             raise ReadError(
-                "no bytes of an image in this row", where=f"{self.name}/{number}",
+                "no bytes of an image in this row",
+                where=f"{self.name}/{number}",
                 remedy="if it holds paths, unpack the images beside it and use the shape `table`",
-            )  # fmt: skip
+            )
         return bytes(found)
 
 

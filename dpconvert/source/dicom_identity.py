@@ -14,9 +14,20 @@ DICOM_NAME = re.compile(r"(?i)(\.(dcm|dicom|dic|ima)|(^|/)[^/.]+|\.\d+)$")
 MAGIC_AT, MAGIC = 128, b"DICM"
 LAST_TAG = 0x00480007  # TotalPixelMatrixRows: nothing that is asked for lies behind it
 DAMAGED = (  # raised by pydicom for damaged files besides its own errors (found by experiment)
-    ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, OverflowError, NotImplementedError,
-    RecursionError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    OSError,
+    OverflowError,
+    NotImplementedError,
+    RecursionError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 
 
 class Instance(NamedTuple):

@@ -195,15 +195,19 @@ def channels_last(samples: NDArray[Any], axes: str, name: str, channels: Sequenc
         return np.moveaxis(samples, 0, 2)
     raise ReadError(
         "no image: which of its axes are channels is not clear" if axes == "" else f"no image with axes {axes}",
-        where=name, found=" x ".join(map(str, shape)), expected="1, 3 or 4 channels, first or last",
+        where=name,
+        found=" x ".join(map(str, shape)),
+        expected="1, 3 or 4 channels, first or last",
         remedy='say `axes = "NHWC"`, "NCHW" or "NHW" in the manifest\'s [layout]',
-    )  # fmt: skip
+    )
 
 
 def _chosen(samples: NDArray[Any], name: str, channels: Sequence[int]) -> NDArray[Any]:
     if min(channels) < 0 or max(channels) >= samples.shape[2]:
         raise ReadError(
-            "no image: it lacks a channel that `channels` in [layout] names", where=name,
-            expected=f"more than {max(channels)} channels", found=" x ".join(map(str, samples.shape)),
-        )  # fmt: skip
+            "no image: it lacks a channel that `channels` in [layout] names",
+            where=name,
+            expected=f"more than {max(channels)} channels",
+            found=" x ".join(map(str, samples.shape)),
+        )
     return samples[:, :, list(channels)]

@@ -58,9 +58,10 @@ class MatchedFile:
     def __getitem__(self, part: str) -> str:
         if part not in self.parts:
             raise ManifestError(
-                f"the pattern that this file matches has no group (?P<{part}>...)", where=self.name,
+                f"the pattern that this file matches has no group (?P<{part}>...)",
+                where=self.name,
                 remedy="name one in the manifest's [files]",
-            )  # fmt: skip
+            )
         return self.parts[part]
 
     def get(self, part: str, default: str = "") -> str:

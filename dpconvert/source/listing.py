@@ -34,8 +34,16 @@ UTF8_NAME = 0x800  # bit of a zip member's flags
 MEMBER_LIMIT = 4 << 30
 RATIO_LIMIT = 1000
 DAMAGED = (  # raised by `zipfile` for damaged archives (found by experiment)
-    OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, EOFError, zlib.error, lzma.LZMAError, struct.error,
-)  # fmt: skip
+    OSError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
 
 
 class Place(NamedTuple):
@@ -102,9 +110,11 @@ def check_names(listed: list[Listed], root: Path) -> None:
         there = [place or Place(one) for place in (first, second)]
         if one == other and _own_name(there[0]) != _own_name(there[1]):
             raise SourceError(
-                "two files of one name, written in different characters", where=root / one,
-                found=" and ".join(repr(_own_name(place)) for place in there), remedy="rename one of them",
-            )  # fmt: skip
+                "two files of one name, written in different characters",
+                where=root / one,
+                found=" and ".join(repr(_own_name(place)) for place in there),
+                remedy="rename one of them",
+            )
 
 
 def _own_name(place: Place) -> str:

@@ -148,11 +148,14 @@ def _without_shared_names(slides: dict[str, MultiFileSlide]) -> dict[str, MultiF
     aliases = Counter(alias for slide in slides.values() for alias in slide.aliases)
     return {
         main: MultiFileSlide(
-            main, slide.files, tuple(name for name in slide.names if names[name] == 1),
-            frozenset(alias for alias in slide.aliases if aliases[alias] == 1), slide.staged,
+            main,
+            slide.files,
+            tuple(name for name in slide.names if names[name] == 1),
+            frozenset(alias for alias in slide.aliases if aliases[alias] == 1),
+            slide.staged,
         )
         for main, slide in slides.items()
-    }  # fmt: skip
+    }
 
 
 def _mirax(names: list[str]) -> Iterator[MultiFileSlide]:

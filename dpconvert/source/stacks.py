@@ -24,9 +24,19 @@ CHUNKS = 64 << 20  # bytes of an HDF5 file that are kept unpacked
 MOST_NAMES = 1000
 ZIP_HEAD = 30  # bytes before the name of a member
 DAMAGED = (  # raised by h5py, NumPy and `zipfile` for damaged files (found by experiment)
-    OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, SyntaxError, OverflowError, tokenize.TokenError,
-    zlib.error, zipfile.BadZipFile, struct.error,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    EOFError,
+    SyntaxError,
+    OverflowError,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+    struct.error,
+)
 Array = Any  # h5py.Dataset | np.memmap
 
 

@@ -21,13 +21,37 @@ SIDE = 2000
 TEXT, LINE, SWATCH, MARGIN = 20, 30, 20, 20
 COLUMNS, CELL, GAP = 8, 160, 6
 CLASSES = (  # Okabe and Ito's, then others for tasks of many classes
-    "#0072b2", "#d55e00", "#009e73", "#f0e442", "#56b4e9", "#cc79a7", "#e69f00", "#999999",
-    "#8c2d04", "#6a3d9a", "#b2df8a", "#fb9a99", "#1b5e20", "#00e5ff", "#bcbd22", "#4d4d4d",
-)  # fmt: skip
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#f0e442",
+    "#56b4e9",
+    "#cc79a7",
+    "#e69f00",
+    "#999999",
+    "#8c2d04",
+    "#6a3d9a",
+    "#b2df8a",
+    "#fb9a99",
+    "#1b5e20",
+    "#00e5ff",
+    "#bcbd22",
+    "#4d4d4d",
+)
 OUTLINES = (
-    "#000000", "#c00080", "#5b3a00", "#3d0099", "#006060", "#b00000",
-    "#0050ff", "#ff6a00", "#008000", "#8000ff", "#808000", "#606060",
-)  # fmt: skip
+    "#000000",
+    "#c00080",
+    "#5b3a00",
+    "#3d0099",
+    "#006060",
+    "#b00000",
+    "#0050ff",
+    "#ff6a00",
+    "#008000",
+    "#8000ff",
+    "#808000",
+    "#606060",
+)
 TISSUE = "#00b000"
 SMOOTH = 15  # pixels of the tissue mask, over which its outline is smoothed
 VEIL = 76  # of 255: opacity of a patch's colour

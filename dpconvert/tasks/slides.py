@@ -117,9 +117,13 @@ def _read(source: Source, source_image: SourceImage, is_drawn: bool) -> SlideSum
     seen = look(source, scene)
     rule = source.manifest.rule
     summary = SlideSummary(
-        source_image, (image.width, image.height), seen.mpp, seen.records, _outlines(seen.annotations),
+        source_image,
+        (image.width, image.height),
+        seen.mpp,
+        seen.records,
+        _outlines(seen.annotations),
         dict(remarks + _ignored(source, seen.annotations) + _background(scene)),
-    )  # fmt: skip
+    )
     if not is_drawn:
         return summary
     tissue = scene.tissue if isinstance(rule, Regional) and rule.tissue is not None else None
@@ -142,9 +146,10 @@ def _ignored(source: Source, annotations: Annotations | LabelMask) -> Counter[st
     return Counter(
         {
             f"labelled {cut(label, 40)!r}, which the rule ignores": count
-            for label, count in _outlines(annotations).items() if label in ignored
+            for label, count in _outlines(annotations).items()
+            if label in ignored
         }
-    )  # fmt: skip
+    )
 
 
 def _background(scene: LazyScene) -> Counter[str]:

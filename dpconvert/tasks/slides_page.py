@@ -90,10 +90,16 @@ def _overview(summary: SourceSummary) -> Iterator[str]:
     rows: list[list[Any]] = []
     for slide in summary.slides:
         made = Counter(record.label for record in slide.records)
-        rows.append([
-            text(slide.image.name), text(slide.image.group), _split(summary, slide),
-            *(made[label] for label in summary.classes), sum(slide.outlines.values()), sum(slide.skipped.values()),
-        ])  # fmt: skip
+        rows.append(
+            [
+                text(slide.image.name),
+                text(slide.image.group),
+                _split(summary, slide),
+                *(made[label] for label in summary.classes),
+                sum(slide.outlines.values()),
+                sum(slide.skipped.values()),
+            ]
+        )
     classes = [text(label) for label in summary.classes]
     yield "<h2>Slides</h2>"
     yield from _table(

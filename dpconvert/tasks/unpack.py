@@ -111,9 +111,10 @@ def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:
     shards = {shard.name: shard.split for shard in card.shards}
     for row in rows:
         sound = (
-            KEY.fullmatch(row["key"] or "") and row["format"] in FORMATS
+            KEY.fullmatch(row["key"] or "")
+            and row["format"] in FORMATS
             and labels.is_sound(card, row[labels.column(card)])
-        )  # fmt: skip
+        )
         if not sound or shards.get(row["shard"]) != row["split"]:
             raise ShardError(
                 "row of another task in the index", where=path, found=row["key"], remedy="convert the source again"
@@ -250,9 +251,10 @@ def _put(path: Path, data: bytes) -> bool:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OutputError(
-            f"cannot be written: {error.strerror or error}", where=path,
+            f"cannot be written: {error.strerror or error}",
+            where=path,
             remedy="make room and run the same command again: finished files are kept",
-        ) from None  # fmt: skip
+        ) from None
     return True
 
 

@@ -73,9 +73,10 @@ def described(backbone: str, options: Mapping[str, Any] | None = None) -> Backbo
         raise UsageError(f"{found.name} cannot be built: {found.unavailable}", where=found.url or None)
     if given and found is not None:
         raise UsageError(
-            f"{found.name} has a table, which says how it is built", found=", ".join(given),
+            f"{found.name} has a table, which says how it is built",
+            found=", ".join(given),
             remedy="write a table of your own with other options, or give timm:NAME",
-        )  # fmt: skip
+        )
     return found
 
 

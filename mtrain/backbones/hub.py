@@ -64,10 +64,11 @@ def _is_whole(folder: Path) -> bool:
 
 def _unavailable(repository: str, reason: str) -> RunError:
     return RunError(
-        f"not in the hub's cache, and not to be downloaded: {reason}", where=repository,
+        f"not in the hub's cache, and not to be downloaded: {reason}",
+        where=repository,
         remedy=f"run `hf download {repository.partition('@')[0]} --local-dir DIR` where you can, and give "
         "--backbone DIR",
-    )  # fmt: skip
+    )
 
 
 def _first_line(error: Exception) -> str:

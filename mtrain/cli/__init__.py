@@ -25,14 +25,22 @@ from mtrain.cli import (
     sweep,
     train,
     watch,
-)  # fmt: skip
+)
 from mtrain.cli.options import noting_unused
 from mtrain.documents import unchecked
 from mtrain.errors import SaidElsewhereError, UsageError
 
 TRAINING = {
-    "torch", "torchvision", "safetensors", "sklearn", "tensorboard", "webdataset", "matplotlib", "jinja2", "fsspec",
-}  # fmt: skip
+    "torch",
+    "torchvision",
+    "safetensors",
+    "sklearn",
+    "tensorboard",
+    "webdataset",
+    "matplotlib",
+    "jinja2",
+    "fsspec",
+}
 
 
 def main() -> None:
@@ -77,9 +85,25 @@ def group() -> None:
 
 
 for command in (
-    train.fit, watch.watch, train.release, train.list_runs, scores.transfer, scores.features, scores.evaluate,
-    scores.breakhis, labels.audit_labels, compare.compare, robustness.robustness, influence.influence, sweep.sweep,
-    sweep.select, soup.soup,
-    results.report, results.export, results.predict, backbones.backbones, doctor.doctor,
-):  # fmt: skip
+    train.fit,
+    watch.watch,
+    train.release,
+    train.list_runs,
+    scores.transfer,
+    scores.features,
+    scores.evaluate,
+    scores.breakhis,
+    labels.audit_labels,
+    compare.compare,
+    robustness.robustness,
+    influence.influence,
+    sweep.sweep,
+    sweep.select,
+    soup.soup,
+    results.report,
+    results.export,
+    results.predict,
+    backbones.backbones,
+    doctor.doctor,
+):
     group.add_command(noting_unused(command))

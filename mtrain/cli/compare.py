@@ -32,17 +32,32 @@ if TYPE_CHECKING:
 
 MODES = ["svm", "logistic", "knn", "eva", "dense"]
 RARELY = (
-    "cache", "cache_size", "check_images", "solver", "steps", "batch", "tune", "rates", "layer_decay", "size",
-    "pattern", "table", "k",
-)  # fmt: skip
+    "cache",
+    "cache_size",
+    "check_images",
+    "solver",
+    "steps",
+    "batch",
+    "tune",
+    "rates",
+    "layer_decay",
+    "size",
+    "pattern",
+    "table",
+    "k",
+)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @QUIET
-@click.option("--backbone", "backbones", multiple=True, metavar="NETWORK[=FILE]",
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="NETWORK[=FILE]",
     help="A network as it is, with the file or folder of its weights; may be repeated.",
-)  # fmt: skip
+)
 @click.option("--run", "names", multiple=True, metavar="NAME", help="The network of a run; may be repeated.")
 @click.option(
     "--target", "targets", multiple=True, metavar="TASK", required=True, help="Task or its folder; may be repeated."
@@ -60,9 +75,11 @@ RARELY = (
 @SOLVER
 @STEPS
 @BATCH
-@click.option("--tune", metavar="WHAT",
+@click.option(
+    "--tune",
+    metavar="WHAT",
     help="With --mode dense: what to train of each network, as in `mtrain transfer`.  [default: heads, nothing]",
-)  # fmt: skip
+)
 @click.option("--lr", "rates", type=float, multiple=True, help="Rate of the network with --tune.  [default: 1e-4]")
 @click.option("--layer-decay", type=float, metavar="D", help="Factor on that rate from each block to the one before.")
 @click.option("--by", metavar="NAME", help="Also measure robustness to this column, such as centre.")
@@ -73,11 +90,30 @@ RARELY = (
 @click.option("--out", type=OUT, default=Path("comparison.html"), show_default=True, help="The page.")
 @JSON
 def compare(
-    runs: Path, quiet: bool, backbones: tuple[str, ...], names: tuple[str, ...], targets: tuple[str, ...],
-    shards: Path | None, mode: str, size: int | None, solver: str, steps: int, batch: int, tune: str | None,
-    rates: tuple[float, ...], layer_decay: float | None, by: str | None, pattern: str | None, table: Path | None,
-    k: int | None, paper: bool, device: str, workers: int, out: Path, as_json: bool,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    backbones: tuple[str, ...],
+    names: tuple[str, ...],
+    targets: tuple[str, ...],
+    shards: Path | None,
+    mode: str,
+    size: int | None,
+    solver: str,
+    steps: int,
+    batch: int,
+    tune: str | None,
+    rates: tuple[float, ...],
+    layer_decay: float | None,
+    by: str | None,
+    pattern: str | None,
+    table: Path | None,
+    k: int | None,
+    paper: bool,
+    device: str,
+    workers: int,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Score several networks on the same tasks: one table, with ranks, time and memory.
 
     Differences are to the first network, --backbone before --run, with intervals on the same patients.
@@ -145,7 +181,7 @@ def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:
 
 def _networks(
     runs: Path, backbones: Sequence[str], names: Sequence[str], size: int | None
-) -> Iterator[tuple[str, Run]]:  # fmt: skip
+) -> Iterator[tuple[str, Run]]:
     """What to call each network, and where it is; two of one name are told apart by their weights."""
     from mtrain.run_names import open_run
     from mtrain.settings import untrained

@@ -20,35 +20,70 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
 @CACHE
 @CHECK
-@click.option("--layers", type=click.Choice(["last", "all"]), default="last", show_default=True,
+@click.option(
+    "--layers",
+    type=click.Choice(["last", "all"]),
+    default="last",
+    show_default=True,
     help="Weights that may move: the last stage of the network, or all.",
-)  # fmt: skip
-@click.option("--samples", type=click.IntRange(1), default=200, show_default=True,
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
     help="Maximum number of images of each source task.",
-)  # fmt: skip
-@click.option("--dimensions", type=click.IntRange(2), default=200, show_default=True,
+)
+@click.option(
+    "--dimensions",
+    type=click.IntRange(2),
+    default=200,
+    show_default=True,
     help="Number of dimensions that gradients are projected to.",
-)  # fmt: skip
-@click.option("--subsets", type=click.IntRange(2), default=200, show_default=True,
+)
+@click.option(
+    "--subsets",
+    type=click.IntRange(2),
+    default=200,
+    show_default=True,
     help="Number of subsets to estimate; of up to 8 source tasks, all.",
-)  # fmt: skip
-@click.option("--verify", type=click.IntRange(1), metavar="N",
+)
+@click.option(
+    "--verify",
+    type=click.IntRange(1),
+    metavar="N",
     help="Also train on N random subsets of the tasks, and compare the estimate with the result.",
-)  # fmt: skip
-@click.option("--matrix", type=click.IntRange(1), metavar="N",
+)
+@click.option(
+    "--matrix",
+    type=click.IntRange(1),
+    metavar="N",
     help="Also train a network on each single task, for N iterations, and probe each on every other task.",
-)  # fmt: skip
-@click.option("--alone", multiple=True, metavar="RUN",
+)
+@click.option(
+    "--alone",
+    multiple=True,
+    metavar="RUN",
     help="Run that was trained on only one of the tasks, for the matrix; may be repeated.",
-)  # fmt: skip
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
 @JSON
 def influence(
-    runs: Path, quiet: bool, name: str | None, target: str | None, shards: Path | None, verify: int | None,
-    matrix: int | None, alone: tuple[str, ...], device: str, workers: int, as_json: bool, **how: Any,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    name: str | None,
+    target: str | None,
+    shards: Path | None,
+    verify: int | None,
+    matrix: int | None,
+    alone: tuple[str, ...],
+    device: str,
+    workers: int,
+    as_json: bool,
+    **how: Any,
+) -> None:
     """Estimate what each task of a run did to a target that the run left out, without training again.
 
     theta is by how much a source task lowers the target's loss: above 0 the task helps, below 0 it harms. `mtrain fit
@@ -91,9 +126,7 @@ def influence(
         )
         write_document(path, content)
     if matrix is not None or singles:
-        content["matrix"] = transfer_matrix(
-            run, task, folder, singles, matrix, report, workers=workers, device=device
-        )  # fmt: skip
+        content["matrix"] = transfer_matrix(run, task, folder, singles, matrix, report, workers=workers, device=device)
         write_document(path, content)
     page = write_page(run)
     answer([*lines(content), *_files(path, page)], content | {"file": str(path), "page": str(page)}, as_json=as_json)

@@ -20,9 +20,11 @@ from mtrain.cli.options import (
 )
 
 
-@click.command("audit-labels", cls=Detailed, rarely=("cache", "cache_size", "check_images", "weights_key",
-    "backbone_options", "size"),
-)  # fmt: skip
+@click.command(
+    "audit-labels",
+    cls=Detailed,
+    rarely=("cache", "cache_size", "check_images", "weights_key", "backbone_options", "size"),
+)
 @FEATURES_OF
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
 @click.option("--out", type=FOLDER, default=Path("labels"), show_default=True, help="Output folder.")
@@ -30,10 +32,21 @@ from mtrain.cli.options import (
 @WORKERS
 @JSON
 def audit_labels(
-    runs: Path, quiet: bool, name: str | None, backbone: str | None, backbone_options: dict[str, Any] | None,
-    size: int | None, weights: str, weights_key: str | None, shards: Path | None, tasks: tuple[str, ...], out: Path,
-    device: str, workers: int, as_json: bool,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    name: str | None,
+    backbone: str | None,
+    backbone_options: dict[str, Any] | None,
+    size: int | None,
+    weights: str,
+    weights_key: str | None,
+    shards: Path | None,
+    tasks: tuple[str, ...],
+    out: Path,
+    device: str,
+    workers: int,
+    as_json: bool,
+) -> None:
     """Find training and validation images whose labels are probably wrong (confident learning).
 
     A classifier on a network's features predicts each image from those of other patients or slides. Where it

@@ -24,16 +24,26 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)
 RUNS = click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
 SWEEPS = click.option("--sweeps", type=FOLDER, default=Path("sweeps"), show_default=True, help="Folder of all sweeps.")
-EVALUATIONS = click.option("--evaluations", type=FOLDER, default=Path("evaluations"), show_default=True,
+EVALUATIONS = click.option(
+    "--evaluations",
+    type=FOLDER,
+    default=Path("evaluations"),
+    show_default=True,
     help="Folder of all scores on test sets.",
-)  # fmt: skip
-SOLVER = click.option("--solver", type=click.Choice(["batched", "sklearn"]), default="batched", show_default=True,
+)
+SOLVER = click.option(
+    "--solver",
+    type=click.Choice(["batched", "sklearn"]),
+    default="batched",
+    show_default=True,
     help="SVM solver: ours, for all C, folds and classes at once, or scikit-learn's LinearSVC.",
-)  # fmt: skip
+)
 STEPS = click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
-WEIGHTS_KEY = click.option("--weights-key", metavar="NAME",
+WEIGHTS_KEY = click.option(
+    "--weights-key",
+    metavar="NAME",
     help="Network to load from a weights file that holds several, such as teacher.",
-)  # fmt: skip
+)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 WORKERS = click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Data loader processes.")
 
@@ -71,32 +81,68 @@ AT_THE_END = {
 }
 
 CACHE = together(
-    click.option("--cache", metavar="FOLDER", expose_value=False, callback=_set("MTRAIN_CACHE"),
-        help="Cache for remote shards.  [default: $MTRAIN_CACHE, else the user's cache]"),
-    click.option("--cache-size", metavar="SIZE", expose_value=False, callback=_set("MTRAIN_CACHE_SIZE"),
-        help="Maximum size of the cache, such as 500GB.  [default: 4/5 of the free space]"),
-)  # fmt: skip
+    click.option(
+        "--cache",
+        metavar="FOLDER",
+        expose_value=False,
+        callback=_set("MTRAIN_CACHE"),
+        help="Cache for remote shards.  [default: $MTRAIN_CACHE, else the user's cache]",
+    ),
+    click.option(
+        "--cache-size",
+        metavar="SIZE",
+        expose_value=False,
+        callback=_set("MTRAIN_CACHE_SIZE"),
+        help="Maximum size of the cache, such as 500GB.  [default: 4/5 of the free space]",
+    ),
+)
 
-CHECK = click.option("--check-images/--no-check-images", expose_value=False, default=None, callback=_switch(CHECKS),
+CHECK = click.option(
+    "--check-images/--no-check-images",
+    expose_value=False,
+    default=None,
+    callback=_switch(CHECKS),
     help="Verify each image's sha256 when it is first read.  [default: check-images]",
-)  # fmt: skip
+)
 
 
 BATCH = click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size.")
 TUNING = together(
-    click.option("--epochs", type=click.IntRange(1), default=100, show_default=True,
-        help="Fine-tuning: epochs at each learning rate."),
-    click.option("--lr", "rates", type=float, multiple=True,
-        help="Fine-tuning: learning rate to try; may be repeated.  [default: 1e-3, 1e-4, 1e-5, 1e-6; dense: 1e-4]"),
+    click.option(
+        "--epochs",
+        type=click.IntRange(1),
+        default=100,
+        show_default=True,
+        help="Fine-tuning: epochs at each learning rate.",
+    ),
+    click.option(
+        "--lr",
+        "rates",
+        type=float,
+        multiple=True,
+        help="Fine-tuning: learning rate to try; may be repeated.  [default: 1e-3, 1e-4, 1e-5, 1e-6; dense: 1e-4]",
+    ),
     BATCH,
-    click.option("--early-stop", type=click.IntRange(0), default=0, show_default=True,
-        help="Fine-tuning: stop a rate after this many epochs without improvement; 0: never."),
-    click.option("--tune", metavar="WHAT",
+    click.option(
+        "--early-stop",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Fine-tuning: stop a rate after this many epochs without improvement; 0: never.",
+    ),
+    click.option(
+        "--tune",
+        metavar="WHAT",
         help="Fine-tuning: what to train of the network: all, heads (nothing), norms, bias, last:N or lora:R[:ALPHA].  "
-        "[default: all; dense: heads]"),
-    click.option("--layer-decay", type=float, metavar="D",
-        help="Fine-tuning: factor on the learning rate from each block to the one before."),
-)  # fmt: skip
+        "[default: all; dense: heads]",
+    ),
+    click.option(
+        "--layer-decay",
+        type=float,
+        metavar="D",
+        help="Fine-tuning: factor on the learning rate from each block to the one before.",
+    ),
+)
 
 
 def key_values(_context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any] | None:
@@ -115,9 +161,14 @@ def key_values(_context: click.Context, option: click.Parameter, given: tuple[st
     return found or None
 
 
-BACKBONE_OPTION = click.option("--backbone-option", "backbone_options", multiple=True, metavar="KEY=VALUE",
-    callback=key_values, help="Option of timm's constructor, for timm:NAME.",
-)  # fmt: skip
+BACKBONE_OPTION = click.option(
+    "--backbone-option",
+    "backbone_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=key_values,
+    help="Option of timm's constructor, for timm:NAME.",
+)
 
 
 def reporter(quiet: bool) -> Reporter:
@@ -156,9 +207,13 @@ def end(failures: Sequence[str]) -> None:
 
 
 def network_of(
-    runs: Path, name: str | None, weights: str, backbone: str | None, backbone_options: dict[str, Any] | None,
+    runs: Path,
+    name: str | None,
+    weights: str,
+    backbone: str | None,
+    backbone_options: dict[str, Any] | None,
     size: int | None,
-) -> Run:  # fmt: skip
+) -> Run:
     """The run of that name, else the newest; or the network that is named in its place.
 
     Raises:

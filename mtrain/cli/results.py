@@ -36,9 +36,16 @@ from mtrain.cli.options import (
 @click.option("--out", type=OUT, help="HTML page.  [default: report.html in the run, or in report/ of the sweep]")
 @JSON
 def report(
-    runs: Path, sweeps: Path, name: str | None, sweep: str | None, evaluations: Path, paper: bool,
-    shards: Path | None, out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    runs: Path,
+    sweeps: Path,
+    name: str | None,
+    sweep: str | None,
+    evaluations: Path,
+    paper: bool,
+    shards: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Write a page about a run (pool, learning curves, transfer scores) or, with --sweep, about a sweep.
 
     A run's tables are also written as Markdown; a sweep's tables as CSV and its figures as SVG and PNG.
@@ -54,8 +61,9 @@ def report(
         store = open_store(sweeps, sweep)
         from mtrain.report.sweep_page import write_sweep_report
 
-        page = write_sweep_report(store, evaluations, out or store.path / "report" / "report.html", paper=paper,
-                                  report=said)  # fmt: skip
+        page = write_sweep_report(
+            store, evaluations, out or store.path / "report" / "report.html", paper=paper, report=said
+        )
         answer([str(page)], {"page": str(page)}, as_json=as_json)
         return
     note_unused(said, dict.fromkeys(("sweeps", "evaluations"), "it is for --sweep"))
@@ -70,9 +78,13 @@ def report(
 @RUNS
 @QUIET
 @click.argument("run", required=False)
-@click.option("--to", type=click.Choice(["safetensors", "torchvision", "timm", "onnx", "adapter"]),
-    default="safetensors", show_default=True, help="Format; adapter: only the updates of --tune lora.",
-)  # fmt: skip
+@click.option(
+    "--to",
+    type=click.Choice(["safetensors", "torchvision", "timm", "onnx", "adapter"]),
+    default="safetensors",
+    show_default=True,
+    help="Format; adapter: only the updates of --tune lora.",
+)
 @click.option(
     "--task", metavar="TASK", help="Include the run's head for this task.  [default: only the shared network]"
 )
@@ -83,9 +95,16 @@ def report(
 @click.option("--push", metavar="OWNER/NAME", help="Upload to this model repository on the Hugging Face Hub.")
 @JSON
 def export(
-    runs: Path, quiet: bool, run: str | None, to: str, task: str | None, out: Path | None, accept_licence: bool,
-    push: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    run: str | None,
+    to: str,
+    task: str | None,
+    out: Path | None,
+    accept_licence: bool,
+    push: str | None,
+    as_json: bool,
+) -> None:
     """Export a run's network for other tools, with a model card.
 
     RUN is the name of a run, by default the newest.
@@ -116,30 +135,55 @@ def export(
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--run", "name", metavar="NAME", help="Run to use.  [default: the newest]")
 @click.option("--task", metavar="TASK", help="Task whose head predicts.  [default: the run's only task]")
-@click.option("--class", "shown", metavar="CLASS",
+@click.option(
+    "--class",
+    "shown",
+    metavar="CLASS",
     help="Class that maps show.  [default: class 1 of two; of more, the most probable]",
-)  # fmt: skip
+)
 @click.option("--features", is_flag=True, help="Also write features of slides as TRIDENT does.")
 @click.option("--dense", is_flag=True, help="Write masks and points of slides, by the decoder of the run.")
 @click.option("--patch", type=click.IntRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
-@click.option("--mpp", type=click.FloatRange(0.05, 10), metavar="UM",
+@click.option(
+    "--mpp",
+    type=click.FloatRange(0.05, 10),
+    metavar="UM",
     help="Micrometres per pixel, for slides whose files do not state it.",
-)  # fmt: skip
-@click.option("--mpp-override", type=click.FloatRange(0.05, 10), metavar="UM",
+)
+@click.option(
+    "--mpp-override",
+    type=click.FloatRange(0.05, 10),
+    metavar="UM",
     help="Micrometres per pixel, for all slides, whatever their files state.",
-)  # fmt: skip
-@click.option("--tissue", type=click.FloatRange(0, 1), metavar="SHARE",
+)
+@click.option(
+    "--tissue",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
     help="Minimum share of tissue in a patch; 0: all patches.  [default: as in training; with --dense: any tissue]",
-)  # fmt: skip
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @WORKERS
 @click.option("--out", type=FOLDER, default=Path("predictions"), show_default=True, help="Output folder.")
 @JSON
 def predict(
-    runs: Path, quiet: bool, paths: tuple[Path, ...], name: str | None, task: str | None, shown: str | None,
-    patch: int | None, mpp: float | None, mpp_override: float | None, tissue: float | None, features: bool,
-    dense: bool, device: str, workers: int, out: Path, as_json: bool,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    paths: tuple[Path, ...],
+    name: str | None,
+    task: str | None,
+    shown: str | None,
+    patch: int | None,
+    mpp: float | None,
+    mpp_override: float | None,
+    tissue: float | None,
+    features: bool,
+    dense: bool,
+    device: str,
+    workers: int,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Apply a run's network and head to slides, images, or folders of them.
 
     For each slide: <name>.heatmap.tif, which OpenSlide and QuPath open, <name>.heatmap.png with a colour bar, and

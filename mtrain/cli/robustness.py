@@ -20,9 +20,11 @@ from mtrain.cli.options import (
 )
 
 PATTERN = click.option("--pattern", metavar="REGEX", help="Take the column from group ids or keys: (?P<NAME>...).")
-TABLE = click.option("--table", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+TABLE = click.option(
+    "--table",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Take the column from a CSV file with a column key or group.",
-)  # fmt: skip
+)
 NEIGHBOURS = click.option(
     "--k", type=click.IntRange(1, 600), help="Number of neighbours.  [default: that which classifies best]"
 )
@@ -30,9 +32,13 @@ COLUMN = together(PATTERN, TABLE, NEIGHBOURS)
 
 
 @click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "weights_key", "backbone_options", "size"))
-@click.option("--by", default="centre", show_default=True, metavar="NAME",
+@click.option(
+    "--by",
+    default="centre",
+    show_default=True,
+    metavar="NAME",
     help="Column of the samples: centre, scanner, stain.",
-)  # fmt: skip
+)
 @COLUMN
 @FEATURES_OF
 @click.option("--target", "names", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
@@ -40,10 +46,24 @@ COLUMN = together(PATTERN, TABLE, NEIGHBOURS)
 @WORKERS
 @JSON
 def robustness(
-    runs: Path, quiet: bool, by: str, pattern: str | None, table: Path | None, k: int | None, name: str | None,
-    backbone: str | None, backbone_options: dict[str, Any] | None, size: int | None, weights: str,
-    weights_key: str | None, shards: Path | None, names: tuple[str, ...], device: str, workers: int, as_json: bool,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    by: str,
+    pattern: str | None,
+    table: Path | None,
+    k: int | None,
+    name: str | None,
+    backbone: str | None,
+    backbone_options: dict[str, Any] | None,
+    size: int | None,
+    weights: str,
+    weights_key: str | None,
+    shards: Path | None,
+    names: tuple[str, ...],
+    device: str,
+    workers: int,
+    as_json: bool,
+) -> None:
     """Measure whether neighbours among frozen features share the class or the centre: PathoROB's robustness index.
 
     1: only the class matters; 0: only the centre. Also prints the accuracy of nearest neighbours by centre. Uses the

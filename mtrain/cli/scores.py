@@ -33,18 +33,38 @@ from mtrain.cli.options import (
 
 MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joint", "dense"]
 RARELY = (
-    "cache", "cache_size", "check_images", "sweeps", "evaluations", "solver", "epochs", "rates", "batch", "early_stop",
-    "tune", "layer_decay",
-    "steps", "seed", "dtype", "weights_key", "backbone_options", "size",
-)  # fmt: skip
+    "cache",
+    "cache_size",
+    "check_images",
+    "sweeps",
+    "evaluations",
+    "solver",
+    "epochs",
+    "rates",
+    "batch",
+    "early_stop",
+    "tune",
+    "layer_decay",
+    "steps",
+    "seed",
+    "dtype",
+    "weights_key",
+    "backbone_options",
+    "size",
+)
 
 
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @QUIET
-@click.option("--mode", type=click.Choice(MODES), metavar="MODE", default="svm", show_default=True,
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    metavar="MODE",
+    default="svm",
+    show_default=True,
     help="Transfer mode, see above.",
-)  # fmt: skip
+)
 @click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
 @UNTRAINED
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
@@ -62,10 +82,26 @@ RARELY = (
 @WORKERS
 @JSON
 def transfer(
-    runs: Path, quiet: bool, mode: str, name: str | None, backbone: str | None, backbone_options: dict[str, Any] | None,
-    size: int | None, shards: Path | None, target: tuple[str, ...], weights: str, weights_key: str | None, final: bool,
-    solver: str, steps: int, seed: int, device: str, workers: int, as_json: bool, **tuning: Any,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    mode: str,
+    name: str | None,
+    backbone: str | None,
+    backbone_options: dict[str, Any] | None,
+    size: int | None,
+    shards: Path | None,
+    target: tuple[str, ...],
+    weights: str,
+    weights_key: str | None,
+    final: bool,
+    solver: str,
+    steps: int,
+    seed: int,
+    device: str,
+    workers: int,
+    as_json: bool,
+    **tuning: Any,
+) -> None:
     """Score a pre-trained network on tasks that it was not trained on.
 
     \b
@@ -116,10 +152,22 @@ def transfer(
 @WORKERS
 @JSON
 def features(
-    runs: Path, quiet: bool, name: str | None, backbone: str | None, backbone_options: dict[str, Any] | None,
-    size: int | None, weights: str, weights_key: str | None, shards: Path | None, tasks: tuple[str, ...], dtype: str,
-    out: Path, device: str, workers: int, as_json: bool,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    name: str | None,
+    backbone: str | None,
+    backbone_options: dict[str, Any] | None,
+    size: int | None,
+    weights: str,
+    weights_key: str | None,
+    shards: Path | None,
+    tasks: tuple[str, ...],
+    dtype: str,
+    out: Path,
+    device: str,
+    workers: int,
+    as_json: bool,
+) -> None:
     """Write a frozen network's features: <Task>-train.npy and <Task>-val.npy, each with a .csv that describes its rows.
 
     \b
@@ -169,9 +217,15 @@ def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: boo
 @CACHE
 @CHECK
 @click.option("--target", multiple=True, metavar="TASK", help="Task to score.  [default: all left-out tasks]")
-@click.option("--mode", "modes", multiple=True, type=click.Choice(["svm", "finetune", "scratch", "joint", "dense"]),
-    default=("svm", "finetune"), show_default=True, help="Transfer mode; may be repeated.",
-)  # fmt: skip
+@click.option(
+    "--mode",
+    "modes",
+    multiple=True,
+    type=click.Choice(["svm", "finetune", "scratch", "joint", "dense"]),
+    default=("svm", "finetune"),
+    show_default=True,
+    help="Transfer mode; may be repeated.",
+)
 @click.option("--baseline/--no-baseline", default=True, show_default=True, help="Also score the ImageNet weights.")
 @click.option(
     "--seeds",
@@ -188,10 +242,24 @@ def _unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: boo
 @EVALUATIONS
 @JSON
 def evaluate(
-    runs: Path, sweeps: Path, quiet: bool, names: tuple[str, ...], sweep: str | None, shards: Path | None,
-    target: tuple[str, ...], modes: tuple[str, ...], baseline: bool, seeds: int, solver: str, steps: int, device: str,
-    workers: int, evaluations: Path, as_json: bool, **tuning: Any,
-) -> None:  # fmt: skip
+    runs: Path,
+    sweeps: Path,
+    quiet: bool,
+    names: tuple[str, ...],
+    sweep: str | None,
+    shards: Path | None,
+    target: tuple[str, ...],
+    modes: tuple[str, ...],
+    baseline: bool,
+    seeds: int,
+    solver: str,
+    steps: int,
+    device: str,
+    workers: int,
+    evaluations: Path,
+    as_json: bool,
+    **tuning: Any,
+) -> None:
     """Score chosen runs, and the baseline, on the test sets of their targets: do this once, at the end.
 
     Runs that left a target out are transferred to it; --mode joint scores runs that trained on it; --mode dense scores
@@ -250,10 +318,24 @@ def evaluate(
 @EVALUATIONS
 @JSON
 def breakhis(
-    runs: Path, quiet: bool, shards: Path, name: str | None, backbone: str | None,
-    backbone_options: dict[str, Any] | None, size: int | None, weights: str, weights_key: str | None, mode: str,
-    solver: str, seed: int, device: str, workers: int, evaluations: Path, as_json: bool, **tuning: Any,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    shards: Path,
+    name: str | None,
+    backbone: str | None,
+    backbone_options: dict[str, Any] | None,
+    size: int | None,
+    weights: str,
+    weights_key: str | None,
+    mode: str,
+    solver: str,
+    seed: int,
+    device: str,
+    workers: int,
+    evaluations: Path,
+    as_json: bool,
+    **tuning: Any,
+) -> None:
     """Score a network on BreaKHis: accuracy per patient, in its five official folds, at each magnification.
 
     \b

@@ -15,13 +15,20 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note
 @QUIET
 @click.argument("names", nargs=-1, required=True, metavar="RUN...")
 @click.option("--name", required=True, metavar="NAME", help="Name of the new run.")
-@click.option("--remove", "removed", multiple=True, metavar="RUN",
+@click.option(
+    "--remove",
+    "removed",
+    multiple=True,
+    metavar="RUN",
     help="Subtract what this run has learnt; may be repeated.",
-)  # fmt: skip
-@click.option("--factor", type=click.FloatRange(0, min_open=True), metavar="F",
+)
+@click.option(
+    "--factor",
+    type=click.FloatRange(0, min_open=True),
+    metavar="F",
     help="Add what each run has learnt, times F, to the weights that all began from.  [default: average them; with "
     "--remove: 1]",
-)  # fmt: skip
+)
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the first run]")
 @CACHE
 @CHECK
@@ -29,9 +36,17 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note
 @WORKERS
 @JSON
 def soup(
-    runs: Path, quiet: bool, names: tuple[str, ...], name: str, removed: tuple[str, ...], factor: float | None,
-    shards: Path | None, device: str, workers: int, as_json: bool,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    names: tuple[str, ...],
+    name: str,
+    removed: tuple[str, ...],
+    factor: float | None,
+    shards: Path | None,
+    device: str,
+    workers: int,
+    as_json: bool,
+) -> None:
     """Average the weights of runs that began from the same weights, or add and remove what runs have learnt.
 
     The new run can be transferred, exported and used for predictions; no training resumes it. In an average, the

@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     "--plan", "only_plan", is_flag=True, help="Print what remains to be done and estimate the time; run nothing."
 )
 @click.option("--jobs", type=click.IntRange(1), help="Cells to run in parallel.  [default: measured on a GPU, else 1]")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
     help="Run on this machine, or on a Ray cluster that shares the folders.",
-)  # fmt: skip
+)
 @click.option("--address", help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]")
 @click.option(
     "--cpus", type=click.IntRange(1), help="Processors that each cell requests from the cluster.  [default: 1]"
@@ -114,9 +118,15 @@ def _unused(options: Mapping[str, Any]) -> dict[str, str]:
 @WORKERS
 @JSON
 def select(
-    sweeps: Path, name: str | None, incomplete: bool, soup: bool, shards: Path | None, device: str, workers: int,
+    sweeps: Path,
+    name: str | None,
+    incomplete: bool,
+    soup: bool,
+    shards: Path | None,
+    device: str,
+    workers: int,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Rank the combinations of a sweep, and choose one for each target.
 
     The scores on a target do not influence the choice for it. Writes selected.json to the sweep's folder; with --soup,

@@ -22,27 +22,54 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=TrainingCommand,
-    shown=("shards", "leave_out", "train_on", "backbone", "weights", "iterations", "lr", "tau", "batch", "size",
-        "device", "workers", "seed"),
+    shown=(
+        "shards",
+        "leave_out",
+        "train_on",
+        "backbone",
+        "weights",
+        "iterations",
+        "lr",
+        "tau",
+        "batch",
+        "size",
+        "device",
+        "workers",
+        "seed",
+    ),
     rarely=("cache", "cache_size", "check_images", "config_file", "print_config", "trackers"),
-)  # fmt: skip
+)
 @RUNS
 @QUIET
 @click.option("--run", "name", metavar="NAME", help="Run name; an existing run is resumed.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="Settings in TOML, or a run's config.json; options given beside it win.",
-)  # fmt: skip
-@click.option("--log", "trackers", type=click.Choice(["wandb", "mlflow"]), multiple=True,
+)
+@click.option(
+    "--log",
+    "trackers",
+    type=click.Choice(["wandb", "mlflow"]),
+    multiple=True,
     help="Also send the log to this service; may be repeated.",
-)  # fmt: skip
+)
 @click.option("--print-config", is_flag=True, help="Print the settings as TOML for --config, and do not train.")
 @CACHE
 @CHECK
 @JSON
 def fit(
-    runs: Path, quiet: bool, name: str | None, config_file: Path | None, trackers: tuple[str, ...], print_config: bool,
-    as_json: bool, **given: Any,
-) -> None:  # fmt: skip
+    runs: Path,
+    quiet: bool,
+    name: str | None,
+    config_file: Path | None,
+    trackers: tuple[str, ...],
+    print_config: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Train one shared network with a head for each task. The defaults are the paper's.
 
     \b
@@ -94,7 +121,7 @@ def fit(
 
 def _idle_in_file(
     file: Path | None, settings: Mapping[str, Any], given: Mapping[str, Any], idle: Mapping[str, str]
-) -> Iterator[str]:  # fmt: skip
+) -> Iterator[str]:
     """Lines on settings of a --config file that differ from their defaults and have no effect beside the others."""
     from mtrain.config import FitConfig
 
@@ -106,8 +133,20 @@ def _idle_in_file(
 
 @click.command(
     cls=TrainingCommand,
-    settings=("backbone", "backbone_options", "weights", "weights_key", "iterations", "warmup", "lr", "tau", "batch",
-        "size", "device", "workers"),
+    settings=(
+        "backbone",
+        "backbone_options",
+        "weights",
+        "weights_key",
+        "iterations",
+        "warmup",
+        "lr",
+        "tau",
+        "batch",
+        "size",
+        "device",
+        "workers",
+    ),
     shown=("backbone", "weights", "iterations", "lr"),
     defaults={
         "backbone": "mtdp_densenet121, or those of the sweep",
@@ -115,7 +154,7 @@ def _idle_in_file(
         "tau": "the paper's: 5 for DenseNet121, 1 for resnet50",
     },
     rarely=("check_images", "sweeps", "evaluations"),
-)  # fmt: skip
+)
 @RUNS
 @SWEEPS
 @QUIET
@@ -133,9 +172,19 @@ def _idle_in_file(
 @click.option("--accept-licence", "accepted", is_flag=True, help="Confirm that the data's licences allow sharing.")
 @JSON
 def release(
-    runs: Path, sweeps: Path, quiet: bool, sweep: str | None, shards: Path | None, seeds: tuple[int, ...],
-    evaluations: Path, out: Path, accepted: bool, as_json: bool, creators: tuple[str, ...], **settings: Any,
-) -> None:  # fmt: skip
+    runs: Path,
+    sweeps: Path,
+    quiet: bool,
+    sweep: str | None,
+    shards: Path | None,
+    seeds: tuple[int, ...],
+    evaluations: Path,
+    out: Path,
+    accepted: bool,
+    as_json: bool,
+    creators: tuple[str, ...],
+    **settings: Any,
+) -> None:
     """Train on all data, test sets included, with settings chosen before; write weights and model cards.
 
     Do this last: no task of these shards can evaluate such a network. Each network is also packed as a ZIP file, with

@@ -24,9 +24,13 @@ class TrainingCommand(Detailed):
     """
 
     def __init__(
-        self, *args: Any, settings: Collection[str] | None = None, shown: Collection[str],
-        defaults: Mapping[str, str] | None = None, **kwargs: Any,
-    ) -> None:  # fmt: skip
+        self,
+        *args: Any,
+        settings: Collection[str] | None = None,
+        shown: Collection[str],
+        defaults: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._settings, self._shown, self._defaults = settings, shown, defaults or {}
         self._complete = False
@@ -77,9 +81,7 @@ class TrainingCommand(Detailed):
             flag, how = f"{flag}/--no-{flag[2:]}", {"default": None}
         if default:
             default = f"  [default: {default}]"
-        return click.Option(
-            [flag, name], help=f"{field.description}{default}", hidden=name not in self._shown, **how
-        )  # fmt: skip
+        return click.Option([flag, name], help=f"{field.description}{default}", hidden=name not in self._shown, **how)
 
 
 def default_text(field: FieldInfo) -> str:

@@ -28,9 +28,15 @@ R = TypeVar("R")
 
 
 def recipe(
-    epochs: int, rates: Sequence[float], batch: int, early_stop: int, seed: int, device: str = "auto",
-    tune: str | None = None, layer_decay: float | None = None,
-) -> Recipe:  # fmt: skip
+    epochs: int,
+    rates: Sequence[float],
+    batch: int,
+    early_stop: int,
+    seed: int,
+    device: str = "auto",
+    tune: str | None = None,
+    layer_decay: float | None = None,
+) -> Recipe:
     """The fine-tuning recipe for these options; without rates, those of the paper.
 
     Raises:
@@ -41,9 +47,15 @@ def recipe(
         if not 0 < rate < float("inf") or list(rates).count(rate) > 1:
             raise UsageError("--lr: invalid", expected="positive, distinct numbers", found=f"{rate:g}")
     return Recipe(
-        epochs=epochs, rates=tuple(rates) or RATES, batch=batch, early_stop=early_stop, seed=seed, device=device,
-        tune=tune or "all", layer_decay=layer_decay,
-    )  # fmt: skip
+        epochs=epochs,
+        rates=tuple(rates) or RATES,
+        batch=batch,
+        early_stop=early_stop,
+        seed=seed,
+        device=device,
+        tune=tune or "all",
+        layer_decay=layer_decay,
+    )
 
 
 def moving(rates: Sequence[float], tune: str | None, layer_decay: float | None) -> Moving:
@@ -150,9 +162,17 @@ def feature_files(
         for split, rows in task.rows.items():
             if len(rows):
                 extracted = features(
-                    source.network, task, split, size=source.run.config().size, cache=source.cache, workers=workers,
-                    report=report, dtype=dtype, device=device, weights=source.origin,
-                )  # fmt: skip
+                    source.network,
+                    task,
+                    split,
+                    size=source.run.config().size,
+                    cache=source.cache,
+                    workers=workers,
+                    report=report,
+                    dtype=dtype,
+                    device=device,
+                    weights=source.origin,
+                )
                 paths.append(out / f"{task.name}-{split}.npy")
                 write_features(extracted, rows, paths[-1])
         return paths

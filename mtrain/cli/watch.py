@@ -21,14 +21,25 @@ from mtrain.cli.options import RUNS, SWEEPS, note_unused, reporter, run_of
 @click.option("--run", "run", metavar="NAME", help="Run to watch.  [default: the newest]")
 @click.option("--sweep", metavar="NAME", help="Sweep to watch instead of a run.")
 @click.option("--once", is_flag=True, help="Print the state once and exit.")
-@click.option("--every", type=click.FloatRange(0.5), default=5.0, show_default=True, metavar="SECONDS",
+@click.option(
+    "--every",
+    type=click.FloatRange(0.5),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
     help="Time between two readings.",
-)  # fmt: skip
+)
 @JSON
 def watch(
-    runs: Path, sweeps: Path, name: str | None, run: str | None, sweep: str | None, once: bool, every: float,
+    runs: Path,
+    sweeps: Path,
+    name: str | None,
+    run: str | None,
+    sweep: str | None,
+    once: bool,
+    every: float,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Show the progress of a run or a sweep: iterations, time left, losses, scores, and the ranks so far.
 
     NAME is that of a run or of a sweep, or the path of its folder. The command reads the files that the training
@@ -59,9 +70,7 @@ def watch(
     _show(lambda: run_status(watched), every, once=once, as_json=as_json)
 
 
-def _named(
-    runs: Path, sweeps: Path, name: str, run: str | None, sweep: str | None
-) -> tuple[str | None, str | None]:  # fmt: skip
+def _named(runs: Path, sweeps: Path, name: str, run: str | None, sweep: str | None) -> tuple[str | None, str | None]:
     """The name of a run, or else that of a sweep.
 
     Raises:

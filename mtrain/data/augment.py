@@ -113,9 +113,13 @@ def _resized_one_by_one(pixels: Tensor, sides: Tensor, size: int, flips: Tensor 
 
 
 def resized_at_once(
-    pixels: Tensor, sides: Tensor, size: int, largest: int, how: Interpolation = "bilinear",
+    pixels: Tensor,
+    sides: Tensor,
+    size: int,
+    largest: int,
+    how: Interpolation = "bilinear",
     dtype: torch.dtype | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """As `resized`, by two batched products with the interpolation weights: the number of kernel launches does not
     depend on the sides. sides: (N,), on the device of `pixels`.
 

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     @staticmethod
     def room(
         images: int, size: int, tasks: int, *, shared: bool = False, objects: int | None = None, width: int = 0
-    ) -> Batch:  # fmt: skip
+    ) -> Batch:
         """An empty batch for up to this many images; with `shared`, in memory shared with other processes.
 
         objects: maximum number of points of an image; None: neither masks nor points are read. width: of `targets`.

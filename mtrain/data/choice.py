@@ -68,9 +68,11 @@ def read_advice(path: Path) -> tuple[Advice, str]:
     if seen is None or GUARDED in seen:
         raise UsageError(
             f"this choice of tasks for {advice.target} may not be used: it has seen the test set of its target",
-            where=path, expected="train, val", remedy=MAKE,
+            where=path,
+            expected="train, val",
+            remedy=MAKE,
             found=", ".join(seen or ()) or "no statement of what it saw",
-        )  # fmt: skip
+        )
     return advice, content_digest(content)
 
 
@@ -97,10 +99,14 @@ def chosen(
         raise UsageError("no task remains to train on", found=_options(config), remedy="choose others, or omit it")
     names = tuple(task.name for task in kept)
     choice = Choice(
-        kept=names, dropped=tuple(task.name for task in remaining.tasks if task.name not in names),
-        tasks=tuple(sorted(named)), file=config.drop, document=document,
-        target=advice.target if advice else None, saw=advice.saw if advice else {},
-    )  # fmt: skip
+        kept=names,
+        dropped=tuple(task.name for task in remaining.tasks if task.name not in names),
+        tasks=tuple(sorted(named)),
+        file=config.drop,
+        document=document,
+        target=advice.target if advice else None,
+        saw=advice.saw if advice else {},
+    )
     return dataclasses.replace(pool_of(kept), unfinished=remaining.unfinished), choice, tuple(_notes(choice, advice))
 
 
@@ -109,8 +115,9 @@ def _named(whole: Pool, remaining: Pool, names: Sequence[str]) -> set[str]:
     if gone := found - {task.name for task in remaining.tasks}:
         raise UsageError(
             f"{min(gone)} is both chosen and left out, itself or through a related task",
-            found=f"--tasks {','.join(names)}", remedy="leave it out of one of the two options",
-        )  # fmt: skip
+            found=f"--tasks {','.join(names)}",
+            remedy="leave it out of one of the two options",
+        )
     return found
 
 

@@ -66,9 +66,11 @@ class ColumnRequest:
             remedy = "a table names them as index.parquet does, and a pattern matches some"
             return UsageError(f"{what} by --{self.origin}", where=task.folder, expected=names, remedy=remedy)
         return UsageError(
-            what, where=task.folder, expected=self._expected(task),
+            what,
+            where=task.folder,
+            expected=self._expected(task),
             remedy="name another column with --by, or say where it is with --pattern or --table",
-        )  # fmt: skip
+        )
 
     def _expected(self, task: Task) -> str:
         names = Counter(name for of in attributes(task).values() for name in of)

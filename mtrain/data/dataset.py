@@ -62,9 +62,10 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
             raise UsageError(f"no split {split!r}", remedy="use train, val or test")
         if split == "test" and not open_test:
             raise UsageError(
-                "a test set is read once, at the end, after every choice is made", where=folder,
+                "a test set is read once, at the end, after every choice is made",
+                where=folder,
                 remedy="to read it, give open_test=True",
-            )  # fmt: skip
+            )
         task = open_task(Path(folder))
         task = with_test(task, Permit.LIBRARY) if split == "test" else task
         rows = task.rows[split]

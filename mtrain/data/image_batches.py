@@ -43,9 +43,15 @@ class ImageBatches(Batches):
     """
 
     def __init__(
-        self, images: Images, size: int, largest: int, *, skip: bool = False, targets: Targets | None = None,
+        self,
+        images: Images,
+        size: int,
+        largest: int,
+        *,
+        skip: bool = False,
+        targets: Targets | None = None,
         resident: Shapes | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(size, largest, len(images.names))
         self.images, self.skip, self.targets, self.resident = images, skip, targets, resident
 
@@ -118,10 +124,19 @@ class TrainingBatches(ImageBatches):
     """
 
     def __init__(
-        self, images: Images, size: int, seed: int, slots: range, stream: sampling.Stream, *,
-        skip: bool = False, mixture: sampling.Mixture = sampling.UNIFORM, looks: bool = False,
-        targets: Targets | None = None, resident: Shapes | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        images: Images,
+        size: int,
+        seed: int,
+        slots: range,
+        stream: sampling.Stream,
+        *,
+        skip: bool = False,
+        mixture: sampling.Mixture = sampling.UNIFORM,
+        looks: bool = False,
+        targets: Targets | None = None,
+        resident: Shapes | None = None,
+    ) -> None:
         super().__init__(images, size, len(slots), skip=skip, targets=targets, resident=resident)
         self.seed, self.slots, self.stream, self.mixture, self.looks = seed, slots, stream, mixture, looks
 

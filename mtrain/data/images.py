@@ -48,9 +48,13 @@ class Images:
     """
 
     def __init__(
-        self, parts: Sequence[tuple[Task, Rows]], *, check: bool | None = None, how: Interpolation = "bilinear",
+        self,
+        parts: Sequence[tuple[Task, Rows]],
+        *,
+        check: bool | None = None,
+        how: Interpolation = "bilinear",
         scaled: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         mark("check_images")
         self.how = how
         self.names = [task.name for task, _ in parts]
@@ -132,9 +136,7 @@ class Images:
                 remedy=self._files.remedy(int(self.shard[index])),
             ) from None
 
-    def put(
-        self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]
-    ) -> tuple[int, tuple[int, int]]:  # fmt: skip
+    def put(self, index: int, place: int, size: int, room: npt.NDArray[np.uint8]) -> tuple[int, tuple[int, int]]:
         """Write the square of one image at `place` to the start of `room`, as augment.put_square. Returns its side, and
         the height and width of the whole image.
         """

@@ -117,8 +117,9 @@ def _labels(chosen: pa.Table, card: cards.TaskCard) -> dict[str, npt.NDArray[Any
 def _dense_rows(chosen: pa.Table, folder: Path) -> dict[str, npt.NDArray[Any]]:
     found: dict[str, npt.NDArray[Any]] = {
         name: column_of(chosen[name], np.int64)
-        for name in ("seg_offset", "seg_length", "objects") if name in chosen.column_names
-    }  # fmt: skip
+        for name in ("seg_offset", "seg_length", "objects")
+        if name in chosen.column_names
+    }
     if "seg_sha256" in chosen.column_names:
         found["seg_sha256"] = _digests(chosen["seg_sha256"], folder)
     return found
@@ -141,15 +142,21 @@ def _check_split(card: cards.TaskCard, split: str, rows: Rows, folder: Path) -> 
     stated = next((of_split.samples for name, of_split in card.splits.items() if name == split), 0)
     if stated != len(rows):
         raise ShardError(
-            f"{split}: the index does not match task.json", where=folder, expected=stated, found=len(rows),
+            f"{split}: the index does not match task.json",
+            where=folder,
+            expected=stated,
+            found=len(rows),
             remedy="convert the source again",
-        )  # fmt: skip
+        )
     if rows.target is not None and not np.isfinite(rows.target).all():
         raise ShardError(
             f"{split}: {COLUMN[card.target]} out of range", where=folder, remedy="convert the source again"
         )
     if len(rows) and rows.target is None and not 0 <= rows.label.min() <= rows.label.max() < len(card.classes):
         raise ShardError(
-            f"{split}: labels out of range", where=folder, expected=f"0..{len(card.classes) - 1}",
-            found=f"{rows.label.min()}..{rows.label.max()}", remedy="convert the source again",
-        )  # fmt: skip
+            f"{split}: labels out of range",
+            where=folder,
+            expected=f"0..{len(card.classes) - 1}",
+            found=f"{rows.label.min()}..{rows.label.max()}",
+            remedy="convert the source again",
+        )

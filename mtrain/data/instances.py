@@ -36,8 +36,9 @@ def instances_of(task: Task, rows: Rows, size: int) -> Iterator[Instances]:
         except (ValueError, OSError, KeyError, TypeError, IndexError) as error:
             reason = f"its JSON has no {error}" if isinstance(error, KeyError) else error
             raise ShardError(
-                f"{task.name}: cannot read the instances of {rows.key[row]}: {reason}", where=files.name(shard),
+                f"{task.name}: cannot read the instances of {rows.key[row]}: {reason}",
+                where=files.name(shard),
                 remedy=files.remedy(shard),
-            ) from None  # fmt: skip
+            ) from None
         put_mask(numbers, CENTRE, room := np.empty((size, size), np.int32))
         yield room, of

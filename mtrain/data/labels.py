@@ -47,8 +47,9 @@ def scaling_of(task: Task, train: Rows | None = None) -> Scaling:
     if not (np.isfinite(found).all() and found.deviation > 1e-12 * abs(found.mean)):
         raise UsageError(
             f"all numbers of the training set of {task.name} are equal, so there is nothing to learn",
-            where=task.folder, remedy="leave it out, or choose another --target",
-        )  # fmt: skip
+            where=task.folder,
+            remedy="leave it out, or choose another --target",
+        )
     return found
 
 
@@ -71,8 +72,9 @@ def need_classes(task: Task, what: str, why: str = "") -> None:
         raise UsageError(
             f"{what} needs images of one class each{why and f' ({why})'}, and {task.name} is of kind "
             f"{task.card.kind!r}",
-            where=task.folder, remedy="choose another task, or leave this one out",
-        )  # fmt: skip
+            where=task.folder,
+            remedy="choose another task, or leave this one out",
+        )
 
 
 def constant(task: Task, rows: Rows) -> str | None:

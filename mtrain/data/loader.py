@@ -97,9 +97,14 @@ class Parts(Batches):
 
 
 def batches(
-    dataset: Batches, numbers: range, *, workers: int, pin: bool = False, skipping: Skipping | None = None,
+    dataset: Batches,
+    numbers: range,
+    *,
+    workers: int,
+    pin: bool = False,
+    skipping: Skipping | None = None,
     lasting: int | None = None,
-) -> Iterator[Batch]:  # fmt: skip
+) -> Iterator[Batch]:
     """The batches `numbers` of a dataset, in that order, made by `workers` processes (0: in this one).
 
     Each batch is a copy. With `lasting`, none is copied: only the last `lasting` ones yielded are valid, since their

@@ -136,9 +136,11 @@ def pool_of(tasks: Iterable[Task]) -> Pool:
     for task in ordered:
         if (other := first.setdefault(plain(task.name), task)) is not task:
             raise ShardError(
-                f"two tasks are called {task.name}, except for case, - and _", where=task.folder,
-                found=f"another in {other.folder}", remedy="move one of them to another folder",
-            )  # fmt: skip
+                f"two tasks are called {task.name}, except for case, - and _",
+                where=task.folder,
+                found=f"another in {other.folder}",
+                remedy="move one of them to another folder",
+            )
     lines = "".join(f"{task.name} {task.card.digest}\n" for task in ordered)
     return Pool(ordered, hashlib.sha256(lines.encode()).hexdigest())
 

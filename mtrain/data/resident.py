@@ -121,9 +121,11 @@ def resident_images(images: Images, size: int, budget: int, device: torch.device
     """
     if device.type == "cuda" and budget > (free := torch.cuda.mem_get_info(device)[0]):
         raise UsageError(
-            "--resident: the device has less free memory", expected=f"{budget / GIB:.1f} GiB",
-            found=f"{free / GIB:.1f} GiB", remedy="give less, and leave room for the network",
-        )  # fmt: skip
+            "--resident: the device has less free memory",
+            expected=f"{budget / GIB:.1f} GiB",
+            found=f"{free / GIB:.1f} GiB",
+            remedy="give less, and leave room for the network",
+        )
     none = np.full(len(images), -1)
     shapes, kept, used = Shapes(none, none.copy(), none.copy()), dict[int, _Stored](), 0
     for task in sorted(range(len(images.names)), key=lambda task: images.sizes[task]):

@@ -37,14 +37,19 @@ PLAIN_GCS = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
 # exceptions of the libraries, in addition to OSError
 FAILURES = {
     "s3": (
-        ("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
+        ("aiohttp", "ClientError"),
+        ("botocore.exceptions", "BotoCoreError"),
+        ("botocore.exceptions", "ClientError"),
     ),
     "gcs": (
-        ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"), ("gcsfs.retry", "ChecksumError"),
-        ("google.auth.exceptions", "GoogleAuthError"), ("builtins", "ValueError"),  # which is a "Bad Request"
+        ("aiohttp", "ClientError"),
+        ("gcsfs.retry", "HttpError"),
+        ("gcsfs.retry", "ChecksumError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+        ("builtins", "ValueError"),  # which is a "Bad Request"
     ),
     "http": (("aiohttp", "ClientError"),),
-}  # fmt: skip
+}
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "NoAuthTokenError"}
 CREDENTIALS = {
     "s3": "set up credentials as for the `aws` command, or FSSPEC_S3_ANON=true for a public bucket",
@@ -69,8 +74,9 @@ def url_of(place: str | Path) -> str | None:
         plain = urlunsplit((parts.scheme, host, parts.path, "", ""))
         raise UsageError(
             "the address of shards may not contain a user, password or query: it is written to logs and run folders",
-            where=plain, remedy=CREDENTIALS[SCHEMES[parts.scheme]],
-        )  # fmt: skip
+            where=plain,
+            remedy=CREDENTIALS[SCHEMES[parts.scheme]],
+        )
     return urlunsplit(parts).rstrip("/")
 
 

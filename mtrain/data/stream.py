@@ -83,10 +83,18 @@ class StreamBatches(Batches):
     """Batch i has the tasks that iteration i draws. Each process that makes batches has its own streams."""
 
     def __init__(
-        self, tasks: Sequence[Task], size: int, seed: int, slots: range, stream: sampling.Stream, *,
-        skip: bool = False, mixture: sampling.Mixture = sampling.UNIFORM, looks: bool = False,
+        self,
+        tasks: Sequence[Task],
+        size: int,
+        seed: int,
+        slots: range,
+        stream: sampling.Stream,
+        *,
+        skip: bool = False,
+        mixture: sampling.Mixture = sampling.UNIFORM,
+        looks: bool = False,
         how: Interpolation = "bilinear",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(size, len(slots), len(tasks))
         mark("check_images")
         self.how = how
@@ -184,14 +192,17 @@ def _open_in_turn(shards: Sequence[Shard], order: random.Random, used: set[str])
                 yield {"url": shard.place, "stream": reader}
                 if reader.finished() != shard.sha256:
                     raise ShardError(
-                        "not the shard that task.json describes", where=shard.place, expected=f"sha256 {shard.sha256}",
+                        "not the shard that task.json describes",
+                        where=shard.place,
+                        expected=f"sha256 {shard.sha256}",
                         found=reader.finished(),
-                    )  # fmt: skip
+                    )
         if not used:
             raise ShardError(
-                "the shards of this task hold no samples", where=shards[0].place.rpartition("/")[0],
+                "the shards of this task hold no samples",
+                where=shards[0].place.rpartition("/")[0],
                 remedy="check the shards with `dpconvert verify`",
-            )  # fmt: skip
+            )
 
 
 class _Hashing:
@@ -224,8 +235,9 @@ def _sample(task: str, classes: int, fields: dict[str, Any]) -> Sample:
     if image is None or not label.isdecimal() or int(label) >= classes:
         raise ShardError(
             f"{task}: sample {fields['__key__']} is not an image with a label",
-            where=fields["__url__"], expected=f"jpg or png, and cls in 0..{classes - 1}",
-        )  # fmt: skip
+            where=fields["__url__"],
+            expected=f"jpg or png, and cls in 0..{classes - 1}",
+        )
     return Sample(task, fields["__url__"], fields["__key__"], int(label), image)
 
 

@@ -134,8 +134,9 @@ class _Source:
         reason = f"its JSON has no {error}" if isinstance(error, KeyError) else error
         return ShardError(
             f"{self.name}: cannot read the mask or points of {self.key[row].decode()}: {reason}",
-            where=self._files.name(shard), remedy=self._files.remedy(shard),
-        )  # fmt: skip
+            where=self._files.name(shard),
+            remedy=self._files.remedy(shard),
+        )
 
 
 def _decoded(data: bytes) -> npt.NDArray[np.uint8]:

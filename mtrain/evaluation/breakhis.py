@@ -84,9 +84,10 @@ def images_of(task: Task) -> BreakhisImages:
         raise ShardError("samples without a magnification: not BreaKHis", where=task.folder)
     if not any(f"fold{number}" in one for one in about for number in range(1, FOLDS + 1)):
         raise ShardError(
-            "no official folds here", where=task.folder,
+            "no official folds here",
+            where=task.folder,
             remedy="unpack mkfold.tar.gz beside the images and convert again: `dpconvert breakhis`",
-        )  # fmt: skip
+        )
     patients = np.array([one.get(PATIENT, group) for one, group in zip(about, rows.group, strict=True)], object)
     return BreakhisImages(rows, about, patients, tuple(parts))
 

@@ -139,9 +139,12 @@ def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequ
 
 
 def _content(
-    entries: Sequence[ComparedNetwork], tasks: Sequence[Task], mode: str, scores: dict[str, dict[str, Scored]],
+    entries: Sequence[ComparedNetwork],
+    tasks: Sequence[Task],
+    mode: str,
+    scores: dict[str, dict[str, Scored]],
     costs: dict[str, Cost],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     names = [entry.name for entry in entries]
     of_task = {task.name: {name: scores[name].get(task.name) for name in names} for task in tasks}
     drawn = {task.name: draws_of(task, of_task[task.name]) for task in tasks}

@@ -139,9 +139,7 @@ def _networks(runs: Sequence[Run]) -> list[Run]:
 
 def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Reporter) -> dict[str, Any]:
     """Run one job: the final transfer, whose result is then stored among the evaluations."""
-    options = replace(
-        asked.options, mode=job.mode, final=True, recipe=replace(asked.options.recipe, seed=job.seed)
-    )  # fmt: skip
+    options = replace(asked.options, mode=job.mode, final=True, recipe=replace(asked.options.recipe, seed=job.seed))
     weights = job.run.config().weights if job.source == START else WEIGHTS[job.source]
     source = source_of(job.run, weights, job.seed)
     found = transfer(source, task, options, report)

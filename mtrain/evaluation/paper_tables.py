@@ -260,12 +260,16 @@ def published() -> dict[str, list[TaskRow]]:
     content = published_facts()
     return {
         backbone: in_order(
-            TaskRow(task, content["tasks"][task]["metric"], content["tasks"][task]["size"],
-                {column: _published(value) for column, value in columns.items()})
+            TaskRow(
+                task,
+                content["tasks"][task]["metric"],
+                content["tasks"][task]["size"],
+                {column: _published(value) for column, value in columns.items()},
+            )
             for task, columns in tasks.items()
         )
         for backbone, tasks in content["scores"].items()
-    }  # fmt: skip
+    }
 
 
 def published_breakhis() -> dict[str, dict[str, dict[str, Summary]]]:

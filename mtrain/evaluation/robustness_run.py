@@ -47,21 +47,42 @@ def robustness_of(
     which = short_digest("\n".join(map(repr, values.tolist())))[:8]
     kept = values != ""
     size = source.run.config().size
-    x = np.concatenate([
-        features(source.network, task, split, size=size, cache=source.cache, workers=workers, report=report,
-            device=device, weights=source.origin)
-        for split in splits
-    ])  # fmt: skip
+    x = np.concatenate(
+        [
+            features(
+                source.network,
+                task,
+                split,
+                size=size,
+                cache=source.cache,
+                workers=workers,
+                report=report,
+                device=device,
+                weights=source.origin,
+            )
+            for split in splits
+        ]
+    )
     samples = Samples(x[kept], rows.label[kept], values[kept], rows.group[kept].astype(str))
     found = robustness(samples, neighbours(samples, device), k)
     result = {
-        "identity": {"weights_digest": source.digest, "task_digest": task.card.digest, "size": size, "k": k,
-            "values_digest": which, "mtrain": __version__},
-        "task": task.name, "weights": source.weights,
-        "backbone": source.run.config().backbone, "by": column.name, "origin": _origin(column, which),
-        "sets": splits, **found,
+        "identity": {
+            "weights_digest": source.digest,
+            "task_digest": task.card.digest,
+            "size": size,
+            "k": k,
+            "values_digest": which,
+            "mtrain": __version__,
+        },
+        "task": task.name,
+        "weights": source.weights,
+        "backbone": source.run.config().backbone,
+        "by": column.name,
+        "origin": _origin(column, which),
+        "sets": splits,
+        **found,
         "notes": [note for note in (without_value(values, column.name), _seen(source, task), _fewer(k, found)) if note],
-    }  # fmt: skip
+    }
     write_document(result_path(source, task, column, which), result)
     return result
 

@@ -117,9 +117,17 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
         notes.append(f"{holes} of {grid.scores.size} scores are missing: ranks compare the existing ones")
     table = ranks.task_ranks(ranks.seed_means(grid.scores))
     found = Selection(
-        store.name, combinations, grid, table, ranks.bootstrap(grid), ranks.friedman(table), tuple(notes), mode,
-        metrics, missing=not bool(np.isfinite(grid.scores).all()),
-    )  # fmt: skip
+        store.name,
+        combinations,
+        grid,
+        table,
+        ranks.bootstrap(grid),
+        ranks.friedman(table),
+        tuple(notes),
+        mode,
+        metrics,
+        missing=not bool(np.isfinite(grid.scores).all()),
+    )
     return _with_ties(found)
 
 
@@ -157,9 +165,17 @@ def _after_race(
         "ranks compare those that are left; `mtrain sweep` without --race completes the grid"
     )
     return Selection(
-        store.name, tuple(combinations[row] for row in rows), left, table, ranks.bootstrap(left), ranks.friedman(table),
-        (note,), mode, metrics, record,
-    )  # fmt: skip
+        store.name,
+        tuple(combinations[row] for row in rows),
+        left,
+        table,
+        ranks.bootstrap(left),
+        ranks.friedman(table),
+        (note,),
+        mode,
+        metrics,
+        record,
+    )
 
 
 def grid_of(
@@ -201,9 +217,11 @@ def metrics_of(store: Store, results: Mapping[str, Result]) -> dict[str, str]:
         for task, score in result.scores.items():
             if found.setdefault(task, score.metric) != score.metric:
                 raise RunError(
-                    f"{task} is scored by {score.metric}", where=store.result_path(result.cell),
-                    expected=f"{found[task]}, as in other cells", remedy="remove the file, and run the sweep again",
-                )  # fmt: skip
+                    f"{task} is scored by {score.metric}",
+                    where=store.result_path(result.cell),
+                    expected=f"{found[task]}, as in other cells",
+                    remedy="remove the file, and run the sweep again",
+                )
     return found
 
 
@@ -260,17 +278,20 @@ def _models(
     return [
         {"seed": one.seed, "cell": one.cell, "run": results[one.cell].run}
         for one in planned
-        if one.combination == combination and target in one.tasks and one.cell in results
+        if one.combination == combination
+        and target in one.tasks
+        and one.cell in results
         and target in results[one.cell].scores
-    ]  # fmt: skip
+    ]
 
 
 def _row(selection: Selection, c: int) -> dict[str, Any]:
     means = ranks.seed_means(selection.grid.scores)[c]
     row = {
-        "mean_rank": selection.mean_ranks[c], "interval": [selection.bootstrap.low[c], selection.bootstrap.high[c]],
+        "mean_rank": selection.mean_ranks[c],
+        "interval": [selection.bootstrap.low[c], selection.bootstrap.high[c]],
         "wins": selection.bootstrap.wins[c],
-    }  # fmt: skip
+    }
     by_task = {
         task: {"mean": mean, "std": spread(selection.grid.scores[c, t]), "rank": selection.ranks[c, t]}
         for t, (task, mean) in enumerate(zip(selection.grid.tasks, means, strict=True))

@@ -55,9 +55,14 @@ def with_soups(
 
 
 def _soup(
-    store: Store, target: str, models: list[dict[str, Any]], shards: Path | None, device: str, workers: int,
+    store: Store,
+    target: str,
+    models: list[dict[str, Any]],
+    shards: Path | None,
+    device: str,
+    workers: int,
     report: Reporter,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Make and score the soup of these models; its run is relative to the folder of the sweep."""
     runs = tuple(Run(store.path / model["run"]) for model in models)
     config = runs[0].config()

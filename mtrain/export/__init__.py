@@ -54,9 +54,10 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     if head is not None and head.about.target != "class":
         what = "has any number of classes" if head.about.target == "labels" else "predicts a number"
         raise UsageError(
-            f"an exported head has one class for an image, and that of {head.about.task} {what}", where=run.path,
+            f"an exported head has one class for an image, and that of {head.about.task} {what}",
+            where=run.path,
             remedy="export the network without --task",
-        )  # fmt: skip
+        )
     pool = [head.about for head in heads.values()]
     described = run.network()
     contains_start = to != adapter.FORMAT
@@ -86,9 +87,11 @@ def _check_folder(out: Path) -> None:
     written = [path.name for pattern in WRITTEN for path in sorted(out.glob(pattern))]
     if written:
         raise UsageError(
-            "this folder holds other files, which an export would overwrite", where=out,
-            found=", ".join(written[:3]), remedy="give another --out",
-        )  # fmt: skip
+            "this folder holds other files, which an export would overwrite",
+            where=out,
+            found=", ".join(written[:3]),
+            remedy="give another --out",
+        )
 
 
 def start_of(network: str | BackboneCard, weights: str) -> BackboneCard | None:

@@ -33,14 +33,18 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
     config = run.config()
     if not config.tune.startswith("lora"):
         raise UsageError(
-            "--to adapter exports low-rank updates", where=run.path, found=f"a run with --tune {config.tune}",
-            expected="a run with --tune lora:R", remedy="use another format",
-        )  # fmt: skip
+            "--to adapter exports low-rank updates",
+            where=run.path,
+            found=f"a run with --tune {config.tune}",
+            expected="a run with --tune lora:R",
+            remedy="use another format",
+        )
     if config.weights == "random":
         raise UsageError(
             "--to adapter: the run began from random weights, which nobody else has",
-            where=run.path, remedy="use another format",
-        )  # fmt: skip
+            where=run.path,
+            remedy="use another format",
+        )
     updates, stated = read_tensors(run.adapter)
     check_part(run.adapter, stated)
     about = {"backbone": network.name, **run.seen().json()}
@@ -68,7 +72,14 @@ def _peft_config(updates: StateDict, base: str) -> dict[str, object]:
     """The content of adapter_config.json. The scale alpha / r is 1, because lora_B includes the training's."""
     rank = next(value.shape[0] for name, value in updates.items() if name.endswith(".lora_A"))
     return {
-        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "inference_mode": True,
-        "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
         "target_modules": sorted({name.rpartition(".")[0] for name in updates}),
-    }  # fmt: skip
+    }

@@ -232,9 +232,12 @@ def _options(name: str, head: Head | None) -> dict[str, Any]:
 def network_config(network: SharedNetwork, head: Head | None, size: int) -> dict[str, Any]:
     """The content of config.json, which is needed to use the weights."""
     config: dict[str, Any] = {
-        "backbone": network.name, "num_features": network.num_features, "size": size,
-        "mean": _rounded(network.mean), "std": _rounded(network.std),
-    }  # fmt: skip
+        "backbone": network.name,
+        "num_features": network.num_features,
+        "size": size,
+        "mean": _rounded(network.mean),
+        "std": _rounded(network.std),
+    }
     if network.card is not None:
         config |= {"network": network.card.model_dump(mode="json")}
     return config | ({"task": head.about.task, "classes": list(head.about.classes)} if head else {})

@@ -35,9 +35,10 @@ def push(folder: Path, repository: str) -> str:
         raise UsageError(f"--push: {_redacted(error)}", expected="OWNER/NAME", found=repository) from None
     except (transport, OSError) as error:
         raise RunError(
-            f"upload failed: {_redacted(error)}", where=repository,
+            f"upload failed: {_redacted(error)}",
+            where=repository,
             remedy="log in with `hf auth login` and try again; the exported files are kept",
-        ) from None  # fmt: skip
+        ) from None
     return str(commit.repo_url)
 
 

@@ -39,7 +39,7 @@ SETTINGS = (
 
 def write(
     out: Path, run: Run, pool: Sequence[About], head: Head | None, loading: str, tools: Iterable[str] = ()
-) -> None:  # fmt: skip
+) -> None:
     """Write the card of an exported network to `out`. tools: lines of a section on other tools.
 
     Raises:

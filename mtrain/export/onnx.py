@@ -48,10 +48,14 @@ def write_onnx(network: SharedNetwork, head: nn.Module | None, path: Path, size:
     images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     with _quietly():
         program = torch.onnx.export(
-            model, (images,), dynamo=True, opset_version=OPSET, input_names=["images"],
+            model,
+            (images,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
             output_names=["features", "logits"][: 1 if head is None else 2],
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-        )  # fmt: skip
+        )
     assert program is not None
     with replacing(path) as partial:
         onnx.save(program.model_proto, str(partial))

@@ -135,8 +135,9 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
         fields = [field.name for field in dataclasses.fields(Combination)]
         combinations = [
             Combination(**{field: one[field] for field in fields if field in one})
-            for name, one in chosen.items() if one is not None and backbone in (None, name)
-        ]  # fmt: skip
+            for name, one in chosen.items()
+            if one is not None and backbone in (None, name)
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise RunError(f"no selection: {reason}", where=path, remedy="run `mtrain select` again") from None
@@ -201,12 +202,15 @@ def _scores(config: FitConfig, request: ReleaseRequest, report: Reporter) -> lis
     known = [f"{mode}-{source}" for mode in modes for source in (IMAGENET, START, "multitask")]
     columns = [column for column in known if column in scored]
     lines = [
-        "", "## What to expect", "",
+        "",
+        "## What to expect",
+        "",
         f"Test scores, in percent, of networks with these settings (lr {rate(config.lr)}, tau {config.tau:g}) that had",
-        "left the task out, and of the weights to compare with: mean ± standard deviation over seeds.", "",
+        "left the task out, and of the weights to compare with: mean ± standard deviation over seeds.",
+        "",
         f"| task | metric | {' | '.join(TITLES[column] for column in columns)} |",
         "|---|---|" + "--:|" * len(columns),
-    ]  # fmt: skip
+    ]
     for row in rows:
         scores = [row.scores.get(column) for column in columns]
         cells = [

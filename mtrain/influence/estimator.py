@@ -120,9 +120,10 @@ def estimator_of(
             task = find_task(pool, name)
             if task.card.digest != digests[name]:
                 raise RunError(
-                    f"the shards of {name} are not those that the run was trained on", where=task.folder,
+                    f"the shards of {name} are not those that the run was trained on",
+                    where=task.folder,
                     remedy="convert its source as it was then, or train the run anew",
-                )  # fmt: skip
+                )
             trained = _trained_rows(task, sets)
             groups[name] = {str(group) for group in trained.group}
             rows = _sampled(trained, options.samples, options.seed, number)
@@ -138,10 +139,14 @@ def estimator_of(
     of_target = _target(probe, both, found, target, options)
     scored = len(target.rows["train"]) + len(target.rows["val"])
     return Estimator(
-        tuple(task.name for task in pool.tasks), sources, of_target, _ridge(config),
-        [str(group) for group in target.rows["val"].group], groups,
+        tuple(task.name for task in pool.tasks),
+        sources,
+        of_target,
+        _ridge(config),
+        [str(group) for group in target.rows["val"].group],
+        groups,
         {"forward": scored, "backward": passes + scored, "weights": projection.parameters},
-    )  # fmt: skip
+    )
 
 
 def _trained_rows(task: Task, sets: Sequence[str]) -> Rows:
@@ -158,11 +163,18 @@ def _probed(
 ) -> tuple[FreshProbe, dict[str, NDArray[np.float32]]]:
     found: dict[str, NDArray[np.float32]] = {
         split: features(
-            source.network, target, split, size=config.size, cache=source.cache, workers=options.workers, report=report,
-            device=options.device, weights=source.origin,
+            source.network,
+            target,
+            split,
+            size=config.size,
+            cache=source.cache,
+            workers=options.workers,
+            report=report,
+            device=options.device,
+            weights=source.origin,
         )
         for split in OPEN
-    }  # fmt: skip
+    }
     rows = target.rows["train"]
     groups = [str(group) for group in rows.group]
     sample = TrainingSet(found["train"], rows.label, groups, target.num_classes, target.metric, options.device)

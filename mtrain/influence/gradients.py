@@ -82,9 +82,17 @@ def margin(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def margins(
-    network: SharedNetwork, head: tuple[Tensor, Tensor], task: Task, rows: Rows, projection: Projection,
-    parameters: dict[str, Tensor], *, size: int, workers: int, device: torch.device,
-) -> Margins:  # fmt: skip
+    network: SharedNetwork,
+    head: tuple[Tensor, Tensor],
+    task: Task,
+    rows: Rows,
+    projection: Projection,
+    parameters: dict[str, Tensor],
+    *,
+    size: int,
+    workers: int,
+    device: torch.device,
+) -> Margins:
     """Margins of `rows` under a head (weight (classes, features), bias (classes,)), and their gradients.
 
     The network is in evaluation mode. Images are cropped and resized as for features.

@@ -27,9 +27,16 @@ QUIET = Reporter(quiet=True)
 
 
 def matrix(
-    run: Run, target: Task, shards: Path | str, alone: Sequence[Run], iterations: int | None, report: Reporter,
-    *, workers: int, device: str,
-) -> dict[str, Any]:  # fmt: skip
+    run: Run,
+    target: Task,
+    shards: Path | str,
+    alone: Sequence[Run],
+    iterations: int | None,
+    report: Reporter,
+    *,
+    workers: int,
+    device: str,
+) -> dict[str, Any]:
     """Probe the networks of single tasks. alone: runs that were trained on one task of `run` each. iterations: of the
     training on each other task, with the other settings of `run`; None to leave those tasks out. Finished trainings and
     probes are reused.
@@ -45,8 +52,14 @@ def matrix(
     options = TransferOptions(MODE, False, workers=workers, recipe=Recipe(device=device))
     rows = []
     with report.bar("transfer matrix", 1 + len(sources), unit="networks") as advance:
-        rows.append(_row(None, source_of(start_of(run.path.parent, run.config()), run.config().weights,
-                                         key=run.config().weights_key), tasks, options))  # fmt: skip
+        rows.append(
+            _row(
+                None,
+                source_of(start_of(run.path.parent, run.config()), run.config().weights, key=run.config().weights_key),
+                tasks,
+                options,
+            )
+        )
         advance()
         for name in sources:
             other = found.get(name)
@@ -60,9 +73,12 @@ def matrix(
         "mode": MODE,
         "targets": [{"task": task.name, "metric": task.metric} for task in tasks],
         "rows": rows,
-        "cost": {"trainings": trained, "probes": sum("score" in cell for row in rows for cell in row["cells"].values()),
-                 "seconds": round(time.monotonic() - begun, 2)},
-    }  # fmt: skip
+        "cost": {
+            "trainings": trained,
+            "probes": sum("score" in cell for row in rows for cell in row["cells"].values()),
+            "seconds": round(time.monotonic() - begun, 2),
+        },
+    }
 
 
 def _by_task(run: Run, alone: Sequence[Run]) -> dict[str, Run]:
@@ -73,9 +89,10 @@ def _by_task(run: Run, alone: Sequence[Run]) -> dict[str, Run]:
         pool = sorted(other.about().get("pool", {}))
         if len(pool) != 1 or pool[0] not in run.trained_on():
             raise UsageError(
-                f"--alone {other.name} was not trained on a single task of {run.name}", found=", ".join(pool),
+                f"--alone {other.name} was not trained on a single task of {run.name}",
+                found=", ".join(pool),
                 expected=f"one of {', '.join(sorted(run.trained_on()))}",
-            )  # fmt: skip
+            )
         if _kind(other) != _kind(run):
             what = f"--alone {other.name} has another network, size or start than {run.name}"
             raise UsageError(what, found=_kind(other), expected=_kind(run))

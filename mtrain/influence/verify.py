@@ -47,8 +47,9 @@ def verify(
         for subset in subsets:
             loss, score, iterations = _retrained(run, target, subset, workers, device)
             estimated = float(estimator.losses(subset).mean())
-            rows.append({"tasks": list(subset), "estimate": estimated, "loss": loss, "score": score,
-                         "iterations": iterations})  # fmt: skip
+            rows.append(
+                {"tasks": list(subset), "estimate": estimated, "loss": loss, "score": score, "iterations": iterations}
+            )
             advance()
     return compared(rows, sorted(estimator.sources), seed) | {"seconds": round(time.monotonic() - begun, 2)}
 
@@ -95,9 +96,12 @@ def compared(rows: Sequence[dict[str, Any]], sources: Sequence[str], seed: int) 
 def _told(name: str, guessed: float, right: float, draws: Values) -> dict[str, Any]:
     """Estimated and retrained effect of one source on the same subsets."""
     return {
-        "task": name, "estimate": float(guessed), "truth": float(right), "interval": bootstrap.interval(draws),
+        "task": name,
+        "estimate": float(guessed),
+        "truth": float(right),
+        "interval": bootstrap.interval(draws),
         "right": bool(guessed * right > 0),
-    }  # fmt: skip
+    }
 
 
 def _correlation(one: Values, other: Values, picked: np.ndarray[Any, Any]) -> dict[str, Any]:

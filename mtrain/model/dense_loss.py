@@ -20,9 +20,15 @@ SMALLEST = 0.75  # minimum radius of a disc, in map positions: every point then 
 
 
 def dense_losses(
-    network: DenseNetwork, logits: Tensor, tasks: Tensor, masks: Tensor, points: Tensor, radii: Tensor, *,
+    network: DenseNetwork,
+    logits: Tensor,
+    tasks: Tensor,
+    masks: Tensor,
+    points: Tensor,
+    radii: Tensor,
+    *,
     scaled: bool = True,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Return the loss of each sample: (N,).
 
     logits, tasks: as in `DenseNetwork`. masks: uint8 (N, S, S). points: (N, P, 3). radii: (N,), in pixels of the masks.

@@ -20,19 +20,22 @@ FAILURES = {
         "start as many processes as there are GPUs: NCCL needs one for each",
     ),
     "no kernel image is available": (
-        "this build of torch has no code for this GPU", f"install a build for it, {ON_THE_CPU}",
+        "this build of torch has no code for this GPU",
+        f"install a build for it, {ON_THE_CPU}",
     ),
     "NVIDIA driver on your system is too old": (
         "the NVIDIA driver is too old for this build of torch",
         f"update the driver, install torch for an older CUDA, {ON_THE_CPU}",
     ),
     "devices are busy or unavailable": (
-        "another process has this GPU for itself", f"wait for that process, choose another GPU, {ON_THE_CPU}",
+        "another process has this GPU for itself",
+        f"wait for that process, choose another GPU, {ON_THE_CPU}",
     ),
     "DataLoader worker (pid": (
-        "a loader process was killed, perhaps for lack of memory", "run the same command again, with fewer --workers",
+        "a loader process was killed, perhaps for lack of memory",
+        "run the same command again, with fewer --workers",
     ),
-}  # fmt: skip
+}
 
 
 def find_device(name: str) -> torch.device:

@@ -66,9 +66,16 @@ def store(path: Path, found: NDArray[Any], task: Task, split: str) -> None:
 
 
 def computed(
-    network: SharedNetwork, task: Task, rows: Rows, split: str, *, size: int, workers: int, inference: Inference,
+    network: SharedNetwork,
+    task: Task,
+    rows: Rows,
+    split: str,
+    *,
+    size: int,
+    workers: int,
+    inference: Inference,
     report: Reporter,
-) -> Features:  # fmt: skip
+) -> Features:
     """The features of these rows, (rows, num_features): of the central square of each image, resized to `size`.
 
     split: the name of the rows in the progress bar.
@@ -79,9 +86,12 @@ def computed(
     done = 0
     with report.bar(f"{task.name}: features of {split}", len(rows)) as advance:
         for some in outputs(
-            lambda images: network(network.normalize(images)), dataset, inference, workers=workers,
+            lambda images: network(network.normalize(images)),
+            dataset,
+            inference,
+            workers=workers,
             how=network.interpolation,
-        ):  # fmt: skip
+        ):
             found[done : done + len(some)] = some
             done += len(some)
             advance(len(some))
@@ -95,13 +105,15 @@ def check_features(found: Features, task: Task, rows: Rows, split: str, weights:
     images = rows.sha256
     if (images != images[:1]).any() and (found == found[:1]).all():
         raise DivergedError(
-            f"{task.name}: the features of all {len(found)} images of {split} are equal", where=weights,
+            f"{task.name}: the features of all {len(found)} images of {split} are equal",
+            where=weights,
             remedy="no classifier can use them: give other weights",
-        )  # fmt: skip
+        )
     broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(broken):
         raise DivergedError(
             f"{task.name}: features that are not finite, of {len(broken)} of {len(found)} images of {split}, "
             f"the first {rows.key[broken[0]]}",
-            where=weights, remedy="no classifier can use them: give other weights",
-        )  # fmt: skip
+            where=weights,
+            remedy="no classifier can use them: give other weights",
+        )

@@ -100,9 +100,10 @@ def load_heads(path: Path) -> dict[str, Head]:
     """
     if not path.is_file():
         raise RunError(
-            "this run kept no heads: it has not finished, or is of an older version", where=path.parent,
+            "this run kept no heads: it has not finished, or is of an older version",
+            where=path.parent,
             remedy="finish it with `mtrain fit --run NAME`, or train another",
-        )  # fmt: skip
+        )
     try:
         tensors, header = read_tensors(path)
         check_part(path, header)

@@ -18,9 +18,13 @@ OUTLYING = 3.0  # deviations of the training set
 
 
 def task_losses(
-    logits: Tensor, labels: Tensor, tasks: Tensor, heads: TaskHeads, smoothing: float = 0.0,
+    logits: Tensor,
+    labels: Tensor,
+    tasks: Tensor,
+    heads: TaskHeads,
+    smoothing: float = 0.0,
     targets: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Return the loss of each task under its own head, summed over its samples: (tasks,); 0 without samples.
 
     It is the cross-entropy of classes; of samples with any number of classes or a number, see `_other_losses`.

@@ -87,8 +87,9 @@ def levels_of(body: nn.Module, size: int, name: str) -> tuple[Level, ...]:
     if len(levels) < 2:
         levels = _blocks(body, outputs) or levels
     if not levels:
-        raise UsageError(f"{name} gives no maps that masks or points could be found in",
-                         remedy="choose another --backbone")  # fmt: skip
+        raise UsageError(
+            f"{name} gives no maps that masks or points could be found in", remedy="choose another --backbone"
+        )
     return levels
 
 

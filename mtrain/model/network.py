@@ -74,9 +74,13 @@ class MultiHead(nn.Module):
     """
 
     def __init__(
-        self, shared: SharedNetwork, classes: Mapping[str, int], dense: Mapping[str, Dense] | None = None,
-        size: int | None = None, targets: Mapping[str, Target] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        shared: SharedNetwork,
+        classes: Mapping[str, int],
+        dense: Mapping[str, Dense] | None = None,
+        size: int | None = None,
+        targets: Mapping[str, Target] | None = None,
+    ) -> None:
         super().__init__()
         self.shared = shared
         self.heads = TaskHeads(shared.num_features, classes, targets)
@@ -91,7 +95,7 @@ class MultiHead(nn.Module):
 
 def shared_network(
     name: Network, weights: str | os.PathLike[str] = "imagenet", key: str | None = None
-) -> SharedNetwork:  # fmt: skip
+) -> SharedNetwork:
     """Return the network called `name` or described by a table.
 
     name: a listed table, a network of torchvision, `timm:NAME`, or the path of a table (mtrain.backbones.catalog).
@@ -124,7 +128,7 @@ def shared_network(
 
 def load_weights(
     network: nn.Module, path: Path, name: str, key: str | None = None, card: BackboneCard | None = None
-) -> None:  # fmt: skip
+) -> None:
     """Load the weights in `path` into the network called `name`; only heads and similar parts may be left over.
 
     card: the table that describes the network and the names of its tensors in its authors' files.

@@ -36,9 +36,7 @@ class TaskHeads(nn.Module):
 
     task_of_row: Tensor
 
-    def __init__(
-        self, features: int, classes: Mapping[str, int], targets: Mapping[str, Target] | None = None
-    ) -> None:  # fmt: skip
+    def __init__(self, features: int, classes: Mapping[str, int], targets: Mapping[str, Target] | None = None) -> None:
         super().__init__()
         layers = [self._layer(features, number) for number in classes.values()]
         self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
@@ -98,9 +96,15 @@ class TaskHeads(nn.Module):
                 destination[f"{prefix}{task}.{name}"] = rows
 
     def _load_from_state_dict(
-        self, state: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str],
-        unexpected: list[str], errors: list[str],
-    ) -> None:  # fmt: skip
+        self,
+        state: Mapping[str, Any],
+        prefix: str,
+        metadata: Any,
+        strict: bool,
+        missing: list[str],
+        unexpected: list[str],
+        errors: list[str],
+    ) -> None:
         known = set()
         for name, parameter in self.named_parameters(recurse=False):
             for task, rows in self.rows_of(parameter.detach()).items():

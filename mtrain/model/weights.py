@@ -43,9 +43,18 @@ BACKBONE = "backbone"
 SEEN = "trained_on.json"  # next to exported weights
 # exceptions that the unpickler can raise on bytes that are not a pickle
 BROKEN_PICKLE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, struct.error,
-    AssertionError, OverflowError, MemoryError,
-)  # fmt: skip
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+)
 # torch's error for anything but tensors and plain containers; the rest of its text explains how to load it anyway
 REFUSED = "Weights only load failed"
 FOREIGN = re.compile(r"GLOBAL ([\w.]+)")

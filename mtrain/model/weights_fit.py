@@ -24,19 +24,49 @@ REAL = ("float16", "bfloat16", "float32", "float64")  # what weights are stored 
 ROOT = "."  # how --weights-key names the top level
 
 HEADS = (
-    r"heads?", r"head_\w+", r"\w+_head_?\d?", r"fc", r"classifiers?", r"linear", r"last_linear", r"logits",
+    r"heads?",
+    r"head_\w+",
+    r"\w+_head_?\d?",
+    r"fc",
+    r"classifiers?",
+    r"linear",
+    r"last_linear",
+    r"logits",
     r"(Aux|aux_?)(\d|Logits|logits|head|classifier)*",
-)  # fmt: skip
+)
 # parts of contrastive learning, self-distillation and masked autoencoders
 PRETEXT = (
-    r"proj(ector|ection)?(_\w+)?", r"predict(or|ion)(_\w+)?", r"prototypes\w*", r"queue\w*", r"\w+_queue\w*", r"center",
-    r"decoder\w*", r"mask_token", r"temperature", r"logit_scale",
-)  # fmt: skip
+    r"proj(ector|ection)?(_\w+)?",
+    r"predict(or|ion)(_\w+)?",
+    r"prototypes\w*",
+    r"queue\w*",
+    r"\w+_queue\w*",
+    r"center",
+    r"decoder\w*",
+    r"mask_token",
+    r"temperature",
+    r"logit_scale",
+)
 TRAINING = (
-    r"\w*optim\w*", r"\w*sched(uler)?\w*", r"\w*scaler\w*", r"amp", r"criterion", r"\w*loss\w*", r"\w*metrics?\w*",
-    r"(train|val|test)_(acc|auroc|f1|auc)\w*", r"n_averaged", r"\w*rng\w*", r"callbacks", r"loops", r"args",
-    r"hyper_parameters", r"momentum", r"first", r"second", r"steps",
-)  # fmt: skip
+    r"\w*optim\w*",
+    r"\w*sched(uler)?\w*",
+    r"\w*scaler\w*",
+    r"amp",
+    r"criterion",
+    r"\w*loss\w*",
+    r"\w*metrics?\w*",
+    r"(train|val|test)_(acc|auroc|f1|auc)\w*",
+    r"n_averaged",
+    r"\w*rng\w*",
+    r"callbacks",
+    r"loops",
+    r"args",
+    r"hyper_parameters",
+    r"momentum",
+    r"first",
+    r"second",
+    r"steps",
+)
 DROPPED = re.compile("|".join((*HEADS, *PRETEXT, *TRAINING)))
 # constants that a network computes itself, and buffers that FLOP counters leave behind
 DERIVED = re.compile(
@@ -47,9 +77,13 @@ OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 def fit_names(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, name: str, key: str | None = None,
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    path: Path,
+    name: str,
+    key: str | None = None,
     others: Candidates = (),
-) -> StateDict:  # fmt: skip
+) -> StateDict:
     """Return the tensors of `found` that the network `name` needs, under its own names.
 
     wanted: the names and shapes that the network needs. key: the part of the file to use if it contains several
@@ -69,9 +103,11 @@ def fit_names(
         reason = _too_much(over, chosen) if chosen is not None else _too_little(state, wanted)
         right = next((other for other, shapes in others if _is_all_of(state, shapes)), None)
         raise RunError(
-            f"not the weights of {name}: {reason}", where=path, found=f"weights of {right}" if right else None,
+            f"not the weights of {name}: {reason}",
+            where=path,
+            found=f"weights of {right}" if right else None,
             remedy=_remedy(right, over, chosen),
-        )  # fmt: skip
+        )
     fitted = {inner: state[chosen + inner] for inner in wanted if chosen + inner in state}
     _check_numbers(fitted, wanted, path)
     # batch counters: older files lack them, and inference does not use them
@@ -138,9 +174,10 @@ def _chosen(state: StateDict, prefixes: list[str], wanted: Mapping[str, Tensor],
     if not (key == ROOT and first == "") and any(not _equal(state, first, other, wanted) for other in more):
         choices = [prefix.rstrip(".") or ROOT for prefix in prefixes]
         raise RunError(
-            f"{len(choices)} networks are in this file: {', '.join(choices)}", where=path,
+            f"{len(choices)} networks are in this file: {', '.join(choices)}",
+            where=path,
             remedy=f"choose one with --weights-key, like --weights-key {choices[-1]}",
-        )  # fmt: skip
+        )
     return first  # the shortest prefix, which is empty for a network at the top level
 
 
@@ -176,9 +213,11 @@ def _check_numbers(fitted: StateDict, wanted: Mapping[str, Tensor], path: Path) 
     for name, tensor in fitted.items():
         if wanted[name].is_floating_point() and (stored := _not_real(tensor, wanted[name])):
             raise RunError(
-                f"these weights cannot be used: {name} is stored as {stored}", where=path, expected=", ".join(REAL),
+                f"these weights cannot be used: {name} is stored as {stored}",
+                where=path,
+                expected=", ".join(REAL),
                 remedy="save the state dict of the network as float32, before it is quantized or converted",
-            )  # fmt: skip
+            )
 
 
 def _not_real(tensor: Tensor, asked: Tensor) -> str | None:

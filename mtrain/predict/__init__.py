@@ -25,9 +25,16 @@ FOUR = 4  # a file in a slide format that holds fewer patches than this is treat
 
 
 def predict(
-    classifier: Classifier, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter, shown: str | None = None,
-    *, features: bool = False, workers: int = 0,
-) -> list[dict[str, Any]]:  # fmt: skip
+    classifier: Classifier,
+    paths: Sequence[Path],
+    patch: Patch,
+    out: Path,
+    report: Reporter,
+    shown: str | None = None,
+    *,
+    features: bool = False,
+    workers: int = 0,
+) -> list[dict[str, Any]]:
     """Write a heat map for each slide, and a row of `pictures.csv` for each other image, to `out`.
 
     paths: files, or folders, which are searched at any depth. shown: the class that heat maps show. features: also
@@ -44,8 +51,9 @@ def predict(
         raise UsageError(
             f"a heat map shows one class, and {classifier.about.task} has images with "
             f"{'any number of classes' if classifier.about.target == 'labels' else 'numbers'}",
-            where=slides[0], remedy="give images of the size of patches",
-        )  # fmt: skip
+            where=slides[0],
+            remedy="give images of the size of patches",
+        )
     names = _names(slides)
     results = [
         asdict(

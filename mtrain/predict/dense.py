@@ -92,15 +92,19 @@ def segment_slide(
         counts = {name: int((found.points[:, 2] == label).sum()) for label, name in enumerate(task.points)}
         del found  # closes the temporary file
     files = [None if file is None else str(file) for file in (mask, polygons, points)]
-    return Segmented(
-        str(path), files[0], files[1], files[2], shares, counts, len(tiles.at), tiles.skipped, tiles.pitch
-    )  # fmt: skip
+    return Segmented(str(path), files[0], files[1], files[2], shares, counts, len(tiles.at), tiles.skipped, tiles.pitch)
 
 
 def _find(
-    segmenter: Segmenter, image: Image, path: Path, patch: Patch, tiles: Layout, scratch: Path, report: Reporter,
+    segmenter: Segmenter,
+    image: Image,
+    path: Path,
+    patch: Patch,
+    tiles: Layout,
+    scratch: Path,
+    report: Reporter,
     workers: int,
-) -> _Found:  # fmt: skip
+) -> _Found:
     """Run the decoder on every tile. The map of classes is a file at `scratch`."""
     task, size = segmenter.of, segmenter.size
     radius = _radius(task, patch, image, path) * size / patch.side if task.points else 0.0
@@ -124,9 +128,13 @@ def _mpp(image: Image, patch: Patch, tiles: Layout) -> tuple[float, float] | Non
 
 
 def _tiles(
-    segmenter: Segmenter, patches: Iterable[tuple[slice, Patches]], tiles: Layout, radius: float,
-    points: list[NDArray[np.float64]], advance: Any,
-) -> Iterator[tuple[int, int, NDArray[np.float32]]]:  # fmt: skip
+    segmenter: Segmenter,
+    patches: Iterable[tuple[slice, Patches]],
+    tiles: Layout,
+    radius: float,
+    points: list[NDArray[np.float64]],
+    advance: Any,
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """Each tile's place and logits of masks; what is found of points is added to `points`."""
     size = segmenter.size
     centres = cKDTree(tiles.at + size / 2)
@@ -135,8 +143,10 @@ def _tiles(
         for number, at in enumerate(tiles.at[block]):
             if discs is not None:
                 found = found_points(discs[number], size, radius)
-                rows = [np.column_stack([of.places + at, np.full(len(of.scores), label), of.scores])
-                        for label, of in enumerate(found)]  # fmt: skip
+                rows = [
+                    np.column_stack([of.places + at, np.full(len(of.scores), label), of.scores])
+                    for label, of in enumerate(found)
+                ]
                 points.append(most_central(np.concatenate(rows), at + size / 2, centres, radius))
             yield int(at[0]), int(at[1]), np.zeros(0, np.float32) if seg is None else seg[number].numpy()
         advance(len(some))

@@ -30,10 +30,19 @@ def write_classes(path: Path, classes: NDArray[np.uint8], number: int, mpp: tupl
             level = classes[::factor, ::factor]
             per_cm = [1e4 / (axis * factor) for axis in mpp or (1e4, 1e4)]
             tiff.write(
-                _cut(level), shape=level.shape, dtype=np.uint8, photometric="palette", colormap=table.T * 257,
-                tile=(TILE, TILE), compression="adobe_deflate", metadata=None, subfiletype=int(factor > 1),
-                resolution=(per_cm[0], per_cm[1]), resolutionunit="CENTIMETER" if mpp else "NONE", software="mtrain",
-            )  # fmt: skip
+                _cut(level),
+                shape=level.shape,
+                dtype=np.uint8,
+                photometric="palette",
+                colormap=table.T * 257,
+                tile=(TILE, TILE),
+                compression="adobe_deflate",
+                metadata=None,
+                subfiletype=int(factor > 1),
+                resolution=(per_cm[0], per_cm[1]),
+                resolutionunit="CENTIMETER" if mpp else "NONE",
+                software="mtrain",
+            )
             if max(level.shape) <= TILE:
                 return
             factor *= 2

@@ -20,9 +20,14 @@ MAGNIFICATION = 10.0  # at 1 um per pixel
 
 
 def write_features(
-    path: Path, features: NDArray[np.float32], boxes: NDArray[np.int64], image: Image, side: int, mpp: float | None,
+    path: Path,
+    features: NDArray[np.float32],
+    boxes: NDArray[np.int64],
+    image: Image,
+    side: int,
+    mpp: float | None,
     name: str,
-) -> None:  # fmt: skip
+) -> None:
     """Write the features of patches to `path`.
 
     boxes: (N, 4), x, y, width, height in level-0 pixels. side: of a patch in pixels at its own resolution. mpp: of
@@ -30,9 +35,13 @@ def write_features(
     """
     level0 = int(boxes[0, 2])
     about: dict[str, str | int | float] = {
-        "patch_size": side, "patch_size_level0": level0, "overlap": 0, "name": name,
-        "level0_width": image.width, "level0_height": image.height,
-    }  # fmt: skip
+        "patch_size": side,
+        "patch_size_level0": level0,
+        "overlap": 0,
+        "name": name,
+        "level0_width": image.width,
+        "level0_height": image.height,
+    }
     if mpp is not None:
         about |= {"level0_magnification": MAGNIFICATION / mpp}
         about |= {"target_magnification": MAGNIFICATION / mpp * side / level0}

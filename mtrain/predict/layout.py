@@ -57,9 +57,12 @@ def layout(image: Image, patch: Patch, size: int, path: Path) -> Layout:
     whole = np.floor(np.divide([image.width, image.height], pitch) + ALMOST).astype(np.int64)
     if whole.min() < size:
         raise UsageError(
-            "this slide is smaller than a patch", where=path, expected=f"at least {frame[0]} x {frame[1]} pixels",
-            found=f"{image.width} x {image.height}", remedy="give a smaller side of patches with --patch PX",
-        )  # fmt: skip
+            "this slide is smaller than a patch",
+            where=path,
+            expected=f"at least {frame[0]} x {frame[1]} pixels",
+            found=f"{image.width} x {image.height}",
+            remedy="give a smaller side of patches with --patch PX",
+        )
     columns, rows = (_covering(axis, image, pitch[axis], int(whole[axis]), size) for axis in (0, 1))
     at = np.array([(x, y) for y in rows for x in columns], np.int64)
     every = Layout(at, (pitch[0], pitch[1]), (int(whole[1]), int(whole[0])), (int(frame[0]), int(frame[1])))

@@ -32,9 +32,10 @@ class Segmenter:
         self.task, self.size, self.classifier = classifier.about.task, classifier.size, classifier
         if self.task not in network.tasks:
             raise UsageError(
-                f"the decoder of this run finds no masks and points of {self.task}", where=run.path,
+                f"the decoder of this run finds no masks and points of {self.task}",
+                where=run.path,
                 remedy=f"choose one with --task: {', '.join(network.tasks)}",
-            )  # fmt: skip
+            )
         self.of: Dense = network.tasks[self.task]
         self.network = network.to(classifier.device)
 

@@ -54,9 +54,13 @@ class Patch:
 
     @classmethod
     def of(
-        cls, about: About, side: int | None, told: float | None, override: float | None = None,
+        cls,
+        about: About,
+        side: int | None,
+        told: float | None,
+        override: float | None = None,
         least: float | None = None,
-    ) -> Patch:  # fmt: skip
+    ) -> Patch:
         """The patches that the task was trained on, optionally with another side, or another share of tissue.
 
         Raises:
@@ -85,9 +89,16 @@ class Answered:
 
 
 def predict_slide(
-    classifier: Classifier, path: Path, patch: Patch, out: Path, report: Reporter, shown: int | None,
-    *, features: bool = False, workers: int = 0,
-) -> Answered:  # fmt: skip
+    classifier: Classifier,
+    path: Path,
+    patch: Patch,
+    out: Path,
+    report: Reporter,
+    shown: int | None,
+    *,
+    features: bool = False,
+    workers: int = 0,
+) -> Answered:
     """Predict every patch of the slide that holds tissue. `out` is the path of the output files without their endings.
 
     features: also write those of the patches, to <out>.h5. workers: processes that read patches; 0: this one.

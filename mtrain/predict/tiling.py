@@ -52,9 +52,12 @@ def blended(
 
 
 def class_map(
-    tiles: Iterable[tuple[int, int, Values]], classes: int, size: int, into: NDArray[np.uint8],
+    tiles: Iterable[tuple[int, int, Values]],
+    classes: int,
+    size: int,
+    into: NDArray[np.uint8],
     advance: Callable[[int], None] = lambda _rows: None,
-) -> None:  # fmt: skip
+) -> None:
     """Write the most likely class of each pixel to `into` (height, width), and 255 where there is no tile."""
     into[:] = UNKNOWN
     for top, logits, known in blended(tiles, classes, (into.shape[0], into.shape[1]), size):

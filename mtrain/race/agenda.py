@@ -158,10 +158,14 @@ class RaceAgenda:
 
     def _rung(self, rung: Rung, verdict: Verdict) -> RungRecord:
         return RungRecord(
-            share=rung.share, seeds=rung.seeds, entrants=len(verdict.entrants), stay=self._named(verdict.stay),
+            share=rung.share,
+            seeds=rung.seeds,
+            entrants=len(verdict.entrants),
+            stay=self._named(verdict.stay),
             dropped={str(self.combinations[c]): why for c, why in sorted(verdict.dropped.items())},
-            undecided=len(verdict.open), friedman=verdict.friedman,
-        )  # fmt: skip
+            undecided=len(verdict.open),
+            friedman=verdict.friedman,
+        )
 
     def _named(self, numbers: Sequence[int]) -> tuple[Combination, ...]:
         return tuple(self.combinations[c] for c in numbers)
@@ -182,8 +186,9 @@ def race_agenda(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], cells: Seque
     if shares and any(cell.config.schedule != "constant" for cell in cells):
         raise UsageError(
             "the beginning of a training is a shorter training only under a constant learning rate",
-            found='fit.schedule = "cosine"', remedy="set race.lengths = [1], which races only on seeds",
-        )  # fmt: skip
+            found='fit.schedule = "cosine"',
+            remedy="set race.lengths = [1], which races only on seeds",
+        )
     shorter = {share: cells_of(sweep, sets, share)[: len(cells) // len(sweep.seeds)] for share in sorted(shares)}
     ladder = {_place(share, cell): cell for share, of in {**shorter, 1.0: list(cells)}.items() for cell in of}
     return RaceAgenda(rules, combinations, groups, sweep.seeds, sweep.race.per_network, ladder)

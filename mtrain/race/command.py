@@ -40,8 +40,13 @@ def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
     outcomes = agenda.outcomes(planned.store)
     record = agenda.record(outcomes)
     failed = planned.store.failed(agenda.failed())
-    found = {"sweep": planned.sweep.name, "folder": str(planned.store.path), "race": record.model_dump(mode="json"),
-             "finished": record.finished, "failed": failed}  # fmt: skip
+    found = {
+        "sweep": planned.sweep.name,
+        "folder": str(planned.store.path),
+        "race": record.model_dump(mode="json"),
+        "finished": record.finished,
+        "failed": failed,
+    }
     return SweepResult(lines(planned.store, record), found, stopped, reasons(failed))
 
 
@@ -71,8 +76,9 @@ def status(store: Store) -> SweepResult:
         changed = " since its settings, seeds or shards were changed" if (store.path / NAME).is_file() else ""
         raise UsageError(
             f"no race has been run in this sweep{changed}",
-            where=store.path, remedy="start one with --race",
-        )  # fmt: skip
+            where=store.path,
+            remedy="start one with --race",
+        )
     found: dict[str, Any] = {"sweep": store.name, "race": record.model_dump(mode="json"), "finished": record.finished}
     return SweepResult(lines(store, record), found)
 

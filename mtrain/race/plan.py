@@ -80,11 +80,15 @@ def plan(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[Kind, Pace]
         for rung, mean, most, each in zip(rules.rungs, expected, worst, hours, strict=True)
     )
     return RacePlan(
-        combinations=combinations, contests=contests, stages=stages,
-        share_expected=_share(rules, expected) / whole, share_worst=_share(rules, worst) / whole,
+        combinations=combinations,
+        contests=contests,
+        stages=stages,
+        share_expected=_share(rules, expected) / whole,
+        share_worst=_share(rules, worst) / whole,
         hours_expected=sum(stage.expected * stage.hours_each for stage in stages),
-        hours_worst=sum(stage.worst * stage.hours_each for stage in stages), hours_full=full,
-    )  # fmt: skip
+        hours_worst=sum(stage.worst * stage.hours_each for stage in stages),
+        hours_full=full,
+    )
 
 
 def _keeps(rules: Rules, combinations: int) -> list[int]:
@@ -121,7 +125,7 @@ def _hours(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[Kind, Pac
 
 def _hours_of(
     agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[Kind, Pace], share: float, to: float
-) -> float:  # fmt: skip
+) -> float:
     """Mean hours to train a combination and seed from one share of its length to another and to score it there, in all
     left-out sets. A shared warm-up is counted in equal parts.
     """

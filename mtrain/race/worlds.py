@@ -69,9 +69,7 @@ class World:
         return found
 
 
-def world(
-    model: Model, combinations: Sequence[Combination], tasks: int, seeds: int, rng: np.random.Generator
-) -> World:  # fmt: skip
+def world(model: Model, combinations: Sequence[Combination], tasks: int, seeds: int, rng: np.random.Generator) -> World:
     """Draw a sweep."""
     shape = len(combinations), tasks
     quality = rng.normal(0, model.rest, shape)

@@ -93,8 +93,10 @@ def breakhis_rows(
     known = published_breakhis() if paper else {}
     rows = [
         BreakhisRow(backbone, column, len(seeds), _scores(seeds.values()), known.get(backbone, {}).get(column, {}))
-        for backbone in backbones for column in COLUMNS if (seeds := newest.get((backbone, column)))
-    ]  # fmt: skip
+        for backbone in backbones
+        for column in COLUMNS
+        if (seeds := newest.get((backbone, column)))
+    ]
     return rows, notes
 
 

@@ -145,9 +145,17 @@ def few_shot(
         x, mean, deviation = zip(*points, strict=True)
         filled = figures.PAPER if number else colour
         axes.errorbar(
-            x, mean, yerr=deviation, color=colour, marker=MARKERS[number % len(MARKERS)], ms=5, mfc=filled, lw=1.4,
-            capsize=2, label=name,
-        )  # fmt: skip
+            x,
+            mean,
+            yerr=deviation,
+            color=colour,
+            marker=MARKERS[number % len(MARKERS)],
+            ms=5,
+            mfc=filled,
+            lw=1.4,
+            capsize=2,
+            label=name,
+        )
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
     axes.grid(axis="y")

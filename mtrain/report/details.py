@@ -141,10 +141,11 @@ def markdown_errors(sections: Iterable[Details | None]) -> list[str]:
     """Return a table of the errors of predicted numbers, in their units, as Markdown; nothing if there are none."""
     rows = [
         (one.title, title, network, text)
-        for one in sections if one is not None
+        for one in sections
+        if one is not None
         for title, cells in one.errors
         for network, text in zip(one.networks, cells, strict=True)
-    ]  # fmt: skip
+    ]
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return ["| scored | error | network | value |", "|---|---|---|---:|", *lines, ""] if lines else []
 

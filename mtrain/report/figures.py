@@ -28,13 +28,26 @@ VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", PAPER:
 }
 WIDTH = 4.6  # inches, at 10 points of text
 STYLE: dict[Any, Any] = {
-    "font.size": 10.0, "font.family": "sans-serif", "svg.fonttype": "none", "figure.facecolor": PAPER,
-    "axes.facecolor": "none", "savefig.facecolor": PAPER, "text.color": INK, "axes.labelcolor": SOFT,
-    "xtick.color": SOFT, "ytick.color": SOFT, "axes.edgecolor": RULE, "axes.spines.top": False,
-    "axes.spines.right": False, "grid.color": RULE, "axes.axisbelow": True,
-    "axes.labelsize": 9.0, "legend.fontsize": 9.0, "ytick.labelcolor": INK,
+    "font.size": 10.0,
+    "font.family": "sans-serif",
+    "svg.fonttype": "none",
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "savefig.facecolor": PAPER,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "axes.edgecolor": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "axes.axisbelow": True,
+    "axes.labelsize": 9.0,
+    "legend.fontsize": 9.0,
+    "ytick.labelcolor": INK,
     "axes.formatter.useoffset": False,
-}  # fmt: skip
+}
 # columns of the table -> colour and marker; the baselines are hollow
 APPROACHES = {
     "scratch": (SERIES[0], "o"),
@@ -90,9 +103,17 @@ def approaches(rows: Sequence[TaskRow]) -> Figure:
                 height = place + 0.13 * (number - (len(scored) - 1) / 2)
                 filled = PAPER if column.endswith(("-imagenet", "-start")) else colour
                 plot.errorbar(
-                    score.mean, height, xerr=reach, fmt=marker, ms=5, color=colour, mfc=filled,
-                    elinewidth=1, capsize=2, label=label,
-                )  # fmt: skip
+                    score.mean,
+                    height,
+                    xerr=reach,
+                    fmt=marker,
+                    ms=5,
+                    color=colour,
+                    mfc=filled,
+                    elinewidth=1,
+                    capsize=2,
+                    label=label,
+                )
                 label = None
     _tasks_down(plot, shown)
     plot.set_xlabel("score on the test set, percent")
@@ -109,9 +130,15 @@ def by_rate(scores: Mapping[str, Sequence[float]], baselines: Mapping[str, float
     line = {"color": SERIES[0]}
     outliers = {"marker": "o", "ms": 3, "mfc": "none", "mec": SERIES[0]}
     plot.boxplot(
-        list(scores.values()), tick_labels=list(scores), widths=0.5, boxprops=line, whiskerprops=line, capprops=line,
-        medianprops={"color": SERIES[1], "lw": 1.6}, flierprops=outliers,
-    )  # fmt: skip
+        list(scores.values()),
+        tick_labels=list(scores),
+        widths=0.5,
+        boxprops=line,
+        whiskerprops=line,
+        capprops=line,
+        medianprops={"color": SERIES[1], "lw": 1.6},
+        flierprops=outliers,
+    )
     for place, values in enumerate(scores.values(), start=1):
         if len(values) <= 12:
             plot.plot([place] * len(values), values, "o", ms=3, color=SERIES[0], alpha=0.5)

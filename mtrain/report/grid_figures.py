@@ -110,8 +110,10 @@ def head_figures(chosen: Selection, beside: Baselines) -> list[RenderedFigure]:
         scores = _grouped(chosen, backbone, task, lambda c: (c.tau, c.warmup), only=lr)
         if len(scores) > 1:
             by_label = {(f"{tau:g}", warm): values for (tau, warm), values in scores.items()}
-            words = ", ".join(f"tau {tau} warm-up {'on' if warm else 'off'}: {ranks.summary(values).mean:.1f}"
-                              for (tau, warm), values in by_label.items())  # fmt: skip
+            words = ", ".join(
+                f"tau {tau} warm-up {'on' if warm else 'off'}: {ranks.summary(values).mean:.1f}"
+                for (tau, warm), values in by_label.items()
+            )
             caption = f"{_case(chosen, task)}, {backbone}, learning rate {rate(lr)}{beside.missing(backbone, task)}"
             name = f"figure-6-{plain(backbone)}-{plain(task)}"
             figure = figures.by_heads(by_label, beside.of(backbone, task))

@@ -46,19 +46,28 @@ def described(audit: LabelAudit, doubt: Doubt) -> dict[str, Any]:
     """A doubt as JSON."""
     rows, classes = audit.rows, audit.names
     return {
-        "sample": doubt.sample, "key": str(rows.key[doubt.row]), "split": doubt.split,
-        "group": str(rows.group[doubt.row]), "given": classes[doubt.given], "predicted": classes[doubt.predicted],
-        "p_given": round(doubt.p_given, 4), "p_predicted": round(doubt.p_predicted, 4),
-    }  # fmt: skip
+        "sample": doubt.sample,
+        "key": str(rows.key[doubt.row]),
+        "split": doubt.split,
+        "group": str(rows.group[doubt.row]),
+        "given": classes[doubt.given],
+        "predicted": classes[doubt.predicted],
+        "p_given": round(doubt.p_given, 4),
+        "p_predicted": round(doubt.p_predicted, 4),
+    }
 
 
 def dump(audit: LabelAudit, paths: list[Path]) -> dict[str, Any]:
     """The audit as JSON."""
     return {
-        "task": audit.task.name, "weights": audit.weights, "samples": len(audit.rows), "accuracy": audit.accuracy,
-        "doubts": [described(audit, doubt) for doubt in audit.doubts], "notes": list(audit.notes),
+        "task": audit.task.name,
+        "weights": audit.weights,
+        "samples": len(audit.rows),
+        "accuracy": audit.accuracy,
+        "doubts": [described(audit, doubt) for doubt in audit.doubts],
+        "notes": list(audit.notes),
         "files": [str(path) for path in paths],
-    }  # fmt: skip
+    }
 
 
 def lines(audit: LabelAudit, paths: list[Path]) -> Iterator[str]:
@@ -116,13 +125,22 @@ def _page(audit: LabelAudit, toml: str) -> str:
     images = Images([(audit.task, audit.rows.take([doubt.row for doubt in shown]))]) if shown else None
     figures = [
         described(audit, doubt) | {"src": _inlined(images, number)}
-        for number, doubt in enumerate(shown) if images is not None
-    ]  # fmt: skip
+        for number, doubt in enumerate(shown)
+        if images is not None
+    ]
     return template("labels.html").render(
-        task=audit.task.name, kind=audit.task.card.group_kind, samples=_judgements(audit), doubts=len(audit.doubts),
-        accuracy=audit.accuracy, weights=audit.weights, notes=audit.notes, pairs=_pairs(audit), figures=figures,
-        backbone=audit.backbone, toml=toml,
-    )  # fmt: skip
+        task=audit.task.name,
+        kind=audit.task.card.group_kind,
+        samples=_judgements(audit),
+        doubts=len(audit.doubts),
+        accuracy=audit.accuracy,
+        weights=audit.weights,
+        notes=audit.notes,
+        pairs=_pairs(audit),
+        figures=figures,
+        backbone=audit.backbone,
+        toml=toml,
+    )
 
 
 def _inlined(images: Images, number: int) -> str:

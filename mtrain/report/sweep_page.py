@@ -29,8 +29,11 @@ from mtrain.sweep.store import Store
 
 SILENT = Reporter(quiet=True)
 NUMBERS = {"svm": 2, "finetune": 3}  # of the paper's figures
-MARKS = {1: '<span class="up" title="significantly better than the baseline">▲</span>',
-         -1: '<span class="down" title="significantly worse than the baseline">▼</span>', 0: ""}  # fmt: skip
+MARKS = {
+    1: '<span class="up" title="significantly better than the baseline">▲</span>',
+    -1: '<span class="down" title="significantly worse than the baseline">▼</span>',
+    0: "",
+}
 
 
 @dataclass(frozen=True)
@@ -123,14 +126,26 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     page = template(
         "sweep.html", counted=counted, spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
     ).render(
-        sweep=store.name, there=len(results), planned=len(planned), grid=chosen.grid, networks=networks,
-        metrics=METRICS, winners=_winners(chosen), soups=soup_rows(store),
-        friedman=selection_lines.friedman_line(chosen), notes=[*chosen.notes, *left, *others], rates=rates, heads=heads,
-        patients=patients, magnifications=MAGNIFICATIONS,
-        ranking=[selection_lines.text_row(chosen, c) for c in chosen.order], mode=chosen.mode,
-        of_task=chosen.metrics, others=any(combination.others for combination in chosen.combinations),
+        sweep=store.name,
+        there=len(results),
+        planned=len(planned),
+        grid=chosen.grid,
+        networks=networks,
+        metrics=METRICS,
+        winners=_winners(chosen),
+        soups=soup_rows(store),
+        friedman=selection_lines.friedman_line(chosen),
+        notes=[*chosen.notes, *left, *others],
+        rates=rates,
+        heads=heads,
+        patients=patients,
+        magnifications=MAGNIFICATIONS,
+        ranking=[selection_lines.text_row(chosen, c) for c in chosen.order],
+        mode=chosen.mode,
+        of_task=chosen.metrics,
+        others=any(combination.others for combination in chosen.combinations),
         files=[*files, *(["figures/*.svg", "figures/*.png"] if shown else [])],
-    )  # fmt: skip
+    )
     for name, text in files.items():
         write_text(out.parent / name, text)
     for one in shown:
@@ -179,9 +194,8 @@ def _of_sweep(
         return combinations.get(store.own(one.run) or "") if ours(one) else None
 
     usable = [
-        one for one in found
-        if one.backbone in chosen.backbones and (not apart(one) or one.run is None or ours(one))
-    ]  # fmt: skip
+        one for one in found if one.backbone in chosen.backbones and (not apart(one) or one.run is None or ours(one))
+    ]
     return comparable(usable, ours=ours, size=size, combination=combination)
 
 
@@ -205,8 +219,10 @@ def _network_figures(name: str, rows: Sequence[TaskRow], published: Mapping[str,
     for mode in TRANSFERS:
         if any(row.gain(mode) is not None for row in rows):
             minus = f"{name}, {mode}: multi-task minus {_baseline(rows, mode)}"
-            caption = f"{minus}, with twice the larger standard deviation; " \
-                      f"filled where significant{'; diamonds: as published' if published else ''}"  # fmt: skip
+            caption = (
+                f"{minus}, with twice the larger standard deviation; "
+                f"filled where significant{'; diamonds: as published' if published else ''}"
+            )
             words = ", ".join(f"{row.task} {row.gain(mode):+.2f}" for row in rows if row.gain(mode) is not None)
             figure = figures.differences(rows, mode, published)
             found.append(

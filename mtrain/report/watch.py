@@ -179,9 +179,14 @@ def _left(times: Sequence[float], found: Mapping[str, Result], missing: int) -> 
 def _cell(planned: Planned, result: Result) -> dict[str, Any]:
     scores = {task: score.score for task, score in result.scores.items()}
     return {
-        "combination": str(planned.combination), "seed": planned.seed, "left_out": list(planned.tasks),
-        "state": result.state, "scores": scores, "failures": dict(result.failures), "seconds": result.seconds,
-    }  # fmt: skip
+        "combination": str(planned.combination),
+        "seed": planned.seed,
+        "left_out": list(planned.tasks),
+        "state": result.state,
+        "scores": scores,
+        "failures": dict(result.failures),
+        "seconds": result.seconds,
+    }
 
 
 def _running(store: Store) -> Iterator[Run]:

@@ -22,9 +22,16 @@ CELLS_AT_ONCE = 4_000_000  # maximum number of sample weights in memory
 
 
 def intervals(
-    labels: Labels, decisions: Values, groups: Sequence[str], classes: int, *, probabilities: Values | None = None,
-    ordered: bool = False, draws: int = DRAWS, seed: int = 0,
-) -> dict[str, tuple[float, float]]:  # fmt: skip
+    labels: Labels,
+    decisions: Values,
+    groups: Sequence[str],
+    classes: int,
+    *,
+    probabilities: Values | None = None,
+    ordered: bool = False,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
     """Return the percentile interval of each score of `metrics.all_scores`, by name.
 
     The calibration error is included if `probabilities` (n, classes) are given. The result is empty for a single group,
@@ -55,9 +62,15 @@ def intervals(
 
 
 def paired(
-    labels: Labels, decisions: Mapping[str, Values], groups: Sequence[str], classes: int, metric: str, *,
-    draws: int = DRAWS, seed: int = 0,
-) -> dict[str, Values]:  # fmt: skip
+    labels: Labels,
+    decisions: Mapping[str, Values],
+    groups: Sequence[str],
+    classes: int,
+    metric: str,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Values]:
     """Return, by name, one score of the decision values in each draw, (draws,); empty for a single group.
 
     Draw i contains the same groups for all names, so that differences of scores compare the same patients.

@@ -85,9 +85,15 @@ def point_scores(counts: Values, classes: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def dense_scores(
-    groups: Sequence[str], tables: Counts | None, points: Counts | None, seg: Sequence[str], kinds: Sequence[str], *,
-    draws: int = DRAWS, seed: int = 0,
-) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, dict[str, int]]]:  # fmt: skip
+    groups: Sequence[str],
+    tables: Counts | None,
+    points: Counts | None,
+    seg: Sequence[str],
+    kinds: Sequence[str],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, dict[str, int]]]:
     """Return all scores of a set of samples by name, with intervals over groups, and the counts of points by class.
 
     groups: the group of each sample. tables: confusion matrices of masks (samples, classes, classes), or None. points:

@@ -49,8 +49,12 @@ class DenseAnswers:
             found = {name: interval(values) for name, values in self._panoptic_draws(group, groups)}
             intervals |= {name: one for name, one in found.items() if one is not None}
         return {
-            "scores": scores, "intervals": intervals, "samples": len(self.key), "groups": groups, "objects": numbers,
-        }  # fmt: skip
+            "scores": scores,
+            "intervals": intervals,
+            "samples": len(self.key),
+            "groups": groups,
+            "objects": numbers,
+        }
 
     def _panoptic_draws(self, group: NDArray[np.int64], groups: int) -> Iterator[tuple[str, Values]]:
         """Return the scores of instances in each draw of groups; none for a single group."""
@@ -111,8 +115,14 @@ def read_counts(path: Path) -> DenseAnswers | None:
         seg, kinds = (tuple(map(str, arrays[name])) for name in ("seg_classes", "point_classes"))
         instances = tuple(map(str, arrays.get("instance_classes", ())))
         return DenseAnswers(
-            arrays["key"], arrays["group"], arrays.get("seg"), arrays.get("points"), seg, kinds,
-            arrays.get("instances"), instances,
-        )  # fmt: skip
+            arrays["key"],
+            arrays["group"],
+            arrays.get("seg"),
+            arrays.get("points"),
+            seg,
+            kinds,
+            arrays.get("instances"),
+            instances,
+        )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

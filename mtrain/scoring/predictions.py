@@ -78,9 +78,15 @@ def _scores_of_targets(task: Task, name: str, rows: Rows, answer: Predictions) -
     if not intervals:
         notes.append(f"the {name} set of {task.name} has only one {task.card.group_kind}: no confidence intervals")
     return {
-        "set": name, "score": score, "scores": scores, "intervals": intervals, "samples": len(rows),
-        "groups": len(set(groups)), "notes": notes, **({"unit": task.card.unit} if task.card.unit else {}),
-    }  # fmt: skip
+        "set": name,
+        "score": score,
+        "scores": scores,
+        "intervals": intervals,
+        "samples": len(rows),
+        "groups": len(set(groups)),
+        "notes": notes,
+        **({"unit": task.card.unit} if task.card.unit else {}),
+    }
 
 
 def decided(task: Task, outputs: Values, scaling: Scaling) -> Values:

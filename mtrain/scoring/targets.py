@@ -57,9 +57,14 @@ def intervals(
 
 
 def paired(
-    truth: Values, values: Mapping[str, Values], groups: Sequence[str], metric: str, *,
-    draws: int = bootstrap.DRAWS, seed: int = 0,
-) -> dict[str, Values]:  # fmt: skip
+    truth: Values,
+    values: Mapping[str, Values],
+    groups: Sequence[str],
+    metric: str,
+    *,
+    draws: int = bootstrap.DRAWS,
+    seed: int = 0,
+) -> dict[str, Values]:
     """Return, by name, one score of the values in each draw, (draws,), as `bootstrap.paired`; draw i contains the same
     groups for all names. Empty for a single group.
     """

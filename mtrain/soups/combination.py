@@ -73,8 +73,9 @@ def check_alike(recipe: SoupRecipe) -> None:
             if one != other:
                 raise UsageError(
                     f"{first.name} and {run.name} differ in {what}, so their weights cannot be combined",
-                    found=f"{one} and {other}", remedy="combine runs of one network that began from the same weights",
-                )  # fmt: skip
+                    found=f"{one} and {other}",
+                    remedy="combine runs of one network that began from the same weights",
+                )
 
 
 def _compared(one: Run, other: Run) -> Iterator[tuple[str, str, str]]:

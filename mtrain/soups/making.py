@@ -34,9 +34,14 @@ from mtrain.versions import versions
 
 
 def make(
-    recipe: SoupRecipe, run: Run, report: Reporter, *, shards: Path | str | None = None, device: str = "auto",
+    recipe: SoupRecipe,
+    run: Run,
+    report: Reporter,
+    *,
+    shards: Path | str | None = None,
+    device: str = "auto",
     workers: int = 2,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Write the soup to the folder of `run`, and return its description; one of the same weights is kept.
 
     shards: folder of the training images, on which batch-normalization statistics are measured if there are any; by
@@ -84,8 +89,9 @@ def _check_normalization(recipe: SoupRecipe, network: SharedNetwork) -> None:
     if not recipe.averages and batchnorm_adapt.layers_of(network):
         raise UsageError(
             f"{network.name} has batch normalization, which each run adapted to its own tasks: what they learnt cannot "
-            "be added or removed", remedy="average the runs, or use a network without it, such as a vision transformer",
-        )  # fmt: skip
+            "be added or removed",
+            remedy="average the runs, or use a network without it, such as a vision transformer",
+        )
 
 
 def _mixed(recipe: SoupRecipe, networks: list[SharedNetwork]) -> SharedNetwork:

@@ -22,8 +22,17 @@ from mtrain.train.trainer import Training
 
 BATCHES = 20  # as many as adapt a network before its training
 # settings that leave the batches as they are and prepare parts that are not needed here
-PLAIN = {"tune": "all", "layer_decay": None, "features": "online", "batchnorm": "adapted", "dense": False,
-         "compile": False, "checkpointing": False, "accumulate": 1, "ema": 0.0}  # fmt: skip
+PLAIN = {
+    "tune": "all",
+    "layer_decay": None,
+    "features": "online",
+    "batchnorm": "adapted",
+    "dense": False,
+    "compile": False,
+    "checkpointing": False,
+    "accumulate": 1,
+    "ema": 0.0,
+}
 
 
 def differ(networks: Sequence[SharedNetwork]) -> bool:
@@ -40,7 +49,7 @@ def differ(networks: Sequence[SharedNetwork]) -> bool:
 
 def measure(
     network: SharedNetwork, runs: Sequence[Run], shards: Path | str | None, device: str, workers: int, report: Reporter
-) -> tuple[int, int]:  # fmt: skip
+) -> tuple[int, int]:
     """Measure the statistics of the network on training images of the runs; return how many layers and images.
 
     The images are drawn as those that adapt a network before its training, by the settings of the first run.

@@ -72,7 +72,7 @@ def known(store: Store, cells: Sequence[Cell], cards: Cards) -> JobChoice | None
 
 def _choice(
     store: Store, cells: Sequence[Cell], cards: Cards, taken: Sequence[str], report: Reporter
-) -> JobChoice | None:  # fmt: skip
+) -> JobChoice | None:
     alone = "1 cell at once on each GPU"
     if taken:
         return JobChoice(1, f"{'; '.join(taken)}: {alone}; {OTHERWISE}")

@@ -26,10 +26,25 @@ RESERVE = 0.1  # share of the memory that stays free, for what a cell does besid
 FASTEST = 3000  # images per second that are assumed before anything is measured
 # settings of a cell that hardly change its speed
 ALIKE = (
-    "shards", "leave_out", "seed", "lr", "tau", "warmup", "warmup_lr", "iterations", "weights", "weights_key",
-    "adapt_batches", "checkpoint_every", "validate_every", "log_every", "log_cosines", "momentum", "layer_decay",
+    "shards",
+    "leave_out",
+    "seed",
+    "lr",
+    "tau",
+    "warmup",
+    "warmup_lr",
+    "iterations",
+    "weights",
+    "weights_key",
+    "adapt_batches",
+    "checkpoint_every",
+    "validate_every",
+    "log_every",
+    "log_cosines",
+    "momentum",
+    "layer_decay",
     "skip_corrupt",
-)  # fmt: skip
+)
 
 
 class JobLevel(BaseModel):
@@ -180,7 +195,7 @@ def record_path(folder: Path, settings: Mapping[str, Any], machine: Mapping[str,
 
 def recorded(
     folder: Path, settings: Mapping[str, Any], machine: Mapping[str, Any], limits: JobLimits
-) -> Capacity | None:  # fmt: skip
+) -> Capacity | None:
     """Return what was measured before; None if nothing was, if it no longer holds, or if the record is damaged."""
     content = known_document(record_path(folder, settings, machine))
     try:

@@ -142,24 +142,31 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
         config = sweep.config(combination, sets[given].names, seed)
         if combination.warmup and not config.warmup:
             raise UsageError(
-                "the grid has trainings with a warm-up, but it lasts 0 iterations", where="fit.warmup",
+                "the grid has trainings with a warm-up, but it lasts 0 iterations",
+                where="fit.warmup",
                 remedy="set it, or give `warmup = [false]` in [grid]",
-            )  # fmt: skip
+            )
         if combination.dense and not any(task.dense for task in sets[given].pool.tasks):
             raise UsageError(
                 f"dense: without {', '.join(sets[given].names)}, no task of the pool has masks or exhaustive points",
-                where=sweep.shards, remedy="convert a source with --dense, or set dense = false",
-            )  # fmt: skip
+                where=sweep.shards,
+                remedy="convert a source with --dense, or set dense = false",
+            )
         start = config.backbone, config.weights
         if start not in digests:
             digests[start] = _weights(config)
         shorter = _prefixes(config, [length for length in sweep.race.lengths if length < share])
         found.append(
             _cell(
-                prefix(config, share), combination, sets[given], sweep.transfer, digests[start], shorter,
+                prefix(config, share),
+                combination,
+                sets[given],
+                sweep.transfer,
+                digests[start],
+                shorter,
                 whole=share == 1,
             )
-        )  # fmt: skip
+        )
     order = {names: number for number, names in enumerate(left.names for left in sets.values())}
     seeds = {seed: number for number, seed in enumerate(sweep.seeds)}
     return sorted(found, key=lambda cell: (seeds[cell.config.seed], order[cell.tasks], cell.combination.backbone))
@@ -185,9 +192,15 @@ def _prefixes(config: FitConfig, shares: Sequence[float]) -> list[FitConfig]:
 
 
 def _cell(
-    config: FitConfig, combination: Combination, left: LeftOut, transfer: Transfer, weights: str,
-    shorter: Sequence[FitConfig], *, whole: bool,
-) -> Cell:  # fmt: skip
+    config: FitConfig,
+    combination: Combination,
+    left: LeftOut,
+    transfer: Transfer,
+    weights: str,
+    shorter: Sequence[FitConfig],
+    *,
+    whole: bool,
+) -> Cell:
     training = training_digest(config, left.pool.digest, weights)
     return Cell(
         digest=_cell_digest(training, left.tasks, transfer),
@@ -207,7 +220,7 @@ def _cell_digest(training: str, targets: Sequence[Task], transfer: Transfer) -> 
     scored = {task.name: task.card.digest for task in targets}
     return digest(
         {"training": training, "targets": scored, "transfer": transfer.determining(), "rules": RULES["transfer"]}
-    )  # fmt: skip
+    )
 
 
 def check_unchanged(cell: Cell) -> None:
@@ -221,9 +234,10 @@ def check_unchanged(cell: Cell) -> None:
     trained = leave_out(pool, cell.config.leave_out)[0].digest
     if trained != cell.pool or _cell_digest(cell.training, targets, cell.transfer) != cell.digest:
         raise RunError(
-            "the shards have changed since the sweep began", where=cell.config.shards,
+            "the shards have changed since the sweep began",
+            where=cell.config.shards,
             remedy="run the same command again: it plans cells for the shards as they are now",
-        )  # fmt: skip
+        )
 
 
 def training_digest(config: FitConfig, pool: str, weights: str) -> str:

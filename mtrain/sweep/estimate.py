@@ -87,8 +87,9 @@ class Estimate:
 def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Mapping[Kind, Pace]) -> Estimate:
     """Estimate what is missing and how long it takes at these paces (by kind of cell)."""
     missing = [cell for cell in cells if not store.has(cell)]
-    images = {left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val"))
-                for left in sets}  # fmt: skip
+    images = {
+        left.names: sum(len(task.rows[split]) for task in left.tasks for split in ("train", "val")) for left in sets
+    }
     passes = {left.names: images_of(left, cells[0].transfer) for left in sets} if cells else {}
     begun = {cell.training: store.run(cell.training).state()[1] for cell in missing}
     warmups = {cell.warmup: cell for cell in cells if cell.warmup}
@@ -105,12 +106,19 @@ def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Ma
     held = {names: 4 * number if cells[0].transfer.mode == "svm" else 0 for names, number in images.items()}
     kept = sum(pace(cell).weights_bytes + held[cell.tasks] * pace(cell).features for cell in missing)
     return Estimate(
-        cells=len(cells), there=len(cells) - len(missing), begun=sum(done > 0 for done in begun.values()),
-        warmups=len(warmups), warmups_there=len(finished), warmups_alone=sum(cell.warmup is not None for cell in cells),
-        hours=(warm + features + trained) / 3600, hours_warmups=warm / 3600, hours_features=features / 3600,
-        hours_alone=(own + features + trained) / 3600, disk_gb=kept / 1e9,
+        cells=len(cells),
+        there=len(cells) - len(missing),
+        begun=sum(done > 0 for done in begun.values()),
+        warmups=len(warmups),
+        warmups_there=len(finished),
+        warmups_alone=sum(cell.warmup is not None for cell in cells),
+        hours=(warm + features + trained) / 3600,
+        hours_warmups=warm / 3600,
+        hours_features=features / 3600,
+        hours_alone=(own + features + trained) / 3600,
+        disk_gb=kept / 1e9,
         mode=cells[0].transfer.mode if cells else "svm",
-    )  # fmt: skip
+    )
 
 
 def images_of(left: LeftOut, transfer: Transfer) -> int:
@@ -125,9 +133,7 @@ def kind_of(cell: Cell) -> Kind:
     return cell.config.backbone, cell.config.dense, cell.config.gradients
 
 
-def measured(
-    cells: Iterable[Cell], sets: Sequence[LeftOut], report: Reporter
-) -> dict[Kind, Pace]:  # fmt: skip
+def measured(cells: Iterable[Cell], sets: Sequence[LeftOut], report: Reporter) -> dict[Kind, Pace]:
     """Time a few iterations of each kind of cells."""
     pools = {left.names: left.pool for left in sets}
     first = {kind_of(cell): cell for cell in reversed(list(cells))}

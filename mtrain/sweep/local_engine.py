@@ -188,7 +188,8 @@ def outcome_of(
     missing = len(agenda_of(cells).due(store, Reporter(quiet=True)))
     if missing and not stopped:
         raise RunError(
-            f"{counted(missing, 'cell')} missing: processes were killed", where=store.path,
+            f"{counted(missing, 'cell')} missing: processes were killed",
+            where=store.path,
             remedy="often for lack of memory: run the same command again with fewer --jobs; finished cells are kept",
-        )  # fmt: skip
+        )
     return "stopped" if missing else "finished"

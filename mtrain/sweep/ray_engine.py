@@ -112,9 +112,10 @@ def _wanted(ray: Any, request: Resources, *, on_cpu: bool) -> dict[str, int]:
     if not any(node.get("CPU", 0) >= request.cpus and node.get("GPU", 0) >= gpus for node in nodes):
         largest = max((int(node.get("CPU", 0)) for node in nodes if node.get("GPU", 0) >= gpus), default=0)
         raise UsageError(
-            "no node of the cluster has the resources that a cell requires", expected=f"--cpus up to {largest}",
+            "no node of the cluster has the resources that a cell requires",
+            expected=f"--cpus up to {largest}",
             found=f"--cpus {request.cpus}",
-        )  # fmt: skip
+        )
     return {"num_cpus": request.cpus, "num_gpus": gpus}
 
 
@@ -176,9 +177,10 @@ def _told(store: Store, version: str, do: Callable[[], T]) -> T | Refused | Lite
         check_version(version)
         if not (store.path / "sweep.json").is_file():
             raise RunError(
-                f"not visible on the node {os.uname().nodename}", where=store.path,
+                f"not visible on the node {os.uname().nodename}",
+                where=store.path,
                 remedy="put --sweeps and --shards where every node of the cluster has them under the same path",
-            )  # fmt: skip
+            )
         return do()
     except UserError as error:
         return Refused(error)

@@ -30,9 +30,13 @@ from mtrain.sweep.combination import NO_DECAY, Combination
 from mtrain.transfers.request import STEPS
 
 FIXED = {  # setting -> where a sweep file has it instead
-    "lr": "[grid]", "tau": "[grid]", "backbone": "[grid]", "seed": "`seeds`, above the tables",
-    "leave_out": "`leave_out`, above the tables", "shards": "`shards`, above the tables",
-}  # fmt: skip
+    "lr": "[grid]",
+    "tau": "[grid]",
+    "backbone": "[grid]",
+    "seed": "`seeds`, above the tables",
+    "leave_out": "`leave_out`, above the tables",
+    "shards": "`shards`, above the tables",
+}
 TUNING = ("tune", "layer_decay", "dense", "gradients")  # axes that may stand in [fit] instead
 READ = {"svm": ("solver",), "dense": ("steps", "batch")}  # mode of [transfer] -> the settings that it reads
 LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] turns it on

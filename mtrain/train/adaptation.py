@@ -18,10 +18,26 @@ from mtrain.train.trainer import Training
 
 # settings on which an adaptation does not depend; all others are taken to matter
 WITHOUT_EFFECT = {
-    "lr", "tau", "warmup", "warmup_lr", "iterations", "momentum", "weight_decay", "optimizer", "schedule",
-    "layer_decay", "ema", "label_smoothing", "workers", "resident", "checkpoint_every", "validate_every", "log_every",
-    "log_cosines", "gradients",
-}  # fmt: skip
+    "lr",
+    "tau",
+    "warmup",
+    "warmup_lr",
+    "iterations",
+    "momentum",
+    "weight_decay",
+    "optimizer",
+    "schedule",
+    "layer_decay",
+    "ema",
+    "label_smoothing",
+    "workers",
+    "resident",
+    "checkpoint_every",
+    "validate_every",
+    "log_every",
+    "log_cosines",
+    "gradients",
+}
 
 
 def adapt(training: Training) -> int:

@@ -81,7 +81,7 @@ def newest(folder: Path) -> list[Path]:
 
 def newest_readable(
     folder: Path, note: Callable[[str], object], settings: str | None = None
-) -> tuple[StateDict, int] | None:  # fmt: skip
+) -> tuple[StateDict, int] | None:
     """The content of the newest checkpoint that can be read, and its number of iterations; None if there is none.
 
     settings: as in `load`. Each checkpoint that cannot be used is reported.

@@ -35,9 +35,14 @@ def ordered_targets(
 
 
 def counts_of(
-    model: MultiHead, task: Task, rows: Rows, config: FitConfig, device: torch.device, route: Sequence[int],
+    model: MultiHead,
+    task: Task,
+    rows: Rows,
+    config: FitConfig,
+    device: torch.device,
+    route: Sequence[int],
     enough: Callable[[], bool],
-) -> list[int]:  # fmt: skip
+) -> list[int]:
     """The confusion matrix of pixels, hits, false finds and misses of points of each class, and 1 if cut short.
 
     route: number of images of each task of the pool, which batch normalization of each task goes by.

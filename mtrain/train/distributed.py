@@ -62,8 +62,10 @@ class Ranks:
             )
         available = torch.cuda.device_count()
         if self.local_size > available:
-            raise UsageError(f"{self.local_size} processes on a machine with {counted(available, 'CUDA device')}",
-                             remedy=f"use torchrun --nproc-per-node {available}, or --device cpu")  # fmt: skip
+            raise UsageError(
+                f"{self.local_size} processes on a machine with {counted(available, 'CUDA device')}",
+                remedy=f"use torchrun --nproc-per-node {available}, or --device cpu",
+            )
         device = torch.device("cuda", self.local)
         torch.cuda.set_device(device)
         return device
@@ -186,8 +188,9 @@ def _join() -> tuple[Ranks, Store]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise RunError(f"the processes of this training cannot connect to each other: {reason}",
-                       remedy="start them with torchrun") from None  # fmt: skip
+        raise RunError(
+            f"the processes of this training cannot connect to each other: {reason}", remedy="start them with torchrun"
+        ) from None
     return Ranks(rank, size, local, local_size), store
 
 

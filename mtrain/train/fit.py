@@ -37,9 +37,14 @@ from mtrain.train.trainer import Training
 
 
 def fit(
-    config: FitConfig, run: Run, report: Reporter, ranks: Ranks = SINGLE_PROCESS, pool: Pool | None = None,
-    *, trackers: Sequence[str] = (),
-) -> RunState:  # fmt: skip
+    config: FitConfig,
+    run: Run,
+    report: Reporter,
+    ranks: Ranks = SINGLE_PROCESS,
+    pool: Pool | None = None,
+    *,
+    trackers: Sequence[str] = (),
+) -> RunState:
     """Train the run, or resume it. Returns "finished", or "stopped" if a signal stopped it with a checkpoint.
 
     trackers: services that also receive the numbers of the log ("wandb", "mlflow").
@@ -180,9 +185,10 @@ def _check_trained(run: Run) -> None:
     """
     if SOUP in run.about():
         raise UsageError(
-            "this run was made of other runs, not trained", where=run.path,
+            "this run was made of other runs, not trained",
+            where=run.path,
             remedy=f"train another from it with --weights {run.weights}",
-        )  # fmt: skip
+        )
 
 
 def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
@@ -246,9 +252,10 @@ def _end(training: Training, journal: Journal) -> RunState:
 def _check_division(config: FitConfig, ranks: Ranks) -> None:
     if config.features == "cached" and not ranks.alone:
         raise UsageError(
-            "--features cached trains in one process", found=f"{ranks.size} processes",
+            "--features cached trains in one process",
+            found=f"{ranks.size} processes",
             remedy="run it without torchrun, or use --features online",
-        )  # fmt: skip
+        )
     parts = ranks.size * config.accumulate
     if config.batch < 2 * parts:  # batch normalization has no variance to learn from in one sample
         raise UsageError(
@@ -270,8 +277,9 @@ def _check_targets(config: FitConfig, pool: Pool) -> None:
         if config.stream:
             raise UsageError(
                 f"--stream reads one class for an image, and {task.name} is of kind {task.card.kind!r}",
-                where=task.folder, remedy="omit --stream, or leave the task out with --leave-out",
-            )  # fmt: skip
+                where=task.folder,
+                remedy="omit --stream, or leave the task out with --leave-out",
+            )
 
 
 def _check_dense(config: FitConfig, pool: Pool) -> None:
@@ -279,9 +287,11 @@ def _check_dense(config: FitConfig, pool: Pool) -> None:
         given = [f"{task.name} has only {' and '.join(task.unused)}" for task in pool.tasks if task.unused]
         (_, remedy), *_ = sorted(why for task in pool.tasks if (why := task.why_not_dense))
         raise UsageError(
-            "--dense: no task of this pool has masks or exhaustive points", where=config.shards,
-            found="; ".join(given) or None, remedy=f"{remedy}; or omit --dense",
-        )  # fmt: skip
+            "--dense: no task of this pool has masks or exhaustive points",
+            where=config.shards,
+            found="; ".join(given) or None,
+            remedy=f"{remedy}; or omit --dense",
+        )
 
 
 def _stop_signals(ranks: Ranks) -> AbstractContextManager[list[int]]:

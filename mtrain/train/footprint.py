@@ -47,8 +47,12 @@ class Footprint:
         return self.weights + self.gradients + self.optimizer + self.activations + self.tasks
 
     def __str__(self) -> str:
-        parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer,
-                 "activations": self.activations}  # fmt: skip
+        parts = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+            "activations": self.activations,
+        }
         parts |= {"gradients of each task": self.tasks} if self.tasks else {}
         return f"{_gib(self.total)} ({', '.join(f'{part} {_gib(size)}' for part, size in parts.items())})"
 

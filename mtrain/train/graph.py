@@ -98,9 +98,16 @@ class RecordedIteration:
     """
 
     def __init__(
-        self, model: MultiHead, optimizer: PhaseOptimizer, losses_of: Callable[[Inputs], Tensor], inputs: Inputs,
-        *, batch: int, recording: Recording, note: Callable[[str], None],
-    ) -> None:  # fmt: skip
+        self,
+        model: MultiHead,
+        optimizer: PhaseOptimizer,
+        losses_of: Callable[[Inputs], Tensor],
+        inputs: Inputs,
+        *,
+        batch: int,
+        recording: Recording,
+        note: Callable[[str], None],
+    ) -> None:
         self.model, self.optimizer, self.losses_of, self.inputs = model, optimizer, losses_of, inputs
         self.batch, self.recording, self.note = batch, recording, note
         self.losses: Tensor | None = None  # of the recording, as soon as it is used

@@ -64,9 +64,15 @@ class HeadTraining(Training):
         found = stored(path, shape, "float32", report)
         if found is None:
             found = computed(
-                self.model.shared, task, rows, split, size=self.config.size, workers=self.config.workers,
-                inference=Inference.on(self.device), report=report,
-            )  # fmt: skip
+                self.model.shared,
+                task,
+                rows,
+                split,
+                size=self.config.size,
+                workers=self.config.workers,
+                inference=Inference.on(self.device),
+                report=report,
+            )
             check_features(found, task, rows, split, self.config.weights)
             store(path, found, task, split)
             found = stored(path, shape, "float32", report)
@@ -91,9 +97,11 @@ class HeadTraining(Training):
         rows = np.split(index - images.starts[of_task], np.cumsum(counts)[:-1])  # the index is in the order of tasks
         features = [table[torch.from_numpy(some)] for table, some in zip(self.train, rows, strict=True)]
         return Batch.room(0, self.config.size, len(self.tasks))._replace(
-            pixels=torch.cat(features), labels=torch.from_numpy(images.label[index]), counts=torch.from_numpy(counts),
+            pixels=torch.cat(features),
+            labels=torch.from_numpy(images.label[index]),
+            counts=torch.from_numpy(counts),
             targets=torch.from_numpy(images.targets(index)),
-        )  # fmt: skip
+        )
 
     def prepare(self, batch: Batch) -> Tensor:
         """The features on the device."""

@@ -41,9 +41,11 @@ class Computed(NamedTuple):
         sizes = [8 * tasks, 8 * images, 8 * images, 4 * sampling.LOOKS_A_SLOT * images]
         scales, sides, numbers, looks = torch.split(block, sizes)
         return Computed(
-            scales.view(torch.float64), sides.view(torch.int64), numbers.view(torch.int64),
+            scales.view(torch.float64),
+            sides.view(torch.int64),
+            numbers.view(torch.int64),
             looks.view(torch.float32).view(images, sampling.LOOKS_A_SLOT),
-        )  # fmt: skip
+        )
 
 
 class Inputs:

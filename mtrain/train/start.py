@@ -116,9 +116,7 @@ def _tune(config: FitConfig, shared: SharedNetwork) -> None:
         tuning.check_pointing(shared.body, shared.name)
 
 
-def _note_without_effect(
-    config: FitConfig, shared: SharedNetwork, pool: Pool, ranks: Ranks, report: Reporter
-) -> None:  # fmt: skip
+def _note_without_effect(config: FitConfig, shared: SharedNetwork, pool: Pool, ranks: Ranks, report: Reporter) -> None:
     """Report settings that have no effect on this network, this pool and these processes."""
     normalizes = any(isinstance(layer, _BatchNorm) for layer in shared.modules())
     none, only = f"{shared.name} has no batch normalization", f"{pool.tasks[0].name} is the only task"
@@ -138,9 +136,7 @@ def _note_without_effect(
             report.note(f"{option.rstrip()} is not used: {why}")
 
 
-def _tell_memory(
-    config: FitConfig, model: MultiHead, device: torch.device, report: Reporter, ranks: Ranks
-) -> None:  # fmt: skip
+def _tell_memory(config: FitConfig, model: MultiHead, device: torch.device, report: Reporter, ranks: Ranks) -> None:
     """Report an estimate of the memory that an iteration takes, where anyone reads it."""
     if ranks.first and not report.quiet:
         frozen = LOADED * Inference.on(device).joined(LOADED)

@@ -50,9 +50,13 @@ class Wandb:
         _remember(run, "wandb", identifier)
         with _opening("wandb", Error, "log in with `wandb login`, or set WANDB_MODE=offline"):
             self.session = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", PROJECT), id=identifier, name=run.name, config=dict(settings),
-                dir=str(run.path), resume="allow",
-            )  # fmt: skip
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                id=identifier,
+                name=run.name,
+                config=dict(settings),
+                dir=str(run.path),
+                resume="allow",
+            )
         self.session.define_metric("*", step_metric="iteration")
 
     def log(self, numbers: Mapping[str, float], iteration: int) -> None:

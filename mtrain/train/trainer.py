@@ -48,9 +48,14 @@ class Training:
     """Trains `model`, on its device, on the training sets of `pool`. One rank of `ranks`."""
 
     def __init__(
-        self, config: FitConfig, pool: Pool, model: MultiHead, device: torch.device, done: int = 0,
+        self,
+        config: FitConfig,
+        pool: Pool,
+        model: MultiHead,
+        device: torch.device,
+        done: int = 0,
         ranks: Ranks = SINGLE_PROCESS,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config, self.pool, self.model, self.device, self.ranks = config, pool, model, device, ranks
         self.iteration, self.counts = done, [0] * len(pool.tasks)
         self.tasks = [task.name for task in pool.tasks]
@@ -127,9 +132,14 @@ class Training:
             width = 0 if self.images is None else self.images.width
             inputs = Inputs(len(self.slots[0]), size, tasks, self.device, width)
             self.recorded = RecordedIteration(
-                self.model, self.optimizer, self._recorded_losses, inputs,
-                batch=self.config.batch, recording=recording(), note=self.note,
-            )  # fmt: skip
+                self.model,
+                self.optimizer,
+                self._recorded_losses,
+                inputs,
+                batch=self.config.batch,
+                recording=recording(),
+                note=self.note,
+            )
         self.counts = batch.counts.tolist()
         seed = sampling.model_seed(self.config.seed, self.iteration, self.slots[0].start)
         return self.recorded(batch, head_scales(self.counts), seed)
@@ -311,9 +321,17 @@ class Training:
                 tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks, how=self.how
             )
         return TrainingBatches(
-            self.images, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks,
-            targets=self.targets, resident=None if self.resident is None else self.resident.shapes,
-        )  # fmt: skip
+            self.images,
+            config.size,
+            config.seed,
+            slots,
+            stream,
+            skip=skip,
+            mixture=mixture,
+            looks=looks,
+            targets=self.targets,
+            resident=None if self.resident is None else self.resident.shapes,
+        )
 
     def iterations(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
         """For each of these iterations, the micro-batches of this rank's share."""

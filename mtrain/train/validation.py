@@ -82,9 +82,12 @@ def count_correct(training: Training, task: Task, rows: Rows, enough: Callable[[
 
     correct = done = 0
     for logits in outputs(
-        answered, OrderedBatches(images, config.size, config.batch), Inference.on(training.device),
-        workers=config.workers, how=training.how,
-    ):  # fmt: skip
+        answered,
+        OrderedBatches(images, config.size, config.batch),
+        Inference.on(training.device),
+        workers=config.workers,
+        how=training.how,
+    ):
         if enough():
             return None
         correct += right(logits, rows.take(range(done, done + len(logits))))

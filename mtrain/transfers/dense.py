@@ -161,9 +161,15 @@ class FrozenDense:
             tables.append(table)
             hits.append(hit)
         return DenseAnswers(
-            rows.key.astype(np.str_), rows.group.astype(np.str_), _joined(tables), _joined(hits), self.dense.seg,
-            self.dense.points, np.stack(quality) if quality else None, self.dense.instances,
-        )  # fmt: skip
+            rows.key.astype(np.str_),
+            rows.group.astype(np.str_),
+            _joined(tables),
+            _joined(hits),
+            self.dense.seg,
+            self.dense.points,
+            np.stack(quality) if quality else None,
+            self.dense.instances,
+        )
 
 
 def _joined(parts: Sequence[Counts | None]) -> Counts | None:
@@ -184,9 +190,17 @@ D = TypeVar("D", bound=FrozenDense)
 
 
 def train_decoder(
-    frozen: D, task: Task, rows: Rows, *, steps: int, batch: int, seed: int, workers: int, report: Reporter,
+    frozen: D,
+    task: Task,
+    rows: Rows,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    workers: int,
+    report: Reporter,
     folder: Path | None = None,
-) -> D:  # fmt: skip
+) -> D:
     """The decoder, trained for `steps` steps on these rows of a task.
 
     folder: of checkpoints, from which an interrupted training resumes with the same bits; none are written without it.

@@ -27,9 +27,16 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
     recipe, folder = options.recipe, _decoder_folder(source, task, options)
     with locked(folder, "another process is training this decoder", "wait for it"):
         decoder = train_decoder(
-            _new_decoder(source, task, options), task, trained, steps=options.steps, batch=recipe.batch,
-            seed=recipe.seed, workers=options.workers, report=report, folder=folder,
-        )  # fmt: skip
+            _new_decoder(source, task, options),
+            task,
+            trained,
+            steps=options.steps,
+            batch=recipe.batch,
+            seed=recipe.seed,
+            workers=options.workers,
+            report=report,
+            folder=folder,
+        )
         answers = decoder.answers(task, rows, recipe.batch, options.workers)
         shutil.rmtree(folder, ignore_errors=True)
     scored, metric = answers.scored(), decoder.dense.metrics[0]
@@ -44,9 +51,15 @@ def dense(source: Pretrained, task: Task, options: TransferOptions, report: Repo
     settings = {"steps": options.steps, "tune": options.moving.tune} | options.moving.determining()
     settings |= {"moved": decoder.moved if isinstance(decoder, TunedDense) else 0}
     return Transferred(
-        options.scored, sizes, settings, tuple(notes), score=scored["scores"][metric], metric=metric,
-        scored=scored, counts=answers,
-    )  # fmt: skip
+        options.scored,
+        sizes,
+        settings,
+        tuple(notes),
+        score=scored["scores"][metric],
+        metric=metric,
+        scored=scored,
+        counts=answers,
+    )
 
 
 def _decoder_folder(source: Pretrained, task: Task, options: TransferOptions) -> Path:

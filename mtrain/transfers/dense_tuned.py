@@ -41,9 +41,7 @@ class Moving:
 class TunedDense(FrozenDense):
     """A decoder and a copy of a network under training."""
 
-    def __init__(
-        self, network: SharedNetwork, dense: Dense, size: int, seed: int, device: str, moving: Moving
-    ) -> None:  # fmt: skip
+    def __init__(self, network: SharedNetwork, dense: Dense, size: int, seed: int, device: str, moving: Moving) -> None:
         own = copy.deepcopy(network).cpu()  # the network given serves other targets too
         torch.manual_seed(seed)
         tuning.prepare(own.body, moving.tune, own.name)

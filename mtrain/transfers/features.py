@@ -23,9 +23,18 @@ from mtrain.model.network import SharedNetwork
 
 
 def features(
-    network: SharedNetwork, task: Task, split: str, *, size: int, cache: Path, workers: int, report: Reporter,
-    dtype: str = "float32", device: str = "auto", weights: str = "these weights",
-) -> Features:  # fmt: skip
+    network: SharedNetwork,
+    task: Task,
+    split: str,
+    *,
+    size: int,
+    cache: Path,
+    workers: int,
+    report: Reporter,
+    dtype: str = "float32",
+    device: str = "auto",
+    weights: str = "these weights",
+) -> Features:
     """The features of one split: (samples, num_features) in the order of its rows, memory-mapped from the cache.
 
     Images are cropped to their central square, resized to `size` and normalized; the network is in inference mode. On

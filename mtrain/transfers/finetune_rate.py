@@ -131,10 +131,13 @@ def logits(model: LinearClassifier, task: Task, rows: Rows, recipe: Recipe) -> V
     found = [
         some.astype(float)
         for some in outputs(
-            lambda images: model(shared.normalize(images)), dataset, Inference.on(model.head.weight.device),
-            workers=recipe.workers, how=shared.interpolation,
+            lambda images: model(shared.normalize(images)),
+            dataset,
+            Inference.on(model.head.weight.device),
+            workers=recipe.workers,
+            how=shared.interpolation,
         )
-    ]  # fmt: skip
+    ]
     return np.concatenate([np.empty((0, task.outputs)), *found])
 
 

@@ -113,8 +113,9 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
     if task.target == "value":
         raise UsageError(
             f"mtrain audit-labels needs classes, one or several an image, and {task.name} has numbers",
-            where=task.folder, remedy="choose another task",
-        )  # fmt: skip
+            where=task.folder,
+            remedy="choose another task",
+        )
     check_independent(source, task)
     there = [split for split, rows in task.rows.items() if len(rows)]
     rows = Rows.joined([task.rows[split] for split in there])
@@ -126,12 +127,22 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
     if len(groups) < 2 or len(set(groups)) < 2:
         what = f"all samples are of one {task.card.group_kind}, so none is predicted from others"
         raise UsageError(what, where=task.folder, remedy="choose another --task")
-    x = np.concatenate([
-        features(
-            source.network, task, split, size=source.run.config().size, cache=source.cache, workers=workers,
-            report=report, device=device, weights=source.origin,
-        ) for split in there
-    ])  # fmt: skip
+    x = np.concatenate(
+        [
+            features(
+                source.network,
+                task,
+                split,
+                size=source.run.config().size,
+                cache=source.cache,
+                workers=workers,
+                report=report,
+                device=device,
+                weights=source.origin,
+            )
+            for split in there
+        ]
+    )
     found, accuracy, notes = _judged(task, rows, x, device)
     names = _sample_names(task, rows, np.array([one.row for one in found], np.intp))
     doubts = [
@@ -164,8 +175,9 @@ def _judged(task: Task, rows: Rows, x: Features, device: str) -> tuple[list[Doub
             told.append(f"{task.classes[number]!r}: all samples have it, or none: not judged")
             continue
         p, more = held_out_probabilities(TrainingSet(x, has, groups, 2, "roc_auc", device))
-        found += [one._replace(given=one.given + 2 * number, predicted=one.predicted + 2 * number)
-                  for one in _found(has, p)]  # fmt: skip
+        found += [
+            one._replace(given=one.given + 2 * number, predicted=one.predicted + 2 * number) for one in _found(has, p)
+        ]
         right.append(metrics.accuracy(has, p.argmax(axis=1)))
         told += [note for note in more if note not in told]
     return sorted(found, key=lambda one: one.p_given), float(np.mean(right)), tuple(told)
@@ -186,14 +198,18 @@ def check_independent(source: Pretrained, task: Task) -> None:
     if source.seen.of_task(task.name):
         raise UsageError(
             f"these weights were trained on {task.name}, so their features repeat its labels, wrong ones included",
-            where=source.origin, remedy=f"use a run with --leave-out {task.name}, or --weights imagenet",
-        )  # fmt: skip
+            where=source.origin,
+            remedy=f"use a run with --leave-out {task.name}, or --weights imagenet",
+        )
 
 
 def _relatives(source: Pretrained, task: Task) -> list[str]:
     kin = sorted(source.seen.of_relatives(task.name, tuple(task.card.related)))
-    return [f"these weights were trained on {', '.join(kin)}, related to {task.name}: errors in both may stay hidden"
-            ] if kin else []  # fmt: skip
+    return (
+        [f"these weights were trained on {', '.join(kin)}, related to {task.name}: errors in both may stay hidden"]
+        if kin
+        else []
+    )
 
 
 def _sample_names(task: Task, rows: Rows, which: NDArray[np.intp]) -> list[str]:

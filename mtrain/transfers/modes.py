@@ -68,9 +68,10 @@ def in_eva(source: Pretrained, task: Task, options: TransferOptions, report: Rep
     """
     if not len(task.rows["val"]):
         raise UsageError(
-            "--mode eva needs a validation set, which chooses the epoch", where=task.folder,
+            "--mode eva needs a validation set, which chooses the epoch",
+            where=task.folder,
             remedy="choose another --target, or convert the source with another --split",
-        )  # fmt: skip
+        )
     sample, of = _sample(source, task, ("train",), options, report)
     training, val = eva.EvaSet(sample.features, sample.labels), eva.EvaSet(of("val"), task.rows["val"].label)
     layer = eva.train(training, val, task.num_classes, options.recipe.seed, options.recipe.device, report)
@@ -124,8 +125,10 @@ def tuned(source: Pretrained, task: Task, options: TransferOptions, report: Repo
 def _told(outcome: RateResult) -> dict[str, Any]:
     """The summary of a rate in a result; its full history is stored with the weights."""
     return {
-        "epoch": outcome.epoch, "val_score": outcome.score if outcome.epoch else None, "diverged": outcome.diverged,
-    }  # fmt: skip
+        "epoch": outcome.epoch,
+        "val_score": outcome.score if outcome.epoch else None,
+        "diverged": outcome.diverged,
+    }
 
 
 def joint(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:
@@ -180,9 +183,13 @@ def _target_sample(
     rows = Rows.joined([task.rows[part] for part in there])
     assert rows.target is not None
     sample = TargetSet(
-        np.concatenate([of(part) for part in there]), rows.target, [str(group) for group in rows.group],
-        strata(task, rows), task.classes, options.recipe.device,
-    )  # fmt: skip
+        np.concatenate([of(part) for part in there]),
+        rows.target,
+        [str(group) for group in rows.group],
+        strata(task, rows),
+        task.classes,
+        options.recipe.device,
+    )
     return sample, of
 
 
@@ -220,9 +227,16 @@ def _features_of(
 
     def of(split: str) -> Features:
         return features(
-            source.network, task, split, size=size, cache=source.cache, workers=options.workers, report=report,
-            device=options.recipe.device, weights=source.origin,
-        )  # fmt: skip
+            source.network,
+            task,
+            split,
+            size=size,
+            cache=source.cache,
+            workers=options.workers,
+            report=report,
+            device=options.recipe.device,
+            weights=source.origin,
+        )
 
     return of
 
@@ -236,14 +250,17 @@ def own_head(run: Run, task: Task) -> Head:
     """
     if run.about().get("pool", {}).get(task.name) != task.card.digest:
         raise RunError(
-            f"this run was not trained on {task.name}, or only on other shards of it", where=run.path,
+            f"this run was not trained on {task.name}, or only on other shards of it",
+            where=run.path,
             remedy="train one on the whole pool: `mtrain fit` without --leave-out",
-        )  # fmt: skip
+        )
     if (trained := run.trained_on()[task.name]) != ("train",):
         raise UsageError(
             f"this run was trained on {' and '.join(trained)} of {task.name}; joint training uses only "
-            "the training set", where=run.path, remedy=f"train one with --joint {task.name}",
-        )  # fmt: skip
+            "the training set",
+            where=run.path,
+            remedy=f"train one with --joint {task.name}",
+        )
     heads = load_heads(run.heads)
     if task.name not in heads:
         raise RunError(f"no head of {task.name}", where=run.heads, remedy="train the run again")

@@ -107,9 +107,10 @@ def check_sets(task: Task, options: TransferOptions) -> None:
     if task.target != "class" and options.mode not in OF_TARGETS:
         kind = f"kind {task.card.kind!r}: its images do not have one class each"
         raise UsageError(
-            f"--mode {options.mode} cannot score {task.name}, of {kind}", where=task.folder,
+            f"--mode {options.mode} cannot score {task.name}, of {kind}",
+            where=task.folder,
             remedy=f"use --mode {', '.join(OF_TARGETS[:-2])} or {OF_TARGETS[-2]}",
-        )  # fmt: skip
+        )
     wrong = constant(task, Rows.joined([task.rows[part] for part in parts]))
     if options.mode not in ("joint", "dense") and wrong:
         what = f"the training set of {task.name} {wrong}, so no classifier can be trained"
@@ -138,8 +139,9 @@ def check_unseen(source: Pretrained, task: Task, splits: Collection[str]) -> Non
     raise UsageError(
         f"these weights were trained on the {split} set of {name}{kin}: a score on {'it' if not kin else task.name} "
         "says nothing",
-        where=source.run.path if own else source.weights, remedy=remedy,
-    )  # fmt: skip
+        where=source.run.path if own else source.weights,
+        remedy=remedy,
+    )
 
 
 def scored_rows(task: Task, options: TransferOptions) -> Rows:

@@ -69,9 +69,14 @@ class TrainingSet:
 def svm(sample: TrainingSet, solver: str = "batched") -> Probe:
     """The paper's linear SVM (mtrain.transfers.svm)."""
     found = machines.fit(
-        sample.features, sample.labels, sample.groups, classes=sample.classes, metric=sample.metric, solver=solver,
+        sample.features,
+        sample.labels,
+        sample.groups,
+        classes=sample.classes,
+        metric=sample.metric,
+        solver=solver,
         device=sample.device,
-    )  # fmt: skip
+    )
     settings = {"C": found.cost, "cv": {str(cost): value for cost, value in found.cv.items()}}
     return Probe(lambda features: Predictions(found.decisions(features)), settings, found.cv[found.cost], found.notes)
 

@@ -57,9 +57,11 @@ def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "sv
             task = find_task(pool, name)
         if found.setdefault(plain(task.name), task).card.digest != task.card.digest:
             raise UsageError(
-                f"two targets are called {task.name}", where=task.folder,
-                found=f"another in {found[plain(task.name)].folder}", remedy="give one command for each",
-            )  # fmt: skip
+                f"two targets are called {task.name}",
+                where=task.folder,
+                found=f"another in {found[plain(task.name)].folder}",
+                remedy="give one command for each",
+            )
     return list(found.values())
 
 

@@ -65,11 +65,17 @@ def one_against_rest(sample: TargetSet, solver: str) -> Probe:
     constant = scores.undefined_classes(sample.target)
     found = {
         number: machines.fit(
-            sample.features, sample.target[:, number].astype(np.int64), sample.groups, classes=2, metric="roc_auc",
-            solver=solver, device=sample.device,
+            sample.features,
+            sample.target[:, number].astype(np.int64),
+            sample.groups,
+            classes=2,
+            metric="roc_auc",
+            solver=solver,
+            device=sample.device,
         )
-        for number in range(sample.target.shape[1]) if number not in constant
-    }  # fmt: skip
+        for number in range(sample.target.shape[1])
+        if number not in constant
+    }
     always = sample.target[0] * 2 - 1
 
     def answer(features: Features) -> Predictions:

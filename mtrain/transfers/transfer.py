@@ -113,9 +113,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     return plain
 
 
-def transfer_runs(
-    source: Pretrained, task: Task, options: TransferOptions, report: Reporter
-) -> list[dict[str, Any]]:  # fmt: skip
+def transfer_runs(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> list[dict[str, Any]]:
     """The results of all runs of a mode: of `eva` five, with consecutive seeds, else one.
 
     Raises:

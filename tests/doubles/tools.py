@@ -31,9 +31,12 @@ class CustomInferenceEncoder(nn.Module):
 
 class ModelFromFunction(nn.Module):
     def __init__(
-        self, path: Callable[..., nn.Module], arguments: dict[str, Any] | None = None,
-        checkpoint_path: str | None = None, transforms: Callable[..., Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        path: Callable[..., nn.Module],
+        arguments: dict[str, Any] | None = None,
+        checkpoint_path: str | None = None,
+        transforms: Callable[..., Any] | None = None,
+    ) -> None:
         super().__init__()
         self.model = path(**arguments or {})
 

@@ -14,9 +14,16 @@ TILE = 64
 
 
 def write(
-    path: Path, pixels: NDArray[np.uint8], series: str, number: int, *, mpp: float = 0.5, flavor: str = "VOLUME",
-    container: str = "", modality: str = "SM",
-) -> Path:  # fmt: skip
+    path: Path,
+    pixels: NDArray[np.uint8],
+    series: str,
+    number: int,
+    *,
+    mpp: float = 0.5,
+    flavor: str = "VOLUME",
+    container: str = "",
+    modality: str = "SM",
+) -> Path:
     """One instance: `pixels` (height, width, 3) of whole tiles, the `number`th of its series."""
     data = Dataset()
     data.file_meta = FileMetaDataset()

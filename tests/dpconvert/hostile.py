@@ -100,8 +100,17 @@ def mask_of_2500_megapixels(_: Path) -> object:
 @case
 def tiff_of_kilobytes_that_claims_gigabytes(folder: Path) -> object:
     strip = _zeros(1 << 20)
-    tags = [(256, 4, 1, 60_000), (257, 4, 1, 60_000), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8),
-            (277, 3, 1, 1), (278, 4, 1, 60_000), (279, 4, 1, len(strip))]  # fmt: skip
+    tags = [
+        (256, 4, 1, 60_000),
+        (257, 4, 1, 60_000),
+        (258, 3, 1, 8),
+        (259, 3, 1, 8),
+        (262, 3, 1, 1),
+        (273, 4, 1, 8),
+        (277, 3, 1, 1),
+        (278, 4, 1, 60_000),
+        (279, 4, 1, len(strip)),
+    ]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
     return _image(folder, "a.tif", b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory)
 
@@ -133,8 +142,18 @@ def tiff_whose_directories_go_round_by_one_that_is_cut(folder: Path) -> object:
 
 @case
 def tiff_with_a_tile_of_gigabytes(folder: Path) -> object:
-    tags = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
-            (322, 4, 1, 1 << 24), (323, 4, 1, 64), (324, 4, 1, 8), (325, 4, 1, 8)]  # fmt: skip
+    tags = [
+        (256, 4, 1, 64),
+        (257, 4, 1, 64),
+        (258, 3, 1, 8),
+        (259, 3, 1, 8),
+        (262, 3, 1, 1),
+        (277, 3, 1, 1),
+        (322, 4, 1, 1 << 24),
+        (323, 4, 1, 64),
+        (324, 4, 1, 8),
+        (325, 4, 1, 8),
+    ]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
     return _image(folder, "a.tif", b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory)
 
@@ -160,8 +179,17 @@ def _tiff(tags: list[tuple[int, int, int, int]], more: bytes) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + directory + more
 
 
-GREY = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8),
-        (277, 3, 1, 1), (278, 4, 1, 64), (279, 4, 1, 4096)]  # fmt: skip
+GREY = [
+    (256, 4, 1, 64),
+    (257, 4, 1, 64),
+    (258, 3, 1, 8),
+    (259, 3, 1, 1),
+    (262, 3, 1, 1),
+    (273, 4, 1, 8),
+    (277, 3, 1, 1),
+    (278, 4, 1, 64),
+    (279, 4, 1, 4096),
+]
 
 
 def _pages(folder: Path, data: bytes) -> object:
@@ -295,8 +323,14 @@ def jpeg_2000_of_a_tile_of_268_megapixels(folder: Path) -> object:
     """16 384 x 16 384 pixels in blocks of 4 x 4, as the page says too, for which OpenJPEG takes eight gigabytes."""
     data, side = jpeg2000.stream(jpeg2000.coding(jpeg2000.WHOLE, block=2), side=16_384), 16_384
     at = 8 + 2 + 12 * len(GREY) + 4
-    stored = {256: (256, 4, 1, side), 257: (257, 4, 1, side), 259: (259, 3, 1, 34712), 273: (273, 4, 1, at),
-              278: (278, 4, 1, side), 279: (279, 4, 1, len(data))}  # fmt: skip
+    stored = {
+        256: (256, 4, 1, side),
+        257: (257, 4, 1, side),
+        259: (259, 3, 1, 34712),
+        273: (273, 4, 1, at),
+        278: (278, 4, 1, side),
+        279: (279, 4, 1, len(data)),
+    }
     return _pages(folder, _tiff([stored.get(tag[0], tag) for tag in GREY], data))
 
 
@@ -318,8 +352,19 @@ def jpeg_2000_with_a_palette_of_255_channels(folder: Path) -> object:
 @case
 def mask_tiff_of_gigabytes_left_out(_: Path) -> object:
     """16384 x 16384 pixels of four numbers of 64 bits, whose one tile is not there."""
-    tags = [(256, 4, 1, 16384), (257, 4, 1, 16384), (258, 3, 1, 64), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 4),
-            (322, 4, 1, 16384), (323, 4, 1, 16384), (324, 4, 1, 0), (325, 4, 1, 0), (339, 3, 1, 3)]  # fmt: skip
+    tags = [
+        (256, 4, 1, 16384),
+        (257, 4, 1, 16384),
+        (258, 3, 1, 64),
+        (259, 3, 1, 8),
+        (262, 3, 1, 1),
+        (277, 3, 1, 4),
+        (322, 4, 1, 16384),
+        (323, 4, 1, 16384),
+        (324, 4, 1, 0),
+        (325, 4, 1, 0),
+        (339, 3, 1, 3),
+    ]
     return mask_pixels._coarser(_tiff(tags, b""), "m.tif").shape
 
 

@@ -37,9 +37,11 @@ def edited(table: Path, change: Callable[[list[str]], list[str]]) -> None:
 
 # name of a source, its table, a set there and another one
 SETS = [
-    ("segpath-epithelium", "*_fileinfo.csv", ",train", ",test"), ("ignite", "data_overview.csv", ",train,", ",test,"),
-    ("midogpp", "datasets_xvalidation.csv", ";train;", ";test;"), ("lizard", "info.csv", ",3", ",1"),
-]  # fmt: skip
+    ("segpath-epithelium", "*_fileinfo.csv", ",train", ",test"),
+    ("ignite", "data_overview.csv", ",train,", ",test,"),
+    ("midogpp", "datasets_xvalidation.csv", ";train;", ";test;"),
+    ("lizard", "info.csv", ",3", ",1"),
+]
 
 
 @pytest.mark.parametrize(("name", "table", "one", "other"), SETS)

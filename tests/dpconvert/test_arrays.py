@@ -40,9 +40,17 @@ def convert(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Convert:
     def made(text: str, *options: object, fails: bool = False) -> Any:
         (tmp_path / "my.toml").write_text(HEAD + text)
         answer = dpconvert(
-            tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "-q",
-            "--overwrite", *options,
-        )  # fmt: skip
+            tmp_path / "my.toml",
+            "--source",
+            tmp_path / "source",
+            "--out",
+            tmp_path / "out",
+            "--workers",
+            1,
+            "-q",
+            "--overwrite",
+            *options,
+        )
         if fails:
             return one_line(answer)
         assert (answer.code, answer.err) == (0, "")
@@ -84,9 +92,12 @@ def test_a_file_of_images_and_labels(axes: str, source: Path, convert: Convert) 
 def test_labels_of_every_form(form: str, source: Path, convert: Convert) -> None:
     texts = np.array(["no", "yes"])[LABELS]
     labels = {
-        "numbers": LABELS, "columns": LABELS.reshape(-1, 1, 1, 1), "one-hot": np.eye(2)[LABELS],
-        "texts": texts.astype(h5py.string_dtype()), "floats": LABELS.astype(float),
-    }[form]  # fmt: skip
+        "numbers": LABELS,
+        "columns": LABELS.reshape(-1, 1, 1, 1),
+        "one-hot": np.eye(2)[LABELS],
+        "texts": texts.astype(h5py.string_dtype()),
+        "floats": LABELS.astype(float),
+    }[form]
     hdf5(source / "all.h5", x=IMAGES, y=labels)
     assert same(convert('[layout]\nlabels = "y"\n'))
 

@@ -36,13 +36,17 @@ def kept(dpconvert: Convert, folder: Path, manifest: str) -> tuple[dict[str, dic
 
 def test_a_named_group_of_the_pattern_becomes_an_attribute(dpconvert: Convert, tmp_path: Path) -> None:
     images(tmp_path / "source", ["a/UKK_1.png", "a/WNS_2.png", "b/UKK_3.png", "b/_4.png"])
-    found, said = kept(dpconvert, tmp_path, """task = "Own"
+    found, said = kept(
+        dpconvert,
+        tmp_path,
+        """task = "Own"
 shape = "folders"
 [files.images]
 pattern = '(?P<class>[ab])/(?P<site>[A-Z]*)_\\d\\.png$'
 [layout]
 attributes = {centre = "site"}
-""")  # fmt: skip
+""",
+    )
     centres = sorted(of.get("centre", "none") for of in found.values())
     assert centres == ["UKK", "UKK", "WNS", "none"]
     assert "not used" not in said
@@ -61,13 +65,17 @@ def test_a_group_that_the_pattern_lacks_is_one_line(dpconvert: Convert, tmp_path
 def test_a_column_of_the_table_becomes_an_attribute(dpconvert: Convert, tmp_path: Path) -> None:
     images(tmp_path / "source", ["1.png", "2.png", "3.png"])
     (tmp_path / "source" / "labels.csv").write_text("file,label,Hospital\n1.png,x,A\n2.png,y,B \n3.png,x,\n")
-    found, _ = kept(dpconvert, tmp_path, """task = "Own"
+    found, _ = kept(
+        dpconvert,
+        tmp_path,
+        """task = "Own"
 shape = "table"
 [layout]
 file = "{file}"
 label = "label"
 attributes = {centre = "Hospital"}
-""")  # fmt: skip
+""",
+    )
     assert sorted(of.get("centre", "none") for of in found.values()) == ["A", "B", "none"]
 
 
@@ -85,7 +93,10 @@ def test_an_array_or_a_column_beside_arrays_becomes_an_attribute(
     if place == "table":
         (tmp_path / "source" / "train.csv").write_text("where\n" + "\n".join(rows) + "\n")
         table = "[files.table]\npattern = '(?P<name>train)\\.csv$'\n"
-    found, _ = kept(dpconvert, tmp_path, f"""task = "Own"
+    found, _ = kept(
+        dpconvert,
+        tmp_path,
+        f"""task = "Own"
 shape = "arrays"
 classes = ["no", "yes"]
 {table}
@@ -93,5 +104,6 @@ classes = ["no", "yes"]
 images = "x"
 labels = "y"
 attributes = {{centre = "where"}}
-""")  # fmt: skip
+""",
+    )
     assert [found[key]["centre"] for key in sorted(found)] == rows

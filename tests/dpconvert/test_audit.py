@@ -69,11 +69,26 @@ def task(folder: Path, given: Sequence[Given], *, name: str = "Toy", related: Se
     index = write_index(folder / "index.parquet", entries)
     splits = {s.split: cards.SplitCard(samples=s.samples, classes=[0, 0], groups=0) for s in shards}
     card = cards.TaskCard(
-        task=name, source=name.lower(), title="", kind="classification", classes=["no", "yes"], metric="roc_auc",
-        organ="", stain="", split_policy="strict", splits=splits, group_kind="image", related=list(related),
-        licence=cards.Licence(name="CC0"), citation="", request="", plan="", index=index, shards=shards,
+        task=name,
+        source=name.lower(),
+        title="",
+        kind="classification",
+        classes=["no", "yes"],
+        metric="roc_auc",
+        organ="",
+        stain="",
+        split_policy="strict",
+        splits=splits,
+        group_kind="image",
+        related=list(related),
+        licence=cards.Licence(name="CC0"),
+        citation="",
+        request="",
+        plan="",
+        index=index,
+        shards=shards,
         digest=cards.dataset_digest(shards),
-    )  # fmt: skip
+    )
     (folder / "task.json").write_bytes(cards.dump(card))
     return folder
 
@@ -81,8 +96,19 @@ def task(folder: Path, given: Sequence[Given], *, name: str = "Toy", related: Se
 def _sample(key: str, data: bytes, label: int, group: str, split: str) -> EncodedSample:
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
-    metadata = {"label": label, "group": group, "split": split, "files": ["a"], "x": 0, "y": 0, "width": width,
-                "height": height, "stored_width": width, "stored_height": height, "attributes": {}}  # fmt: skip
+    metadata = {
+        "label": label,
+        "group": group,
+        "split": split,
+        "files": ["a"],
+        "x": 0,
+        "y": 0,
+        "width": width,
+        "height": height,
+        "stored_width": width,
+        "stored_height": height,
+        "attributes": {},
+    }
     return EncodedSample(key, data, "jpg" if data.startswith(b"\xff\xd8") else "png", label, metadata)
 
 

@@ -221,8 +221,9 @@ def test_a_data_file_of_a_mirax_slide_that_is_replaced_before_a_conversion_goes_
     assert tars(result.folder) == tars(converted(tmp_path, "fresh").folder)
     values = [
         int(np.asarray(Image.open(io.BytesIO(files["png"])))[0, 0, 0])
-        for key, files in stored(result.folder).items() if key.startswith(done)
-    ]  # fmt: skip
+        for key, files in stored(result.folder).items()
+        if key.startswith(done)
+    ]
     assert sorted(values) == [150 + 4 * which + at for at in range(4)]
 
 

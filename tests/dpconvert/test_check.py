@@ -99,7 +99,7 @@ def test_images_that_nothing_groups_are_groups_of_their_own(
         (FOLDERS + "[files.images]\npattern = '[.]png$'\n", "has no group .*P<class>"),
         (FOLDERS + "[files.images]\npattern = '(?P<class>no|yes)/.*(?P<name>[01])[.]png$'\n", "two images of one"),
     ],
-)  # fmt: skip
+)
 def test_what_stops_a_conversion_is_found_by_check(
     mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path, text: str, told: str
 ) -> None:
@@ -283,8 +283,11 @@ def test_annotations_of_no_class_are_named_where_nothing_else_is_there(
 ) -> None:
     write_tiff(tmp_path / "s/a.tif")
     corners = [[20, 20], [40, 20], [40, 40], [20, 40], [20, 20]]
-    outline = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [corners]}, "properties": {
-        "objectType": "annotation", **({"classification": {"name": label}} if label else {})}}  # fmt: skip
+    outline = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [corners]},
+        "properties": {"objectType": "annotation", **({"classification": {"name": label}} if label else {})},
+    }
     of_class = {**outline, "properties": {"objectType": "annotation", "classification": {"name": "Tumour"}}}
     (tmp_path / "my.toml").write_text(CROPS)
     given = tmp_path / "my.toml", "--source", tmp_path / "s"

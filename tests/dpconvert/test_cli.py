@@ -198,11 +198,14 @@ def test_fake_draws_below_out_and_says_how_to_go_on(dpconvert: Call, tmp_path: P
         (("src.tml",), "no command or source named 'src.tml'; did you mean src.toml?"),
         (("check", "./SRC"), "no source named './SRC'; did you mean src.toml?"),
         (("show", "srcs.toml"), "srcs.toml: cannot be read: No such file or directory; did you mean src.toml?"),
-        (("slides",), "'slides' is a folder; expected a command or source, or a manifest that describes the files in a "
-                      "folder; `dpconvert init slides` drafts one"),
+        (
+            ("slides",),
+            "'slides' is a folder; expected a command or source, or a manifest that describes the files in a "
+            "folder; `dpconvert init slides` drafts one",
+        ),
         (("check", "a.csv"), "'a.csv' is a file; expected a source, or a manifest; the name of a manifest ends in "),
     ],
-)  # fmt: skip
+)
 def test_a_name_that_is_nearly_that_of_a_file_here(
     dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
 ) -> None:
@@ -284,8 +287,7 @@ def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_p
         ('task = "T"\nlicense = "x"', "license: is not known here (did you mean 'licence'?); found 'x'"),
         (
             'task = "T"\nkind = "other"',
-            "kind: must be 'classification', 'detection', 'segmentation', 'ordinal', "
-            "'multilabel' or 'regression'",
+            "kind: must be 'classification', 'detection', 'segmentation', 'ordinal', 'multilabel' or 'regression'",
         ),
         ('task = "T"\nclasses = ["a", "a"]', "a class is named twice"),
         ('task = "T"\n[rule]\ntype = "gird"', "rule: must be one of 'whole', 'tiles', 'presence'"),
@@ -297,7 +299,7 @@ def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_p
         ('task = "T"\n[split.strict]\ntrain = ["a"]\ntest = ["a"]', "split.strict: a group is named twice"),
         ('task = "T"\n[split.paper]\nshare = [1, 1, 1]', "a split policy 'strict' is needed"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_manifest_is_told_by_its_first_fault(text: str, told: str, dpconvert: Call, tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_bytes(text.encode("latin-1"))

@@ -72,11 +72,13 @@ LAYOUTS = {
     "one archive under two names": lambda root: (zipped(root / "a.zip", FILES), zipped(root / "b/a (1).zip", FILES)),
     "a zip and a tar": lambda root: (zipped(root / "a.zip", FILES), tarred(root / "b.tar", FILES)),
     "an archive with a folder of its own": lambda root: (
-        zipped(root / "a.zip", {f"deep/er/{name}": data for name, data in FILES.items()}), folder(root / "x", FILES)),
+        zipped(root / "a.zip", {f"deep/er/{name}": data for name, data in FILES.items()}),
+        folder(root / "x", FILES),
+    ),
     "a folder and its copy": lambda root: (folder(root / "data", FILES), folder(root / "data copy", FILES)),
     "a folder in itself": lambda root: (folder(root / "data", FILES), folder(root / "data/data", FILES)),
     "three": lambda root: (zipped(root / "a.zip", FILES), tarred(root / "b.tar", FILES), folder(root / "c", FILES)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -62,7 +62,7 @@ def test_bitmaps_have_ones_for_black() -> None:
         (b"P6\n0 1\n255\n", "a head of 0 x 1"),
         (b"P7\nWIDTH 2\n", "a head without an end"),
     ],
-)  # fmt: skip
+)
 def test_netpbm_that_is_no_whole_image_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ReadError, match=message):
         flat(io.BytesIO(data))

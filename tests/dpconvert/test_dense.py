@@ -75,8 +75,11 @@ def test_shares_of_pixels_are_the_exact_areas(outer: Any, inner: Any, width: int
 
 @given(
     st.lists(st.lists(st.integers(0, 2), min_size=6, max_size=6), min_size=4, max_size=4),
-    st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.integers(0, 3),
-)  # fmt: skip
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
 def test_shares_of_a_mask_are_the_exact_areas_of_its_cells(
     values: Any, width: int, height: int, x: int, y: int
 ) -> None:
@@ -91,8 +94,11 @@ def test_shares_of_a_mask_are_the_exact_areas_of_its_cells(
 def test_a_hole_is_a_hole_and_what_lies_beyond_the_frame_does_not_count() -> None:
     square = shapely.Polygon([(-2, -2), (6, -2), (6, 6), (-2, 6)], [[(1, 1), (2, 1), (2, 2), (1, 2)]])
     assert raster.shares(square, (0, 0, 4, 4), (4, 4)).tolist() == [
-        [1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1],
-    ]  # fmt: skip
+        [1, 1, 1, 1],
+        [1, 0, 1, 1],
+        [1, 1, 1, 1],
+        [1, 1, 1, 1],
+    ]
     assert raster.shares(square, (0, 0, 4, 4), (2, 2)).tolist() == [[0.75, 1], [1, 1]]
 
 
@@ -120,8 +126,9 @@ def test_a_later_label_covers_an_earlier_one_and_ignored_areas_cover_all() -> No
 def test_parts_of_one_class_add_up_and_of_equal_shares_the_later_label_wins() -> None:
     kept = dense(seg={"classes": ["a", "b"], "labels": {"a1": "a", "b": "b", "a2": "a"}})
     pixel: Any = ((0, 0, 1, 1), (1, 1))
-    thirds = areas(("a1", shapely.box(0, 0, 0.3, 1)), ("b", shapely.box(0.3, 0, 0.7, 1)),
-                   ("a2", shapely.box(0.7, 0, 1, 1)))  # fmt: skip
+    thirds = areas(
+        ("a1", shapely.box(0, 0, 0.3, 1)), ("b", shapely.box(0.3, 0, 0.7, 1)), ("a2", shapely.box(0.7, 0, 1, 1))
+    )
     assert ImageTargets(kept, thirds).mask(*pixel).tolist() == [[0]]
     halves = areas(("a1", shapely.box(0, 0, 0.5, 1)), ("b", shapely.box(0.5, 0, 1, 1)))
     assert ImageTargets(kept, halves).mask(*pixel).tolist() == [[0]]  # the last label of "a" comes after "b"
@@ -242,9 +249,11 @@ POINTS = {"classes": ["a", "b"], "radius_px": 3}
 
 def test_points_are_centres_in_stored_pixels_of_the_frame_that_holds_them() -> None:
     found = areas(
-        ("b", shapely.Point(10, 20)), ("a", shapely.box(11, 20, 13, 24)), ("a", shapely.Point(14, 21)),
+        ("b", shapely.Point(10, 20)),
+        ("a", shapely.box(11, 20, 13, 24)),
+        ("a", shapely.Point(14, 21)),
         ("other", shapely.Point(12, 21)),
-    )  # fmt: skip
+    )
     kept = targets(found, points=POINTS)
     assert kept.objects((10, 20, 4, 6), (4, 6)) == {"points": [[0, 0, 1], [2, 2, 0]]}
     assert kept.objects((10, 20, 4, 6), (8, 3)) == {"points": [[0, 0, 1], [4, 1, 0]]}
@@ -275,8 +284,9 @@ def test_classes_that_no_image_shows_are_noted() -> None:
     mask = LabelMask(np.array([[0, 1]]), {0: "", 1: "d", 2: "r"}, 2, 1)
     met = ImageTargets(dense, mask).present()
     assert [*never_met(dense, met)] == [
-        "[dense]: no image has masks of 'ring'", "[dense]: no image has points of 'disc'",
-    ]  # fmt: skip
+        "[dense]: no image has masks of 'ring'",
+        "[dense]: no image has points of 'disc'",
+    ]
     assert [*never_met(dense, {"d", "r", "D"})] == []
 
 
@@ -284,16 +294,18 @@ def test_objects_of_a_label_mask_are_its_connected_areas() -> None:
     mask = LabelMask(np.array([[1, 1, 0, 2], [0, 0, 0, 2]]), {0: "", 1: "a", 2: "b"}, 8, 4)
     kept = targets(mask, points={**POINTS, "labels": {"a": "b", "b": "b"}}, boxes={"classes": ["b"]})
     assert kept.objects((0, 0, 8, 4), (8, 4)) == {
-        "points": [[2, 1, 1], [7, 2, 1]], "boxes": [[6, 0, 8, 4, 0]],
-    }  # fmt: skip
+        "points": [[2, 1, 1], [7, 2, 1]],
+        "boxes": [[6, 0, 8, 4, 0]],
+    }
 
 
 def test_several_kinds_of_targets_come_from_the_same_annotations() -> None:
     kept = targets(
         areas(("a", shapely.box(0, 0, 2, 2)), ("b", shapely.Point(1, 1))),
         seg={"classes": ["bg", "cell"], "labels": {"a": "cell"}, "unannotated": "bg"},
-        points={"classes": ["b"], "radius_px": 1}, boxes={"classes": ["a"]},
-    )  # fmt: skip
+        points={"classes": ["b"], "radius_px": 1},
+        boxes={"classes": ["a"]},
+    )
     assert kept.mask((0, 0, 3, 2), (3, 2)).tolist() == [[1, 1, 0], [1, 1, 0]]
     assert kept.objects((0, 0, 3, 2), (3, 2)) == {"points": [[1, 1, 0]], "boxes": [[0, 0, 2, 2, 0]]}
 
@@ -368,7 +380,7 @@ def test_a_radius_in_micrometres_needs_a_resolution(make: Make, tmp_path: Path) 
         ('[dense.points]\nclasses = ["a"]\nradius_um = 0\n', "dense.points.radius_um"),
         ('[dense.boxes]\nclasses = ["a"]\nradius_um = 1\n', "radius_um"),
     ],
-)  # fmt: skip
+)
 def test_what_a_table_cannot_mean_is_refused(table: str, told: str, make: Make, tmp_path: Path) -> None:
     draw_masks(tmp_path / "source")
     assert told in make(MASKS.partition("[dense")[0] + table, fails=True)

@@ -82,13 +82,25 @@ def test_targets_are_on_the_upright_image(tree: Tree, orientation: int) -> None:
     upright = np.zeros((64, 96, 3), np.uint8)
     upright[10:41, 20:70] = 255
     turned = Image.fromarray(upright)
-    back = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
-            7: "TRANSVERSE", 8: "ROTATE_270"}  # fmt: skip
+    back = {
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_90",
+        7: "TRANSVERSE",
+        8: "ROTATE_270",
+    }
     if orientation > 1:
         turned = turned.transpose(getattr(Image.Transpose, back[orientation]))
     tree.root.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(tree.root / "a.tif", np.asarray(turned), photometric="rgb", metadata=None,
-                     extratags=[(274, "H", 1, orientation, True)])  # fmt: skip
+    tifffile.imwrite(
+        tree.root / "a.tif",
+        np.asarray(turned),
+        photometric="rgb",
+        metadata=None,
+        extratags=[(274, "H", 1, orientation, True)],
+    )
     tree.write("a.geojson", geojson(("Polygon", [[*OUTLINE]], "Tumor")))
     masks, fields, folder = converted(tree, AREA + "size = 32\n" + SEG)
     assert len(masks) == 6
@@ -134,14 +146,24 @@ def test_coco_gives_polygons_with_overlaps_boxes_and_points(tree: Tree) -> None:
                 "images": [{"id": 7, "file_name": "a.tif", "width": 64, "height": 64}],
                 "categories": [{"id": 1, "name": "Tumor"}, {"id": 2, "name": "Vessel"}],
                 "annotations": [
-                    {"id": 1, "image_id": 7, "category_id": 2, "segmentation": [[30, 20, 50, 20, 50, 30, 30, 30]],
-                     "bbox": [30, 20, 20, 10]},
-                    {"id": 2, "image_id": 7, "category_id": 1, "segmentation": [[20, 10, 70, 10, 70, 41, 20, 41]],
-                     "bbox": [20, 10, 50, 31]},
+                    {
+                        "id": 1,
+                        "image_id": 7,
+                        "category_id": 2,
+                        "segmentation": [[30, 20, 50, 20, 50, 30, 30, 30]],
+                        "bbox": [30, 20, 20, 10],
+                    },
+                    {
+                        "id": 2,
+                        "image_id": 7,
+                        "category_id": 1,
+                        "segmentation": [[20, 10, 70, 10, 70, 41, 20, 41]],
+                        "bbox": [20, 10, 50, 31],
+                    },
                 ],
             }
         ),
-    )  # fmt: skip
+    )
     both = '{Tumor = "tumour", Vessel = "vessel"}'
     text = (
         '[rule]\ntype = "area"\npositive = ["Tumor"]\nignore = ["Vessel"]\nshare = 0.5\nsize = 64\n'
@@ -225,8 +247,9 @@ def test_real_points_of_bone_marrow_are_kept(tmp_path: Path, dpconvert: Callable
     fields = [json.loads(parts["json"]) for parts in stored(folder).values()]
     found = {
         (Path(f["files"][0]).stem, f["x"] + x, f["y"] + y, ("1", "3")[kind])
-        for f in fields for x, y, kind in f["points"]
-    }  # fmt: skip
+        for f in fields
+        for x, y, kind in f["points"]
+    }
     told = set()
     for path in sorted(source.rglob("annotations/*.txt")):
         for line in path.read_text().splitlines()[1:]:

@@ -48,12 +48,40 @@ def fields_of(folder: Path) -> dict[str, Any]:
 
 def test_sources_with_geometry_state_dense_targets() -> None:
     assert {
-        "bcss", "breast1", "breast2", "camelyon16", "glas", "gleason-arvaniti", "ignite", "janowczyk1", "janowczyk2",
-        "janowczyk3", "janowczyk5", "lizard", "lynsec", "lynsec-ihc", "lynsec-tumour", "midogpp", "mitos-atypia14",
-        "nuinsseg", "ocelot-tissue", "pannuke", "puma", "segpath-endothelium", "segpath-epithelium",
-        "segpath-leukocytes", "segpath-lymphocytes", "segpath-myeloid-cells", "segpath-plasma-cells",
-        "segpath-red-blood-cells", "segpath-smooth-muscle", "tiger-rois", "tnbc", "tupac16-mitosis", "warwick-crc",
-    } == WITH_TARGETS  # fmt: skip
+        "bcss",
+        "breast1",
+        "breast2",
+        "camelyon16",
+        "glas",
+        "gleason-arvaniti",
+        "ignite",
+        "janowczyk1",
+        "janowczyk2",
+        "janowczyk3",
+        "janowczyk5",
+        "lizard",
+        "lynsec",
+        "lynsec-ihc",
+        "lynsec-tumour",
+        "midogpp",
+        "mitos-atypia14",
+        "nuinsseg",
+        "ocelot-tissue",
+        "pannuke",
+        "puma",
+        "segpath-endothelium",
+        "segpath-epithelium",
+        "segpath-leukocytes",
+        "segpath-lymphocytes",
+        "segpath-myeloid-cells",
+        "segpath-plasma-cells",
+        "segpath-red-blood-cells",
+        "segpath-smooth-muscle",
+        "tiger-rois",
+        "tnbc",
+        "tupac16-mitosis",
+        "warwick-crc",
+    } == WITH_TARGETS
     assert all(find(name).dense.optional for name in WITH_TARGETS)  # type: ignore[union-attr]
 
 
@@ -124,10 +152,13 @@ def test_a_camelyon16_slide_that_is_not_annotated_exhaustively_has_no_normal_pix
     source = converted("camelyon16")
     doubtful = source.manifest.model_copy(
         update={
-            "errata": [e.model_copy(update={"pictures": "^tumor_003$"}) for e in source.manifest.errata
-                       if e.drops == "negatives"],
+            "errata": [
+                e.model_copy(update={"pictures": "^tumor_003$"})
+                for e in source.manifest.errata
+                if e.drops == "negatives"
+            ],
         }
-    )  # fmt: skip
+    )
     folder = tmp_path / run(doubtful, source.source, tmp_path, dense=True).task
     masks, fields = masks_of(folder), fields_of(folder)
     values = {
@@ -148,9 +179,11 @@ def test_warwick_keeps_four_kinds_of_nuclei(converted: Get) -> None:
             points = scipy.io.loadmat(base / f"img{number}_{name}.mat")["detection"].reshape(-1, 2)
             found = [
                 (f["x"] + x, f["y"] + y)
-                for f in fields.values() if f["picture"] == f"img{number}"
-                for x, y, label in f["points"] if label == kind
-            ]  # fmt: skip
+                for f in fields.values()
+                if f["picture"] == f"img{number}"
+                for x, y, label in f["points"]
+                if label == kind
+            ]
             assert np.array(sorted(found)).reshape(-1, 2) == pytest.approx(
                 np.array(sorted(points.tolist())).reshape(-1, 2), abs=0.011
             )
@@ -164,9 +197,8 @@ def test_mitoses_are_points_of_their_patches(converted: Get) -> None:
     folder = kept(converted("mitos-atypia14"))
     fields = fields_of(folder)
     places = {
-        (f["picture"], round(f["x"] + x, 2), round(f["y"] + y, 2))
-        for f in fields.values() for x, y, _ in f["points"]
-    }  # fmt: skip
+        (f["picture"], round(f["x"] + x, 2), round(f["y"] + y, 2)) for f in fields.values() for x, y, _ in f["points"]
+    }
     assert {place[1:] for place in places if place[0] == "A03_00"} == {(100, 120), (170.5, 175)}
     assert all(f["points"] for f in fields.values() if f["label_name"] == "Mitosis")
     assert not any(f["points"] for f in fields.values() if f["label_name"] != "Mitosis")
@@ -273,8 +305,10 @@ def test_the_real_points_of_warwick_are_kept(tmp_path: Path) -> None:
     fields = fields_of(tmp_path / "out" / card.task)
     kept_points = sorted(
         (round(f["x"] + x, 2), round(f["y"] + y, 2), kind)
-        for f in fields.values() if f["picture"] == "img12" for x, y, kind in f["points"]
-    )  # fmt: skip
+        for f in fields.values()
+        if f["picture"] == "img12"
+        for x, y, kind in f["points"]
+    )
     names = ("epithelial", "fibroblast", "inflammatory", "others")
     tables = [scipy.io.loadmat(source / "img12" / f"img12_{name}.mat")["detection"] for name in names]
     told = sorted(

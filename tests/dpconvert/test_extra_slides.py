@@ -331,11 +331,15 @@ def test_patches_of_both_formats_are_those_of_the_same_tiff(tmp_path: Path, dpco
     source.mkdir()
     write_czi(source / "a.czi", (PIXELS[..., ::-1], (70, -30)))
     write_zarr(source / "b.ome.zarr")
-    tifffile.imwrite(source / "c.tif", PIXELS, photometric="rgb", tile=(128, 128),
-                     resolution=(4e4, 4e4), resolutionunit="CENTIMETER")  # fmt: skip
+    tifffile.imwrite(
+        source / "c.tif", PIXELS, photometric="rgb", tile=(128, 128), resolution=(4e4, 4e4), resolutionunit="CENTIMETER"
+    )
     ring = [[0, 0], [450, 0], [450, 700], [0, 700], [0, 0]]
-    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
-               "properties": {"classification": {"name": "Tumour"}}}  # fmt: skip
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"classification": {"name": "Tumour"}},
+    }
     for name in "abc":
         (source / f"{name}.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     (tmp_path / "my.toml").write_text(MANIFEST)

@@ -54,9 +54,14 @@ def asap_xml(*annotations: tuple[str, str, list[tuple[float, float]]]) -> bytes:
 
 def test_asap_reads_every_type_in_the_order_of_the_coordinates() -> None:
     found = asap.read(
-        asap_xml(("Spline", "Tumor", SQUARE), ("Rectangle", "Tumor", SQUARE), ("Dot", "Tumor", [(5, 6)]),
-                 ("PointSet", "Tumor", [(1, 2), (3, 4)])), "a.xml",
-    )  # fmt: skip
+        asap_xml(
+            ("Spline", "Tumor", SQUARE),
+            ("Rectangle", "Tumor", SQUARE),
+            ("Dot", "Tumor", [(5, 6)]),
+            ("PointSet", "Tumor", [(1, 2), (3, 4)]),
+        ),
+        "a.xml",
+    )
     assert [item.geometry.area for item in found.items] == [200, 200, 0, 0, 0]
     assert [(p.geometry.x, p.geometry.y) for p in found.items[2:]] == [(5, 6), (1, 2), (3, 4)]
 
@@ -161,10 +166,12 @@ def test_qupath_geometries() -> None:
             feature("LineString", [[0, 0], [1, 1]]),
             {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [RING], "isEllipse": True}},
             {"type": "Feature", "geometry": None, "nucleusGeometry": {"type": "Polygon", "coordinates": [HOLE]}},
-            {"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": [
-                {"type": "Polygon", "coordinates": [HOLE]}]}},
+            {
+                "type": "Feature",
+                "geometry": {"type": "GeometryCollection", "geometries": [{"type": "Polygon", "coordinates": [HOLE]}]},
+            },
         ]
-    )  # fmt: skip
+    )
     measured = [item.geometry.area for item in found.items]
     assert measured == pytest.approx([175, 204, 0, 0, 0, np.pi * 50, 25, 25], rel=1e-3)
     assert found.remarks == {"line passed over": 1}
@@ -172,12 +179,20 @@ def test_qupath_geometries() -> None:
 
 def test_qupath_envelopes_of_all_vintages() -> None:
     one = feature("Polygon", [RING])
-    old = {"type": "Feature", "id": "PathAnnotationObject", "geometry": {"type": "Polygon", "coordinates": [RING]},
-           "properties": {"classification": {"name": "Tumor", "colorRGB": -3670016}, "isLocked": False}}  # fmt: skip
+    old = {
+        "type": "Feature",
+        "id": "PathAnnotationObject",
+        "geometry": {"type": "Polygon", "coordinates": [RING]},
+        "properties": {"classification": {"name": "Tumor", "colorRGB": -3670016}, "isLocked": False},
+    }
     for body, label in (
-        (one, ""), ([one], ""), ({"type": "FeatureCollection", "features": [one]}, ""), ([old], "Tumor"),
-        ([one | {"properties": None}], ""), ([one | {"properties": {"classification": "Stroma"}}], "Stroma"),
-    ):  # fmt: skip
+        (one, ""),
+        ([one], ""),
+        ({"type": "FeatureCollection", "features": [one]}, ""),
+        ([old], "Tumor"),
+        ([one | {"properties": None}], ""),
+        ([one | {"properties": {"classification": "Stroma"}}], "Stroma"),
+    ):
         assert areas(of_qupath(body)) == [(label, 200)]
 
 
@@ -322,16 +337,24 @@ def test_coco_polygon_that_is_no_list_of_polygons_is_one() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": [{"id": 41, "file_name": "a.png"}, {"id": "41", "file_name": "b.png"}]},
-         "2 images of one id, 41; found a.png, b.png"),
-        ({"categories": [{"id": 17, "name": "nucleus"}, {"id": 17, "name": "stroma"}]},
-         "2 categories of one id, 17; found nucleus, stroma"),
-        ({"annotations": [{"id": 1, "image_id": 40, "category_id": 17, "bbox": [5, 6, 7, 8]}]},
-         "no annotation is of an image that the file lists; expected an image_id such as 5; found 40"),
-        ({"annotations": [{"id": 1, "image_id": 41, "category_id": 17, "segmentation": [[1, 1, 9, 1, 9, 9, 1]]}]},
-         "annotation 1: a polygon of 7 numbers"),
+        (
+            {"images": [{"id": 41, "file_name": "a.png"}, {"id": "41", "file_name": "b.png"}]},
+            "2 images of one id, 41; found a.png, b.png",
+        ),
+        (
+            {"categories": [{"id": 17, "name": "nucleus"}, {"id": 17, "name": "stroma"}]},
+            "2 categories of one id, 17; found nucleus, stroma",
+        ),
+        (
+            {"annotations": [{"id": 1, "image_id": 40, "category_id": 17, "bbox": [5, 6, 7, 8]}]},
+            "no annotation is of an image that the file lists; expected an image_id such as 5; found 40",
+        ),
+        (
+            {"annotations": [{"id": 1, "image_id": 41, "category_id": 17, "segmentation": [[1, 1, 9, 1, 9, 9, 1]]}]},
+            "annotation 1: a polygon of 7 numbers",
+        ),
     ],
-)  # fmt: skip
+)
 def test_coco_whose_parts_do_not_fit_together_is_refused(change: dict[str, Any], message: str) -> None:
     body = json.loads(coco_file({"bbox": [5, 6, 7, 8]})) | change
     with pytest.raises(ReadError, match=re.escape(message)):
@@ -523,8 +546,29 @@ def test_mutated_files_are_read_or_refused(kind: str, seed: int) -> None:
         assert all(item.geometry.is_valid and np.isfinite(item.geometry.bounds).all() for item in found.items)
 
 
-TOKENS = [b"NaN", b"1e999", b"-1", b"1e308", b"99999999999999999999", b"null", b"[", b"]", b"{", b'"', b"<", b">",
-          b"&a;", b"\xff", b"\0", b"true", b"0", b"", b",", b"\\ud800", b"Infinity"]  # fmt: skip
+TOKENS = [
+    b"NaN",
+    b"1e999",
+    b"-1",
+    b"1e308",
+    b"99999999999999999999",
+    b"null",
+    b"[",
+    b"]",
+    b"{",
+    b'"',
+    b"<",
+    b">",
+    b"&a;",
+    b"\xff",
+    b"\0",
+    b"true",
+    b"0",
+    b"",
+    b",",
+    b"\\ud800",
+    b"Infinity",
+]
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:

@@ -46,11 +46,18 @@ def hostile(converted: Get, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copied(lung.folder, shards / "Lung")
     names = [f"{HOSTILE} {i}" for i in range(len(lung.card.classes))]
     copied(
-        lung.folder, shards / "Zz", task="Z" * 200, title=HOSTILE, classes=names, citation=HOSTILE, organ="w" * 300,
-        licence=cards.Licence(name=HOSTILE, url="javascript:alert(3)", note=HOSTILE), notes=[HOSTILE],
+        lung.folder,
+        shards / "Zz",
+        task="Z" * 200,
+        title=HOSTILE,
+        classes=names,
+        citation=HOSTILE,
+        organ="w" * 300,
+        licence=cards.Licence(name=HOSTILE, url="javascript:alert(3)", note=HOSTILE),
+        notes=[HOSTILE],
         failures=[cards.Failure(key=f"k{i}", source=HOSTILE, reason=HOSTILE) for i in range(60)],
         expectations=[cards.Difference(what=HOSTILE, expected=2000, made=3)],
-    )  # fmt: skip
+    )
     return shards
 
 
@@ -189,8 +196,10 @@ def test_bars_hold_every_value_once() -> None:
     assert histogram.even_bars(np.array([7, 7])) == [histogram.Bar(7, 7, 2)]
     assert [bar.count for bar in histogram.even_bars(np.array([0, 1, 2, 3, 4]), 4)] == [1, 1, 1, 2]
     assert histogram.doubling_bars(np.array([2, 3, 4, 9])) == [
-        histogram.Bar(2, 4, 2), histogram.Bar(4, 8, 1), histogram.Bar(8, 16, 1),
-    ]  # fmt: skip
+        histogram.Bar(2, 4, 2),
+        histogram.Bar(4, 8, 1),
+        histogram.Bar(8, 16, 1),
+    ]
     assert histogram.in_words(np.array([1, 2, 3, 2000]), "px") == "1 to 2,000 px, half of them up to 2 px"
     svg = "".join(histogram.drawn(histogram.even_bars(np.array([0, 1, 1, 2])), 'a "b"'))
     assert 'aria-label="a &quot;b&quot;"' in svg

@@ -105,9 +105,11 @@ def test_a_jpeg_2000_image_with_a_palette_is_read(tmp_path: Path) -> None:
     code = imagecodecs.jpeg2k_encode(indices, codecformat="j2k", level=0)
     palette = struct.pack(">HB", 2, 3) + bytes([7, 7, 7]) + bytes([200, 10, 30]) + bytes([1, 2, 3])
     boxes = boxed(
-        (b"ihdr", struct.pack(">IIHBBBB", 64, 64, 1, 7, 7, 0, 0)), (b"colr", b"\1\0\0" + struct.pack(">I", 16)),
-        (b"pclr", palette), (b"cmap", b"".join(struct.pack(">HBB", 0, 1, column) for column in range(3))),
-    )  # fmt: skip
+        (b"ihdr", struct.pack(">IIHBBBB", 64, 64, 1, 7, 7, 0, 0)),
+        (b"colr", b"\1\0\0" + struct.pack(">I", 16)),
+        (b"pclr", palette),
+        (b"cmap", b"".join(struct.pack(">HBB", 0, 1, column) for column in range(3))),
+    )
     whole = boxed((b"jP  ", b"\r\n\x87\n"), (b"ftyp", b"jp2 \0\0\0\0jp2 "), (b"jp2h", boxes), (b"jp2c", bytes(code)))
     (tmp_path / "a.jp2").write_bytes(whole)
     assert np.array_equal(flat(tmp_path / "a.jp2"), np.array([[200, 10, 30], [1, 2, 3]], np.uint8)[indices])

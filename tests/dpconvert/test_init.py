@@ -508,9 +508,10 @@ def geojson(boxes: list[tuple[str, int, int, int]]) -> str:
     def feature(label: str, x: int, y: int, side: int) -> dict[str, Any]:
         ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
         return {
-            "type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
             "properties": {"classification": {"name": label}},
-        }  # fmt: skip
+        }
 
     return json.dumps({"type": "FeatureCollection", "features": [feature(*box) for box in boxes]})
 
@@ -522,8 +523,9 @@ def test_outlines_of_several_labels_become_crops(init: Callable[..., Any], tmp_p
         (tmp_path / "s" / f"P{number}.geojson").write_text(geojson(drawn))
     manifest, rows, _ = init(tmp_path / "s")
     assert Counter((manifest["classes"][row["label"]], row["width"]) for row in rows) == {
-        ("Tumor", 50): 6, ("Immune", 30): 6,
-    }  # fmt: skip
+        ("Tumor", 50): 6,
+        ("Immune", 30): 6,
+    }
 
 
 def test_outlines_without_labels_are_named_in_the_draft(init: Callable[..., Any], tmp_path: Path) -> None:

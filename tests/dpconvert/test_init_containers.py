@@ -102,11 +102,14 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
     "texts in HDF5": (hdf5(label=np.array(NAMES, "S"), patient=np.array(PATIENTS, "S")), "classification", NAMES),
     "bytes in Parquet": (parquet(label=[name.encode() for name in NAMES], patient=PATIENTS), "classification", NAMES),
     "no class in Parquet": (
-        parquet(label=[n % 3 - 1 for n in range(COUNT)]), "classification",
+        parquet(label=[n % 3 - 1 for n in range(COUNT)]),
+        "classification",
         [(None, "0", "1")[n % 3] for n in range(COUNT)],
     ),
     "texts of another encoding": (
-        npz(label=np.array([b"caf\xe9", b"caf\xe8"] * (COUNT // 2))), "classification", ["café", "cafè"] * (COUNT // 2),
+        npz(label=np.array([b"caf\xe9", b"caf\xe8"] * (COUNT // 2))),
+        "classification",
+        ["café", "cafè"] * (COUNT // 2),
     ),
     "two columns of Hugging Face's classes": (hugging_twice, "classification", NAMES),
     "numbers in HDF5": (hdf5(label=np.arange(COUNT) % 3), "classification", [str(n % 3) for n in range(COUNT)]),
@@ -114,17 +117,20 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
     "grades in npz": (npz(grade=np.array(GRADES)), "classification", [str(g) for g in GRADES]),
     "a number in npz": (npz(score=np.array(NUMBERS)), "regression", NUMBERS),
     "0 and 1 in Parquet": (
-        parquet(a=[n % 2 for n in range(COUNT)], b=[n % 3 % 2 for n in range(COUNT)]), "multilabel",
+        parquet(a=[n % 2 for n in range(COUNT)], b=[n % 3 % 2 for n in range(COUNT)]),
+        "multilabel",
         [[name for name, has in (("a", n % 2), ("b", n % 3 % 2)) if has] for n in range(COUNT)],
     ),
     "texts in tars": (tar(lambda n: {"cls": NAMES[n].encode()}), "classification", NAMES),
     "numbers in tars": (tar(lambda n: {"cls": n % 2}), "classification", [str(n % 2) for n in range(COUNT)]),
     "members of JSON": (
-        tar(lambda n: {"json": {"diagnosis": NAMES[n], "patient": PATIENTS[n]}}), "classification", NAMES,
+        tar(lambda n: {"json": {"diagnosis": NAMES[n], "patient": PATIENTS[n]}}),
+        "classification",
+        NAMES,
     ),
     "lists in JSON": (tar(lambda n: {"json": {"findings": LISTS[n]}}), "multilabel", LISTS),
     "a number in JSON": (tar(lambda n: {"json": {"case": {"score": NUMBERS[n]}}}), "regression", NUMBERS),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

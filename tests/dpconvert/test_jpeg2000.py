@@ -47,9 +47,14 @@ def stream(*segments: bytes, side: int = 1024, tile: int = 0, components: int = 
 
 @pytest.mark.parametrize(
     "data",
-    [stream(coding(WHOLE)), stream(coding(0)), stream(coding(4, 65_535)), stream(coding(WHOLE), tile=10),
-     stream(coding(WHOLE), parts=b"")],
-)  # fmt: skip
+    [
+        stream(coding(WHOLE)),
+        stream(coding(0)),
+        stream(coding(4, 65_535)),
+        stream(coding(WHOLE), tile=10),
+        stream(coding(WHOLE), parts=b""),
+    ],
+)
 def test_a_stream_claims_its_samples_however_they_are_divided(data: bytes) -> None:
     assert claimed(data) == 1024 * 1024
 
@@ -75,9 +80,12 @@ def test_samples_of_a_palette_are_indices() -> None:
 
 
 @given(
-    st.integers(1, 90), st.integers(1, 90), st.sampled_from([0, 1, 3]), st.sampled_from(["j2k", "jp2"]),
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.sampled_from([0, 1, 3]),
+    st.sampled_from(["j2k", "jp2"]),
     st.sampled_from([None, 30]),
-)  # fmt: skip
+)
 def test_what_openjpeg_writes_claims_its_samples(
     width: int, height: int, channels: int, kind: Any, level: int | None
 ) -> None:

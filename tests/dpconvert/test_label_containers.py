@@ -130,7 +130,8 @@ MANY: dict[str, tuple[Write, str]] = {
         'shape = "parquet"\n[layout]\nseparator = "|"\nnone = ["none"]\n',
     ),
     "Parquet, structures": (
-        parquet(label=[dict(zip(CLASSES, row, strict=True)) for row in BITS]), 'shape = "parquet"\n',
+        parquet(label=[dict(zip(CLASSES, row, strict=True)) for row in BITS]),
+        'shape = "parquet"\n',
     ),
     "Hugging Face": (
         hugging(datasets.Sequence(datasets.ClassLabel(names=CLASSES[::-1])), [[2 - i for i in row] for row in INDICES]),
@@ -138,12 +139,14 @@ MANY: dict[str, tuple[Write, str]] = {
     ),
     "HDF5, rows of 0 and 1": (hdf5(y=np.array(BITS, np.uint8)), f'{ARRAYS}[layout]\nlabels = "y"\n'),
     "HDF5, texts": (
-        hdf5(y=np.array([";".join(row) for row in NAMED], "S40")), f'{ARRAYS}[layout]\nlabels = "y"\nnone = [""]\n',
+        hdf5(y=np.array([";".join(row) for row in NAMED], "S40")),
+        f'{ARRAYS}[layout]\nlabels = "y"\nnone = [""]\n',
     ),
     "HDF5, an array for each class": (hdf5(**dict(zip(CLASSES, COLUMNS, strict=True))), f"{ARRAYS}[layout]\n{EACH}"),
     "NumPy": (stacks(np.array(BITS, bool)), ARRAYS + PAIRED),
     "HDF5 and a table": (
-        beside([["n", *CLASSES], *([n, *row] for n, row in enumerate(BITS))]), f"{ARRAYS}{TABLE}[layout]\n{EACH}",
+        beside([["n", *CLASSES], *([n, *row] for n, row in enumerate(BITS))]),
+        f"{ARRAYS}{TABLE}[layout]\n{EACH}",
     ),
     "shards, JSON lists": (
         shards(*({"json": {"a": {"b": row}}} for row in NAMED)),
@@ -154,7 +157,8 @@ MANY: dict[str, tuple[Write, str]] = {
         f'shape = "webdataset"\n[layout]\nindicators = {json.dumps([f"json:{name}" for name in CLASSES])}\n',
     ),
     "shards, an array": (
-        shards(*({"y.npy": np.array(row)} for row in BITS)), 'shape = "webdataset"\n[layout]\nlabel = "y.npy"\n',
+        shards(*({"y.npy": np.array(row)} for row in BITS)),
+        'shape = "webdataset"\n[layout]\nlabel = "y.npy"\n',
     ),
     "shards, text": (
         shards(*({"txt": ";".join(map(str, row)) or "-"} for row in INDICES)),
@@ -168,7 +172,7 @@ MANY: dict[str, tuple[Write, str]] = {
         workbook([["n", *CLASSES], *([n, *row] for n, row in enumerate(BITS))]),
         f'shape = "table"\n[layout]\nfile = "{{n}}.png"\n{EACH}',
     ),
-}  # fmt: skip
+}
 VALUES: dict[str, tuple[Write, str]] = {
     "Parquet": (parquet(score=NUMBERS), 'shape = "parquet"\n[layout]\nvalue = "score"\n'),
     "Parquet, texts": (parquet(score=list(map(str, NUMBERS))), 'shape = "parquet"\n[layout]\nvalue = "score"\n'),
@@ -181,10 +185,12 @@ VALUES: dict[str, tuple[Write, str]] = {
         f'{ARRAYS}{TABLE}[layout]\nvalue = "v"\ndecimal = ","\n',
     ),
     "shards": (
-        shards(*({"json": {"v": value}} for value in NUMBERS)), 'shape = "webdataset"\n[layout]\nvalue = "json:v"\n',
+        shards(*({"json": {"v": value}} for value in NUMBERS)),
+        'shape = "webdataset"\n[layout]\nvalue = "json:v"\n',
     ),
     "shards, text": (
-        shards(*({"cls": str(value)} for value in NUMBERS)), 'shape = "webdataset"\n[layout]\nvalue = "cls"\n',
+        shards(*({"cls": str(value)} for value in NUMBERS)),
+        'shape = "webdataset"\n[layout]\nvalue = "cls"\n',
     ),
     "slides": (
         slides([["slide", "v"], *([n, v] for n, v in enumerate(NUMBERS))]),
@@ -194,7 +200,7 @@ VALUES: dict[str, tuple[Write, str]] = {
         workbook([["n", "v"], *([n, v] for n, v in enumerate(NUMBERS))]),
         'shape = "table"\n[layout]\nfile = "{n}.png"\nvalue = "v"\n',
     ),
-}  # fmt: skip
+}
 GRADES = [0, 2, 1, 1, 2, 0]
 ORDERED: dict[str, tuple[Write, str]] = {
     "Parquet": (parquet(label=GRADES), 'shape = "parquet"\n'),
@@ -205,7 +211,7 @@ ORDERED: dict[str, tuple[Write, str]] = {
         slides([["slide", "g"], *([n, CLASSES[grade]] for n, grade in enumerate(GRADES))]),
         'shape = "slides"\n[layout]\ngroup = ""\nlabel = "g"\n',
     ),
-}  # fmt: skip
+}
 
 
 def labels(folder: Path, kind: str, write: Write, text: str) -> list[Any]:
@@ -238,7 +244,9 @@ def test_grades_keep_their_order_in_every_container(form: str, tmp_path: Path) -
 
 WRONG: dict[str, tuple[str, Write, str, str]] = {
     "a number of a class": (
-        "regression", hugging(datasets.ClassLabel(names=CLASSES), GRADES), 'value = "label"',
+        "regression",
+        hugging(datasets.ClassLabel(names=CLASSES), GRADES),
+        'value = "label"',
         "numbers of classes, not measured ones; found tumour, stroma, normal",
     ),
     "NaN": ("regression", parquet(v=[1.0, float("nan"), 2, 3, 4, 5]), 'value = "v"', "a.parquet, row 1: no number"),
@@ -255,10 +263,13 @@ WRONG: dict[str, tuple[str, Write, str, str]] = {
     "too few": ("multilabel", parquet(label=[[0, 0]] * COUNT), "", "2 values of 0 and 1 for 3 classes"),
     "members": ("multilabel", parquet(label=[{"tumour": 1, "stroma": 0}] * COUNT), "", "not the manifest's classes"),
     "two keys": (
-        "multilabel", parquet(label=NAMED), f'label = "label"\n{EACH}', "`label` and `indicators` exclude each other",
+        "multilabel",
+        parquet(label=NAMED),
+        f'label = "label"\n{EACH}',
+        "`label` and `indicators` exclude each other",
     ),
     "idle": ("regression", parquet(v=NUMBERS), 'value = "v"\nvalues = {a = "b"}', "layout.values: not read with kind"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -124,8 +124,10 @@ def pages(*planes: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("planes", [(PLANE, PLANE), (PLANE, PLANE, PLANE), (PLANE, np.zeros((4, 2), np.uint8)),
-                                    (PLANE, np.zeros((2, 3), np.uint8))])  # fmt: skip
+@pytest.mark.parametrize(
+    "planes",
+    [(PLANE, PLANE), (PLANE, PLANE, PLANE), (PLANE, np.zeros((4, 2), np.uint8)), (PLANE, np.zeros((2, 3), np.uint8))],
+)
 def test_masks_of_several_pages_are_refused(planes: Any) -> None:
     with pytest.raises(ReadError, match="a mask of several pages; expected one"):
         read(pages(*planes), NUMBERS)
@@ -250,8 +252,17 @@ def test_colours_of_a_mask_whose_zero_is_white_are_those_that_are_shown() -> Non
     assert read(data, {"#ffffff": "other", "#000000": "tumour"}) == ["other", "tumour", "tumour", "other"]
 
 
-@pytest.mark.parametrize(("size", "told"), [((512, 512), False), ((511, 512), True), ((512, 511), True),
-                                            ((256, 256), False), ((340, 341), True), ((128, 128), False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((512, 512), False),
+        ((511, 512), True),
+        ((512, 511), True),
+        ((256, 256), False),
+        ((340, 341), True),
+        ((128, 128), False),
+    ],
+)
 def test_a_mask_whose_size_is_no_fraction_of_its_image_s_is_told(size: tuple[int, int], told: bool) -> None:
     mask = masks.read(saved(np.zeros(size[::-1], np.uint8)), "m.png", {0: "other"}, (512, 512))
     assert bool(mask.remarks) == told

@@ -50,11 +50,20 @@ def coco(*images: tuple[str, int]) -> bytes:
 def via(*images: tuple[str, int]) -> bytes:
     """The same boxes as VIA 2 writes them."""
     files = {
-        name: {"filename": name, "size": 1, "file_attributes": {}, "regions": [
-            {"shape_attributes": {"name": "rect", "x": 3 + 10 * k, "y": 3, "width": 4, "height": 4},
-             "region_attributes": {"kind": "m"}} for k in range(count)]}
+        name: {
+            "filename": name,
+            "size": 1,
+            "file_attributes": {},
+            "regions": [
+                {
+                    "shape_attributes": {"name": "rect", "x": 3 + 10 * k, "y": 3, "width": 4, "height": 4},
+                    "region_attributes": {"kind": "m"},
+                }
+                for k in range(count)
+            ],
+        }
         for name, count in images
-    }  # fmt: skip
+    }
     return json.dumps(files).encode()
 
 
@@ -168,11 +177,12 @@ def test_objects_of_a_geojson_file_that_name_images_are_not_on_all_of_them(shape
     world.image("a.png", "b.png")
     objects = [
         {
-            "type": "Feature", "geometry": {"type": "Point", "coordinates": [5, 5 + 10 * number]},
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [5, 5 + 10 * number]},
             "properties": {"file": name, "classification": {"name": "m"}},
         }
         for number, name in enumerate(("a.png", "b.png"))
-    ]  # fmt: skip
+    ]
     world.write("all.json", json.dumps({"type": "FeatureCollection", "features": objects}).encode())
     answer = world.run()
     assert answer.code == 1

@@ -114,8 +114,19 @@ def test_two_names_that_look_the_same_are_refused(manifest: Manifest, tmp_path: 
 
 def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp_path: Path) -> None:
     source = tmp_path / "source"
-    put(source, *IMAGES, "gutartig/x.svs", "gutartig/y.svs", "gutartig/z.vsi", "part2.rar",
-        "a.xml", "old.tar.gz", "old/gutartig/n.png", "notes.txt", ".hidden.png")  # fmt: skip
+    put(
+        source,
+        *IMAGES,
+        "gutartig/x.svs",
+        "gutartig/y.svs",
+        "gutartig/z.vsi",
+        "part2.rar",
+        "a.xml",
+        "old.tar.gz",
+        "old/gutartig/n.png",
+        "notes.txt",
+        ".hidden.png",
+    )
     with zipfile.ZipFile(source / "outer.zip", "w") as archive:
         archive.writestr("inner.rar", b"")
     notes = run(manifest, source, tmp_path / "out").notes
@@ -131,8 +142,17 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
 def test_images_in_hidden_folders_are_told_but_not_those_that_programs_keep(
     manifest: Manifest, tmp_path: Path, dpconvert: Callable[..., Answer]
 ) -> None:
-    put(tmp_path / "source", *IMAGES, ".more/a.png", "gutartig/.x/b.png", "gutartig/._a.png", ".cache/c.png",
-        ".ipynb_checkpoints/d.png", "__MACOSX/.y/e.png", ".more/notes.md")  # fmt: skip
+    put(
+        tmp_path / "source",
+        *IMAGES,
+        ".more/a.png",
+        "gutartig/.x/b.png",
+        "gutartig/._a.png",
+        ".cache/c.png",
+        ".ipynb_checkpoints/d.png",
+        "__MACOSX/.y/e.png",
+        ".more/notes.md",
+    )
     told = "not read: 2 images in folders whose names begin with a dot, the first .more/a.png"
     assert any(note.startswith(told) for note in run(manifest, tmp_path / "source", tmp_path / "out").notes)
     answer = dpconvert("init", tmp_path / "source", "--out", tmp_path / "drafted.toml", "-q")
@@ -194,6 +214,10 @@ def test_numbers_within_names_are_in_their_order() -> None:
 
 def test_accents_do_not_cut_names() -> None:
     assert [names.unaccented(text) for text in ("Übung", "Straße", "A\u0308rzte", "naïve Zellen_2", "癌")] == [
-        "Ubung", "Strasse", "Arzte", "naive Zellen_2", "癌",
-    ]  # fmt: skip
+        "Ubung",
+        "Strasse",
+        "Arzte",
+        "naive Zellen_2",
+        "癌",
+    ]
     assert [task_name(Path(text)) for text in ("Übung", "naïve Zellen_2", "癌")] == ["Ubung", "NaiveZellen2", "Task"]

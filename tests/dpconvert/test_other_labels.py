@@ -243,8 +243,11 @@ def test_names_of_files_may_state_indicators_labels_or_a_number(tmp_path: Path) 
     found = samples(tmp_path / "shards" / "bits")
     assert sorted(map(str, (one["labels"] for one in found.values()))) == ["[0, 1]", "[0, 2]", "[1]", "[]"]
     assert sorted(float(str(one["value"])) for one in samples(tmp_path / "shards" / "value").values()) == [
-        700, 701, 702, 703,
-    ]  # fmt: skip
+        700,
+        701,
+        702,
+        703,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -312,8 +315,9 @@ def test_without_a_separator_a_cell_is_one_label_and_idle_texts_of_none_are_told
 def test_check_shows_several_labels_in_words(tmp_path: Path) -> None:
     _, told = checked(tmp_path, "multilabel", 'label = "what"\nnone=[""]', "file,what\na.png,y;x\nb.png,\nc.png,y\n")
     assert [line.split()[3:-1] for line in told.splitlines() if line.startswith(("a.png", "b.png"))] == [
-        ["x,", "y"], ["none"],
-    ]  # fmt: skip
+        ["x,", "y"],
+        ["none"],
+    ]
 
 
 def test_a_set_without_any_class_is_not_called_empty(tmp_path: Path) -> None:

@@ -44,9 +44,16 @@ def convert(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Convert:
     def made(text: str, *, fails: bool = False) -> Any:
         (tmp_path / "my.toml").write_text(HEAD + text)
         answer = dpconvert(
-            tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "-q",
+            tmp_path / "my.toml",
+            "--source",
+            tmp_path / "source",
+            "--out",
+            tmp_path / "out",
+            "--workers",
+            1,
+            "-q",
             "--overwrite",
-        )  # fmt: skip
+        )
         if fails:
             return one_line(answer)
         assert (answer.code, answer.err) == (0, "")

@@ -52,10 +52,14 @@ def write_slide(path: Path, photometric: str, side: int = 640) -> Path:
     with tifffile.TiffWriter(path) as tiff:
         for level in range(3):
             tiff.write(
-                np.ascontiguousarray(pixels[:: 2**level, :: 2**level]), tile=(128, 128), compression="jpeg",
-                compressionargs={"level": 85, "outcolorspace": photometric}, photometric=photometric,
-                subfiletype=1 if level else 0, metadata=None,
-            )  # fmt: skip
+                np.ascontiguousarray(pixels[:: 2**level, :: 2**level]),
+                tile=(128, 128),
+                compression="jpeg",
+                compressionargs={"level": 85, "outcolorspace": photometric},
+                photometric=photometric,
+                subfiletype=1 if level else 0,
+                metadata=None,
+            )
     return path
 
 
@@ -66,9 +70,14 @@ def flat_slide(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     pixels = np.asarray(Pillow.fromarray(coarse).resize((650, 611), Pillow.Resampling.BICUBIC))
     path: Path = tmp_path / "flat.tif"
     tifffile.imwrite(
-        path, pixels, tile=(128, 128), compression="jpeg", photometric=request.param, metadata=None,
+        path,
+        pixels,
+        tile=(128, 128),
+        compression="jpeg",
+        photometric=request.param,
+        metadata=None,
         compressionargs={"level": 90, "outcolorspace": request.param},
-    )  # fmt: skip
+    )
     return path
 
 

@@ -49,9 +49,13 @@ def test_the_grid_of_the_paper_s_images(
 
 def test_the_grid_goes_row_by_row_and_drops_partial_patches() -> None:
     assert grid(1388, 1040, 384).tolist() == [
-        [0, 0, 384, 384], [384, 0, 384, 384], [768, 0, 384, 384],
-        [0, 384, 384, 384], [384, 384, 384, 384], [768, 384, 384, 384],
-    ]  # fmt: skip
+        [0, 0, 384, 384],
+        [384, 0, 384, 384],
+        [768, 0, 384, 384],
+        [0, 384, 384, 384],
+        [384, 384, 384, 384],
+        [768, 384, 384, 384],
+    ]
 
 
 def test_a_point_on_an_edge_is_in_no_patch() -> None:

@@ -124,8 +124,10 @@ def test_an_erratum_lists_single_patches_of_an_image(make: Make) -> None:
     listed = ["p1_no0#xywh=2,0,2,2", "p1_no0#xywh=1,0,2,2", "p1_yes0"]
     made = make(["no/p1_no0.png", "yes/p1_yes0.png"], errata=[SAMPLES | {"samples": listed}], **facts)
     assert sorted((row.source_image, row.box) for row in made.rows) == [
-        ("p1_no0", (0, 0, 2, 2)), ("p1_no0", (0, 2, 2, 2)), ("p1_no0", (2, 2, 2, 2)),
-    ]  # fmt: skip
+        ("p1_no0", (0, 0, 2, 2)),
+        ("p1_no0", (0, 2, 2, 2)),
+        ("p1_no0", (2, 2, 2, 2)),
+    ]
     assert "not used: 'p1_no0#xywh=1,0,2,2', listed under [[errata]] and the frame of no sample" in made.notes
 
 

@@ -246,10 +246,14 @@ POINTS: dict[str, bytes] = {
     "txt": b"5 5 m\n15 5 other\n",
     "tsv": b"x\ty\tlabel\n5,5\t5\tm\n15\t5,5\tother\n",
     "json": b'[{"x": 5, "y": 5, "label": "m"}, {"x": 15, "y": 5, "label": "other"}]',
-    "geojson": json.dumps([feature("Point", [5, 5], classification={"name": "m"}),
-                           feature("Point", [15, 5], classification={"name": "other"})]).encode(),
+    "geojson": json.dumps(
+        [
+            feature("Point", [5, 5], classification={"name": "m"}),
+            feature("Point", [15, 5], classification={"name": "other"}),
+        ]
+    ).encode(),
     "xml": voc(("m", (3, 3, 7, 7)), ("other", (13, 3, 17, 7)), size=(20, 20)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("ending", POINTS)
@@ -286,9 +290,13 @@ def test_points_of_a_matlab_file(make: Make, tmp_path: Path) -> None:
 TABLES: dict[str, str] = {
     "points.csv": "image,x,y,label\na.png,5,5,m\nb,15,5,m\n./folder\\c.png,5,15,other\nz.png,1,1,m\n",
     "points.tsv": "image\tx\ty\tlabel\na.png\t5,0\t5\tm\nb\t15\t5\tm\nc.png\t5\t15,5\tother\nz.png\t1\t1\tm\n",
-    "points.json": json.dumps([dict(zip(("image", "x", "y", "label"), row, strict=True)) for row in (
-        ("a.png", 5, 5, "m"), ("b", 15, 5, "m"), ("c.png", 5, 15, "other"), ("z.png", 1, 1, "m"))]),
-}  # fmt: skip
+    "points.json": json.dumps(
+        [
+            dict(zip(("image", "x", "y", "label"), row, strict=True))
+            for row in (("a.png", 5, 5, "m"), ("b", 15, 5, "m"), ("c.png", 5, 15, "other"), ("z.png", 1, 1, "m"))
+        ]
+    ),
+}
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -144,7 +144,11 @@ def test_a_folder_that_cannot_be_written_is_a_user_s_error(tree: Tree, dpconvert
 def test_the_real_slide(tree: Tree, dpconvert: Call) -> None:
     tree.write(REAL.name, REAL.read_bytes())
     ring = [[300, 300], [1500, 250], [1600, 1400], [250, 1200]]
-    tree.write("cmu-1-small-region.geojson", json.dumps({"type": "Feature", "properties": {"name": "Tumor"},
-               "geometry": {"type": "Polygon", "coordinates": [ring]}}))  # fmt: skip
+    tree.write(
+        "cmu-1-small-region.geojson",
+        json.dumps(
+            {"type": "Feature", "properties": {"name": "Tumor"}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        ),
+    )
     tree.manifest(AREA.replace("size = 128", "size = 128\nmpp = 1\ntissue = 0.2"))
     assert draw(tree, dpconvert)["cmu-1-small-region.png"].width == 1496

@@ -290,12 +290,22 @@ def via3(**regions: tuple[list[float], dict[str, str]]) -> dict[str, Any]:
     }
     options = {"0": "tumour", "1": "stroma", "2": "fat"}
     return {
-        "project": {"pid": "__VIA_PROJECT_ID__", "rev": "__VIA_PROJECT_REV_ID__", "data_format_version": "3.1.1",
-                    "creator": "VGG Image Annotator", "vid_list": ["1", "2", "3"]},
+        "project": {
+            "pid": "__VIA_PROJECT_ID__",
+            "rev": "__VIA_PROJECT_REV_ID__",
+            "data_format_version": "3.1.1",
+            "creator": "VGG Image Annotator",
+            "vid_list": ["1", "2", "3"],
+        },
         "config": {"file": {"loc_prefix": {"1": "", "2": "", "3": "", "4": ""}}, "ui": {}},
         "attribute": {
-            "1": {"aname": "tissue", "anchor_id": "FILE1_Z0_XY1", "type": 4, "options": options,
-                  "default_option_id": ""},
+            "1": {
+                "aname": "tissue",
+                "anchor_id": "FILE1_Z0_XY1",
+                "type": 4,
+                "options": options,
+                "default_option_id": "",
+            },
             "2": {"aname": "remark", "anchor_id": "FILE1_Z0_XY1", "type": 1, "options": {}, "default_option_id": ""},
             "3": {"aname": "many", "anchor_id": "FILE1_Z0_XY1", "type": 2, "options": options, "default_option_id": ""},
         },
@@ -306,7 +316,7 @@ def via3(**regions: tuple[list[float], dict[str, str]]) -> dict[str, Any]:
             "3_film": {"vid": "3", "flg": 0, "z": [1.5], "xy": [2, 0, 0, 9, 9], "av": {"1": "0"}},
         },
         "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": ["2"]}, "3": {"fid_list": ["3"]}},
-    }  # fmt: skip
+    }
 
 
 def test_shapes_of_a_project_of_via_3_are_read() -> None:
@@ -321,9 +331,12 @@ def test_shapes_of_a_project_of_via_3_are_read() -> None:
     )
     found = read(project)
     assert told(found) == [
-        ("tumour", (10, 20, 10, 20)), ("stroma", (10, 20, 40, 30)), ("seen twice", (40, 30, 60, 50)),
-        ("fat", (30, 30, 70, 50)), ("stroma", (0, 0, 30, 20)),
-    ]  # fmt: skip
+        ("tumour", (10, 20, 10, 20)),
+        ("stroma", (10, 20, 40, 30)),
+        ("seen twice", (40, 30, 60, 50)),
+        ("fat", (30, 30, 70, 50)),
+        ("stroma", (0, 0, 30, 20)),
+    ]
     assert found.items[4].geometry.area == 300
     assert found.items[3].geometry.area == pytest.approx(math.pi * 20 * 10, rel=1e-3)
     assert found.remarks == {"line passed over": 2}

@@ -144,7 +144,8 @@ FILES: dict[str, tuple[bytes, Array]] = {
     "one_frame.png": (png(COLOUR, 2, chunk(b"acTL", struct.pack(">II", 1, 0))), COLOUR),
     "gamma.png": (png(COLOUR, 2, chunk(b"gAMA", struct.pack(">I", 100_000))), COLOUR),
     "profile.png": (
-        saved(Pillow.fromarray(COLOUR), "PNG", icc_profile=PROFILE), COLOUR,
+        saved(Pillow.fromarray(COLOUR), "PNG", icc_profile=PROFILE),
+        COLOUR,
     ),
     "rgb.bmp": (saved(Pillow.fromarray(COLOUR), "BMP"), COLOUR),
     "rgba.webp": (
@@ -202,7 +203,7 @@ FILES: dict[str, tuple[bytes, Array]] = {
         tiff(TWELVE, photometric="minisblack", description=OME, metadata=None),
         repeated(TWELVE >> 4).astype(np.uint8),
     ),
-}  # fmt: skip
+}
 FOLDERS = 'task = "T"\nshape = "folders"\nclasses = ["a", "b"]\n[split.strict]\nshare = [1, 0, 0]\n'
 EXACT_IN_PILLOW = {"grey.png", "rgb.png", "palette.png", "palette_two_bits.png", "rgb.bmp", "rgb.tif", "turned.tif"}
 
@@ -352,9 +353,14 @@ def jpeg_tiles(tag: int, marker: int | None, *, side: int = 256) -> tuple[bytes,
     adobe = b"" if marker is None else b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([marker])
     buffer = io.BytesIO()
     tifffile.imwrite(
-        buffer, iter([b"\xff\xd8" + adobe + rest]), shape=plain.shape, dtype=np.uint8, photometric="rgb",
-        compression="jpeg", tile=(side, side),
-    )  # fmt: skip
+        buffer,
+        iter([b"\xff\xd8" + adobe + rest]),
+        shape=plain.shape,
+        dtype=np.uint8,
+        photometric="rgb",
+        compression="jpeg",
+        tile=(side, side),
+    )
     buffer.seek(0)
     with tifffile.TiffFile(buffer) as written:
         at = written.pages.first.tags[262].valueoffset
@@ -397,7 +403,7 @@ def test_openslide_goes_by_the_tag_which_is_why_it_is_not_asked(tmp_path: Path) 
         (np.full((16, 16, 3), 3776, np.uint16), r"no sample above 3776, .* of 12 bits\?; .*4095"),
         (np.full((16, 16, 3), 220, np.uint16), r"no sample above 220, .* of 8 bits\?; .*\[0, 255\]"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("large", [opening.LARGE, 0])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 def test_samples_without_a_known_white_are_refused(
@@ -531,9 +537,15 @@ def test_a_large_empty_mask_is_a_good_file() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"tile_size": (256, 256)}, {"tile_size": (64, 64)}, {"precinct_size": (128, 128), "codeblock_size": (32, 32)},
-     {"codeblock_size": (4, 4)}, {"quality_layers": list(range(60, 0, -5))}],
-)  # fmt: skip
+    [
+        {},
+        {"tile_size": (256, 256)},
+        {"tile_size": (64, 64)},
+        {"precinct_size": (128, 128), "codeblock_size": (32, 32)},
+        {"codeblock_size": (4, 4)},
+        {"quality_layers": list(range(60, 0, -5))},
+    ],
+)
 def test_a_jpeg_2000_of_any_usual_layout_is_a_good_file(options: dict[str, Any]) -> None:
     smooth = Pillow.fromarray(COLOUR).resize((640, 480))
     assert flat(io.BytesIO(saved(smooth, "JPEG2000", **options))).shape == (480, 640, 3)

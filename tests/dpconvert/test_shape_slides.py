@@ -85,11 +85,14 @@ def tree(tmp_path: Path) -> Tree:
 def geojson(*features: tuple[str, Any, str]) -> str:
     return json.dumps(
         [
-            {"type": "Feature", "geometry": {"type": kind, "coordinates": places},
-             "properties": {"classification": {"name": name}}}
+            {
+                "type": "Feature",
+                "geometry": {"type": kind, "coordinates": places},
+                "properties": {"classification": {"name": name}},
+            }
             for kind, places, name in features
         ]
-    )  # fmt: skip
+    )
 
 
 TUMOR = geojson(("Polygon", [LEFT_HALF], "Tumor"))
@@ -397,8 +400,12 @@ def test_ndpa_is_placed_by_the_slide_s_own_words(tree: Tree) -> None:
         annotations_of(tree, "a.ndpi.ndpa", Told(1000, 800, None, **HAMAMATSU))
 
 
-BOUNDS = {"openslide__bounds_x": "100", "openslide__bounds_y": "50", "openslide__bounds_width": "300",
-          "openslide__bounds_height": "200"}  # fmt: skip
+BOUNDS = {
+    "openslide__bounds_x": "100",
+    "openslide__bounds_y": "50",
+    "openslide__bounds_width": "300",
+    "openslide__bounds_height": "200",
+}
 
 
 def test_the_grid_lies_inside_the_bounds_and_qupath_counts_from_them(tree: Tree) -> None:

@@ -32,9 +32,17 @@ def make(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Make:
     def made(text: str, *options: object, fails: bool = False) -> Any:
         (tmp_path / "my.toml").write_text(HEAD + text)
         answer = dpconvert(
-            tmp_path / "my.toml", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "-q",
-            "--overwrite", *options,
-        )  # fmt: skip
+            tmp_path / "my.toml",
+            "--source",
+            tmp_path / "source",
+            "--out",
+            tmp_path / "out",
+            "--workers",
+            1,
+            "-q",
+            "--overwrite",
+            *options,
+        )
         if fails:
             return one_line(answer)
         assert (answer.code, answer.err) == (0, "")
@@ -65,9 +73,13 @@ def test_folders_give_one_sample_a_file_labelled_by_its_folder(make: Make, tmp_p
         draw_image(tmp_path / "source" / ("yes" if number % 3 else "no") / f"{number}.{'png' if number % 2 else 'jpg'}")
     rows = make('shape = "folders"\n')
     assert [(row["source"], row["label"], row["format"]) for row in rows] == [
-        ("no/0.jpg", 0, "jpg"), ("no/3.png", 0, "png"), ("yes/1.png", 1, "png"), ("yes/2.jpg", 1, "jpg"),
-        ("yes/4.jpg", 1, "jpg"), ("yes/5.png", 1, "png"),
-    ]  # fmt: skip
+        ("no/0.jpg", 0, "jpg"),
+        ("no/3.png", 0, "png"),
+        ("yes/1.png", 1, "png"),
+        ("yes/2.jpg", 1, "jpg"),
+        ("yes/4.jpg", 1, "jpg"),
+        ("yes/5.png", 1, "png"),
+    ]
     assert len(groups(rows)) == 6
     assert rows[0]["group"] == "my:no/0.jpg"
 
@@ -107,8 +119,10 @@ def test_a_group_from_a_pattern_is_never_divided(make: Make, tmp_path: Path) -> 
     assert homes.keys() == {f"lab:p{n}" for n in range(10)}
     assert sorted(len(of) for of in homes.values()) == [1] * 10
     assert {split: sum(of == {split} for of in homes.values()) for split in ("train", "val", "test")} == {
-        "train": 6, "val": 2, "test": 2,
-    }  # fmt: skip
+        "train": 6,
+        "val": 2,
+        "test": 2,
+    }
 
 
 def test_sets_in_the_path_are_kept_where_the_policy_takes_them(make: Make, tmp_path: Path) -> None:
@@ -338,9 +352,11 @@ def test_a_manifest_names_the_reader_of_another_source(make: Make, tmp_path: Pat
     text = """reader = "nct-crc-he"\n[files.images]\npattern = '(?P<class>no|yes)/(?P<name>(?P<group>[a-z]+)).png$'\n"""
     rows = make(text)
     assert {(row["source"], row["label"], row["group"]) for row in rows} == {
-        ("no/one.png", 0, "my:one"), ("no/two.png", 0, "my:two"), ("yes/three.png", 1, "my:three"),
+        ("no/one.png", 0, "my:one"),
+        ("no/two.png", 0, "my:two"),
+        ("yes/three.png", 1, "my:three"),
         ("yes/four.png", 1, "my:four"),
-    }  # fmt: skip
+    }
     told = make(text + '[rule]\ntype = "centre"\nsize = 10\npositive = ["yes"]\n', fails=True)
     assert "needs annotations, which the reader 'nct-crc-he' does not read" in told
 

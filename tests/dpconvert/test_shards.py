@@ -23,9 +23,17 @@ from dpconvert.shards.tar import write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
-    "label": 3, "group": "n:é", "split": "val", "files": ["a.svs"], "width": 256, "height": 256, "stored_width": 256,
-    "stored_height": 256, "attributes": {"b": "1", "a": "2"}, "mpp_read": 0.25,
-}  # fmt: skip
+    "label": 3,
+    "group": "n:é",
+    "split": "val",
+    "files": ["a.svs"],
+    "width": 256,
+    "height": 256,
+    "stored_width": 256,
+    "stored_height": 256,
+    "attributes": {"b": "1", "a": "2"},
+    "mpp_read": 0.25,
+}
 
 
 @given(

@@ -100,9 +100,18 @@ def test_transparency_becomes_the_background() -> None:
 
 @pytest.mark.parametrize(
     ("text", "mpp"),
-    [("0.243", 0.243), ("0.05", 0.05), ("10", 10.0), ("0.049", None), ("1000", None), ("nan", None), ("", None),
-     ("a", None), (None, None)],
-)  # fmt: skip
+    [
+        ("0.243", 0.243),
+        ("0.05", 0.05),
+        ("10", 10.0),
+        ("0.049", None),
+        ("1000", None),
+        ("nan", None),
+        ("", None),
+        ("a", None),
+        (None, None),
+    ],
+)
 def test_a_resolution_that_cannot_be_is_none(text: str | None, mpp: float | None) -> None:
     assert of_texts(text, None).x == mpp
 
@@ -189,7 +198,7 @@ def palette() -> Pillow.Image:
         ("a.bmp", Pillow.new("RGB", (6, 4), (1, 2, 3)), {}, (1, 2, 3)),
         ("a.gif", palette(), {}, (10, 20, 30)),
     ],
-)  # fmt: skip
+)
 def test_images_of_every_kind_become_rgb(
     name: str, image: Pillow.Image, options: dict[str, Any], corner: tuple[int, int, int], tmp_path: Path
 ) -> None:
@@ -297,10 +306,15 @@ def read_all(path: Path) -> None:
 def test_a_few_bytes_that_claim_gigabytes_are_refused_at_once(planar: bool, tmp_path: Path) -> None:
     path = tmp_path / "bomb.tif"
     tifffile.imwrite(
-        path, shape=(3, 12_000, 12_000) if planar else (12_000, 12_000, 3), dtype=np.uint8, photometric="rgb",
-        planarconfig="separate" if planar else "contig", compression="zlib", rowsperstrip=12_000,
+        path,
+        shape=(3, 12_000, 12_000) if planar else (12_000, 12_000, 3),
+        dtype=np.uint8,
+        photometric="rgb",
+        planarconfig="separate" if planar else "contig",
+        compression="zlib",
+        rowsperstrip=12_000,
         data=iter([zlib.compress(b"")] * (3 if planar else 1)),
-    )  # fmt: skip
+    )
     for file in (path, io.BytesIO(path.read_bytes())):
         with pytest.raises(ReadError, match=r"claims 12000 x 12000 pixels in \d+ bytes"):
             flat(file)

@@ -74,9 +74,14 @@ def test_a_dicom_series_is_one_slide_whatever_its_folders_and_names(layout: str,
 
 @pytest.mark.parametrize(
     ("layout", "name"),
-    [("a folder a slide", "slide1"), ("one folder, words", "slide1"), ("one folder, UIDs", "S1"), ("no endings", "S1"),
-     ("other endings", "slide1")],
-)  # fmt: skip
+    [
+        ("a folder a slide", "slide1"),
+        ("one folder, words", "slide1"),
+        ("one folder, UIDs", "S1"),
+        ("no endings", "S1"),
+        ("other endings", "slide1"),
+    ],
+)
 def test_a_slide_has_the_name_that_people_give_it(layout: str, name: str, tree: Tree) -> None:
     for number in range(2):
         series(tree, number, LAYOUTS[layout], container=f"S{number}")

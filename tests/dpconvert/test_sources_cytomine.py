@@ -381,9 +381,7 @@ def test_related_tasks_share_groups_and_agree_on_their_splits(one: str, other: s
     assert a.manifest.related == [b.manifest.task]
     assert b.manifest.related == [a.manifest.task]
     assert a.manifest.namespace == b.manifest.namespace
-    homes = [
-        {row.group: row.split for row in planned(side.manifest, side.source).rows} for side in (a, b)
-    ]  # fmt: skip
+    homes = [{row.group: row.split for row in planned(side.manifest, side.source).rows} for side in (a, b)]
     shared = homes[0].keys() & homes[1].keys()
     assert len(shared) > 5
     assert {group: homes[0][group] for group in shared} == {group: homes[1][group] for group in shared}
@@ -537,8 +535,14 @@ def test_real_breakhis_images_keep_their_bytes(tmp_path: Path) -> None:
     made = planned(find("breakhis"), REAL)
     assert len(made.rows) == 12  # those in the release's tree; reduced copies beside them are none
     assert Counter(row.attributes["tumour_type"] for row in made.rows) == {
-        "fibroadenoma": 5, "ductal_carcinoma": 1, "lobular_carcinoma": 1, "mucinous_carcinoma": 1,
-        "papillary_carcinoma": 1, "adenosis": 1, "tubular_adenoma": 1, "phyllodes_tumor": 1,
-    }  # fmt: skip
+        "fibroadenoma": 5,
+        "ductal_carcinoma": 1,
+        "lobular_carcinoma": 1,
+        "mucinous_carcinoma": 1,
+        "papillary_carcinoma": 1,
+        "adenosis": 1,
+        "tubular_adenoma": 1,
+        "phyllodes_tumor": 1,
+    }
     assert {row.group for row in made.rows} >= {"breakhis:14-22549", "breakhis:14-3411", "breakhis:14-21998"}
     assert all(re.search(r"/\d+X/", row.files[0]) for row in made.rows)

@@ -136,9 +136,7 @@ def test_nuclei_of_lizard_have_the_kinds_that_scipy_reads(converted: Get, tmp_pa
     del kinds["dpath_58"]
     wanted = {place: kind for place, kind in wanted.items() if place[0] in kinds}
     rows = rows_of(source)
-    assert wanted == {
-        (Path(row["source"]).stem, row["x"], row["y"]): source.card.classes[row["label"]] for row in rows
-    }  # fmt: skip
+    assert wanted == {(Path(row["source"]).stem, row["x"], row["y"]): source.card.classes[row["label"]] for row in rows}
     assert len(wanted) == 8 * 25
 
 
@@ -163,11 +161,15 @@ def test_regions_of_one_slide_of_lizard_are_one_group_and_folds_are_the_sets(con
     rows = rows_of(converted("lizard"))
     groups = {Path(row["source"]).stem: (row["group"], row["split"]) for row in rows}
     assert groups == {
-        "consep_1": ("lizard:consep_1", "test"), "pannuke_2": ("lizard:pannuke_2", "test"),
-        "glas_6": ("lizard:glas_6", "train"), "crag_64": ("lizard:crag_64", "val"),
-        "dpath_4": ("lizard:2019-07501", "train"), "dpath_34": ("lizard:2019-07501", "train"),
-        "dpath_6": ("lizard:2019-06-10 23_05_58", "val"), "dpath_48": ("lizard:18-13347A", "test"),
-    }  # fmt: skip
+        "consep_1": ("lizard:consep_1", "test"),
+        "pannuke_2": ("lizard:pannuke_2", "test"),
+        "glas_6": ("lizard:glas_6", "train"),
+        "crag_64": ("lizard:crag_64", "val"),
+        "dpath_4": ("lizard:2019-07501", "train"),
+        "dpath_34": ("lizard:2019-07501", "train"),
+        "dpath_6": ("lizard:2019-06-10 23_05_58", "val"),
+        "dpath_48": ("lizard:18-13347A", "test"),
+    }
 
 
 def test_two_folds_of_one_slide_of_lizard_are_refused_without_the_erratum(converted: Get) -> None:
@@ -187,9 +189,12 @@ def test_a_nucleus_of_lizard_that_is_not_listed_is_refused(tmp_path: Path) -> No
 # --- BCSS
 
 GROUPED = {
-    "tumor": {1, 19, 20}, "stroma": {2}, "inflammatory": {3, 10, 11}, "necrosis": {4},
+    "tumor": {1, 19, 20},
+    "stroma": {2},
+    "inflammatory": {3, 10, 11},
+    "necrosis": {4},
     "other": {5, 6, 8, 9, 12, 13, 14, 16, 17, 18, 21},
-}  # fmt: skip
+}
 
 
 def bcss(folder: Path) -> dict[str, Any]:
@@ -247,9 +252,7 @@ def test_files_of_bcss_at_another_resolution_are_not_read(tmp_path: Path) -> Non
 def tiger(folder: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """The unpacked source, and (folder/region) -> the values of its mask, by Pillow."""
     out = unpacked(folder, tmp_path) / "roi-level-annotations"
-    return out, {
-        f"{path.parts[-3]}/{path.stem}": np.asarray(Image.open(path)) for path in out.rglob("masks/*.png")
-    }  # fmt: skip
+    return out, {f"{path.parts[-3]}/{path.stem}": np.asarray(Image.open(path)) for path in out.rglob("masks/*.png")}
 
 
 def test_patches_of_tiger_bear_the_class_of_more_than_half_of_their_mask(converted: Get, tmp_path: Path) -> None:
@@ -274,8 +277,10 @@ def test_patches_of_tiger_bear_the_class_of_more_than_half_of_their_mask(convert
 def test_groups_of_tiger_are_patients_of_tcga_and_slides_of_the_others(converted: Get) -> None:
     groups = {row["group"] for row in rows_of(converted("tiger-rois"))}
     assert {group for group in groups if "TCGA" not in group} == {
-        "tcga:100B", "tcga:114S", "tcga:TC_S01_P000003_C0001_B101",
-    }  # fmt: skip
+        "tcga:100B",
+        "tcga:114S",
+        "tcga:TC_S01_P000003_C0001_B101",
+    }
     assert all(len(group) == len("tcga:TCGA-A2-A0CM") for group in groups if "TCGA" in group)
 
 
@@ -440,8 +445,9 @@ def test_masks_and_points_of_puma_are_its_outlines(converted: Get, tmp_path: Pat
         here = [(area.centroid.x - x, area.centroid.y - y, label) for area, label in nuclei[name]]
         assert sorted(of_it["points"]) == sorted(
             [left, top, dense.points.classes.index(label.removeprefix("nuclei_").replace("_", " "))]
-            for left, top, label in here if min(left, top) >= 0 and max(left, top) < 256
-        )  # fmt: skip
+            for left, top, label in here
+            if min(left, top) >= 0 and max(left, top) < 256
+        )
 
 
 def test_an_unknown_tissue_of_puma_is_refused(tmp_path: Path) -> None:

@@ -56,12 +56,17 @@ def test_eva_s_breakhis_is_four_types_at_40x_by_patient_with_letters(
     assert manifest.task == "BreakHisTypes"
     assert {row.attributes["magnification"] for row in rows} == {"40X"}
     assert {(row.group, row.split) for row in rows if "18842" in row.group} == {
-        ("breakhis:14-18842D", "val"), ("breakhis:14-18842", "train"),
-    }  # fmt: skip
+        ("breakhis:14-18842D", "val"),
+        ("breakhis:14-18842", "train"),
+    }
     made = Counter((manifest.classes[row.label], row.split) for row in rows)
     assert made == {
-        ("TA", "train"): 2, ("MC", "train"): 1, ("F", "train"): 2, ("F", "val"): 1, ("DC", "train"): 3,
-    }  # fmt: skip
+        ("TA", "train"): 2,
+        ("MC", "train"): 1,
+        ("F", "train"): 2,
+        ("F", "val"): 1,
+        ("DC", "train"): 3,
+    }
 
 
 def test_eva_s_breakhis_has_its_patients_with_letters() -> None:
@@ -85,8 +90,9 @@ def test_both_tasks_of_a_source_convert_side_by_side(
 def test_a_source_without_eva_s_sets_says_which_it_has(
     converted: Callable[[str], Converted], dpconvert: Callable[..., Answer], tmp_path: Path
 ) -> None:
-    answer = dpconvert("umcm-colorectal", "--source", converted("umcm-colorectal").source, "--out", tmp_path,
-        "--split", "eva")  # fmt: skip
+    answer = dpconvert(
+        "umcm-colorectal", "--source", converted("umcm-colorectal").source, "--out", tmp_path, "--split", "eva"
+    )
     assert answer.code != 0
     assert "no split policy 'eva'" in answer.err
 

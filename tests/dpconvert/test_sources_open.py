@@ -50,9 +50,11 @@ def manifests() -> dict[str, Manifest]:
 def test_related_tasks_name_each_other() -> None:
     every = manifests()
     one_way = [
-        (task, other) for task, manifest in every.items() for other in manifest.related
+        (task, other)
+        for task, manifest in every.items()
+        for other in manifest.related
         if other not in every or task not in every[other].related
-    ]  # fmt: skip
+    ]
     assert one_way == []
 
 
@@ -93,8 +95,11 @@ def test_the_normalized_archive_is_not_taken_for_the_other(tmp_path: Path) -> No
 def test_centres_of_tolkach_are_sets(converted: Get) -> None:
     homes = {(re.search(r"VALSET\d_\w+", row["source"])[0], row["split"]) for row in rows_of(converted("tolkach-esca"))}  # type: ignore[index]
     assert homes == {
-        ("VALSET1_UKK", "val"), ("VALSET2_WNS", "train"), ("VALSET3_TCGA", "train"), ("VALSET4_CHA_FULL", "test"),
-    }  # fmt: skip
+        ("VALSET1_UKK", "val"),
+        ("VALSET2_WNS", "train"),
+        ("VALSET3_TCGA", "train"),
+        ("VALSET4_CHA_FULL", "test"),
+    }
 
 
 @pytest.mark.parametrize("name", ["tcga-ut", "tcga-tils", "tcga-crc-msi"])
@@ -152,14 +157,17 @@ def test_skin_is_divided_as_its_table_says(converted: Get) -> None:
 def test_grades_of_sicap_come_from_its_workbooks(converted: Get, tmp_path: Path) -> None:
     """What pandas reads of the same workbooks decides."""
     made = converted("sicapv2")
-    tables = {path.relative_to(made.source / "SICAPv2/partition").as_posix(): pd.read_excel(path)
-              for path in (made.source / "SICAPv2/partition").rglob("*.xlsx")}  # fmt: skip
+    tables = {
+        path.relative_to(made.source / "SICAPv2/partition").as_posix(): pd.read_excel(path)
+        for path in (made.source / "SICAPv2/partition").rglob("*.xlsx")
+    }
     patients = pd.read_excel(made.source / "SICAPv2/wsi_labels.xlsx").set_index("slide_id")["patient_id"]
     sets = {"test": "Test/Test.xlsx", "val": "Validation/Val1/Test.xlsx", "train": "Validation/Val1/Train.xlsx"}
     wanted = {
         (row["image_name"], split, row[["NC", "G3", "G4", "G5"]].astype(int).idxmax())
-        for split, name in sets.items() for _, row in tables[name].iterrows()
-    }  # fmt: skip
+        for split, name in sets.items()
+        for _, row in tables[name].iterrows()
+    }
     rows = rows_of(made)
     found = {(row["source"].rpartition("/")[2], row["split"], made.card.classes[row["label"]]) for row in rows}
     assert found == wanted
@@ -196,6 +204,9 @@ def test_patches_of_gleason_bear_the_only_grade_of_their_middle(converted: Get) 
     assert found == wanted
     assert 0 < len(wanted) < 8 * 9
     assert {(row["source"][:4], row["split"]) for row in rows_of(made)} == {
-        ("ZT11", "train"), ("ZT19", "train"), ("ZT76", "val"), ("ZT80", "test"),
-    }  # fmt: skip
+        ("ZT11", "train"),
+        ("ZT19", "train"),
+        ("ZT76", "val"),
+        ("ZT80", "test"),
+    }
     assert "left out: 1 image without masks" in "; ".join(made.card.notes)

@@ -35,8 +35,11 @@ def slide(path: Path) -> None:
 
 def square(label: str) -> str:
     ring = [[0, 0], [32, 0], [32, 32], [0, 32], [0, 0]]
-    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
-               "properties": {"classification": {"name": label}}}  # fmt: skip
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"classification": {"name": label}},
+    }
     return json.dumps({"type": "FeatureCollection", "features": [feature]})
 
 

@@ -97,8 +97,10 @@ def told(classes: list[str], counts: dict[Split, list[int]]) -> list[str]:
 def test_empty_sets_and_classes_are_told() -> None:
     assert told(["A", "B"], {"train": [2, 1], "val": [1, 1], "test": [1, 1]}) == []
     assert told(["A", "B", "C"], {"train": [1, 1, 0], "val": [0, 0, 0], "test": [1, 0, 0]}) == [
-        "no sample in val", "class 'C' has no sample in the whole task", "no sample of class 'B' in test",
-    ]  # fmt: skip
+        "no sample in val",
+        "class 'C' has no sample in the whole task",
+        "no sample of class 'B' in test",
+    ]
     assert told(["A"], {"train": [1]}) == ["no sample in val", "no sample in test"]
 
 
@@ -189,8 +191,10 @@ def test_two_ways_to_a_validation_set_are_one_too_many() -> None:
     with pytest.raises(ValueError, match="both draw a validation set"):
         SplitPolicy(share=(0.7, 0.1, 0.2), val=0.15)
     assert set(drawn({f"g{i}": {"A": 1} for i in range(30)}, SplitPolicy(share=(0.8, 0, 0.2), val=0.25)).values()) == {
-        "train", "val", "test",
-    }  # fmt: skip
+        "train",
+        "val",
+        "test",
+    }
 
 
 def test_named_groups_are_found_whatever_their_case_and_blanks_where_one_is_meant() -> None:

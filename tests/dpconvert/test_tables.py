@@ -34,9 +34,10 @@ def cells(data: bytes, dialect: Dialect = Dialect()) -> list[tuple[int, dict[str
 
 
 @given(
-    st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=8), st.sampled_from(",;\t|"),
+    st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=8),
+    st.sampled_from(",;\t|"),
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
-)  # fmt: skip
+)
 def test_what_the_standard_library_writes_is_read_back(
     rows: list[tuple[str, str, str]], delimiter: str, encoding: str
 ) -> None:
@@ -206,8 +207,11 @@ def test_images_in_no_row_and_rows_without_a_label_are_counted(convert: Convert,
 
 
 def test_an_image_without_a_group_is_a_group_of_its_own(convert: Convert) -> None:
-    card = convert("file,label,patient\na.png,benign,\nb.png,malignant,\nc.png,benign,P1\n", "a.png b.png c.png",
-                   'group = "patient"\n')  # fmt: skip
+    card = convert(
+        "file,label,patient\na.png,benign,\nb.png,malignant,\nc.png,benign,P1\n",
+        "a.png b.png c.png",
+        'group = "patient"\n',
+    )
     assert sum(split.groups for split in card.splits.values()) == 3
     assert "2 rows of labels.csv without a group, each image a group of its own" in card.notes
 
@@ -288,11 +292,18 @@ def test_the_line_of_a_fault_is_that_of_the_file(convert: Convert) -> None:
 @pytest.mark.parametrize(
     ("template", "cell", "name"),
     [
-        ("{id:03}", "7", "007"), ("{id:03}", "0123", "0123"), ("{id:03d}", "7", "007"), ("{id:03d}", "7.0", "007"),
-        ("{id:04}", "-7", "-007"), ("{id:d}", "7.0", "7"), ("{id:0>3}", "7", "007"), ("{id:03}", "", ""),
-        ("{id}", "7", "7"), ("{id!r:06}", "7", "000'7'"),
+        ("{id:03}", "7", "007"),
+        ("{id:03}", "0123", "0123"),
+        ("{id:03d}", "7", "007"),
+        ("{id:03d}", "7.0", "007"),
+        ("{id:04}", "-7", "-007"),
+        ("{id:d}", "7.0", "7"),
+        ("{id:0>3}", "7", "007"),
+        ("{id:03}", "", ""),
+        ("{id}", "7", "7"),
+        ("{id!r:06}", "7", "000'7'"),
     ],
-)  # fmt: skip
+)
 def test_a_number_in_a_template_is_padded_from_the_left(template: str, cell: str, name: str) -> None:
     assert TEMPLATE.vformat(template, (), {"id": cell}) == name
 

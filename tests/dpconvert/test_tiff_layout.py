@@ -155,13 +155,26 @@ def test_imagej_counts_pixels_in_a_unit_of_its_own(kind: str, unit: str, tile: A
 @pytest.mark.parametrize(
     ("size", "unit", "mpp"),
     [
-        ("0.25", None, 0.25), ("0.25", "µm", 0.25), ("0.25", "μm", 0.25), ("0.25", "&#181;m", 0.25),
-        ("0.25", "&#xB5;m", 0.25), ("0.25", "&#956;m", 0.25), ("0.25", "&micro;m", 0.25), ("0.25", "um", 0.25),
-        ("0.25", "micron", 0.25), ("2.5e-4", "mm", 0.25), ("250", "nm", 0.25), ("0.000025", "cm", 0.25),
-        ("2.5E-7", "m", 0.25), ("2500", "Å", 0.25), ("0.25", "Âµm", 0.25), ("0.5", "nm", None), ("0.25", "pixel", None),
+        ("0.25", None, 0.25),
+        ("0.25", "µm", 0.25),
+        ("0.25", "μm", 0.25),
+        ("0.25", "&#181;m", 0.25),
+        ("0.25", "&#xB5;m", 0.25),
+        ("0.25", "&#956;m", 0.25),
+        ("0.25", "&micro;m", 0.25),
+        ("0.25", "um", 0.25),
+        ("0.25", "micron", 0.25),
+        ("2.5e-4", "mm", 0.25),
+        ("250", "nm", 0.25),
+        ("0.000025", "cm", 0.25),
+        ("2.5E-7", "m", 0.25),
+        ("2500", "Å", 0.25),
+        ("0.25", "Âµm", 0.25),
+        ("0.5", "nm", None),
+        ("0.25", "pixel", None),
         ("a", "µm", None),
     ],
-)  # fmt: skip
+)
 def test_every_spelling_of_a_length_in_ome_xml(
     kind: str, size: str, unit: str | None, mpp: float | None, tmp_path: Path
 ) -> None:
@@ -176,8 +189,13 @@ def test_every_spelling_of_a_length_in_ome_xml(
 
 def test_units_as_people_spell_them() -> None:
     assert [micrometres(unit) for unit in ("Micrometre", "inches", "\u212b", "mil", "furlong", "")] == [
-        1, 25_400, 1e-4, 25.4, None, None,
-    ]  # fmt: skip
+        1,
+        25_400,
+        1e-4,
+        25.4,
+        None,
+        None,
+    ]
 
 
 def of_several_files(folder: Path) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
@@ -268,8 +286,12 @@ def test_channels_in_pages_of_their_own_are_put_in_the_order_that_ome_xml_states
     channel: dict[str, list[Any]], tmp_path: Path
 ) -> None:
     pixels = drawn(60, 50)
-    tifffile.imwrite(tmp_path / "x.ome.tif", pixels[:, :, ::-1].transpose(2, 0, 1), photometric="minisblack",
-                     metadata={"axes": "CYX", "Channel": channel})  # fmt: skip
+    tifffile.imwrite(
+        tmp_path / "x.ome.tif",
+        pixels[:, :, ::-1].transpose(2, 0, 1),
+        photometric="minisblack",
+        metadata={"axes": "CYX", "Channel": channel},
+    )
     with open_image([tmp_path / "x.ome.tif"]) as image:
         assert (pixels_of(image) == pixels).all()
 
@@ -284,8 +306,9 @@ def test_three_channels_of_fluorescence_are_no_colours(tmp_path: Path) -> None:
         {"Name": ["Channel 0", "Channel:0:1", ""]},
     ):
         names = channel["Name"]
-        tifffile.imwrite(tmp_path / "x.ome.tif", planes, photometric="minisblack",
-                         metadata={"axes": "CYX", "Channel": channel})  # fmt: skip
+        tifffile.imwrite(
+            tmp_path / "x.ome.tif", planes, photometric="minisblack", metadata={"axes": "CYX", "Channel": channel}
+        )
         if "DAPI" in names:
             with pytest.raises(ReadError, match=r"the three channels are not colours; .*; found DAPI, FITC, Cy5"):
                 open_image([tmp_path / "x.ome.tif"])

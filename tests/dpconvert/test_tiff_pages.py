@@ -77,8 +77,10 @@ def test_grey_inverted_grey_and_palettes(tmp_path: Path) -> None:
     grey = drawn(1)[:, :, 0]
     table = np.random.default_rng(1).integers(0, 1 << 16, (3, 256), dtype=np.uint16)
     for photometric, extra, expected in (
-        ("minisblack", {}, grey), ("miniswhite", {}, 255 - grey), ("palette", {"colormap": table}, None),
-    ):  # fmt: skip
+        ("minisblack", {}, grey),
+        ("miniswhite", {}, 255 - grey),
+        ("palette", {"colormap": table}, None),
+    ):
         pages = TiffPages(write(tmp_path / f"{photometric}.tif", grey, photometric=photometric, tile=(64, 64), **extra))
         found = pages.region(0, 0, 0, WIDTH, HEIGHT)
         looked_up = (table >> 8).T[grey] if expected is None else expected[:, :, None]
@@ -282,9 +284,14 @@ def test_tiles_of_any_size_and_planes_are_read_as_tifffile_reads_them(
     drawn = np.random.default_rng(3).integers(0, 256, (100, 90, 3), np.uint8)
     is_planar = planar == "separate"
     tifffile.imwrite(
-        tmp_path / "a.tif", np.moveaxis(drawn, 2, 0) if is_planar else drawn, tile=tile, planarconfig=planar,
-        compression=compression, photometric="rgb", byteorder=order,
-    )  # fmt: skip
+        tmp_path / "a.tif",
+        np.moveaxis(drawn, 2, 0) if is_planar else drawn,
+        tile=tile,
+        planarconfig=planar,
+        compression=compression,
+        photometric="rgb",
+        byteorder=order,
+    )
     expected = tifffile.imread(tmp_path / "a.tif")
     with open_image([tmp_path / "a.tif"]) as image:
         found = image.read(0, 0, image.width, image.height)

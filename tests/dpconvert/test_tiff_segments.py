@@ -46,9 +46,7 @@ def progressive(scans: int, thumbnail: bytes = b"", mode: str = "L", side: int =
 
 
 def page(compression: int, wide: int, tall: int) -> Any:
-    return SimpleNamespace(
-        compression=compression, is_tiled=True, tilewidth=wide, tilelength=tall, samplesperpixel=3
-    )  # fmt: skip
+    return SimpleNamespace(compression=compression, is_tiled=True, tilewidth=wide, tilelength=tall, samplesperpixel=3)
 
 
 STREAMS: dict[str, tuple[int, dict[str, Any]]] = {

@@ -134,9 +134,12 @@ def test_small_slides_are_looked_at_as_coarsely_as_large_ones() -> None:
 
 @pytest.mark.parametrize(
     ("name", "least", "most"),
-    [("cmu-1-small-region.svs", 0.37, 0.44), ("tcga-cr-7395-01a-01-ts1.svs", 0.59, 0.66),
-     ("OS-1-detail.ome.tif", 0.97, 1)],
-)  # fmt: skip
+    [
+        ("cmu-1-small-region.svs", 0.37, 0.44),
+        ("tcga-cr-7395-01a-01-ts1.svs", 0.59, 0.66),
+        ("OS-1-detail.ome.tif", 0.97, 1),
+    ],
+)
 def test_tissue_of_the_real_slides_is_what_one_sees(name: str, least: float, most: float) -> None:
     """Looked at in an image of each: a strip of skin, a block with padding around its glass, a field without glass."""
     if not (SLIDES / name).is_file():

@@ -161,11 +161,13 @@ def test_a_second_image_of_a_sample_in_other_shards_is_told_and_two_fields_of_on
 def test_an_annotation_of_cytomine_with_two_classes_is_counted(convert: Convert, several: str) -> None:
     box = "POLYGON ((0 8, 4 8, 4 4, 0 4, 0 8))"
     lists = {
-        "annotations": [{"id": 5, "image": 3, "term": [1, 2], "location": box},
-                        {"id": 6, "image": 3, "term": [2], "location": box}],
+        "annotations": [
+            {"id": 5, "image": 3, "term": [1, 2], "location": box},
+            {"id": 6, "image": 3, "term": [2], "location": box},
+        ],
         "images": [{"id": 3, "width": 8, "height": 8, "originalFilename": "3.png", "instanceFilename": "3.png"}],
         "terms": [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}],
-    }  # fmt: skip
+    }
     files = {f"{name}.json": json.dumps({"collection": listed}).encode() for name, listed in lists.items()}
     manifest = f'task = "Mine"\nshape = "cytomine"\n[layout]\nlabels = {{x = "a", y = "b"}}\n{several}\n'
     notes = convert(manifest + '[rule]\ntype = "crop"\n', files | {"slides/3.png": png(1)})

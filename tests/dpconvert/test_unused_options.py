@@ -48,24 +48,38 @@ PATTERN = "[files.images]\npattern = '(?P<class>[ab])/(?P<PART>p\\d)[.]png'\n"
 @pytest.mark.parametrize(
     ("text", "note"),
     [
-        (FOLDERS + 'layout = {labels = {a = "a", c = "b"}}',
-         "not used: 'c' in `labels` under [layout], which no image has"),
-        (FOLDERS + PATTERN.replace("PART", "patient"),
-         "not used: (?P<patient>...) in the pattern of [files.images], which may have (?P<class>...), (?P<group>...), "
-         "(?P<name>...), (?P<split>...)"),
-        (FOLDERS + 'allow_outside = true', "not used: `allow_outside`: the rule 'whole' reads no annotations"),
+        (
+            FOLDERS + 'layout = {labels = {a = "a", c = "b"}}',
+            "not used: 'c' in `labels` under [layout], which no image has",
+        ),
+        (
+            FOLDERS + PATTERN.replace("PART", "patient"),
+            "not used: (?P<patient>...) in the pattern of [files.images], which may have "
+            "(?P<class>...), (?P<group>...), (?P<name>...), (?P<split>...)",
+        ),
+        (FOLDERS + "allow_outside = true", "not used: `allow_outside`: the rule 'whole' reads no annotations"),
         (FOLDERS + "[image]\nquality = 80", "not used: `quality` under [image]: samples are stored as PNG"),
-        (FOLDERS + '[rule]\ntype = "crop"\nsize = 16\nmpp = 0.5',
-         "not used: `mpp`, `size` under [rule]: the images are crops already"),
-        (FOLDERS + '[split.strict]\nshare = [0.5, 0.2, 0.3]\ntrain = ["p0", "p9"]\n' + PATTERN.replace("PART", "group"),
-         "not used: 'p9', named in [split.strict] and on no image here"),
-        (FOLDERS + '[split.strict]\ndraw = "hashed"',
-         "not used: `draw` under [split.strict]: nothing is drawn without `share`"),
-        (TABLE.replace("KEYS", ', skip = ["?"], labels = {a = "a", b = "b", B2 = "b"}'),
-         "not used: 'B2' in `labels` under [layout], which no image has"),
+        (
+            FOLDERS + '[rule]\ntype = "crop"\nsize = 16\nmpp = 0.5',
+            "not used: `mpp`, `size` under [rule]: the images are crops already",
+        ),
+        (
+            FOLDERS
+            + '[split.strict]\nshare = [0.5, 0.2, 0.3]\ntrain = ["p0", "p9"]\n'
+            + PATTERN.replace("PART", "group"),
+            "not used: 'p9', named in [split.strict] and on no image here",
+        ),
+        (
+            FOLDERS + '[split.strict]\ndraw = "hashed"',
+            "not used: `draw` under [split.strict]: nothing is drawn without `share`",
+        ),
+        (
+            TABLE.replace("KEYS", ', skip = ["?"], labels = {a = "a", b = "b", B2 = "b"}'),
+            "not used: 'B2' in `labels` under [layout], which no image has",
+        ),
         (TABLE.replace("KEYS", ', skip = ["?"]'), "not used: '?' in `skip` under [layout], which no image has"),
     ],
-)  # fmt: skip
+)
 def test_a_key_without_use_is_said(source: Path, text: str, note: str) -> None:
     assert note in convert(source, text).notes
 
@@ -272,7 +286,7 @@ FETCH = ("fetch", "warwick-crc", "--to", "x")
         ((*FETCH, "--crops"), "--crops/--slides is not used: no project of a Cytomine server is named"),
         ((*FETCH, "--connections", "2"), "--connections is not used: no project of a Cytomine server is named"),
     ],
-)  # fmt: skip
+)
 def test_an_option_without_an_effect_is_said(
     source: Path, dpconvert: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:
@@ -300,15 +314,31 @@ def test_nothing_left_out_is_said_where_it_is_to_be_tried_again(source: Path, dp
 
 # command -> options that always have an effect: on what is done, where, or what is printed
 ALWAYS = {
-    "all": {"root"}, "audit": {"shards", "page", "alike", "features", "workers"},
+    "all": {"root"},
+    "audit": {"shards", "page", "alike", "features", "workers"},
     "check": {"source", "folder", "split"},
-    "doctor": set(), "fake": {"source", "seed"}, "fetch": {"source", "to", "accept_licence", "pool"},
-    "init": {"folder", "overwrite"}, "list": set(), "pool": {"pool", "root"},
-    "preview": {"source", "folder", "slide", "split", "workers"}, "show": {"source"}, "unpack": {"shards"},
+    "doctor": set(),
+    "fake": {"source", "seed"},
+    "fetch": {"source", "to", "accept_licence", "pool"},
+    "init": {"folder", "overwrite"},
+    "list": set(),
+    "pool": {"pool", "root"},
+    "preview": {"source", "folder", "slide", "split", "workers"},
+    "show": {"source"},
+    "unpack": {"shards"},
     "verify": {"shards", "workers", "against"},
-}  # fmt: skip
-CONVERSIONS = {"workers", "limit_memory", "limit_seconds", "split", "limit", "samples_per_shard", "skip_failed",
-               "overwrite", "verbose"}  # fmt: skip
+}
+CONVERSIONS = {
+    "workers",
+    "limit_memory",
+    "limit_seconds",
+    "split",
+    "limit",
+    "samples_per_shard",
+    "skip_failed",
+    "overwrite",
+    "verbose",
+}
 SAID = {"mpp", "mpp_override", "allow_outside", "image_format", "errata", "retry_failed"}  # as tests show
 REFUSED = {"engine", "address", "dense", "lossless_tiles", "no_convert", "host", "projects"}  # where they do not fit
 FETCHED = {"out", "workers", "crops", "connections"}

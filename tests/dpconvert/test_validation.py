@@ -31,7 +31,7 @@ TOY: dict[str, Any] = {"name": "toy", "task": "Toy", "classes": ["a", "b"]}
         ({"split": {"strict": {"share": [1, 2]}}}, "split.strict.share.2: is missing"),
         ({"image": {"format": "gif"}}, "image.format: must be 'png' or 'jpeg'"),
     ],
-)  # fmt: skip
+)
 def test_a_manifest_s_first_fault_is_told_with_the_nearest_key(more: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError) as raised:
         Manifest.model_validate(TOY | more)

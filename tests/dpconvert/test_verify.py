@@ -145,9 +145,18 @@ def sample(key: str, label: int = 0, group: str = "toy:g", split: str = "train",
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((3, 2, 3), np.uint8)).save(buffer, "PNG")
     metadata = {
-        "label": label, "group": group, "split": split, "files": ["a.png"], "x": 0, "y": 0, "width": 2, "height": 3,
-        "stored_width": 2, "stored_height": 3, "attributes": {},
-    }  # fmt: skip
+        "label": label,
+        "group": group,
+        "split": split,
+        "files": ["a.png"],
+        "x": 0,
+        "y": 0,
+        "width": 2,
+        "height": 3,
+        "stored_width": 2,
+        "stored_height": 3,
+        "attributes": {},
+    }
     return EncodedSample(key, buffer.getvalue(), "png", label, metadata | changes)
 
 
@@ -172,11 +181,26 @@ def written(
         for split, of in splits.items()
     }
     card = cards.TaskCard(
-        task="Toy", source="toy", title="", kind="classification", classes=["no", "yes"], metric="roc_auc", organ="",
-        stain="", split_policy="strict", splits=counts, group_kind="image", licence=cards.Licence(name="CC0"),  # type: ignore[arg-type]
-        citation="", request="", plan="", digest=cards.dataset_digest(shards), index=index, shards=shards,
+        task="Toy",
+        source="toy",
+        title="",
+        kind="classification",
+        classes=["no", "yes"],
+        metric="roc_auc",
+        organ="",
+        stain="",
+        split_policy="strict",
+        splits=counts,
+        group_kind="image",
+        licence=cards.Licence(name="CC0"),  # type: ignore[arg-type]
+        citation="",
+        request="",
+        plan="",
+        digest=cards.dataset_digest(shards),
+        index=index,
+        shards=shards,
         dense=dense,
-    )  # fmt: skip
+    )
     (folder / "task.json").write_bytes(cards.dump(card))
     return folder
 

@@ -71,7 +71,7 @@ def lines(*values: Any, between: str = "\n") -> bytes:
         [ONE["geometry"], TWO["geometry"]],
         {"type": "GeometryCollection", "geometries": [ONE["geometry"], TWO["geometry"]]},
     ],
-)  # fmt: skip
+)
 def test_every_feature_of_a_file_is_read(body: Any) -> None:
     assert areas(read(body)) == [200, 200]
 
@@ -137,9 +137,11 @@ MARKED = {
         ndpa_xml(outline(SQUARE) + '<annotation type="hologram"/>'),
         "mark of an unknown type passed over: 'hologram'",
     ),
-    "qupath": (json.dumps([feature("Polygon", [SQUARE], name="Tumor"), feature("LineString", RULER)]).encode(),
-               "line passed over"),
-}  # fmt: skip
+    "qupath": (
+        json.dumps([feature("Polygon", [SQUARE], name="Tumor"), feature("LineString", RULER)]).encode(),
+        "line passed over",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", MARKED)
@@ -219,7 +221,7 @@ FOREIGN: dict[str, Any] = {
     "odd, or": {"odd, or": 1},
     "QuPath's own": b"\xac\xed\x00\x05sr",
     "DICOM": bytes(128) + b"DICM\x02\x00",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("program", FOREIGN)

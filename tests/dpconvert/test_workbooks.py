@@ -147,5 +147,9 @@ def test_what_stands_in_merged_cells_counts_for_each_row_that_they_span() -> Non
     made.save(buffer)
     found = [[row[name] for name in ("image", "patient", "label")] for row in cells(buffer.getvalue())]
     assert found == [
-        ["0.png", "P1", "a"], ["1.png", "P1", "a"], ["2.png", "P1", "a"], ["3.png", "P2", "b"], ["4.png", "P3", ""],
-    ]  # fmt: skip
+        ["0.png", "P1", "a"],
+        ["1.png", "P1", "a"],
+        ["2.png", "P1", "a"],
+        ["3.png", "P2", "b"],
+        ["4.png", "P3", ""],
+    ]

@@ -48,12 +48,23 @@ def shared_tiles(
         data += struct.pack("<HHHxx", 8, 8, 8)
         per_cm = round(1e4 / mpp / factor * 1000), 1000
         entries = [
-            (254, LONG, 1, 1 if factor > 1 else 0), (256, LONG, 1, w), (257, LONG, 1, h), (258, SHORT, 3, (8, 8, 8)),
-            (259, SHORT, 1, 7), (262, SHORT, 1, 6), (277, SHORT, 1, 3), (282, RATIONAL, 1, per_cm),
-            (283, RATIONAL, 1, per_cm), (284, SHORT, 1, 1), (296, SHORT, 1, 3), (322, LONG, 1, TILE),
-            (323, LONG, 1, TILE), (324, LONG8, count, offsets_at), (325, LONG, count, counts_at),
+            (254, LONG, 1, 1 if factor > 1 else 0),
+            (256, LONG, 1, w),
+            (257, LONG, 1, h),
+            (258, SHORT, 3, (8, 8, 8)),
+            (259, SHORT, 1, 7),
+            (262, SHORT, 1, 6),
+            (277, SHORT, 1, 3),
+            (282, RATIONAL, 1, per_cm),
+            (283, RATIONAL, 1, per_cm),
+            (284, SHORT, 1, 1),
+            (296, SHORT, 1, 3),
+            (322, LONG, 1, TILE),
+            (323, LONG, 1, TILE),
+            (324, LONG8, count, offsets_at),
+            (325, LONG, count, counts_at),
             (530, SHORT, 2, (2, 2)),
-        ]  # fmt: skip
+        ]
         at = len(data)
         data[last : last + 8] = struct.pack("<Q", at)
         data += struct.pack("<Q", len(entries))

@@ -11,9 +11,18 @@ from contextlib import suppress
 import atheris
 
 READERS = [
-    "dpconvert", "PIL", "zipfile", "tarfile", "tifffile", "webdataset", "dpconvert.image.decode", "mtrain.data.stream",
-    "mtrain.model.weights", "torch._weights_only_unpickler", "torch.serialization",
-]  # fmt: skip
+    "dpconvert",
+    "PIL",
+    "zipfile",
+    "tarfile",
+    "tifffile",
+    "webdataset",
+    "dpconvert.image.decode",
+    "mtrain.data.stream",
+    "mtrain.model.weights",
+    "torch._weights_only_unpickler",
+    "torch.serialization",
+]
 
 with atheris.instrument_imports(include=READERS):
     from dpconvert.errors import UserError

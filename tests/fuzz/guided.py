@@ -41,9 +41,13 @@ def run(name: str, inputs: int, seed: str, seconds: int = 0) -> str:
 def _run_once(name: str, corpus: Path, found: Path, inputs: int, seed: str) -> tuple[int, int]:
     """(inputs, coverage) of one process of the fuzzer, whose corpus grows."""
     options = [
-        f"-runs={inputs}", f"-seed={zlib.crc32(seed.encode()) or 1}", f"-max_len={LONGEST}", f"-rss_limit_mb={MIB}",
-        f"-timeout={SECONDS}", f"-artifact_prefix={found}/",
-    ]  # fmt: skip
+        f"-runs={inputs}",
+        f"-seed={zlib.crc32(seed.encode()) or 1}",
+        f"-max_len={LONGEST}",
+        f"-rss_limit_mb={MIB}",
+        f"-timeout={SECONDS}",
+        f"-artifact_prefix={found}/",
+    ]
     command = [sys.executable, "-m", "tests.fuzz.atheris_harness", name, *options, str(corpus)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     if done.returncode:

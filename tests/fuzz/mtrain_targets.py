@@ -42,13 +42,28 @@ PICKLE = (
 TOML = (b"[", b"nan", b"1e999", b"[fit]\n", b"seeds = []\n", b"[[", b"= -1", b"= '" + b"x" * 99 + b"'")
 SWEEP = b'shards = "s"\nleave_out = [["Lung"]]\nseeds = [0]\n[grid]\nlr = [1e-3]\ntau = [5]\n[fit]\nsize = 32\n'
 CELL = json.dumps(
-    {"cell": "c", "run": "r", "combination": {"backbone": "b", "lr": 0.1, "tau": 1.0, "warmup": False}, "seed": 0,
-     "state": "scored", "scores": {"Lung svm": {"metric": "accuracy", "set": "val", "score": 0.5}}, "seconds": 1.0}
-).encode()  # fmt: skip
+    {
+        "cell": "c",
+        "run": "r",
+        "combination": {"backbone": "b", "lr": 0.1, "tau": 1.0, "warmup": False},
+        "seed": 0,
+        "state": "scored",
+        "scores": {"Lung svm": {"metric": "accuracy", "set": "val", "score": 0.5}},
+        "seconds": 1.0,
+    }
+).encode()
 SCORED = json.dumps(
-    {"identity": {}, "task": "T", "mode": "svm", "weights": "run", "metric": "accuracy", "set": "val", "score": 0.5,
-     "notes": []}
-).encode()  # fmt: skip
+    {
+        "identity": {},
+        "task": "T",
+        "mode": "svm",
+        "weights": "run",
+        "metric": "accuracy",
+        "set": "val",
+        "score": 0.5,
+        "notes": [],
+    }
+).encode()
 RUN = json.dumps({"config": {"shards": "s"}, "left_out": ["Lung"]}).encode()
 STATE = json.dumps({"state": "running", "iteration": 7}).encode()
 EVENTS = b'{"event": "train", "iteration": 1, "loss": 0.5}\n{"event": "validate", "iteration": 2}\n'
@@ -68,8 +83,18 @@ def _pickled(*, zipped: bool) -> bytes:
     return data
 
 
-ABOUT = {"task": "T", "title": "", "classes": ["x", "y"], "metric": "accuracy", "side": 0, "mpp": None, "licence": {},
-         "citation": "", "digest": "", "samples": {}}  # fmt: skip
+ABOUT = {
+    "task": "T",
+    "title": "",
+    "classes": ["x", "y"],
+    "metric": "accuracy",
+    "side": 0,
+    "mpp": None,
+    "licence": {},
+    "citation": "",
+    "digest": "",
+    "samples": {},
+}
 HEADS = save({"T.weight": torch.zeros(2, 3), "T.bias": torch.zeros(2)}, {"about": json.dumps({"tasks": {"T": ABOUT}})})
 
 
@@ -104,7 +129,8 @@ TARGETS: dict[str, Target] = {
     "pickled-weights": Target(in_file("a.pth", read_weights), [_pickled(zipped=z) for z in (True, False)], PICKLE),
     "checkpoint": Target(
         in_file("a.safetensors", checkpoint.load),
-        [_safetensors({"iteration": 1, "digest": state_digest(TENSORS)})], HEADER,
+        [_safetensors({"iteration": 1, "digest": state_digest(TENSORS)})],
+        HEADER,
     ),
     "heads": Target(in_file("heads.safetensors", heads.load_heads), [HEADS], HEADER),
     "run": Target(in_file("config.json", _run), [RUN], JSON),
@@ -113,5 +139,5 @@ TARGETS: dict[str, Target] = {
     "sweep": Target(in_file("s.toml", lambda path: load_sweep(str(path))), [SWEEP], TOML),
     "cell": Target(in_file("cells/c.json", _cell), [CELL], JSON),
     "transfer-result": Target(in_file("r.json", read_result), [SCORED], JSON),
-}  # fmt: skip
+}
 BYTE_LEVEL = ("decode", "stream", "pickled-weights")

@@ -274,8 +274,16 @@ def _table(data: bytes) -> object:
     return list(Table(data, "t.csv"))
 
 
-SAMPLE = {"key": "a", "split": "train", "label": 0, "group": "g", "format": "png", "offset": 512, "stored_width": 24,
-          "stored_height": 16}  # fmt: skip
+SAMPLE = {
+    "key": "a",
+    "split": "train",
+    "label": 0,
+    "group": "g",
+    "format": "png",
+    "offset": 512,
+    "stored_width": 24,
+    "stored_height": 16,
+}
 
 
 def _shard(data: bytes) -> object:
@@ -319,38 +327,81 @@ NDPA = (
 )
 RING = [[0, 0], [9, 0], [9, 9], [0, 0]]
 QUPATH = _text(
-    {"type": "FeatureCollection", "features": [
-        {"type": "Feature", "id": "1", "geometry": {"type": "Polygon", "coordinates": [RING]},
-         "properties": {"classification": {"name": "Tumor", "color": [1, 2, 3]}}},
-        {"type": "Feature", "geometry": {"type": "MultiPolygon", "coordinates": [[RING], [RING]]}, "properties": {}},
-        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]},
-         "properties": {"classification": "a"}}]}
-)  # fmt: skip
+    {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "id": "1",
+                "geometry": {"type": "Polygon", "coordinates": [RING]},
+                "properties": {"classification": {"name": "Tumor", "color": [1, 2, 3]}},
+            },
+            {
+                "type": "Feature",
+                "geometry": {"type": "MultiPolygon", "coordinates": [[RING], [RING]]},
+                "properties": {},
+            },
+            {
+                "type": "Feature",
+                "geometry": {"type": "Point", "coordinates": [1, 2]},
+                "properties": {"classification": "a"},
+            },
+        ],
+    }
+)
 COCO = _text(
-    {"images": [{"id": 1, "file_name": "a.svs", "width": 1000, "height": 800}], "categories": [{"id": 1, "name": "t"}],
-     "annotations": [
-         {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]},
-         {"id": 2, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 4], "counts": [2, 4, 10]}},
-         {"id": 3, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 4], "counts": "24:"}},
-         {"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]}
-)  # fmt: skip
+    {
+        "images": [{"id": 1, "file_name": "a.svs", "width": 1000, "height": 800}],
+        "categories": [{"id": 1, "name": "t"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]},
+            {"id": 2, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 4], "counts": [2, 4, 10]}},
+            {"id": 3, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 4], "counts": "24:"}},
+            {"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]},
+        ],
+    }
+)
 ITEM = {"id": 1, "image": 2, "term": [3], "location": "POLYGON ((0 0, 9 0, 9 9, 0 0))"}
 LISTED = [_text([ITEM]), _text({"collection": [ITEM, ITEM | {"id": 2, "location": "SRID=0;MULTIPOINT (1 1, 2 2)"}]})]
 WKT = (b"GEOMETRYCOLLECTION(", b"POLYGON EMPTY", b"nan", b"1e400", b"CIRCULARSTRING", b"POLYGON Z ((", b"inf")
 XML = (b"<!DOCTYPE a [<!ENTITY x 'y'>]>", b"&x;", b"<![CDATA[", b"nan", b"1e999", b"-1", b"&#0;", b"encoding='utf-16'")
 JSON = (b"null", b"1e999", b"-1", b"NaN", b"[[[[[[", b'"\\ud800"', b"{}", b"9" * 30, b"true")
 IMAGE = (
-    b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"IHDR", b"IDAT", b"\xff\xd8", b"\xff\xc0", b"\xff\xda",
-)  # fmt: skip
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\0",
+    b"\x7f\xff\xff\xff",
+    b"IHDR",
+    b"IDAT",
+    b"\xff\xd8",
+    b"\xff\xc0",
+    b"\xff\xda",
+)
 ZIP = (b"PK\x01\x02", b"PK\x05\x06", b"../", b"\xff\xff\xff\xff", b"\0\0\0\0")
 TAR = (b"../", b"L", b"x", b"00000000000\0", b"77777777777\0", b"\x80" + b"\xff" * 7)
 TABLE = (b'"', b"\0", b"\r", b";", b"\t", b"1e999", b"nan", b"\xff")
 A_CARD = card.TaskCard.model_validate(
-    {"schema": 1, "task": "T", "source": "t", "title": "", "kind": "x", "classes": ["a"], "metric": "accuracy",
-     "organ": "", "stain": "", "split_policy": "strict", "splits": {"train": {"samples": 1, "classes": [1],
-     "groups": 1}}, "group_kind": "image", "licence": {"name": "CC0"}, "citation": "", "request": "", "plan": "",
-     "digest": "", "index": {"name": "index.parquet", "size": 1, "sha256": ""}, "shards": []}
-)  # fmt: skip
+    {
+        "schema": 1,
+        "task": "T",
+        "source": "t",
+        "title": "",
+        "kind": "x",
+        "classes": ["a"],
+        "metric": "accuracy",
+        "organ": "",
+        "stain": "",
+        "split_policy": "strict",
+        "splits": {"train": {"samples": 1, "classes": [1], "groups": 1}},
+        "group_kind": "image",
+        "licence": {"name": "CC0"},
+        "citation": "",
+        "request": "",
+        "plan": "",
+        "digest": "",
+        "index": {"name": "index.parquet", "size": 1, "sha256": ""},
+        "shards": [],
+    }
+)
 CARD = card.dump(A_CARD)
 MANIFEST = (catalog.manifest_folder() / "examples" / "slides.toml").read_bytes()
 HOLDER = _text({"host": "a", "pid": 1, "started": "5", "since": "now"})
@@ -368,38 +419,141 @@ CVAT = (
 )
 SIDES = {"original_width": 1000, "original_height": 800}
 PROGRAMS = [
-    _text({"shapes": [{"label": "x", "points": [[1, 2], [3, 4]], "shape_type": "circle"}], "imagePath": "a",
-           "imageWidth": 1000, "imageHeight": 800}),
-    _text({"a.svs1": {"filename": "a.svs", "file_attributes": {}, "regions": [
-        {"shape_attributes": {"name": "polygon", "all_points_x": [1, 2, 3], "all_points_y": [1, 5, 2]},
-         "region_attributes": {"c": "x"}}]}}),
-    _text([{"id": 1, "data": {"image": "a.svs"}, "annotations": [{"result": [
-        {"id": "r", "from_name": "l", "to_name": "i", "type": "rectanglelabels", **SIDES,
-         "value": {"x": 1, "y": 2, "width": 3, "height": 4, "rotation": 5, "rectanglelabels": ["x"]}},
-        {"id": "b", "type": "brushlabels", "original_width": 10, "original_height": 8, "value": {"rle": [
-            0, 0, 1, 64, 57, 27, 254, 91, 0, 194, 127, 248, 76, 3, 9, 255, 225, 48, 12, 39, 255, 140, 192, 35, 255,
-            200, 224, 0]}}]}]}]),
-    _text({"item": {"slots": [{"width": 1000, "height": 800}]}, "annotations": [
-        {"name": "x", "polygon": {"paths": [[{"x": 1, "y": 2}, {"x": 3, "y": 4}, {"x": 5, "y": 1}]]}},
-        {"name": "x", "ellipse": {"center": {"x": 9, "y": 9}, "radius": {"x": 1, "y": 2}, "angle": 1}}]}),
-    _text({"annotation": {"name": "x", "elements": [
-        {"type": "rectangle", "center": [9, 9, 0], "width": 3, "height": 2, "rotation": 1},
-        {"type": "polyline", "closed": True, "points": [[1, 2, 0], [3, 4, 0], [5, 1, 0]], "holes": []}]}}),
+    _text(
+        {
+            "shapes": [{"label": "x", "points": [[1, 2], [3, 4]], "shape_type": "circle"}],
+            "imagePath": "a",
+            "imageWidth": 1000,
+            "imageHeight": 800,
+        }
+    ),
+    _text(
+        {
+            "a.svs1": {
+                "filename": "a.svs",
+                "file_attributes": {},
+                "regions": [
+                    {
+                        "shape_attributes": {"name": "polygon", "all_points_x": [1, 2, 3], "all_points_y": [1, 5, 2]},
+                        "region_attributes": {"c": "x"},
+                    }
+                ],
+            }
+        }
+    ),
+    _text(
+        [
+            {
+                "id": 1,
+                "data": {"image": "a.svs"},
+                "annotations": [
+                    {
+                        "result": [
+                            {
+                                "id": "r",
+                                "from_name": "l",
+                                "to_name": "i",
+                                "type": "rectanglelabels",
+                                **SIDES,
+                                "value": {
+                                    "x": 1,
+                                    "y": 2,
+                                    "width": 3,
+                                    "height": 4,
+                                    "rotation": 5,
+                                    "rectanglelabels": ["x"],
+                                },
+                            },
+                            {
+                                "id": "b",
+                                "type": "brushlabels",
+                                "original_width": 10,
+                                "original_height": 8,
+                                "value": {
+                                    "rle": [
+                                        0,
+                                        0,
+                                        1,
+                                        64,
+                                        57,
+                                        27,
+                                        254,
+                                        91,
+                                        0,
+                                        194,
+                                        127,
+                                        248,
+                                        76,
+                                        3,
+                                        9,
+                                        255,
+                                        225,
+                                        48,
+                                        12,
+                                        39,
+                                        255,
+                                        140,
+                                        192,
+                                        35,
+                                        255,
+                                        200,
+                                        224,
+                                        0,
+                                    ]
+                                },
+                            },
+                        ]
+                    }
+                ],
+            }
+        ]
+    ),
+    _text(
+        {
+            "item": {"slots": [{"width": 1000, "height": 800}]},
+            "annotations": [
+                {"name": "x", "polygon": {"paths": [[{"x": 1, "y": 2}, {"x": 3, "y": 4}, {"x": 5, "y": 1}]]}},
+                {"name": "x", "ellipse": {"center": {"x": 9, "y": 9}, "radius": {"x": 1, "y": 2}, "angle": 1}},
+            ],
+        }
+    ),
+    _text(
+        {
+            "annotation": {
+                "name": "x",
+                "elements": [
+                    {"type": "rectangle", "center": [9, 9, 0], "width": 3, "height": 2, "rotation": 1},
+                    {"type": "polyline", "closed": True, "points": [[1, 2, 0], [3, 4, 0], [5, 1, 0]], "holes": []},
+                ],
+            }
+        }
+    ),
     _text({"id": "a", "annotations": [{"type": "x", "coordinates": [[[1, 2], [3, 4], [5, 1]]]}]}),
-    _text({"project": {}, "config": {}, "attribute": {"1": {"options": {"0": "x"}}}, "file": {"1": {"fname": "a.svs"}},
-           "metadata": {"a": {"vid": "1", "xy": [2, 1, 2, 3, 4], "av": {"1": "0"}},
-                        "b": {"vid": "1", "xy": [7, 1, 2, 3, 4, 5, 1]}}, "view": {"1": {"fid_list": ["1"]}}}),
-]  # fmt: skip
+    _text(
+        {
+            "project": {},
+            "config": {},
+            "attribute": {"1": {"options": {"0": "x"}}},
+            "file": {"1": {"fname": "a.svs"}},
+            "metadata": {
+                "a": {"vid": "1", "xy": [2, 1, 2, 3, 4], "av": {"1": "0"}},
+                "b": {"vid": "1", "xy": [7, 1, 2, 3, 4, 5, 1]},
+            },
+            "view": {"1": {"fid_list": ["1"]}},
+        }
+    ),
+]
 LABELME = (
     b"<annotation><filename>a.svs</filename><object><name>x</name><deleted>0</deleted><polygon><pt><x>1</x><y>2</y></pt>"
     b"<pt><x>3</x><y>4</y></pt><pt><x>5</x><y>1</y></pt></polygon></object>"
     b"<imagesize><nrows>800</nrows><ncols>1000</ncols></imagesize></annotation>"
 )
 TABLES = [
-    b"id,rle,img_height,img_width,organ\na,1 5 9 2,800,1000,x\n", b"id,encoding\na,1 5 9 2\n",
-    b"raw_classification,main_classification,xmin,ymin,xmax,ymax,coords_x,coords_y\nx,y,1,2,3,4,\"1,2,3\",\"1,5,2\"\n",
+    b"id,rle,img_height,img_width,organ\na,1 5 9 2,800,1000,x\n",
+    b"id,encoding\na,1 5 9 2\n",
+    b'raw_classification,main_classification,xmin,ymin,xmax,ymax,coords_x,coords_y\nx,y,1,2,3,4,"1,2,3","1,5,2"\n',
     b'filename,region_shape_attributes,region_attributes\na.svs,"{""name"":""rect"",""x"":1,""y"":1,""width"":2,""height"":3}",{}\n',
-]  # fmt: skip
+]
 IMAGES = np.arange(2 * 6 * 5 * 3, dtype=np.uint8).reshape(2, 6, 5, 3)
 TARGETS: dict[str, Target] = {
     "asap": Target(_read, [ASAP], XML),
@@ -418,7 +572,8 @@ TARGETS: dict[str, Target] = {
     ),
     "cytomine-table": Target(
         lambda data: _shapes(cytomine.listing(data, "a.csv", cytomine.CytomineAnnotation)),
-        [b'id,image,term,location\n1,2,"3,4","POLYGON ((0 0, 9 0, 9 9, 0 0))"\n'], TABLE + WKT,
+        [b'id,image,term,location\n1,2,"3,4","POLYGON ((0 0, 9 0, 9 9, 0 0))"\n'],
+        TABLE + WKT,
     ),
     "mask": Target(_mask, [_saved("PNG", "1"), _saved("PNG", "P"), _saved("TIFF", "L"), _saved("BMP", "L")], IMAGE),
     "class-table": Target(
@@ -457,7 +612,28 @@ TARGETS: dict[str, Target] = {
     "card": Target(in_file("task.json", lambda path: card.load(path.parent)), [CARD], JSON),
     "manifest": Target(in_file("m.toml", catalog.load), [MANIFEST], (b"[", b"'(?P<'", b"nan", b"1e999")),
     "lock": Target(in_file("l", Holder.read), [HOLDER], JSON),
-}  # fmt: skip
-BYTE_LEVEL = ("packed", "mask", "mat", "head", "print", "picture", "tiff", "tiff-pages", "tiff-kinds", "jpeg-tiles",
-              "zip", "tar", "unpack", "shard", "arrays-hdf5", "arrays-npy", "arrays-npz", "parquet", "workbook",
-              "mat73", "tgz", "seven")  # fmt: skip
+}
+BYTE_LEVEL = (
+    "packed",
+    "mask",
+    "mat",
+    "head",
+    "print",
+    "picture",
+    "tiff",
+    "tiff-pages",
+    "tiff-kinds",
+    "jpeg-tiles",
+    "zip",
+    "tar",
+    "unpack",
+    "shard",
+    "arrays-hdf5",
+    "arrays-npy",
+    "arrays-npz",
+    "parquet",
+    "workbook",
+    "mat73",
+    "tgz",
+    "seven",
+)

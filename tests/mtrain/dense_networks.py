@@ -16,9 +16,19 @@ from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.trainer import Training
 
 SETTINGS: dict[str, Any] = {
-    "iterations": 6, "warmup": 2, "batch": 8, "size": 16, "workers": 0, "lr": 0.01, "tau": 2.0, "warmup_lr": 0.02,
-    "weight_decay": 0.01, "dense": True, "loss_scale": "none", "device": "cpu",
-}  # fmt: skip
+    "iterations": 6,
+    "warmup": 2,
+    "batch": 8,
+    "size": 16,
+    "workers": 0,
+    "lr": 0.01,
+    "tau": 2.0,
+    "warmup_lr": 0.02,
+    "weight_decay": 0.01,
+    "dense": True,
+    "loss_scale": "none",
+    "device": "cpu",
+}
 
 
 def body() -> nn.Module:

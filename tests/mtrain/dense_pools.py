@@ -54,9 +54,14 @@ def draw_sample(rng: np.random.Generator, shape: tuple[int, int] = (48, 40), dis
 
 
 def write_dense_task(
-    folder: Path, *, kinds: Sequence[str] = ("seg", "points"), sizes: Mapping[str, int] = SIZES, seed: int = 0,
-    samples: Mapping[str, Sequence[Sample]] | None = None, radius_px: float | None = RADIUS,
-) -> Path:  # fmt: skip
+    folder: Path,
+    *,
+    kinds: Sequence[str] = ("seg", "points"),
+    sizes: Mapping[str, int] = SIZES,
+    seed: int = 0,
+    samples: Mapping[str, Sequence[Sample]] | None = None,
+    radius_px: float | None = RADIUS,
+) -> Path:
     """One task with targets of these kinds, two samples a group; `samples` of each split replace the drawn ones."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -74,10 +79,24 @@ def write_dense_task(
     index = _write_index(folder, rows, kinds)
     splits = {split: _split_card([row for row in rows if row["split"] == split]) for split in drawn}
     card = cards.TaskCard(
-        task=folder.name, source=folder.name.lower(), title=folder.name, kind="segmentation",
-        classes=["none", "disc"], metric="roc_auc", organ="none", stain="none", split_policy="random",
-        splits=splits, group_kind="image", licence=cards.Licence(name="CC0-1.0", open=True),  # type: ignore[arg-type]
-        citation="", request="", plan="", digest=cards.dataset_digest(shards), index=index, shards=shards,
+        task=folder.name,
+        source=folder.name.lower(),
+        title=folder.name,
+        kind="segmentation",
+        classes=["none", "disc"],
+        metric="roc_auc",
+        organ="none",
+        stain="none",
+        split_policy="random",
+        splits=splits,
+        group_kind="image",
+        licence=cards.Licence(name="CC0-1.0", open=True),  # type: ignore[arg-type]
+        citation="",
+        request="",
+        plan="",
+        digest=cards.dataset_digest(shards),
+        index=index,
+        shards=shards,
         dense=cards.DenseCard(
             seg=cards.SegCard(classes=["other", "disc"]) if "seg" in kinds else None,
             points=cards.PointsCard(classes=["disc"], radius_um=2.5, radius_px=radius_px, exhaustive=True)
@@ -85,7 +104,7 @@ def write_dense_task(
             else None,
             instances=cards.InstancesCard(classes=["disc"], exhaustive=True) if "instances" in kinds else None,
         ),
-    )  # fmt: skip
+    )
     (folder / cards.FILE_NAME).write_bytes(cards.dump(card))
     return folder
 
@@ -116,11 +135,22 @@ def _row(task: str, split: str, number: int, sample: Sample, shard: str) -> dict
     _, mask, points = sample
     height, width = mask.shape
     return {
-        "key": f"{task.lower()}-{split}-{number:05d}", "split": split, "shard": shard, "format": "png",
-        "label": int(bool(points)), "group": f"toy:{task}-{split}-{number // 2}", "source": "", "x": 0, "y": 0,
-        "width": width, "height": height, "stored_width": width, "stored_height": height, "attributes": "{}",
+        "key": f"{task.lower()}-{split}-{number:05d}",
+        "split": split,
+        "shard": shard,
+        "format": "png",
+        "label": int(bool(points)),
+        "group": f"toy:{task}-{split}-{number // 2}",
+        "source": "",
+        "x": 0,
+        "y": 0,
+        "width": width,
+        "height": height,
+        "stored_width": width,
+        "stored_height": height,
+        "attributes": "{}",
         "objects": len(points),
-    }  # fmt: skip
+    }
 
 
 def _write_shard(path: Path, rows: Sequence[dict[str, Any]], samples: Sequence[Sample], kinds: Sequence[str]) -> None:

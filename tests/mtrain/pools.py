@@ -69,12 +69,26 @@ def write_task(
     index = write_index(folder, rows)
     splits = {split: _split_card([r for r in rows if r["split"] == split], classes) for split in sizes}
     card = cards.TaskCard(
-        task=folder.name, source=folder.name.lower(), title=folder.name, kind="classification",
-        classes=[f"class-{i}" for i in range(classes)], metric="accuracy" if classes > 2 else "roc_auc",
-        organ="none", stain="none", split_policy="random", splits=splits, group_kind="image",  # type: ignore[arg-type]
-        related=list(related), licence=cards.Licence(name="CC0-1.0", open=True), citation="", request="", plan="",
-        digest=cards.dataset_digest(shards), index=index, shards=shards,
-    )  # fmt: skip
+        task=folder.name,
+        source=folder.name.lower(),
+        title=folder.name,
+        kind="classification",
+        classes=[f"class-{i}" for i in range(classes)],
+        metric="accuracy" if classes > 2 else "roc_auc",
+        organ="none",
+        stain="none",
+        split_policy="random",
+        splits=splits,
+        group_kind="image",  # type: ignore[arg-type]
+        related=list(related),
+        licence=cards.Licence(name="CC0-1.0", open=True),
+        citation="",
+        request="",
+        plan="",
+        digest=cards.dataset_digest(shards),
+        index=index,
+        shards=shards,
+    )
     (folder / cards.FILE_NAME).write_bytes(cards.dump(card))
     return folder
 
@@ -134,11 +148,24 @@ def _row(member: tarfile.TarInfo, split: str, shard: str, label: int, image: byt
     number = int(key.rsplit("-", 1)[1])
     width, height = Image.open(io.BytesIO(image)).size
     return {
-        "key": key, "split": split, "shard": shard, "offset": member.offset_data, "length": member.size,
-        "format": field, "label": label, "group": f"toy:{split}-{number // 4}", "source": member.name,
-        "x": 0, "y": 0, "width": width, "height": height, "stored_width": width, "stored_height": height,
-        "sha256": _sha256(image), "attributes": "{}",
-    }  # fmt: skip
+        "key": key,
+        "split": split,
+        "shard": shard,
+        "offset": member.offset_data,
+        "length": member.size,
+        "format": field,
+        "label": label,
+        "group": f"toy:{split}-{number // 4}",
+        "source": member.name,
+        "x": 0,
+        "y": 0,
+        "width": width,
+        "height": height,
+        "stored_width": width,
+        "stored_height": height,
+        "sha256": _sha256(image),
+        "attributes": "{}",
+    }
 
 
 def _split_card(rows: Sequence[Mapping[str, Any]], classes: int) -> cards.SplitCard:

@@ -52,5 +52,10 @@ def _result(cell: str, found: dict[str, float | str | None]) -> dict[str, object
     diverged = "diverged" in found.values()
     scores = {task: {"metric": "accuracy", "set": "val", "score": score} for task, score in found.items()}
     state = "diverged" if diverged else "scored"
-    return {"run": f"runs/{cell}", "state": state, "seconds": 1.0, "scores": {} if diverged else scores,
-            "failures": dict.fromkeys(found, "the loss is not finite") if diverged else {}}  # fmt: skip
+    return {
+        "run": f"runs/{cell}",
+        "state": state,
+        "seconds": 1.0,
+        "scores": {} if diverged else scores,
+        "failures": dict.fromkeys(found, "the loss is not finite") if diverged else {},
+    }

@@ -72,9 +72,12 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.ENOSPC, "make room and run the command again"), (errno.EROFS, "write to another folder"),
-     (errno.EACCES, "write to another folder")],
-)  # fmt: skip
+    [
+        (errno.ENOSPC, "make room and run the command again"),
+        (errno.EROFS, "write to another folder"),
+        (errno.EACCES, "write to another folder"),
+    ],
+)
 def test_room_is_asked_for_only_where_it_helps(tmp_path: Path, number: int, remedy: str) -> None:
     with pytest.raises(RunError, match=f"cannot be written: .*; {remedy}$"), writing(tmp_path):
         raise OSError(number, os.strerror(number))

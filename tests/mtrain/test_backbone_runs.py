@@ -71,10 +71,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("network")
     table, weights = write_network(folder)
     write_pool(folder / "shards")
-    config = fit_config(None, {
-        "shards": folder / "shards", "leave_out": ("Gamma",), "backbone": str(table), "weights": str(weights),
-        "iterations": 4, "warmup": 1, "batch": 8, "workers": 0, "device": "cpu", "optimizer": "adamw",
-    })  # fmt: skip
+    config = fit_config(
+        None,
+        {
+            "shards": folder / "shards",
+            "leave_out": ("Gamma",),
+            "backbone": str(table),
+            "weights": str(weights),
+            "iterations": 4,
+            "warmup": 1,
+            "batch": 8,
+            "workers": 0,
+            "device": "cpu",
+            "optimizer": "adamw",
+        },
+    )
     run = Run(folder / "runs" / "tiny")
     assert fit(config, run, QUIET) == "finished"
     table.unlink()  # a run keeps what it needs

@@ -56,10 +56,31 @@ def images(card: BackboneCard, count: int = 2) -> Tensor:
 
 def test_the_networks_that_a_group_asks_for_are_listed() -> None:
     asked = {
-        "uni", "uni2-h", "virchow", "virchow2", "h-optimus-0", "h-optimus-1", "h0-mini", "prov-gigapath", "kaiko-s16",
-        "kaiko-s8", "kaiko-b16", "kaiko-b8", "kaiko-l14", "lunit-s16", "lunit-s8", "gpfm", "midnight", "phikon",
-        "phikon-v2", "hibou-b", "hibou-l", "ctranspath", "dinov2-s14", "dinov3-s16",
-    }  # fmt: skip
+        "uni",
+        "uni2-h",
+        "virchow",
+        "virchow2",
+        "h-optimus-0",
+        "h-optimus-1",
+        "h0-mini",
+        "prov-gigapath",
+        "kaiko-s16",
+        "kaiko-s8",
+        "kaiko-b16",
+        "kaiko-b8",
+        "kaiko-l14",
+        "lunit-s16",
+        "lunit-s8",
+        "gpfm",
+        "midnight",
+        "phikon",
+        "phikon-v2",
+        "hibou-b",
+        "hibou-l",
+        "ctranspath",
+        "dinov2-s14",
+        "dinov3-s16",
+    }
     assert asked <= LISTED.keys()
     assert all(card.url and card.licensed and card.size and card.patch for card in LISTED.values())
     assert all(card.size_fault(card.size or 0) is None for card in BUILT.values())
@@ -75,9 +96,12 @@ def test_the_network_of_a_table_has_the_published_shapes(name: str) -> None:
     assert card.published is not None
     patch = network.patch_embed
     built = {
-        "width": network.num_features, "depth": len(network.blocks), "heads": network.blocks[0].attn.num_heads,
-        "tokens": patch.num_patches, "prefix": network.num_prefix_tokens,
-    }  # fmt: skip
+        "width": network.num_features,
+        "depth": len(network.blocks),
+        "heads": network.blocks[0].attn.num_heads,
+        "tokens": patch.num_patches,
+        "prefix": network.num_prefix_tokens,
+    }
     assert built == card.published.model_dump(exclude={"parameters"})
     assert card.published.agrees(sum(parameter.numel() for parameter in network.parameters()))
     assert patch.patch_size == (card.patch, card.patch)
@@ -185,18 +209,24 @@ def dinov2_file(*, patch: int, gated: bool, registers: int, width: int = 32, blo
         return {f"{name}.weight": draw(out, into), f"{name}.bias": draw(out)}
 
     state = {
-        "embeddings.cls_token": draw(1, 1, width), "embeddings.mask_token": draw(1, width),
+        "embeddings.cls_token": draw(1, 1, width),
+        "embeddings.mask_token": draw(1, width),
         "embeddings.position_embeddings": draw(1, 5, width),
         "embeddings.patch_embeddings.projection.weight": draw(width, 3, patch, patch),
         "embeddings.patch_embeddings.projection.bias": draw(width),
-        "layernorm.weight": draw(width), "layernorm.bias": draw(width),
-    }  # fmt: skip
+        "layernorm.weight": draw(width),
+        "layernorm.bias": draw(width),
+    }
     state |= {"embeddings.register_tokens": draw(1, registers, width)} if registers else {}
     hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
     for number in range(blocks):
         at = f"encoder.layer.{number}"
-        for part in ("attention.attention.query", "attention.attention.key", "attention.attention.value",
-                     "attention.output.dense"):  # fmt: skip
+        for part in (
+            "attention.attention.query",
+            "attention.attention.key",
+            "attention.attention.value",
+            "attention.output.dense",
+        ):
             state |= layer(f"{at}.{part}", width, width)
         for part in ("norm1", "norm2"):
             state |= {f"{at}.{part}.weight": draw(width), f"{at}.{part}.bias": draw(width)}

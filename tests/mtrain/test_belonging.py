@@ -181,8 +181,17 @@ def test_a_training_that_was_cut_off_has_the_log_of_an_undisturbed_one(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is cut off in iteration 5, after its cosines were logged, and resumes from its checkpoint of iteration 3."""
-    settings = {**SETTINGS, "shards": str(made / "shards"), "iterations": 5, "log_cosines": 1, "log_every": 2,
-                "validate_every": 1, "checkpoint_every": 3, "warmup": 0, "train_on": "train"}  # fmt: skip
+    settings = {
+        **SETTINGS,
+        "shards": str(made / "shards"),
+        "iterations": 5,
+        "log_cosines": 1,
+        "log_every": 2,
+        "validate_every": 1,
+        "checkpoint_every": 3,
+        "warmup": 0,
+        "train_on": "train",
+    }
     config, run, step = FitConfig.model_validate(settings), Run(tmp_path / "toy"), Training.step
 
     def cut_off(training: Training, *parts: Batch) -> Tensor:
@@ -199,9 +208,15 @@ def test_a_training_that_was_cut_off_has_the_log_of_an_undisturbed_one(
     fit(config, undisturbed := Run(tmp_path / "undisturbed"), Notes())
     found, expected = logged(run), logged(undisturbed)
     assert [(event["event"], event["iteration"]) for event in expected if event["event"] != "cosines"] == [
-        ("validation", 1), ("step", 2), ("validation", 2), ("validation", 3), ("step", 4), ("validation", 4),
-        ("step", 5), ("validation", 5),
-    ]  # fmt: skip
+        ("validation", 1),
+        ("step", 2),
+        ("validation", 2),
+        ("validation", 3),
+        ("step", 4),
+        ("validation", 4),
+        ("step", 5),
+        ("validation", 5),
+    ]
     assert found == expected
 
 

@@ -113,8 +113,9 @@ def test_what_the_svm_notes_is_shown_once_for_each_magnification() -> None:
     folds = [{"patient_accuracy": 0.5, "notes": notes} for notes in (["small"], ["small", "late"], [])]
     one = {"mean": 0.5, "std": 0.0, "folds": folds}
     assert breakhis_lines({"magnifications": {"40X": one}})[1:] == [
-        "note: 40X, 2 folds: small", "note: 40X, 1 fold: late",
-    ]  # fmt: skip
+        "note: 40X, 2 folds: small",
+        "note: 40X, 1 fold: late",
+    ]
 
 
 def test_fine_tuning_holds_out_whole_groups_of_a_folds_training_set(

@@ -181,9 +181,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> list[FitConfig]:
     return asked
 
 
-def test_what_is_measured_is_said_kept_and_reused(
-    store: Store, cells: list[Cell], measuring: list[FitConfig]
-) -> None:  # fmt: skip
+def test_what_is_measured_is_said_kept_and_reused(store: Store, cells: list[Cell], measuring: list[FitConfig]) -> None:
     notes = Notes()
     assert at_once.jobs(store, cells, ONE, [], notes) == 2
     assert at_once.jobs(store, cells[1:], ONE, [], notes) == 2
@@ -266,8 +264,9 @@ def test_gpus_are_those_of_the_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [card.is_busy for card in cards_for(["auto"], ["0", "1", "2"]).cards] == [False, True, True]
     both = cards_for(["auto"], ["0", "GPU-bb"])
     assert [(card.name, card.uuid, card.is_busy) for card in both.cards] == [
-        ("0", "GPU-aa", False), ("GPU-bb", "GPU-bb", True)
-    ]  # fmt: skip
+        ("0", "GPU-aa", False),
+        ("GPU-bb", "GPU-bb", True),
+    ]
     assert [both.variables(number) for number in (0, 1, 2)] == [
         {"CUDA_VISIBLE_DEVICES": name} for name in ("0", "GPU-bb", "0")
     ]

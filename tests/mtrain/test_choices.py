@@ -55,12 +55,27 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     load_weights(shared_network(SMALL, "random").body, whole.weights, SMALL)  # under the network's own names
 
 
-@pytest.mark.parametrize("chosen", [
-    {"optimizer": "adamw"}, {"schedule": "cosine"}, {"ema": 0.5}, {"label_smoothing": 0.2}, {"temperature": 1.0},
-    {"task_weights": {"Alpha": 5.0}}, {"class_balanced": True}, {"rotations": True}, {"stain_jitter": 0.2},
-    {"colour_jitter": 0.2}, {"batchnorm": "frozen"}, {"batchnorm": "train"}, {"batchnorm": "per-task"},
-    {"gradients": "pcgrad"}, {"gradients": "upgrad"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"optimizer": "adamw"},
+        {"schedule": "cosine"},
+        {"ema": 0.5},
+        {"label_smoothing": 0.2},
+        {"temperature": 1.0},
+        {"task_weights": {"Alpha": 5.0}},
+        {"class_balanced": True},
+        {"rotations": True},
+        {"stain_jitter": 0.2},
+        {"colour_jitter": 0.2},
+        {"batchnorm": "frozen"},
+        {"batchnorm": "train"},
+        {"batchnorm": "per-task"},
+        {"gradients": "pcgrad"},
+        {"gradients": "upgrad"},
+    ],
+    ids=str,
+)
 def test_each_choice_changes_the_weights_and_the_digest(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
@@ -122,9 +137,11 @@ def test_the_temperature_by_hand(tmp_path: Path) -> None:
     pool = open_pool(tmp_path)
     assert [task.name for task in pool.tasks] == ["Large", "Small"]
     for chosen, share in (
-        ({"temperature": 2.0}, 2 / 3), ({"temperature": 1.0}, 4 / 5), ({"task_weights": {"Small": 3.0}}, 1 / 4),
+        ({"temperature": 2.0}, 2 / 3),
+        ({"temperature": 1.0}, 4 / 5),
+        ({"task_weights": {"Small": 3.0}}, 1 / 4),
         ({"temperature": 1.0, "task_weights": {"Small": 3.0}}, 4 / 7),
-    ):  # fmt: skip
+    ):
         bounds = mixture(FitConfig(**chosen), pool).bounds
         assert bounds is not None
         assert int(bounds[0]) / 2**64 == pytest.approx(share)
@@ -147,11 +164,16 @@ def test_weights_go_by_the_names_of_tasks_without_case(shards: Path) -> None:
         mixture(FitConfig(task_weights={"alpha": 3.0, "Alpha": 2.0}), pool)
 
 
-@pytest.mark.parametrize(("options", "told"), [
-    (["--task-weight", "Lung"], "NAME=NUMBER"), (["--task-weight", "Lung=x"], "NAME=NUMBER"),
-    (["--batchnorm", "per-task", "--compile"], "per-task does not go with --compile"),
-    (["--class-balanced", "--stream"], "--class-balanced: chooses images by class"), (["--ema", "1"], "--ema"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--task-weight", "Lung"], "NAME=NUMBER"),
+        (["--task-weight", "Lung=x"], "NAME=NUMBER"),
+        (["--batchnorm", "per-task", "--compile"], "per-task does not go with --compile"),
+        (["--class-balanced", "--stream"], "--class-balanced: chooses images by class"),
+        (["--ema", "1"], "--ema"),
+    ],
+)
 def test_options_that_do_not_go_together_are_one_line(shards: Path, options: list[str], told: str) -> None:
     found = CliRunner().invoke(group, ["fit", "--shards", str(shards), *options])
     assert found.exit_code != 0

@@ -28,9 +28,14 @@ from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
 
 TINY = [
-    "--backbone=shufflenet_v2_x0_5", "--weights=random", "--iterations=2", "--batch=4", "--size=32",
-    "--adapt-batches=1", "--workers=0",
-]  # fmt: skip
+    "--backbone=shufflenet_v2_x0_5",
+    "--weights=random",
+    "--iterations=2",
+    "--batch=4",
+    "--size=32",
+    "--adapt-batches=1",
+    "--workers=0",
+]
 
 
 class Answer(NamedTuple):
@@ -65,9 +70,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pool(folder / "shards")
     write_task(folder / "shards" / "Delta", related=["Gamma"], seed=7)
     settings = FitConfig(
-        shards=str(folder / "shards"), leave_out=("Gamma",), backbone="shufflenet_v2_x0_5", weights="random",
-        iterations=2, batch=4, size=32, adapt_batches=1, workers=0,
-    )  # fmt: skip
+        shards=str(folder / "shards"),
+        leave_out=("Gamma",),
+        backbone="shufflenet_v2_x0_5",
+        weights="random",
+        iterations=2,
+        batch=4,
+        size=32,
+        adapt_batches=1,
+        workers=0,
+    )
     fit(settings, Run(folder / "runs" / "toy"), Notes())
     return folder
 
@@ -142,22 +154,62 @@ def test_the_settings_of_a_run_serve_another(place: Path, mtrain: Command) -> No
 def test_every_setting_survives_its_way_through_a_file(mtrain: Command, tmp_path: Path) -> None:
     """Each with a value other than its default, in as many files as they need: some exclude one another."""
     together = {
-        "shards": "/data/\\\"s\"", "leave_out": ["Lung, left", "\u00e9"], "tasks": ["A"], "train_on": "train",
-        "backbone": "resnet18", "weights": "random", "iterations": 70, "warmup": 3, "warmup_lr": 1e-7, "lr": 3e-5,
-        "tau": 2.5, "batch": 24, "size": 32, "accumulate": 2, "adapt_batches": 0, "seed": 9, "device": "cpu",
-        "workers": 0, "resident": 0.5, "skip_corrupt": 4, "checkpoint_every": 7, "validate_every": 0, "log_every": 9,
-        "log_cosines": 5, "tune": "last:2", "layer_decay": 0.75, "optimizer": "adamw", "schedule": "cosine",
-        "ema": 0.99, "gradients": "upgrad", "task_weights": {"A": 2.0}, "colour_jitter": 0.25, "stain_jitter": 0.1,
-        "label_smoothing": 0.1, "weight_decay": 1e-3, "rotations": True,
-    }  # fmt: skip
+        "shards": '/data/\\"s"',
+        "leave_out": ["Lung, left", "\u00e9"],
+        "tasks": ["A"],
+        "train_on": "train",
+        "backbone": "resnet18",
+        "weights": "random",
+        "iterations": 70,
+        "warmup": 3,
+        "warmup_lr": 1e-7,
+        "lr": 3e-5,
+        "tau": 2.5,
+        "batch": 24,
+        "size": 32,
+        "accumulate": 2,
+        "adapt_batches": 0,
+        "seed": 9,
+        "device": "cpu",
+        "workers": 0,
+        "resident": 0.5,
+        "skip_corrupt": 4,
+        "checkpoint_every": 7,
+        "validate_every": 0,
+        "log_every": 9,
+        "log_cosines": 5,
+        "tune": "last:2",
+        "layer_decay": 0.75,
+        "optimizer": "adamw",
+        "schedule": "cosine",
+        "ema": 0.99,
+        "gradients": "upgrad",
+        "task_weights": {"A": 2.0},
+        "colour_jitter": 0.25,
+        "stain_jitter": 0.1,
+        "label_smoothing": 0.1,
+        "weight_decay": 1e-3,
+        "rotations": True,
+    }
     alone: list[dict[str, Any]] = [
         {"backbone": "timm:vit_tiny_patch16_224", "backbone_options": {"qkv_bias": False, "depth": 2}},
         {"tune": "lora:4:8"},
-        {"joint": ["Lung"]}, {"sync_batchnorm": True}, {"compile": True}, {"graph": False}, {"stream": True},
-        {"dense": True}, {"tune": "heads", "features": "cached"}, {"batchnorm": "frozen"}, {"class_balanced": True},
-        {"checkpointing": True}, {"temperature": 2.0}, {"loss_scale": "log-classes"}, {"momentum": 0.5},
-        {"drop": "/x/a.json"}, {"weights": "/x/w.pth", "weights_key": "teacher"},
-    ]  # fmt: skip
+        {"joint": ["Lung"]},
+        {"sync_batchnorm": True},
+        {"compile": True},
+        {"graph": False},
+        {"stream": True},
+        {"dense": True},
+        {"tune": "heads", "features": "cached"},
+        {"batchnorm": "frozen"},
+        {"class_balanced": True},
+        {"checkpointing": True},
+        {"temperature": 2.0},
+        {"loss_scale": "log-classes"},
+        {"momentum": 0.5},
+        {"drop": "/x/a.json"},
+        {"weights": "/x/w.pth", "weights_key": "teacher"},
+    ]
     for number, settings in enumerate([together, *alone]):
         known = fit_config(None, settings)
         file = tmp_path / f"{number}.toml"
@@ -242,8 +294,9 @@ def test_runs_are_listed_with_their_state(place: Path, mtrain: Command) -> None:
     lines = sorted(mtrain("runs").out.splitlines())
     assert lines[0].startswith("cut: damaged (runs/cut/config.json: cannot be read: ")
     assert lines[1:] == [
-        "killed: stopped, 1 of 2, left out: Delta, Gamma", "toy: finished, 2 of 2, left out: Delta, Gamma",
-    ]  # fmt: skip
+        "killed: stopped, 1 of 2, left out: Delta, Gamma",
+        "toy: finished, 2 of 2, left out: Delta, Gamma",
+    ]
     rows = {row["run"]: row for row in json.loads(mtrain("runs", "--json").out)}
     assert rows["toy"] == {"run": "toy", "state": "finished", "iteration": 2, "of": 2, "left_out": ["Delta", "Gamma"]}
     assert mtrain("runs", "--runs", "elsewhere").out == "no run in elsewhere\n"
@@ -421,9 +474,14 @@ def test_a_wrong_argument_is_told_before_torch_is_loaded(place: Path, tmp_path: 
     )
     path = f"{tmp_path / 'without'}{os.pathsep}{Path(__file__).parents[2]}"
     done = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps([line for line, _ in TOLD_BEFORE_TORCH]), cwd=place,
-        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        input=json.dumps([line for line, _ in TOLD_BEFORE_TORCH]),
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     answers = done.stderr.splitlines()
     assert done.returncode == 0, done.stderr
     for (line, said), answered in zip(TOLD_BEFORE_TORCH, answers, strict=True):

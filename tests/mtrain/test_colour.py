@@ -94,6 +94,9 @@ def test_turns_and_flips_make_all_eight_positions() -> None:
         turned = quarter_turn(image, torch.tensor([bool(bits & 4)]))
         flipped = flip(turned, torch.tensor([[bool(bits & 1), bool(bits & 2)]]))
         positions.add(flipped.numpy().tobytes())
-    expected = {np.ascontiguousarray(np.rot90(side, k, axes=(2, 3))).tobytes()
-                for side in (image.numpy(), image.numpy()[..., ::-1]) for k in range(4)}  # fmt: skip
+    expected = {
+        np.ascontiguousarray(np.rot90(side, k, axes=(2, 3))).tobytes()
+        for side in (image.numpy(), image.numpy()[..., ::-1])
+        for k in range(4)
+    }
     assert positions == expected

@@ -73,10 +73,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("networks")
     write_network(folder)
     write_pool(folder / "shards")
-    config = fit_config(None, {
-        "shards": folder / "shards", "leave_out": ("Gamma",), "backbone": SMALL, "weights": "random", "iterations": 2,
-        "batch": 4, "size": 32, "adapt_batches": 1, "workers": 0, "device": "cpu",
-    })  # fmt: skip
+    config = fit_config(
+        None,
+        {
+            "shards": folder / "shards",
+            "leave_out": ("Gamma",),
+            "backbone": SMALL,
+            "weights": "random",
+            "iterations": 2,
+            "batch": 4,
+            "size": 32,
+            "adapt_batches": 1,
+            "workers": 0,
+            "device": "cpu",
+        },
+    )
     assert fit(config, Run(folder / "runs" / "toy"), QUIET) == "finished"
     return folder
 
@@ -93,9 +104,18 @@ WITHOUT = ("--workers=0", "--device=cpu")
 @pytest.mark.parametrize("mode", ["svm", "logistic", "knn", "fewshot"])
 def test_a_network_is_scored_without_a_run(mtrain: Command, place: Path, mode: str) -> None:
     answer = mtrain(
-        "transfer", "--backbone", "tiny.toml", "--weights", "tiny.safetensors", "--target", "Gamma", "--mode", mode,
-        "--json", *WITHOUT,
-    )  # fmt: skip
+        "transfer",
+        "--backbone",
+        "tiny.toml",
+        "--weights",
+        "tiny.safetensors",
+        "--target",
+        "Gamma",
+        "--mode",
+        mode,
+        "--json",
+        *WITHOUT,
+    )
     assert answer.status == 0, answer.err
     (found,) = json.loads(answer.out)
     assert (found["task"], found["mode"], found["identity"]["size"]) == ("Gamma", mode, 28)
@@ -149,9 +169,21 @@ def test_weights_of_a_run_that_saw_the_task_are_still_refused(mtrain: Command) -
 def test_networks_and_runs_stand_in_one_table(mtrain: Command, place: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     words = (
-        "compare", "--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--run", "toy",
-        "--target", "Gamma", "--mode", "knn", "--out", page, *WITHOUT,
-    )  # fmt: skip
+        "compare",
+        "--backbone",
+        "tiny.toml=tiny.safetensors",
+        "--backbone",
+        f"{SMALL}=random",
+        "--run",
+        "toy",
+        "--target",
+        "Gamma",
+        "--mode",
+        "knn",
+        "--out",
+        page,
+        *WITHOUT,
+    )
     answer = mtrain(*words, "--json")
     assert answer.status == 0, answer.err
     found = json.loads(answer.out)
@@ -177,9 +209,20 @@ def test_the_numbers_of_a_comparison_are_those_of_scikit_learn_and_of_a_plain_bo
 ) -> None:
     """Scores and ranks; intervals by repeating the samples of each drawn group, the same groups for all networks."""
     answer = mtrain(
-        "compare", "--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--target", "Gamma",
-        "--mode", "knn", "--out", tmp_path / "page.html", "--json", *WITHOUT,
-    )  # fmt: skip
+        "compare",
+        "--backbone",
+        "tiny.toml=tiny.safetensors",
+        "--backbone",
+        f"{SMALL}=random",
+        "--target",
+        "Gamma",
+        "--mode",
+        "knn",
+        "--out",
+        tmp_path / "page.html",
+        "--json",
+        *WITHOUT,
+    )
     found = json.loads(answer.out)["networks"]
     kept = [next((place / "runs").glob(f".network-{stem}*/transfer/Gamma-knn-*.npz")) for stem in ("tiny", SMALL)]
     files = [np.load(path) for path in kept]
@@ -206,9 +249,22 @@ def test_the_numbers_of_a_comparison_are_those_of_scikit_learn_and_of_a_plain_bo
 
 def test_a_failure_of_one_score_leaves_the_others(mtrain: Command, tmp_path: Path) -> None:
     answer = mtrain(
-        "compare", "--backbone", f"{SMALL}=random", "--run", "toy", "--target", "Gamma", "--target", "Alpha", "--mode",
-        "knn", "--out", tmp_path / "page.html", "--json", *WITHOUT,
-    )  # fmt: skip
+        "compare",
+        "--backbone",
+        f"{SMALL}=random",
+        "--run",
+        "toy",
+        "--target",
+        "Gamma",
+        "--target",
+        "Alpha",
+        "--mode",
+        "knn",
+        "--out",
+        tmp_path / "page.html",
+        "--json",
+        *WITHOUT,
+    )
     assert answer.status == 1
     assert "toy on Alpha: " in answer.err
     assert "these weights were trained on the val set of Alpha" in answer.err
@@ -235,11 +291,14 @@ def test_a_comparison_takes_the_tasks_of_its_run_and_says_what_its_transfers_say
     assert note.removeprefix("note: ") in (tmp_path / "comparison.html").read_text()
 
 
-@pytest.mark.parametrize("words", [
-    ("--run", "toy", "--run", "toy"),
-    ("--backbone", f"{SMALL}=random", "--backbone", f"{SMALL}=random", "--run", "toy"),
-    ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", "./tiny.toml=../networks/tiny.safetensors"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--run", "toy", "--run", "toy"),
+        ("--backbone", f"{SMALL}=random", "--backbone", f"{SMALL}=random", "--run", "toy"),
+        ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", "./tiny.toml=../networks/tiny.safetensors"),
+    ],
+)
 def test_a_network_that_is_named_twice_is_said(
     mtrain: Command, place: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -431,8 +490,9 @@ def test_five_runs_of_eva_are_compared_by_their_means_beside_the_published_score
     assert "(mean of 5 runs" in mtrain(*words, *WITHOUT).out
 
 
-def test_the_page_of_a_run_shows_the_published_scores_on_request(mtrain: Command, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_the_page_of_a_run_shows_the_published_scores_on_request(
+    mtrain: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(eva, "RECIPE", eva.EvaRecipe(steps=30, rate=0.01, batch=8))
     task = write_eva_task(tmp_path)
     assert mtrain("transfer", "--run", "toy", "--target", task, "--mode", "eva", *WITHOUT).status == 0
@@ -464,7 +524,7 @@ def test_published_scores_need_their_recipe_and_sets(mtrain: Command, tmp_path: 
     networks = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random")
     answer = mtrain(
         "compare", *networks, "--target", "Gamma", "--mode", "knn", "--paper", "--out", tmp_path / "p.html", *WITHOUT
-    )  # fmt: skip
+    )
     assert "none of these is here" in answer.err
     result = {"mode": "eva", "split": "eva", "task": "PatchCamelyon", "set": "test"}
     found = published_for(result)

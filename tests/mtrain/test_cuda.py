@@ -148,10 +148,30 @@ def test_features_are_the_same_bits_each_time(shards: Path) -> None:
 @pytest.mark.parametrize("choice", ["--no-graph", "--graph"])
 def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp_path: Path, choice: str) -> None:
     words = [
-        "fit", "--shards", str(shards), "--runs", str(tmp_path), "--device", "cuda", "--backbone", "resnet18",
-        "--weights", "random", "--size", "64", "--batch", "16", "--iterations", "60", "--checkpoint-every", "5",
-        "--workers", "2", "--quiet", choice,
-    ]  # fmt: skip
+        "fit",
+        "--shards",
+        str(shards),
+        "--runs",
+        str(tmp_path),
+        "--device",
+        "cuda",
+        "--backbone",
+        "resnet18",
+        "--weights",
+        "random",
+        "--size",
+        "64",
+        "--batch",
+        "16",
+        "--iterations",
+        "60",
+        "--checkpoint-every",
+        "5",
+        "--workers",
+        "2",
+        "--quiet",
+        choice,
+    ]
     command = [sys.executable, "-m", "mtrain.cli", *words, "--run"]
     subprocess.run([*command, "calm"], check=True)
     process = subprocess.Popen([*command, "killed"], start_new_session=True)
@@ -183,7 +203,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "LoRA": {"tune": "lora:2", "backbone": VIT, "batchnorm": "train", "size": 64, "layer_decay": 0.8},
     "last blocks, checkpointing": {"tune": "last:2", "backbone": VIT, "checkpointing": True, "size": 64},
     "masks and points": {"dense": True, "size": 64},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

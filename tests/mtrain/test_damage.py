@@ -29,8 +29,18 @@ from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import write_sweep
 from tests.mtrain.test_fit import Notes
 
-SETTINGS = {"backbone": "shufflenet_v2_x0_5", "weights": "random", "iterations": 2, "warmup": 1, "batch": 4, "size": 32,
-            "adapt_batches": 1, "workers": 0, "validate_every": 0, "device": "cpu"}  # fmt: skip
+SETTINGS = {
+    "backbone": "shufflenet_v2_x0_5",
+    "weights": "random",
+    "iterations": 2,
+    "warmup": 1,
+    "batch": 4,
+    "size": 32,
+    "adapt_batches": 1,
+    "workers": 0,
+    "validate_every": 0,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +135,12 @@ def test_the_configuration_of_a_run(place: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "told"),
-    [(r'"score": [\d.]+', '"score": 0.987', "changed since"), (r'"score": [\d.]+', '"score": 7.0', "changed since"),
-     ("}", "", "cannot be read")],
-)  # fmt: skip
+    [
+        (r'"score": [\d.]+', '"score": 0.987', "changed since"),
+        (r'"score": [\d.]+', '"score": 7.0', "changed since"),
+        ("}", "", "cannot be read"),
+    ],
+)
 def test_a_transfer_is_not_reported_and_is_made_again(place: Path, old: str, new: str, told: str) -> None:
     assert transfer().exit_code == 0
     (path,) = Path("runs/toy/transfer").glob("*.json")
@@ -171,8 +184,17 @@ def test_what_is_no_score_is_refused_whatever_its_digest(tmp_path: Path, monkeyp
 def test_an_evaluation(tmp_path: Path) -> None:
     from mtrain.evaluation.paper_tables import read_evaluations
 
-    content = {"task": "T", "metric": "accuracy", "mode": "svm", "source": "imagenet", "backbone": "b", "seed": 0,
-               "set": "test", "score": 0.58, "n_train": 9}  # fmt: skip
+    content = {
+        "task": "T",
+        "metric": "accuracy",
+        "mode": "svm",
+        "source": "imagenet",
+        "backbone": "b",
+        "seed": 0,
+        "set": "test",
+        "score": 0.58,
+        "n_train": 9,
+    }
     path = tmp_path / "T" / "a.json"
     documents.write_document(path, content)
     assert [one.score for one in read_evaluations(tmp_path)] == [0.58]
@@ -335,8 +357,10 @@ def test_weights_that_are_not_finite_are_named_before_any_classifier(place: Path
 
 @pytest.mark.parametrize("mode", ["svm", "knn", "fewshot"])
 def test_features_that_are_not_finite_are_one_line_with_task_and_weights(place: Path, mode: str) -> None:
-    state = {name: tensor * 1e30 if tensor.is_floating_point() else tensor
-             for name, tensor in load_file("runs/toy/shared.safetensors").items()}  # fmt: skip
+    state = {
+        name: tensor * 1e30 if tensor.is_floating_point() else tensor
+        for name, tensor in load_file("runs/toy/shared.safetensors").items()
+    }
     save_file(state, "huge.safetensors")
     told = line(transfer("--mode", mode, "--weights", "huge.safetensors"))
     first = "of 12 of 12 images of train, the first gamma-train-00000"
@@ -374,8 +398,12 @@ def test_features_that_are_all_equal_are_one_line_with_task_and_weights(place: P
 
 def test_a_training_does_not_start_from_weights_that_are_not_finite(place: Path) -> None:
     weights = spoiled(Path("runs/toy/shared.safetensors"), Path("nan.safetensors"), float("inf"))
-    words = [word for name, value in SETTINGS.items() if name not in ("weights", "adapt_batches")
-             for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    words = [
+        word
+        for name, value in SETTINGS.items()
+        if name not in ("weights", "adapt_batches")
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     told = line(mtrain("fit", "--shards", "shards", "--weights", str(weights), "--run", "other", *words))
     assert told.endswith("nan.safetensors: weights that are not finite: conv1.0.weight; give other --weights")
     assert not Path("runs/other").exists()

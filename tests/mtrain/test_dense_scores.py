@@ -28,10 +28,16 @@ def test_dice_and_iou_are_those_worked_out_by_hand() -> None:
     table = confusion(truth, found, 2)
     assert table.tolist() == [[2, 1], [1, 1]]
     scores, intervals, numbers = dense_scores(["a"], table[None], None, SEG, ())
-    assert scores == pytest.approx({
-        "dice": (2 / 3 + 1 / 2) / 2, "iou": (1 / 2 + 1 / 3) / 2,
-        "dice_other": 2 / 3, "dice_disc": 1 / 2, "iou_other": 1 / 2, "iou_disc": 1 / 3,
-    })  # fmt: skip
+    assert scores == pytest.approx(
+        {
+            "dice": (2 / 3 + 1 / 2) / 2,
+            "iou": (1 / 2 + 1 / 3) / 2,
+            "dice_other": 2 / 3,
+            "dice_disc": 1 / 2,
+            "iou_other": 1 / 2,
+            "iou_disc": 1 / 3,
+        }
+    )
     assert (intervals, numbers) == ({}, {})  # one group, and no points
 
 
@@ -113,9 +119,17 @@ def test_answers_without_a_fault_score_one() -> None:
 
 def test_a_training_learns_to_find_discs(tmp_path: Path) -> None:
     ours = dense_training(
-        write_mixed_pool(tmp_path), iterations=80, warmup=0, size=32, batch=16, optimizer="adamw", lr=3e-3, tau=1.0,
-        train_on="train", loss_scale="auto",
-    )  # fmt: skip
+        write_mixed_pool(tmp_path),
+        iterations=80,
+        warmup=0,
+        size=32,
+        batch=16,
+        optimizer="adamw",
+        lr=3e-3,
+        tau=1.0,
+        train_on="train",
+        loss_scale="auto",
+    )
     ours.model.float()
     before = ours.validate_dense()
     ours.model.double()

@@ -155,10 +155,11 @@ def test_the_digest_of_a_cell_scored_by_svm_does_not_depend_on_the_decoder() -> 
 @pytest.mark.parametrize(
     ("task", "why"),
     [
-        ("Alpha", "neither masks nor points"), ("Untested", "no validation set"),
+        ("Alpha", "neither masks nor points"),
+        ("Untested", "no validation set"),
         ("Untrained", "no training set"),
     ],
-)  # fmt: skip
+)
 def test_targets_that_cannot_be_scored_are_refused(
     tmp_path: Path, cells: Callable[..., list[Cell]], task: str, why: str
 ) -> None:
@@ -286,8 +287,10 @@ def test_the_test_sets_are_scored_by_the_metric_of_masks_and_points(evaluated: P
     for task, metric in (("Masks", "dice"), ("Points", "f1")):
         found = [one for one in evaluations_of(evaluated, task) if one["mode"] == "dense"]
         assert sorted((one["source"], one["seed"]) for one in found) == [
-            ("imagenet", 0), ("imagenet", 1), ("multitask", 0),
-        ]  # fmt: skip
+            ("imagenet", 0),
+            ("imagenet", 1),
+            ("multitask", 0),
+        ]
         for one in found:
             assert (one["metric"], one["set"], one["samples"], one["groups"]) == (metric, "test", 8, 4)
             assert one["n_train"] == 16 + 8
@@ -317,8 +320,14 @@ def test_the_counts_of_each_sample_give_the_score_again(evaluated: Path) -> None
 def test_the_page_has_a_table_of_classes_and_one_of_masks_and_points(evaluated: Path) -> None:
     folder = evaluated / "sweeps" / "tiny" / "report"
     page = (folder / "report.html").read_text()
-    for text in ("scores of classes on the test sets", "scores of masks and points on the test sets", "Dice", "F1",
-                 "dense<br>multi-task", "by dense on validation sets"):  # fmt: skip
+    for text in (
+        "scores of classes on the test sets",
+        "scores of masks and points on the test sets",
+        "Dice",
+        "F1",
+        "dense<br>multi-task",
+        "by dense on validation sets",
+    ):
         assert text in page, text
     rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
     by_metric = {(row["task"], row["metric"]): set() for row in rows}
@@ -326,9 +335,11 @@ def test_the_page_has_a_table_of_classes_and_one_of_masks_and_points(evaluated: 
         by_metric[row["task"], row["metric"]].add(row["column"])
     classes, dense = {"svm-imagenet", "svm-multitask"}, {"dense-imagenet", "dense-multitask"}
     assert by_metric == {
-        ("Masks", "dice"): dense, ("Masks", "roc_auc"): classes,
-        ("Points", "f1"): dense, ("Points", "roc_auc"): classes,
-    }  # fmt: skip
+        ("Masks", "dice"): dense,
+        ("Masks", "roc_auc"): classes,
+        ("Points", "f1"): dense,
+        ("Points", "roc_auc"): classes,
+    }
     ranked = list(csv.DictReader((folder / "ranks.csv").read_text().splitlines()))
     assert {(row["task"], row["metric"]) for row in ranked} == {("Masks", "dice"), ("Points", "f1")}
     assert {row["dense"] for row in ranked} == {"True", "False"}

@@ -52,10 +52,11 @@ def test_cards_say_what_masks_and_points_a_task_has(tmp_path: Path) -> None:
         ({"boxes": {"classes": ["disc"], "exhaustive": True}}, "not used: boxes", "takes the labels of boxes"),
         (
             {"points": {"classes": ["disc"], "radius_um": 2.5, "radius_px": 5, "exhaustive": False}},
-            "not used: points, which are not exhaustive", "exhaustive = true",
+            "not used: points, which are not exhaustive",
+            "exhaustive = true",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_task_without_usable_targets_says_why(tmp_path: Path, given: Any, what: str, remedy: str) -> None:
     task = open_task(write_task(tmp_path / "Plain"))
     dense = None if given is None else DenseCard.model_validate(given)

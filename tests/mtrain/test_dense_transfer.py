@@ -36,9 +36,18 @@ RECIPE = Recipe(batch=8, device="cpu")
 
 def settings(shards: Path, **changed: object) -> FitConfig:
     given = {
-        "shards": str(shards), "backbone": SMALL, "weights": "random", "iterations": 3, "batch": 8, "size": 32,
-        "adapt_batches": 1, "workers": 0, "validate_every": 2, "device": "cpu", "train_on": "train",
-    }  # fmt: skip
+        "shards": str(shards),
+        "backbone": SMALL,
+        "weights": "random",
+        "iterations": 3,
+        "batch": 8,
+        "size": 32,
+        "adapt_batches": 1,
+        "workers": 0,
+        "validate_every": 2,
+        "device": "cpu",
+        "train_on": "train",
+    }
     return FitConfig(**given | changed)
 
 
@@ -116,9 +125,11 @@ def test_the_page_of_a_run_has_every_score_of_masks_points_and_instances(folder:
     assert "Higher is better." in text
     results = {"run": {"scores": {"pq_nucleus": 0.4, "pq": 0.4, "dice_other": 0.5, "dice": 0.5}}, "imagenet": {}}
     assert list(titles_of(results)) == [
-        ("dice", "Dice"), ("dice_other", "Dice: other"), ("pq", "panoptic quality"),
+        ("dice", "Dice"),
+        ("dice_other", "Dice: other"),
+        ("pq", "panoptic quality"),
         ("pq_nucleus", "panoptic quality: nucleus"),
-    ]  # fmt: skip
+    ]
 
 
 def test_dense_transfer_repeats_bit_for_bit(folder: Path, tmp_path: Path) -> None:
@@ -169,7 +180,7 @@ def test_a_result_of_an_earlier_version_moves_to_the_name_of_its_settings(folder
 @pytest.mark.parametrize("moving", [Moving(), Moving("all", 1e-3)], ids=["frozen", "tuned"])
 def test_a_killed_decoder_resumes_and_ends_with_the_same_bits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moving: Moving
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr("mtrain.transfers.dense.CHECKPOINT_SECONDS", 0)
     source = source_of(Run(folder / "runs" / "toy"), "random")
     task = find_task(open_pool(folder / "shards"), "Both")
@@ -251,10 +262,41 @@ def test_networks_are_compared_on_masks_with_differences_on_the_same_groups(fold
 
 def test_networks_that_are_trained_with_their_decoders_are_compared(folder: Path, tmp_path: Path) -> None:
     """The scores are those of `mtrain transfer --tune` with the same settings, and not those of frozen networks."""
-    given = ["--runs", folder / "runs", "--mode", "dense", "--steps", "2", "--batch", "8", "--target", "Both", "--tune",
-             "all", "--lr", "0.01", "--workers", "0", "--device", "cpu"]  # fmt: skip
-    words = ["compare", *given, "--shards", folder / "shards", "--backbone", f"{SMALL}=random", "--size", "32", "--run",
-             "toy", "--out", tmp_path / "page.html", "--json"]  # fmt: skip
+    given = [
+        "--runs",
+        folder / "runs",
+        "--mode",
+        "dense",
+        "--steps",
+        "2",
+        "--batch",
+        "8",
+        "--target",
+        "Both",
+        "--tune",
+        "all",
+        "--lr",
+        "0.01",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    words = [
+        "compare",
+        *given,
+        "--shards",
+        folder / "shards",
+        "--backbone",
+        f"{SMALL}=random",
+        "--size",
+        "32",
+        "--run",
+        "toy",
+        "--out",
+        tmp_path / "page.html",
+        "--json",
+    ]
     answer = CliRunner().invoke(group, list(map(str, words)))
     assert answer.exit_code == 0, answer.output
     found = json.loads(answer.stdout)

@@ -181,9 +181,10 @@ def _peaks(logits: NDArray[np.float32]) -> list[tuple[float, float, float]]:
     chance = 1 / (1 + np.exp(-logits.reshape(8, 4, 8, 4).mean((1, 3))))
     found = [
         (chance[r, c], 4 * c + 2, 4 * r + 2)
-        for r in range(8) for c in range(8)
+        for r in range(8)
+        for c in range(8)
         if chance[r, c] >= 0.5 and chance[r, c] == chance[max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2].max()
-    ]  # fmt: skip
+    ]
     kept: list[tuple[float, float, float]] = []
     for chance_of, x, y in sorted(found, reverse=True):
         if all(np.hypot(x - a, y - b) > 5 for _, a, b in kept):

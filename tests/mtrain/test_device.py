@@ -32,9 +32,14 @@ from tests.mtrain.test_fit import CPU, SMALL, a_training, config
 
 DEVICE = torch.device("meta")
 EVERYTHING: dict[str, Any] = {
-    "rotations": True, "stain_jitter": 0.1, "colour_jitter": 0.1, "label_smoothing": 0.1, "ema": 0.9,
-    "schedule": "cosine", "accumulate": 2,
-}  # fmt: skip
+    "rotations": True,
+    "stain_jitter": 0.1,
+    "colour_jitter": 0.1,
+    "label_smoothing": 0.1,
+    "ema": 0.9,
+    "schedule": "cosine",
+    "accumulate": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +83,15 @@ class Waits(TorchFunctionMode):
 
 @pytest.mark.parametrize(
     "choices",
-    [{}, EVERYTHING, pytest.param({"batchnorm": "per-task"}, marks=pytest.mark.stress),
-     {"batchnorm": "per-task", "sync_batchnorm": True}, {"batchnorm": "frozen"}],
+    [
+        {},
+        EVERYTHING,
+        pytest.param({"batchnorm": "per-task"}, marks=pytest.mark.stress),
+        {"batchnorm": "per-task", "sync_batchnorm": True},
+        {"batchnorm": "frozen"},
+    ],
     ids=["defaults", "everything", "per-task", "per-task-sync", "frozen"],
-)  # fmt: skip
+)
 def test_no_iteration_waits_for_the_device(
     shards: Path, monkeypatch: pytest.MonkeyPatch, choices: dict[str, Any]
 ) -> None:

@@ -51,8 +51,10 @@ def torchrun(*words: str, processes: int = 2, meeting: Sequence[str] = ("--stand
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(processes), *words],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -170,9 +170,13 @@ def test_without_a_validation_set_the_mode_says_what_it_needs(run: Run, short: N
 
 
 def test_the_command_prints_each_run_and_their_mean(
-    run: Run, trained: Path, short: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    run: Run,
+    trained: Path,
+    short: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     from mtrain import cli
 
     words = ("transfer", "--runs", run.path.parent, "--mode", "eva", "--workers", "0", "--device", "cpu")

@@ -71,11 +71,20 @@ def trained(folder: Path, name: str, leave_out: tuple[str, ...] = ("Gamma",), **
     """A finished run of a few iterations."""
     settings = FitConfig(
         **{
-            "shards": str(folder / "shards"), "leave_out": leave_out, "backbone": "tiny", "weights": "random",
-            "iterations": 3, "batch": 8, "size": 32, "adapt_batches": 1, "workers": 0, "validate_every": 0,
+            "shards": str(folder / "shards"),
+            "leave_out": leave_out,
+            "backbone": "tiny",
+            "weights": "random",
+            "iterations": 3,
+            "batch": 8,
+            "size": 32,
+            "adapt_batches": 1,
+            "workers": 0,
+            "validate_every": 0,
             "device": "cpu",
-        } | changed
-    )  # fmt: skip
+        }
+        | changed
+    )
     run = Run(folder / "runs" / name)
     assert fit(settings, run, Notes()) == "finished"
     return run
@@ -117,8 +126,9 @@ def test_predictions_that_were_changed_are_made_again_and_not_copied(place: Path
     said = Notes()
     evaluate.evaluate([run], target(place), asked(place, "svm", baseline=False), said)
     assert path.read_bytes() == copied.read_bytes() == first
-    assert any("predictions that are gone, or changed since they were written; they are made again" in one
-               for one in said.said)  # fmt: skip
+    assert any(
+        "predictions that are gone, or changed since they were written; they are made again" in one for one in said.said
+    )
 
 
 # --- what nothing but the final steps can read ---
@@ -148,14 +158,19 @@ def test_the_door_to_test_sets_is_named_in_the_final_steps_alone() -> None:
     assert mentions("ShardDataset") <= {"__init__.py", "data/dataset.py"}  # for users: no step of ours goes through it
     assert mentions("opened") - {evaluating, task} == {"cli/transfer_lines.py"}  # of `mtrain transfer --final`
     assert [mentions(step) - {task} for step in ("EVALUATE", "BREAKHIS", "RELEASE")] == [
-        {evaluating}, {"evaluation/breakhis.py"}, {"export/release.py"},
-    ]  # fmt: skip
+        {evaluating},
+        {"evaluation/breakhis.py"},
+        {"export/release.py"},
+    ]
 
 
 def test_no_step_before_a_release_can_reach_what_it_opens() -> None:
     """Its pool of everything is made and used in its own module, which the command line alone imports."""
-    users = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")
-             if re.search(r"mtrain\.export\.release\b|import release\b", path.read_text())}  # fmt: skip
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"mtrain\.export\.release\b|import release\b", path.read_text())
+    }
     assert users == {"cli/train.py"}
 
 
@@ -193,10 +208,14 @@ def test_winner_and_baseline_are_scored_by_svm_and_finetune_on_the_test_set(plac
     runs = [trained(place, f"seed{seed}", seed=seed) for seed in (3, 4)]
     found = evaluate.evaluate(runs, target(place), asked(place, "svm", "finetune"), Notes())
     assert [(one["mode"], one["source"], one["seed"]) for one in found] == [
-        ("svm", "multitask", 3), ("svm", "multitask", 4), ("svm", "imagenet", 0),
-        ("finetune", "multitask", 3), ("finetune", "multitask", 4), ("finetune", "imagenet", 0),
+        ("svm", "multitask", 3),
+        ("svm", "multitask", 4),
+        ("svm", "imagenet", 0),
+        ("finetune", "multitask", 3),
+        ("finetune", "multitask", 4),
+        ("finetune", "imagenet", 0),
         ("finetune", "imagenet", 1),
-    ]  # fmt: skip
+    ]
     assert {one["set"] for one in found} == {"test"}
     assert [one["n_train"] for one in found] == [32] * 3 + [24] * 4
     assert len(content(place)) == 7
@@ -220,8 +239,11 @@ def test_an_evaluation_is_recognised_and_a_seed_more_is_added_alone(
     assert sum("known already" in note for note in notes.said) == 3
     assert again[: len(first)] == first
     assert [(one["source"], one["seed"]) for one in again] == [
-        ("multitask", 0), ("imagenet", 0), ("random", 0), ("random", 1),
-    ]  # fmt: skip
+        ("multitask", 0),
+        ("imagenet", 0),
+        ("random", 0),
+        ("random", 1),
+    ]
     assert again[2]["identity"]["weights_digest"] != again[3]["identity"]["weights_digest"]
 
 
@@ -376,8 +398,9 @@ def test_evaluate_joins_runs_and_baselines_and_answers_programs(place: Path, mtr
     trained(place, "toy")
     said = mtrain("evaluate", "--run", "toy", "--mode", "svm")
     assert [line.partition("(")[2] for line in said.splitlines()] == [
-        "svm, multitask, tiny, seed 0)", "svm, imagenet, tiny, seed 0)",
-    ]  # fmt: skip
+        "svm, multitask, tiny, seed 0)",
+        "svm, imagenet, tiny, seed 0)",
+    ]
     again = json.loads(mtrain("evaluate", "--run", "toy", "--mode", "svm", "--no-baseline", "--json"))
     assert [one["source"] for one in again] == ["multitask"]
     assert mtrain("transfer", "--final").startswith("Gamma: accuracy")
@@ -391,9 +414,18 @@ def test_evaluate_joins_runs_and_baselines_and_answers_programs(place: Path, mtr
 
 def test_each_note_on_evaluations_is_a_line_with_their_number() -> None:
     one = {
-        "task": "Gamma", "metric": "accuracy", "score": 0.5, "set": "test", "mode": "svm", "source": "multitask",
-        "backbone": "tiny", "seed": 0, "scores": {"accuracy": 0.5}, "intervals": {}, "notes": ["few groups"],
-    }  # fmt: skip
+        "task": "Gamma",
+        "metric": "accuracy",
+        "score": 0.5,
+        "set": "test",
+        "mode": "svm",
+        "source": "multitask",
+        "backbone": "tiny",
+        "seed": 0,
+        "scores": {"accuracy": 0.5},
+        "intervals": {},
+        "notes": ["few groups"],
+    }
     assert evaluation_lines([one, {**one, "seed": 1}, {**one, "notes": []}])[3:] == [
         "note: Gamma, 2 evaluations: few groups"
     ]

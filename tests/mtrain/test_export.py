@@ -257,14 +257,24 @@ def test_what_cannot_be_exported_is_said_in_one_line(run_of: Callable[[str], Run
 def test_a_training_keeps_its_heads(pool: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     config = FitConfig(
-        shards=str(pool), backbone="resnet18", weights="random", iterations=2, warmup=1, batch=4, size=32,
-        adapt_batches=0, workers=0, validate_every=0,
-    )  # fmt: skip
+        shards=str(pool),
+        backbone="resnet18",
+        weights="random",
+        iterations=2,
+        warmup=1,
+        batch=4,
+        size=32,
+        adapt_batches=0,
+        workers=0,
+        validate_every=0,
+    )
     assert fit(config, run, Reporter(quiet=True)) == "finished"
     heads = load_heads(run.heads)
     assert {name: tuple(head.weight.shape) for name, head in heads.items()} == {
-        "Alpha": (2, 512), "Beta": (2, 512), "Gamma": (3, 512),
-    }  # fmt: skip
+        "Alpha": (2, 512),
+        "Beta": (2, 512),
+        "Gamma": (3, 512),
+    }
     assert heads["Gamma"].about.samples == {"train": 24, "val": 8, "test": 8}
 
 

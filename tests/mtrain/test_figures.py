@@ -43,8 +43,13 @@ def write_evaluation(folder: Path, number: int, **changed: Any) -> None:
 
 
 def some_evaluations(folder: Path, task: str = "Lung", backbone: str = "tiny") -> None:
-    scores = {("svm", "imagenet"): [0.80], ("svm", "multitask"): [0.90, 0.92, 0.94], ("scratch", "random"): [0.5, 0.6],
-              ("finetune", "imagenet"): [0.9, 0.95], ("finetune", "multitask"): [0.91, 0.96]}  # fmt: skip
+    scores = {
+        ("svm", "imagenet"): [0.80],
+        ("svm", "multitask"): [0.90, 0.92, 0.94],
+        ("scratch", "random"): [0.5, 0.6],
+        ("finetune", "imagenet"): [0.9, 0.95],
+        ("finetune", "multitask"): [0.91, 0.96],
+    }
     for (mode, source), values in scores.items():
         for seed, score in enumerate(values):
             about = {"task": task, "mode": mode, "source": source, "seed": seed, "backbone": backbone}
@@ -80,9 +85,17 @@ def test_the_rule_of_significance_gives_the_papers_conclusions(
 def test_the_published_tables_are_whole_and_in_the_order_of_the_figures() -> None:
     for rows in published().values():
         assert [row.task for row in rows] == [
-            "BoneMarrow", "MouseLba", "HumanLba", "Lung", "Necrosis", "ProliferativePattern", "CellInclusion",
-            "Glomeruli", "Breast2", "Breast1",
-        ]  # fmt: skip
+            "BoneMarrow",
+            "MouseLba",
+            "HumanLba",
+            "Lung",
+            "Necrosis",
+            "ProliferativePattern",
+            "CellInclusion",
+            "Glomeruli",
+            "Breast2",
+            "Breast1",
+        ]
         assert all(set(row.scores) == set(paper_tables.COLUMNS) for row in rows)
     breakhis = paper_tables.published_breakhis()
     assert breakhis["resnet50"]["svm-multitask"]["200x"] == Summary(89.15, 4.40, 5)
@@ -131,12 +144,16 @@ def test_what_was_scored_otherwise_is_no_baseline(tmp_path: Path) -> None:
     tuning = {"size": 96, "task_digest": "a", "epochs": 100, "rates": [1e-3], "batch": 64}
     own = str(store.path / "runs" / f"{0:024}")
     told = [
-        (0.90, "svm", "multitask", identity), (0.80, "svm", "imagenet", identity),
-        (0.10, "svm", "imagenet", identity | {"size": 224}), (0.20, "svm", "imagenet", identity | {"task_digest": "b"}),
-        (0.91, "finetune", "multitask", tuning), (0.81, "finetune", "imagenet", tuning),
-        (0.11, "finetune", "imagenet", tuning | {"epochs": 2}), (0.70, "scratch", "random", tuning),
+        (0.90, "svm", "multitask", identity),
+        (0.80, "svm", "imagenet", identity),
+        (0.10, "svm", "imagenet", identity | {"size": 224}),
+        (0.20, "svm", "imagenet", identity | {"task_digest": "b"}),
+        (0.91, "finetune", "multitask", tuning),
+        (0.81, "finetune", "imagenet", tuning),
+        (0.11, "finetune", "imagenet", tuning | {"epochs": 2}),
+        (0.70, "scratch", "random", tuning),
         (0.12, "scratch", "random", tuning | {"rates": [1e-3, 1e-4]}),
-    ]  # fmt: skip
+    ]
     for number, (score, mode, source, about) in enumerate(told):
         run = own if source == "multitask" else "elsewhere"
         write_evaluation(tmp_path / "e", number, score=score, mode=mode, source=source, identity=about, run=run)
@@ -146,9 +163,12 @@ def test_what_was_scored_otherwise_is_no_baseline(tmp_path: Path) -> None:
     page = sweep_page.write_sweep_report(store, tmp_path / "e", out, paper=False, report=notes)
     means = {row["column"]: row["mean"] for row in sheet(tmp_path / "out" / "table.csv")}
     assert means == {
-        "scratch": "70.0", "svm-imagenet": "80.0", "svm-multitask": "90.0", "finetune-imagenet": "81.0",
+        "scratch": "70.0",
+        "svm-imagenet": "80.0",
+        "svm-multitask": "90.0",
+        "finetune-imagenet": "81.0",
         "finetune-multitask": "91.0",
-    }  # fmt: skip
+    }
     assert notes.said == [
         "Lung, tiny, finetune-imagenet: 1 evaluation left out, of tuning epochs 2, not 100",
         "Lung, tiny, scratch: 1 evaluation left out, of tuning rates 0.001 0.0001, not 0.001",
@@ -175,10 +195,14 @@ def test_joint_stands_beside_networks_of_the_same_start_and_is_of_one_training(t
     training = {"weights": "imagenet", "train_on": "train+val", "lr": 1e-3, "pool": "without-lung"}
     joint = training | {"pool": "whole"}
     told: list[tuple[float, int, str, dict[str, Any]]] = [
-        (0.10, 0, "joint", joint | {"weights": "random"}), (0.20, 0, "joint", joint | {"train_on": "train"}),
-        (0.30, 1, "joint", joint | {"lr": 1e-2}), (0.40, 2, "joint", joint | {"pool": "smaller"}),
-        (0.80, 0, "joint", joint), (0.90, 1, "joint", joint), (0.70, 0, "svm", training),
-    ]  # fmt: skip
+        (0.10, 0, "joint", joint | {"weights": "random"}),
+        (0.20, 0, "joint", joint | {"train_on": "train"}),
+        (0.30, 1, "joint", joint | {"lr": 1e-2}),
+        (0.40, 2, "joint", joint | {"pool": "smaller"}),
+        (0.80, 0, "joint", joint),
+        (0.90, 1, "joint", joint),
+        (0.70, 0, "svm", training),
+    ]
     for number, (score, seed, mode, about) in enumerate(told):
         # a folder that was moved since: a run is known by its sweep and its name
         run = f"elsewhere/toy/runs/{0:024}" if mode == "svm" else "runs/joint"
@@ -539,9 +563,16 @@ def test_a_network_is_compared_with_the_published_weights_that_it_began_from(tmp
 
     def one(source: str, seed: int, score: float, mode: str = "svm") -> paper_tables.Evaluation:
         return paper_tables.Evaluation(
-            task="Lung", metric="accuracy", mode=mode, source=source, backbone="uni2-h", seed=seed, set="test",
-            score=score, n_train=10,
-        )  # fmt: skip
+            task="Lung",
+            metric="accuracy",
+            mode=mode,
+            source=source,
+            backbone="uni2-h",
+            seed=seed,
+            set="test",
+            score=score,
+            n_train=10,
+        )
 
     found = [one("multitask", 0, 0.9), one("multitask", 1, 0.92), one("start", 0, 0.8)]
     (row,) = paper_tables.table([*found, one("imagenet", 0, 0.5, "finetune")], "uni2-h")
@@ -557,8 +588,10 @@ def test_a_network_is_compared_with_the_published_weights_that_it_began_from(tmp
     axes = figures.differences([row], "svm").axes[0]
     assert axes.get_xlabel() == "multi-task minus published weights, percentage points"
     assert {label.get_text() for label in figures.approaches([row]).axes[0].get_legend().get_texts()} == {
-        "svm, published weights", "svm, multi-task", "finetune, ImageNet",
-    }  # fmt: skip
+        "svm, published weights",
+        "svm, multi-task",
+        "finetune, ImageNet",
+    }
     (note,) = paper_tables.untabled([one("multitask", 0, 0.75, "knn")])
     assert note == "Lung, uni2-h, knn-multitask: accuracy 75.00 % on the test set (1 evaluation), not in a table"
 

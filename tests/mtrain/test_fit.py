@@ -42,10 +42,22 @@ SMALL = "shufflenet_v2_x0_5"
 WITH_DROPOUT = "mobilenet_v3_small"
 CPU = torch.device("cpu")
 COMMON: dict[str, Any] = {
-    "leave_out": ("Gamma",), "backbone": SMALL, "weights": "random", "iterations": 12, "warmup": 4, "lr": 1e-2,
-    "batch": 8, "size": 32, "adapt_batches": 2, "weight_decay": 1e-3, "workers": 0, "checkpoint_every": 3,
-    "validate_every": 0, "log_every": 2, "device": "cpu",
-}  # fmt: skip
+    "leave_out": ("Gamma",),
+    "backbone": SMALL,
+    "weights": "random",
+    "iterations": 12,
+    "warmup": 4,
+    "lr": 1e-2,
+    "batch": 8,
+    "size": 32,
+    "adapt_batches": 2,
+    "weight_decay": 1e-3,
+    "workers": 0,
+    "checkpoint_every": 3,
+    "validate_every": 0,
+    "log_every": 2,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
@@ -224,8 +236,9 @@ def test_a_run_learns_and_leaves_what_it_says(shards: Path, tmp_path: Path) -> N
     assert [event["iteration"] for event in validations] == [10, 20, 24]
     assert validations[-1]["accuracy"] == {"Alpha": 1, "Beta": 1}
     assert [path.name for path in checkpoint.newest(run.checkpoints)] == [
-        "iteration-00000024.safetensors", "iteration-00000021.safetensors",
-    ]  # fmt: skip
+        "iteration-00000024.safetensors",
+        "iteration-00000021.safetensors",
+    ]
     assert list((run.path / "tensorboard").glob("events*"))
     assert any("15 batch-normalization layers adapted" in note for note in notes.said)
     shared_network("timm:test_resnet", run.weights)
@@ -237,9 +250,14 @@ def test_a_run_learns_and_leaves_what_it_says(shards: Path, tmp_path: Path) -> N
     ids=["in the warm-up", "at its end", "after it", "with dropout"],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Callable[..., bytes],
-    backbone: str, iteration: int, workers: int,
-) -> None:  # fmt: skip
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: Callable[..., bytes],
+    backbone: str,
+    iteration: int,
+    workers: int,
+) -> None:
     run = Run(tmp_path / "toy")
     interrupted(monkeypatch, run, config(shards, backbone=backbone, checkpoint_every=100), iteration)
     assert len(checkpoint.newest(run.checkpoints)) == 1
@@ -258,8 +276,10 @@ def started(shards: Path, runs: Path, **changed: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "mtrain.cli", *fit_words(shards, runs, **changed)],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def forked(shards: Path, runs: Path, **changed: Any) -> Forked:

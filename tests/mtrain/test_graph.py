@@ -23,12 +23,16 @@ CHOICES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "adamw": {"optimizer": "adamw", "schedule": "cosine", "weight_decay": 0.01},
     "augmented": {
-        "rotations": True, "stain_jitter": 0.1, "colour_jitter": 0.1, "label_smoothing": 0.1, "ema": 0.9,
+        "rotations": True,
+        "stain_jitter": 0.1,
+        "colour_jitter": 0.1,
+        "label_smoothing": 0.1,
+        "ema": 0.9,
         "schedule": "cosine",
     },
     "frozen": {"batchnorm": "frozen"},
     "heads": {"tune": "heads"},
-}  # fmt: skip
+}
 
 
 class Recorded(TorchDispatchMode):

@@ -39,11 +39,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(made: Path, **given: Any) -> FitConfig:
-    return fit_config(None, {
-        "shards": made / "shards", "backbone": str(made / "tiny.toml"), "weights": str(made / "tiny.safetensors"),
-        "iterations": 6, "warmup": 2, "batch": 8, "workers": 0, "device": "cpu", "validate_every": 3,
-        "checkpoint_every": 3, "log_every": 1, "train_on": "train", "tune": "heads", "features": "cached", **given,
-    })  # fmt: skip
+    return fit_config(
+        None,
+        {
+            "shards": made / "shards",
+            "backbone": str(made / "tiny.toml"),
+            "weights": str(made / "tiny.safetensors"),
+            "iterations": 6,
+            "warmup": 2,
+            "batch": 8,
+            "workers": 0,
+            "device": "cpu",
+            "validate_every": 3,
+            "checkpoint_every": 3,
+            "log_every": 1,
+            "train_on": "train",
+            "tune": "heads",
+            "features": "cached",
+            **given,
+        },
+    )
 
 
 def without_augmentation(words: Any) -> tuple[Any, Any]:

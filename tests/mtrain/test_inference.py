@@ -69,9 +69,7 @@ class Late:
         self.room.copy_(self.result)
 
 
-@given(
-    sizes=st.lists(st.integers(1, 5), max_size=12), ring=st.integers(1, 5), send=st.sampled_from([Late, sent_back])
-)  # fmt: skip
+@given(sizes=st.lists(st.integers(1, 5), max_size=12), ring=st.integers(1, 5), send=st.sampled_from([Late, sent_back]))
 def test_results_come_back_in_order_whatever_the_batches_and_the_ring(sizes: list[int], ring: int, send: type) -> None:
     results = [torch.full((size, 2), float(number)) for number, size in enumerate(sizes)]
     found = [result.clone() for result in returned(iter(results), send, ring)]

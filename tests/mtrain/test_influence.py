@@ -171,10 +171,15 @@ def test_cosines_of_opposite_and_of_no_gradients() -> None:
 
 def test_a_comparison_with_the_truth_counts_signs_and_ranks() -> None:
     rows = [
-        {"tasks": list(subset), "estimate": 1.0 - 0.2 * ("A" in subset) + 0.1 * ("B" in subset),
-         "loss": 2.0 - 0.4 * ("A" in subset) - 0.1 * ("B" in subset), "score": 0.5, "iterations": 1}
+        {
+            "tasks": list(subset),
+            "estimate": 1.0 - 0.2 * ("A" in subset) + 0.1 * ("B" in subset),
+            "loss": 2.0 - 0.4 * ("A" in subset) - 0.1 * ("B" in subset),
+            "score": 0.5,
+            "iterations": 1,
+        }
         for subset in all_subsets(["A", "B", "C"])
-    ]  # fmt: skip
+    ]
     found = compared(rows, ["A", "B", "C"], seed=0)
     by_name = {one["task"]: one for one in found["sources"]}
     assert by_name["A"]["right"]
@@ -292,9 +297,11 @@ def test_a_matrix_probes_each_network_on_every_other_task(run: Run, capsys: pyte
     assert [row["source"] for row in found["rows"]] == [None, "Alpha", "Beta", "Gamma"]
     assert [row["iterations"] for row in found["rows"]] == [0, 2, 2, 2]
     assert [sorted(row["cells"]) for row in found["rows"]] == [
-        ["Alpha", "Beta", "Delta", "Gamma"], ["Beta", "Delta", "Gamma"], ["Alpha", "Delta", "Gamma"],
+        ["Alpha", "Beta", "Delta", "Gamma"],
+        ["Beta", "Delta", "Gamma"],
+        ["Alpha", "Delta", "Gamma"],
         ["Alpha", "Beta", "Delta"],
-    ]  # fmt: skip
+    ]
     assert found["cost"] | {"seconds": 0} == {"trainings": 3, "probes": 13, "seconds": 0}
     alone = Run(run.path.parent / ".subsets" / found["rows"][1]["run"])
     assert (alone.trained_on(), alone.config().warmup) == ({"Alpha": ("train",)}, 0)  # 1 of 3 iterations, of 2
@@ -313,8 +320,12 @@ def test_a_matrix_probes_each_network_on_every_other_task(run: Run, capsys: pyte
 def test_a_wide_matrix_fits_a_terminal_and_divides_no_cell() -> None:
     names = [f"Some long task {number}" for number in range(9)]
     cells = {name: {"score": 0.5} for name in names[1:]} | {names[4]: {"why": "one class"}}
-    found = {"mode": "logistic", "targets": [{"task": name} for name in names], "rows": [
-        {"source": names[0], "cells": cells}], "cost": {"trainings": 1, "probes": 8, "seconds": 1.0}}  # fmt: skip
+    found = {
+        "mode": "logistic",
+        "targets": [{"task": name} for name in names],
+        "rows": [{"source": names[0], "cells": cells}],
+        "cost": {"trainings": 1, "probes": 8, "seconds": 1.0},
+    }
     head, *told = _matrix(found)
     assert "1 training, 8 probes" in head
     assert max(map(len, told)) <= 80 < sum(map(len, told))
@@ -354,8 +365,9 @@ def test_given_runs_are_the_networks_of_their_tasks_and_others_are_refused(run: 
     found = matrix(run, delta, run.config().shards, [alone], None, Notes(), **how)  # type: ignore[arg-type]
     assert [(row["source"], row["run"]) for row in found["rows"]][1:] == [("Beta", "alone")]
     for given, said in (
-        ([two], "was not trained on a single task of base"), ([other], "another network, size or start"),
+        ([two], "was not trained on a single task of base"),
+        ([other], "another network, size or start"),
         ([alone, Run(alone.path)], "two runs were trained on only Beta"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UsageError, match=said):
             matrix(run, delta, run.config().shards, given, None, Notes(), **how)  # type: ignore[arg-type]

@@ -29,8 +29,11 @@ from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes, config
 
 EVENT: dict[str, Any] = {
-    "loss": 0.5314, "tasks": {"Two": 0.60, "Ten": 0.9}, "lr": {"shared": 1e-4, "heads": 5e-4}, "wait": 0.0,
-}  # fmt: skip
+    "loss": 0.5314,
+    "tasks": {"Two": 0.60, "Ten": 0.9},
+    "lr": {"shared": 1e-4, "heads": 5e-4},
+    "wait": 0.0,
+}
 
 
 @pytest.fixture(autouse=True)

@@ -56,10 +56,9 @@ def example(seed: int, count: int, classes: int, noise: float) -> tuple[np.ndarr
     [
         ((0, 60, 3, 0.2), [42, 33, 49]),
         ((1, 40, 2, 0.15), [25]),
-        ((2, 80, 5, 0.3),
-         [43, 21, 9, 39, 47, 59, 70, 65, 18, 2, 22, 50, 66, 38, 56, 7, 74, 60, 63, 71, 6]),
+        ((2, 80, 5, 0.3), [43, 21, 9, 39, 47, 59, 70, 65, 18, 2, 22, 50, 66, 38, 56, 7, 74, 60, 63, 71, 6]),
     ],
-)  # fmt: skip
+)
 def test_the_same_labels_are_in_doubt_as_with_cleanlab(drawn: tuple[int, int, int, float], found: list[int]) -> None:
     """Recorded with cleanlab 2.9.0: find_label_issues(labels, p, filter_by="confident_learning",
     return_indices_ranked_by="self_confidence")."""
@@ -72,9 +71,16 @@ def test_the_rule_by_hand() -> None:
     Sample 4 is labelled 1, but its 0.9 of class 0 is above 0.7. Sample 5 has another most probable class, of which it
     is not sure enough.
     """
-    probabilities = np.array([
-        [0.9, 0.1, 0.0], [0.8, 0.1, 0.1], [0.1, 0.9, 0.0], [0.1, 0.8, 0.1], [0.9, 0.1, 0.0], [0.4, 0.5, 0.1],
-    ])  # fmt: skip
+    probabilities = np.array(
+        [
+            [0.9, 0.1, 0.0],
+            [0.8, 0.1, 0.1],
+            [0.1, 0.9, 0.0],
+            [0.1, 0.8, 0.1],
+            [0.9, 0.1, 0.0],
+            [0.4, 0.5, 0.1],
+        ]
+    )
     which, found = suspects(np.array([0, 0, 1, 1, 1, 0]), probabilities)
     assert (which.tolist(), found.tolist()) == ([4], [0])
 
@@ -108,9 +114,25 @@ def converted(folder: Path, manifest: str = "toy.toml", out: str = "shards") -> 
 
 
 def audit_of(folder: Path, *options: str) -> str:
-    arguments = ["audit-labels", "--backbone", "shufflenet_v2_x0_5", "--weights", "random", "--size", "32", "--workers",
-                 "0", "--task", str(folder / "shards" / "Toy"), "--out", str(folder / "labels"), "--device", "cpu",
-                 "--runs", str(folder / "runs")]  # fmt: skip
+    arguments = [
+        "audit-labels",
+        "--backbone",
+        "shufflenet_v2_x0_5",
+        "--weights",
+        "random",
+        "--size",
+        "32",
+        "--workers",
+        "0",
+        "--task",
+        str(folder / "shards" / "Toy"),
+        "--out",
+        str(folder / "labels"),
+        "--device",
+        "cpu",
+        "--runs",
+        str(folder / "runs"),
+    ]
     with whole_networks():  # random features tell more errors from the rest, the more layers they went through
         result = CliRunner().invoke(mtrain, [*arguments, *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output

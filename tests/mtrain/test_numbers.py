@@ -27,9 +27,18 @@ LR, TAU, MOMENTUM, DECAY, BATCH = 1e-4, 5.0, 0.9, 0.01, 4
 
 def a_training(shards: Path, backbone: str) -> Training:
     config = FitConfig(
-        shards=str(shards), backbone=backbone, iterations=2, warmup=0, lr=LR, tau=TAU, momentum=MOMENTUM,
-        weight_decay=DECAY, batch=BATCH, size=64, workers=0,
-    )  # fmt: skip
+        shards=str(shards),
+        backbone=backbone,
+        iterations=2,
+        warmup=0,
+        lr=LR,
+        tau=TAU,
+        momentum=MOMENTUM,
+        weight_decay=DECAY,
+        batch=BATCH,
+        size=64,
+        workers=0,
+    )
     torch.manual_seed(0)
     pool = open_pool(shards)
     model = MultiHead(shared_network(backbone, "random"), {task.name: task.num_classes for task in pool.tasks})

@@ -126,8 +126,17 @@ def test_a_transfer_scores_by_kappa_with_an_interval(folder: Path) -> None:
 
 @pytest.mark.parametrize("score", [-1.0, -0.2])
 def test_a_score_below_chance_can_be_read_again(score: float, tmp_path: Path) -> None:
-    known = {"task": "Grades", "metric": "quadratic_kappa", "mode": "svm", "source": "imagenet", "backbone": "x",
-             "seed": 0, "set": "test", "score": score, "n_train": 1}  # fmt: skip
+    known = {
+        "task": "Grades",
+        "metric": "quadratic_kappa",
+        "mode": "svm",
+        "source": "imagenet",
+        "backbone": "x",
+        "seed": 0,
+        "set": "test",
+        "score": score,
+        "n_train": 1,
+    }
     assert Evaluation.model_validate(known).score == score
     assert Score.model_validate({"metric": "quadratic_kappa", "set": "val", "score": score}).score == score
     write_document(
@@ -139,8 +148,16 @@ def test_a_score_below_chance_can_be_read_again(score: float, tmp_path: Path) ->
 
 
 def test_no_other_metric_is_negative(tmp_path: Path) -> None:
-    known = {"task": "Grades", "metric": "accuracy", "mode": "svm", "weights": "run", "identity": {}, "notes": [],
-             "set": "val", "score": -0.2}  # fmt: skip
+    known = {
+        "task": "Grades",
+        "metric": "accuracy",
+        "mode": "svm",
+        "weights": "run",
+        "identity": {},
+        "notes": [],
+        "set": "val",
+        "score": -0.2,
+    }
     write_document(tmp_path / "transfer" / "Grades-svm-run.json", known)
     with pytest.raises(RunError, match=r"not a score; expected 0 to 1; found -0\.2"):
         results(Run(tmp_path))

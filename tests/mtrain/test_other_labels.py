@@ -55,9 +55,32 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(shards: Path) -> Path:
     """A run of all three tasks."""
-    call("fit", "--iterations", "2", "--warmup", "0", "--batch", "8", "--shards", shards, "--run", "all", *COMMON,
-         "--runs", shards.parent / "runs", "--size", "32", "--backbone", SMALL, "--weights", "random",
-         "--train-on", "train", "--validate-every", "2")  # fmt: skip
+    call(
+        "fit",
+        "--iterations",
+        "2",
+        "--warmup",
+        "0",
+        "--batch",
+        "8",
+        "--shards",
+        shards,
+        "--run",
+        "all",
+        *COMMON,
+        "--runs",
+        shards.parent / "runs",
+        "--size",
+        "32",
+        "--backbone",
+        SMALL,
+        "--weights",
+        "random",
+        "--train-on",
+        "train",
+        "--validate-every",
+        "2",
+    )
     return shards.parent / "runs"
 
 
@@ -245,8 +268,23 @@ def test_a_transfer_is_scored_in_the_unit_with_intervals(task: str, metric: str,
 
 @pytest.mark.parametrize(("task", "metric"), [("Cells", "pearson"), ("Many", "macro_auc")])
 def test_few_shot_scores_are_those_of_weighted_means(task: str, metric: str, run: Path, shards: Path) -> None:
-    (found,) = json.loads(call("transfer", "--mode", "fewshot", "--runs", run, "--run", "all", "--weights", "random",
-                               "--target", task, *COMMON, "--json"))  # fmt: skip
+    (found,) = json.loads(
+        call(
+            "transfer",
+            "--mode",
+            "fewshot",
+            "--runs",
+            run,
+            "--run",
+            "all",
+            "--weights",
+            "random",
+            "--target",
+            task,
+            *COMMON,
+            "--json",
+        )
+    )
     ks = [one["k"] for one in found["curve"]]
     train = open_task(shards / task).rows["train"]
     assert ks == [k for k in (4, 8, 16, 32) if k <= len(train)]
@@ -284,8 +322,10 @@ def test_labels_of_several_classes_are_audited_class_by_class_as_cleanlab_does()
         for number in range(3)
     ]
     assert found == [
-        [47, 24, 33, 29, 35], [29, 15, 7, 49, 22, 9, 3, 39], [17, 23, 41, 4, 0, 2, 24, 38, 15, 12, 10],
-    ]  # fmt: skip
+        [47, 24, 33, 29, 35],
+        [29, 15, 7, 49, 22, 9, 3, 39],
+        [17, 23, 41, 4, 0, 2, 24, 38, 15, 12, 10],
+    ]
 
 
 def test_an_audit_names_the_class_in_doubt_and_lists_an_image_once(tmp_path: Path) -> None:
@@ -298,8 +338,25 @@ def test_an_audit_names_the_class_in_doubt_and_lists_an_image_once(tmp_path: Pat
     with (tmp_path / "source" / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([head, *rows])
     task = converted(tmp_path, {"many": MANY}) / "Many"
-    (found,) = json.loads(call("audit-labels", "--backbone", SMALL, "--weights", "random", "--size", "32", "--task",
-                               task, "--runs", tmp_path, "--out", tmp_path / "out", *COMMON, "--json"))  # fmt: skip
+    (found,) = json.loads(
+        call(
+            "audit-labels",
+            "--backbone",
+            SMALL,
+            "--weights",
+            "random",
+            "--size",
+            "32",
+            "--task",
+            task,
+            "--runs",
+            tmp_path,
+            "--out",
+            tmp_path / "out",
+            *COMMON,
+            "--json",
+        )
+    )
     told = {(one["sample"], one["given"], one["predicted"]) for one in found["doubts"]}
     assert {("05", "red", "not red"), ("05", "green", "not green")} & told, told
     assert all({given, other} in ({"red", "not red"}, {"green", "not green"}) for _, given, other in told)
@@ -361,13 +418,29 @@ def test_the_page_of_a_run_shows_these_tasks(run: Path) -> None:
     assert "| Cells | train | a number |" in page.read_text() or "a number" in page.read_text()
     results = {"scores": {"mae": 1.25, "rmse": 2.0}, "intervals": {"mae": [1.0, 1.5]}, "unit": "cells"}
     assert errors_of([results, {"scores": {}}]) == [
-        ("mean absolute error (cells)", ["1.25 [1, 1.5]", "–"]), ("root mean squared error (cells)", ["2", "–"]),
-    ]  # fmt: skip
+        ("mean absolute error (cells)", ["1.25 [1, 1.5]", "–"]),
+        ("root mean squared error (cells)", ["2", "–"]),
+    ]
 
 
 def test_the_page_of_a_run_states_errors_in_the_unit(run: Path) -> None:
-    (found,) = json.loads(call("transfer", "--mode", "svm", "--runs", run, "--run", "all", "--weights", "random",
-                               "--target", "Cells", *COMMON, "--json"))  # fmt: skip
+    (found,) = json.loads(
+        call(
+            "transfer",
+            "--mode",
+            "svm",
+            "--runs",
+            run,
+            "--run",
+            "all",
+            "--weights",
+            "random",
+            "--target",
+            "Cells",
+            *COMMON,
+            "--json",
+        )
+    )
     call("report", "--runs", run)
     for suffix in ("md", "html"):
         (page,) = run.glob(f"all/report.{suffix}")
@@ -396,8 +469,27 @@ def test_datasets_give_arrays_and_numbers(shards: Path) -> None:
 
 def test_an_average_of_runs_on_other_sets_predicts_the_mean_of_their_numbers(run: Path, shards: Path) -> None:
     """Their heads standardize numbers by another mean and deviation; features of the same weights are the same."""
-    words = ("--iterations", "1", "--warmup", "1", "--batch", "8", "--shards", shards, "--runs", run, "--size", "32",
-             "--backbone", SMALL, "--weights", "random", "--tune", "heads", *COMMON)  # fmt: skip
+    words = (
+        "--iterations",
+        "1",
+        "--warmup",
+        "1",
+        "--batch",
+        "8",
+        "--shards",
+        shards,
+        "--runs",
+        run,
+        "--size",
+        "32",
+        "--backbone",
+        SMALL,
+        "--weights",
+        "random",
+        "--tune",
+        "heads",
+        *COMMON,
+    )
     for name, sets in (("one", "train"), ("two", "train+val")):
         call("fit", *words, "--run", f"sets-{name}", "--train-on", sets)
     parts = (Run(run / "sets-one"), Run(run / "sets-two"))
@@ -415,8 +507,27 @@ def test_an_average_of_runs_on_other_sets_predicts_the_mean_of_their_numbers(run
 
 def test_statistics_of_an_average_are_measured_on_a_pool_with_numbers(run: Path, shards: Path) -> None:
     """A head without classes made torch warn."""
-    words = ("--iterations", "1", "--warmup", "0", "--batch", "8", "--shards", shards, "--runs", run, "--size", "32",
-             "--backbone", SMALL, "--weights", "random", "--lr", "0.01", *COMMON)  # fmt: skip
+    words = (
+        "--iterations",
+        "1",
+        "--warmup",
+        "0",
+        "--batch",
+        "8",
+        "--shards",
+        shards,
+        "--runs",
+        run,
+        "--size",
+        "32",
+        "--backbone",
+        SMALL,
+        "--weights",
+        "random",
+        "--lr",
+        "0.01",
+        *COMMON,
+    )
     for name, sets in (("three", "train"), ("four", "train+val")):
         call("fit", *words, "--run", f"sets-{name}", "--train-on", sets)
     recipe = SoupRecipe((Run(run / "sets-three"), Run(run / "sets-four")))

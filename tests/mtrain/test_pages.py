@@ -24,10 +24,21 @@ __all__ = ["browser"]  # a fixture
 NETWORKS = ("mtdp_densenet121", "resnet50")
 GRID = [
     Combination(network, lr, tau, warmup)
-    for network in NETWORKS for lr in (1e-3, 1e-4, 1e-5, 1e-6) for tau in (1.0, 5.0, 10.0) for warmup in (True, False)
-]  # fmt: skip
-SETS = (("CellInclusion", "ProliferativePattern"), ("Breast1", "Breast2"), ("MouseLba",), ("HumanLba",), ("Necrosis",),
-        ("Lung",), ("Glomeruli",), ("BoneMarrow",))  # fmt: skip
+    for network in NETWORKS
+    for lr in (1e-3, 1e-4, 1e-5, 1e-6)
+    for tau in (1.0, 5.0, 10.0)
+    for warmup in (True, False)
+]
+SETS = (
+    ("CellInclusion", "ProliferativePattern"),
+    ("Breast1", "Breast2"),
+    ("MouseLba",),
+    ("HumanLba",),
+    ("Necrosis",),
+    ("Lung",),
+    ("Glomeruli",),
+    ("BoneMarrow",),
+)
 CONTRAST = """(() => {
   const light = rgb => rgb.map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);

@@ -127,15 +127,17 @@ def by_the_paper(cases: list[Case], of: tuple[int, ...]) -> dict[str, float]:
             void = set(zip(*np.nonzero(mask == 255), strict=True))
             objects = [
                 {*zip(*np.nonzero(truth == one), strict=True)} - void
-                for one in range(1, len(classes) + 1) if classes[one - 1] == number
-            ]  # fmt: skip
+                for one in range(1, len(classes) + 1)
+                if classes[one - 1] == number
+            ]
             labelled, count = ndimage.label(prediction == value, structure=np.ones((3, 3)))
             finds = [{*zip(*np.nonzero(labelled == one), strict=True)} for one in range(1, count + 1)]
             objects = [one for one in objects if one]
             pairs = [
                 (o, f, len(one & other) / len(one | (other - void)))
-                for o, one in enumerate(objects) for f, other in enumerate(finds)
-            ]  # fmt: skip
+                for o, one in enumerate(objects)
+                for f, other in enumerate(finds)
+            ]
             hits = [pair for pair in pairs if pair[2] > 0.5]
             overlaps += [pair[2] for pair in hits]
             missed += len(objects) - len({o for o, _, _ in hits})
@@ -165,12 +167,16 @@ def nothing(find: int = 0) -> Case:
 @pytest.mark.parametrize(
     "cases",
     [
-        [drawn(number) for number in range(6)], [half()], [nothing()], [nothing(1)], [nothing(), nothing(2), half()],
+        [drawn(number) for number in range(6)],
+        [half()],
+        [nothing()],
+        [nothing(1)],
+        [nothing(), nothing(2), half()],
         [(row(1, 1, 0), np.array([0]), row(255, 255, 255).astype(np.uint8), row(1, 1, 1).astype(np.uint8))],
         [drawn(9), nothing(), half()],
     ],
     ids=["drawn", "half", "empty", "false", "empty and absent", "void alone", "together"],
-)  # fmt: skip
+)
 def test_scores_are_those_of_the_paper_s_words(cases: list[Case]) -> None:
     sums = np.sum([matches(*case, (1, 2)) for case in cases], axis=0)
     found = scores(sums, ("a", "b"))

@@ -310,6 +310,12 @@ def test_features_of_patches_are_written_as_slide_level_tools_read_them(run: Run
     assert coords.tolist() == boxes[:, :2].tolist()
     assert np.allclose(features, classifier.features(pixels), atol=1e-5)
     assert about == {
-        "patch_size": 64, "patch_size_level0": 128, "overlap": 0, "name": "slide", "level0_width": 1024,
-        "level0_height": 768, "level0_magnification": 20.0, "target_magnification": 10.0,
-    }  # fmt: skip
+        "patch_size": 64,
+        "patch_size_level0": 128,
+        "overlap": 0,
+        "name": "slide",
+        "level0_width": 1024,
+        "level0_height": 768,
+        "level0_magnification": 20.0,
+        "target_magnification": 10.0,
+    }

@@ -52,8 +52,9 @@ def test_blended_tiles_equal_the_untiled_map_away_from_the_edges() -> None:
     whole = uniform_filter(image, 5, mode="constant")
     tiles = [
         (x, y, uniform_filter(image[y : y + SIZE, x : x + SIZE], 5, mode="constant")[None])
-        for y in starts(101, SIZE) for x in starts(133, SIZE)
-    ]  # fmt: skip
+        for y in starts(101, SIZE)
+        for x in starts(133, SIZE)
+    ]
     found = np.zeros_like(image)
     for top, strip, known in blended(tiles, 1, (101, 133), SIZE):
         assert known.all()
@@ -110,8 +111,11 @@ def test_masks_and_points_of_a_slide_lie_where_they_are(slide: tuple[Path, list[
     with openslide.OpenSlide(str(found.mask)) as opened:
         assert opened.dimensions == (300, 200)
     features = json.loads(Path(str(found.polygons)).read_text())["features"]
-    discs = [shapely.geometry.shape(one["geometry"]) for one in features
-             if one["properties"]["classification"]["name"] == "disc"]  # fmt: skip
+    discs = [
+        shapely.geometry.shape(one["geometry"])
+        for one in features
+        if one["properties"]["classification"]["name"] == "disc"
+    ]
     assert len(discs) == 4
     assert sum(disc.area for disc in discs) == pytest.approx(truth.sum(), rel=0.06)
     assert [len(one["geometry"]["coordinates"]) for one in features] == [5, 1, 1, 1, 1]
@@ -126,8 +130,23 @@ def test_the_command_writes_what_the_decoder_of_the_run_finds_and_refuses_the_re
     folder: Path, slide: tuple[Path, list[tuple[int, int]]], tmp_path: Path
 ) -> None:
     def said(*more: str) -> str:
-        given = ["predict", "--runs", str(folder / "runs"), "--run", "toy", "--dense", "--device", "cpu", "--quiet",
-                 "--mpp-override", "0.5", "--out", str(tmp_path / "out"), str(slide[0]), *more]  # fmt: skip
+        given = [
+            "predict",
+            "--runs",
+            str(folder / "runs"),
+            "--run",
+            "toy",
+            "--dense",
+            "--device",
+            "cpu",
+            "--quiet",
+            "--mpp-override",
+            "0.5",
+            "--out",
+            str(tmp_path / "out"),
+            str(slide[0]),
+            *more,
+        ]
         done = CliRunner().invoke(cli.group, given)
         return done.output + str(done.exception or "")
 

@@ -72,9 +72,13 @@ def pyramid(path: Path, pixels: NDArray[np.uint8], factor: float) -> Path:
             coarser = np.asarray(Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.BOX))
             per_cm = 1e4 / (0.25 * factor**level)
             tiff.write(
-                coarser, photometric="rgb", tile=(128, 128), resolution=(per_cm, per_cm), resolutionunit="CENTIMETER",
+                coarser,
+                photometric="rgb",
+                tile=(128, 128),
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
                 subfiletype=int(level > 0),
-            )  # fmt: skip
+            )
     return path
 
 
@@ -85,8 +89,11 @@ def features(path: str | None) -> list[dict[str, Any]]:
 
 def overlap(found: Segmented, truth: NDArray[np.bool_]) -> float:
     """Intersection over union of the outlines of discs and of the truth, by the centres of level-0 pixels."""
-    areas = [shapely.geometry.shape(one["geometry"]) for one in features(found.polygons)
-             if one["properties"]["classification"]["name"] == "disc"]  # fmt: skip
+    areas = [
+        shapely.geometry.shape(one["geometry"])
+        for one in features(found.polygons)
+        if one["properties"]["classification"]["name"] == "disc"
+    ]
     rows, columns = np.mgrid[: truth.shape[0], : truth.shape[1]] + 0.5
     inside = shapely.contains_xy(shapely.union_all(areas), columns.ravel(), rows.ravel()).reshape(truth.shape)
     return float((inside & truth).sum() / (inside | truth).sum())

@@ -89,10 +89,15 @@ def write_result(store: Store, cell: Cell, scorer: Scorer) -> None:
     scores = {task: {"metric": "accuracy", "set": "val", "score": s} for task, s in found.items() if task not in odd}
     c = cell.combination
     content = {
-        "cell": cell.digest, "run": f"runs/{cell.training}", "seed": cell.config.seed, "seconds": 1.0,
+        "cell": cell.digest,
+        "run": f"runs/{cell.training}",
+        "seed": cell.config.seed,
+        "seconds": 1.0,
         "combination": {"backbone": c.backbone, "lr": c.lr, "tau": c.tau, "warmup": c.warmup},
-        "state": next(iter(odd.values()), "scored"), "scores": scores, "failures": odd,
-    }  # fmt: skip
+        "state": next(iter(odd.values()), "scored"),
+        "scores": scores,
+        "failures": odd,
+    }
     write_document(store.result_path(cell.digest), content)
 
 

@@ -31,8 +31,16 @@ from tests.mtrain.test_evaluate import tiny_network
 from tests.mtrain.test_figures import write_evaluation
 from tests.mtrain.test_fit import Notes
 
-TINY = {"backbone": "tiny", "weights": "random", "iterations": 3, "batch": 8, "size": 32, "adapt_batches": 1,
-        "workers": 0, "device": "cpu"}  # fmt: skip
+TINY = {
+    "backbone": "tiny",
+    "weights": "random",
+    "iterations": 3,
+    "batch": 8,
+    "size": 32,
+    "adapt_batches": 1,
+    "workers": 0,
+    "device": "cpu",
+}
 CHOSEN = Combination("tiny", 1e-3, 5.0, warmup=False)
 
 
@@ -83,8 +91,14 @@ def test_a_release_trains_on_the_test_images_and_leaves_weights_with_a_card(shar
     assert state == "finished"
     assert len({one.folder for one in made}) == 2
     assert {path.name for path in made[0].folder.iterdir()} == {
-        "model.safetensors", "config.json", "release.json", "README.md", "SHA256SUMS", "trained_on.json", "zenodo.json",
-    }  # fmt: skip
+        "model.safetensors",
+        "config.json",
+        "release.json",
+        "README.md",
+        "SHA256SUMS",
+        "trained_on.json",
+        "zenodo.json",
+    }
     assert load_file(made[0].folder / "model.safetensors").keys() == tiny_network("tiny").body.state_dict().keys()
     card = (made[0].folder / "README.md").read_text()
     assert "| Alpha | 2 | 40 |" in card
@@ -156,8 +170,10 @@ def test_the_papers_choices_are_the_defaults(tmp_path: Path) -> None:
     (residual,) = configs(asked(tmp_path, settings={"backbone": "resnet50"}))
     (own,) = configs(asked(tmp_path, settings={"backbone": "resnet50", "lr": 0.5}))
     assert [(c.backbone, c.lr, c.tau, c.warmup) for c in (dense, residual, own)] == [
-        ("mtdp_densenet121", 1e-4, 5.0, 5000), ("resnet50", 1e-3, 1.0, 5000), ("resnet50", 0.5, 1.0, 5000),
-    ]  # fmt: skip
+        ("mtdp_densenet121", 1e-4, 5.0, 5000),
+        ("resnet50", 1e-3, 1.0, 5000),
+        ("resnet50", 0.5, 1.0, 5000),
+    ]
 
 
 def test_a_sweep_gives_the_settings_and_its_evaluations_what_to_expect(shards: str, tmp_path: Path) -> None:

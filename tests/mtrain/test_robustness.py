@@ -114,10 +114,14 @@ def test_features_that_follow_the_centre_have_a_lower_index() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "centres", "said"),
-    [("0000", "AABB", "two classes and two centres"), ("0011", "AABB", "cannot be told apart"),
-     ("0123", "AABB", "cannot be told apart"), ("0101", "1122", "robustness is not defined"),
-     ("0110", "1233", "robustness is not defined")],
-)  # fmt: skip
+    [
+        ("0000", "AABB", "two classes and two centres"),
+        ("0011", "AABB", "cannot be told apart"),
+        ("0123", "AABB", "cannot be told apart"),
+        ("0101", "1122", "robustness is not defined"),
+        ("0110", "1233", "robustness is not defined"),
+    ],
+)
 def test_what_cannot_be_measured_is_refused(labels: str, centres: str, said: str) -> None:
     groups = "1234" if centres.isalpha() else centres  # a centre of one group each has no neighbours of its own
     with pytest.raises(UsageError, match=said):
@@ -159,9 +163,13 @@ def test_a_table_or_pattern_that_names_no_sample_tells_how_samples_are_named(tas
 
 @pytest.mark.parametrize(
     ("wanted", "said"),
-    [(ColumnRequest("scanner"), "no sample of Centred has a scanner"), (ColumnRequest(pattern="("), "not a regular"),
-     (ColumnRequest(pattern="x"), "no named group"), (ColumnRequest(table=Path(__file__)), "columns are missing")],
-)  # fmt: skip
+    [
+        (ColumnRequest("scanner"), "no sample of Centred has a scanner"),
+        (ColumnRequest(pattern="("), "not a regular"),
+        (ColumnRequest(pattern="x"), "no named group"),
+        (ColumnRequest(table=Path(__file__)), "columns are missing"),
+    ],
+)
 def test_a_column_that_is_not_there_is_one_line(task: Task, wanted: ColumnRequest, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         wanted.of(task, task.rows["val"])

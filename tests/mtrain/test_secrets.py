@@ -20,9 +20,16 @@ from tests.mtrain.test_cli import TINY, Command, mtrain
 __all__ = ["mtrain"]
 PLANTED = "hf_5ecret"
 NAMES = (
-    "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
-    "CYTOMINE_PUBLIC_KEY", "CYTOMINE_PRIVATE_KEY", "GOOGLE_API_KEY", "WANDB_API_KEY",
-)  # fmt: skip
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SESSION_TOKEN",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "CYTOMINE_PUBLIC_KEY",
+    "CYTOMINE_PRIVATE_KEY",
+    "GOOGLE_API_KEY",
+    "WANDB_API_KEY",
+)
 
 
 @pytest.fixture

@@ -26,9 +26,17 @@ pytest.importorskip("timm")
 BLOCK = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 OPTIONS = {"img_size": 28, "depth": 1, "embed_dim": 16, "num_heads": 2}
 CARD = BackboneCard(
-    name="tiny", title="Tiny", timm="vit_small_patch14_reg4_dinov2", options=OPTIONS, features="cls+mean",
-    mean=(0.7, 0.6, 0.5), std=(0.2, 0.25, 0.3), interpolation="bicubic", size=28, patch=14,
-)  # fmt: skip
+    name="tiny",
+    title="Tiny",
+    timm="vit_small_patch14_reg4_dinov2",
+    options=OPTIONS,
+    features="cls+mean",
+    mean=(0.7, 0.6, 0.5),
+    std=(0.2, 0.25, 0.3),
+    interpolation="bicubic",
+    size=28,
+    patch=14,
+)
 
 
 def network_of(name: str) -> SharedNetwork:

@@ -31,13 +31,25 @@ from tests.mtrain.test_fit import Notes
 from tests.small_programs import call
 
 SETTINGS: dict[str, Any] = {
-    "backbone": "shufflenet_v2_x0_5", "iterations": 2, "warmup": 0, "batch": 8, "lr": 0.01, "adapt_batches": 1,
-    "size": 32, "workers": 0, "device": "cpu", "validate_every": 0,
+    "backbone": "shufflenet_v2_x0_5",
+    "iterations": 2,
+    "warmup": 0,
+    "batch": 8,
+    "lr": 0.01,
+    "adapt_batches": 1,
+    "size": 32,
+    "workers": 0,
+    "device": "cpu",
+    "validate_every": 0,
     "leave_out": ("Gamma", "Delta"),
-}  # fmt: skip
+}
 VIT = "timm:vit_tiny_patch16_224"
-LORA = {"backbone": VIT, "backbone_options": {"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 32},
-        "tune": "lora:2", "weights": "random"}  # fmt: skip
+LORA = {
+    "backbone": VIT,
+    "backbone_options": {"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 32},
+    "tune": "lora:2",
+    "weights": "random",
+}
 HERE: dict[str, Any] = {"device": "cpu", "workers": 0}
 
 

@@ -134,9 +134,7 @@ def test_a_grid_of_c_that_makes_no_difference_is_told(solver: str) -> None:
     x *= np.float32(0.02 / np.sqrt(np.mean(np.sum(x * x, axis=1))))
     found = svm.fit(x, y, images(90), classes=3, metric="accuracy", solver=solver)
     assert len(set(found.cv.values())) == 1
-    assert [note.partition(":")[0] for note in found.notes] == [
-        "cross-validation cannot tell the values of C apart"
-    ]  # fmt: skip
+    assert [note.partition(":")[0] for note in found.notes] == ["cross-validation cannot tell the values of C apart"]
 
 
 def test_a_solver_that_stops_too_early_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

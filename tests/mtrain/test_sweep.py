@@ -96,8 +96,11 @@ def test_tuning_and_layer_decay_are_axes(tiny: Callable[..., list[Cell]]) -> Non
     assert len(wide) == 4 * len(plain)
     assert digests(plain) <= digests(wide)  # what is not tuned is the same cell as before
     assert {(cell.config.tune, cell.config.layer_decay) for cell in wide} == {
-        ("all", None), ("all", 0.5), ("lora:2", None), ("lora:2", 0.5),
-    }  # fmt: skip
+        ("all", None),
+        ("all", 0.5),
+        ("lora:2", None),
+        ("lora:2", 0.5),
+    }
     assert all(Combination.of(cell.config) == cell.combination for cell in wide)
     names = {str(cell.combination) for cell in wide}
     assert len(names) == len(wide) // len({(cell.tasks, cell.config.seed) for cell in wide})
@@ -214,14 +217,21 @@ def test_cells_are_all_combinations_and_share_warmups_by_set_network_and_seed(ti
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("iterations = 6", "iterations = 7"), ("batch = 8", "batch = 9"), ("size = 32", "size = 33"),
-        ("adapt_batches = 1", "adapt_batches = 2"), ("seeds = [0]", "seeds = [1]"), ("lr = [1e-2, 1e-3]", "lr = [1]"),
-        ("batch = 8", "batch = 8\nmomentum = 0.8"), ("batch = 8", "batch = 8\nweight_decay = 0.1"),
-        ("[fit]", "tau = [6]\n\n[fit]"), ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
-        ('weights = "random"', 'weights = "imagenet"'), ('"Alpha", "Gamma"', '"Beta"'),
+        ("iterations = 6", "iterations = 7"),
+        ("batch = 8", "batch = 9"),
+        ("size = 32", "size = 33"),
+        ("adapt_batches = 1", "adapt_batches = 2"),
+        ("seeds = [0]", "seeds = [1]"),
+        ("lr = [1e-2, 1e-3]", "lr = [1]"),
+        ("batch = 8", "batch = 8\nmomentum = 0.8"),
+        ("batch = 8", "batch = 8\nweight_decay = 0.1"),
+        ("[fit]", "tau = [6]\n\n[fit]"),
+        ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0"),
+        ('weights = "random"', 'weights = "imagenet"'),
+        ('"Alpha", "Gamma"', '"Beta"'),
         ("[fit]", '[transfer]\nsolver = "sklearn"\n\n[fit]'),
     ],
-)  # fmt: skip
+)
 def test_what_determines_a_result_changes_every_digest(tiny: Callable[..., list[Cell]], old: str, new: str) -> None:
     assert not digests(tiny()) & digests(tiny((old, new)))
 
@@ -240,12 +250,16 @@ def test_what_determines_the_warmup_changes_the_digests_of_those_that_have_one(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("workers = 0", "workers = 5"), ("checkpoint_every = 2", "checkpoint_every = 3\nlog_every = 9"),
-        ('device = "cpu"', 'device = "auto"'), ("iterations = 6", "iterations = 6\nvalidate_every = 2"),
-        ('"Alpha", "Gamma"', '["gamma"], "alpha"'), ("seeds = [0]", 'name = "other"\nseeds = [0]'),
-        ("lr = [1e-2, 1e-3]", "lr = [0.001, 0.01]"), ("batch = 8", "batch = 8\nmomentum = 0.9"),
+        ("workers = 0", "workers = 5"),
+        ("checkpoint_every = 2", "checkpoint_every = 3\nlog_every = 9"),
+        ('device = "cpu"', 'device = "auto"'),
+        ("iterations = 6", "iterations = 6\nvalidate_every = 2"),
+        ('"Alpha", "Gamma"', '["gamma"], "alpha"'),
+        ("seeds = [0]", 'name = "other"\nseeds = [0]'),
+        ("lr = [1e-2, 1e-3]", "lr = [0.001, 0.01]"),
+        ("batch = 8", "batch = 8\nmomentum = 0.9"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_enter_a_result_changes_no_digest(tiny: Callable[..., list[Cell]], old: str, new: str) -> None:
     assert digests(tiny()) == digests(tiny((old, new)))
 
@@ -285,10 +299,21 @@ def test_other_rules_of_training_or_transfer_change_every_digest(
 
 
 KEY = {
-    "backbone": "resnet50", "weights": "imagenet", "iterations": 100, "warmup": 10, "warmup_lr": 1e-3, "lr": 1e-3,
-    "tau": 5.0, "momentum": 0.9, "weight_decay": 0.0, "batch": 64, "size": 224, "adapt_batches": 20, "seed": 3,
+    "backbone": "resnet50",
+    "weights": "imagenet",
+    "iterations": 100,
+    "warmup": 10,
+    "warmup_lr": 1e-3,
+    "lr": 1e-3,
+    "tau": 5.0,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "batch": 64,
+    "size": 224,
+    "adapt_batches": 20,
+    "seed": 3,
     "train_on": "train+val",
-}  # fmt: skip
+}
 
 
 def test_what_enters_a_key_is_pinned() -> None:
@@ -296,9 +321,20 @@ def test_what_enters_a_key_is_pinned() -> None:
     changes a result under the same settings raises `RULES`. Only then are these values to be changed."""
     assert cells_module.RULES == {"training": 1, "transfer": 1}
     config = FitConfig(
-        shards="/any", leave_out=("Lung",), backbone="resnet50", lr=1e-3, tau=5, iterations=100, warmup=10, seed=3,
-        workers=7, device="cpu", checkpoint_every=9, validate_every=9, log_every=9,
-    )  # fmt: skip
+        shards="/any",
+        leave_out=("Lung",),
+        backbone="resnet50",
+        lr=1e-3,
+        tau=5,
+        iterations=100,
+        warmup=10,
+        seed=3,
+        workers=7,
+        device="cpu",
+        checkpoint_every=9,
+        validate_every=9,
+        log_every=9,
+    )
     assert config.determining() == KEY
     by_hand = json.dumps({"config": KEY, "pool": "pool", "rules": 1}, sort_keys=True, separators=(",", ":"))
     assert training_digest(config, "pool", "imagenet") == hashlib.sha256(by_hand.encode()).hexdigest()[:24]

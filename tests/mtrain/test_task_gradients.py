@@ -53,8 +53,10 @@ def test_the_cosines_are_those_of_gradients_of_each_task_alone(shards: Path) -> 
     there = [number for number in range(3) if lengths[number]]
     expected = {
         f"{training.tasks[i]}/{training.tasks[j]}": rows[i] @ rows[j] / lengths[i] / lengths[j]
-        for i in there for j in there if i < j
-    }  # fmt: skip
+        for i in there
+        for j in there
+        if i < j
+    }
     assert training.cosines(*parts) == pytest.approx(expected, rel=1e-9)
     assert expected
 

@@ -43,9 +43,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     write_pool(folder / "shards")
     settings = FitConfig(
-        shards=str(folder / "shards"), leave_out=("Gamma",), backbone=SMALL, weights="random", iterations=3, batch=4,
-        size=SIZE, adapt_batches=2, workers=0, validate_every=0, device="cpu", train_on="train",
-    )  # fmt: skip
+        shards=str(folder / "shards"),
+        leave_out=("Gamma",),
+        backbone=SMALL,
+        weights="random",
+        iterations=3,
+        batch=4,
+        size=SIZE,
+        adapt_batches=2,
+        workers=0,
+        validate_every=0,
+        device="cpu",
+        train_on="train",
+    )
     fit(settings, Run(folder / "runs" / "toy"), Notes())
     return folder
 
@@ -174,8 +184,9 @@ def test_the_final_transfer_trains_on_train_and_val_and_scores_test(run: Run, pa
     assert result["set"] == "test"
     assert result["trained_on"] == {"train": 24, "val": 8}
     assert {path.name for path in (run.path / "transfer").iterdir()} == {
-        "Gamma-svm-run-final.json", "Gamma-svm-run-final.npz",
-    }  # fmt: skip
+        "Gamma-svm-run-final.json",
+        "Gamma-svm-run-final.npz",
+    }
 
 
 def test_a_result_is_recognised_and_not_computed_again(run: Run, passes: list[str]) -> None:
@@ -248,8 +259,9 @@ def test_imagenet_weights_are_those_of_the_package(run: Run, monkeypatch: pytest
     """Not downloaded here: a stand-in for torchvision's download answers."""
     with whole_networks():  # that download has the weights of all layers
         stand_in = shared_network(SMALL, "random").body.state_dict() | {
-            "fc.weight": torch.zeros(1000, 1024), "fc.bias": torch.zeros(1000),
-        }  # fmt: skip
+            "fc.weight": torch.zeros(1000, 1024),
+            "fc.bias": torch.zeros(1000),
+        }
         monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_a, **_k: stand_in)
         found = source_of(run, "imagenet").network.body.state_dict()
         assert all(torch.equal(tensor, stand_in[name]) for name, tensor in found.items())
@@ -273,8 +285,9 @@ def test_files_of_one_name_do_not_overwrite_each_others_results(run: Run, tmp_pa
     assert len(kept) == 2
     assert all(path.name.startswith("Gamma-svm-weights-") for path in kept)
     assert {json.loads(path.read_bytes())["weights"] for path in kept} == {
-        str(tmp_path / "0" / "weights.safetensors"), str(tmp_path / "1" / "weights.safetensors"),
-    }  # fmt: skip
+        str(tmp_path / "0" / "weights.safetensors"),
+        str(tmp_path / "1" / "weights.safetensors"),
+    }
     source = source_of(run, str(tmp_path / "0" / "weights.safetensors"))
     assert result_path(source, task, TransferOptions()) in kept
 

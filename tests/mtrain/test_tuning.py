@@ -199,11 +199,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(made: Path, **given: Any) -> FitConfig:
-    return fit_config(None, {
-        "shards": made / "shards", "backbone": str(made / "tiny.toml"), "weights": str(made / "tiny.safetensors"),
-        "iterations": 6, "warmup": 2, "batch": 8, "workers": 0, "device": "cpu", "optimizer": "adamw",
-        "validate_every": 0, "checkpoint_every": 3, **given,
-    })  # fmt: skip
+    return fit_config(
+        None,
+        {
+            "shards": made / "shards",
+            "backbone": str(made / "tiny.toml"),
+            "weights": str(made / "tiny.safetensors"),
+            "iterations": 6,
+            "warmup": 2,
+            "batch": 8,
+            "workers": 0,
+            "device": "cpu",
+            "optimizer": "adamw",
+            "validate_every": 0,
+            "checkpoint_every": 3,
+            **given,
+        },
+    )
 
 
 def changed(made: Path, run: Run) -> set[str]:

@@ -43,8 +43,16 @@ def test_every_mode_says_which_options_it_reads() -> None:
     assert set(request.unread(["svm", "finetune", "dense"])) == set()
     assert set(request.unread(["svm", "finetune"])) == {"steps"}
     assert set(request.unread(["knn"])) == {
-        "solver", "epochs", "rates", "batch", "early_stop", "seed", "steps", "tune", "layer_decay",
-    }  # fmt: skip
+        "solver",
+        "epochs",
+        "rates",
+        "batch",
+        "early_stop",
+        "seed",
+        "steps",
+        "tune",
+        "layer_decay",
+    }
     assert "seed" not in request.unread(["svm"], "random")
 
 
@@ -119,8 +127,12 @@ def test_what_has_no_effect_beside_other_settings(settings: dict[str, Any], idle
 
 def test_a_setting_without_an_effect_in_a_file_of_settings_is_said(place: Path) -> None:
     Path("some.toml").write_text('optimizer = "adamw"\nmomentum = 0.5\nwarmup_lr = 1e-3\nwarmup = 0\n')
-    words = [word for name, value in SETTINGS.items() if name != "warmup"
-             for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    words = [
+        word
+        for name, value in SETTINGS.items()
+        if name != "warmup"
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     found = mtrain("fit", "--config", "some.toml", "--run", "other", "--leave-out", "Gamma", *words)
     assert found.exit_code == 0, found.exception
     assert "some.toml: momentum is not used: --optimizer adamw has none\n" in found.stderr
@@ -138,17 +150,24 @@ def test_settings_without_an_effect_on_this_network_or_pool_are_said(place: Path
     said = re.findall(r"^(--\S+.*) is not used: (.*)$", found.stderr, flags=re.MULTILINE)
     none = "timm:test_vit has no batch normalization"
     assert sorted(said) == [
-        ("--batchnorm frozen", none), ("--gradients upgrad", "Alpha is the only task"),
-        ("--log-cosines", "Alpha is the only task"), ("--sync-batchnorm", none),
-        ("--task-weight", "Alpha is the only task"), ("--temperature", "Alpha is the only task"),
-    ]  # fmt: skip
+        ("--batchnorm frozen", none),
+        ("--gradients upgrad", "Alpha is the only task"),
+        ("--log-cosines", "Alpha is the only task"),
+        ("--sync-batchnorm", none),
+        ("--task-weight", "Alpha is the only task"),
+        ("--temperature", "Alpha is the only task"),
+    ]
     assert not [event for event in Run(Path("runs/other")).events() if event["event"] == "cosines"]
 
 
 def test_a_temperature_is_for_tasks_of_different_sizes(place: Path) -> None:
     words = ["fit", "--run", "other", "--leave-out", "Gamma", "--temperature", "2", "--warmup", "0"]
-    words += [word for name, value in SETTINGS.items() if name != "warmup"
-              for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    words += [
+        word
+        for name, value in SETTINGS.items()
+        if name != "warmup"
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     assert "--temperature is not used: all tasks have the same number of images\n" in mtrain(*words).stderr
 
 
@@ -222,27 +241,89 @@ def test_every_option_without_an_effect_is_said_once(
 # what always has an effect: on what is done, where, or what is printed
 EVERYWHERE = {"runs", "sweeps", "quiet", "as_json", "out", "help_all", "_click_default_help"}
 ALWAYS = {
-    "fit": {"name", "config_file", "print_config", "shards", "leave_out", "tasks", "drop", "train_on", "backbone",
-        "backbone_options", "weights", "weights_key", "iterations", "warmup", "weight_decay", "batch", "size",
-        "accumulate", "seed", "stream", "skip_corrupt", "checkpoint_every", "log_every", "tune", "optimizer", "ema",
-        "label_smoothing", "class_balanced", "rotations", "stain_jitter", "colour_jitter", "dense", "loss_scale",
-        "features"},
+    "fit": {
+        "name",
+        "config_file",
+        "print_config",
+        "shards",
+        "leave_out",
+        "tasks",
+        "drop",
+        "train_on",
+        "backbone",
+        "backbone_options",
+        "weights",
+        "weights_key",
+        "iterations",
+        "warmup",
+        "weight_decay",
+        "batch",
+        "size",
+        "accumulate",
+        "seed",
+        "stream",
+        "skip_corrupt",
+        "checkpoint_every",
+        "log_every",
+        "tune",
+        "optimizer",
+        "ema",
+        "label_smoothing",
+        "class_balanced",
+        "rotations",
+        "stain_jitter",
+        "colour_jitter",
+        "dense",
+        "loss_scale",
+        "features",
+    },
     "watch": {"name", "sweep", "once"},
     # settings that `FitConfig.idle` does not name, and those that choose the training
-    "release": {"sweep", "shards", "seeds", "backbone", "backbone_options", "weights", "weights_key", "iterations",
-        "warmup", "batch", "size", "creators"},
+    "release": {
+        "sweep",
+        "shards",
+        "seeds",
+        "backbone",
+        "backbone_options",
+        "weights",
+        "weights_key",
+        "iterations",
+        "warmup",
+        "batch",
+        "size",
+        "creators",
+    },
     # a size or an option of a network, and a key of weights, are refused where they have no effect
     "transfer": {"mode", "name", "target", "backbone", "backbone_options", "size", "weights", "weights_key", "final"},
     "features": {"name", "tasks", "backbone", "backbone_options", "size", "weights", "weights_key", "dtype"},
     "evaluate": {"names", "sweep", "target", "modes", "evaluations"},
     "audit-labels": {"name", "tasks", "backbone", "backbone_options", "size", "weights", "weights_key"},
-    "robustness": {"name", "names", "by", "pattern", "table", "k", "backbone", "backbone_options", "size", "weights",
-        "weights_key"},
-    "breakhis": {"name", "shards", "backbone", "backbone_options", "size", "weights", "weights_key", "mode",
-        "evaluations"},
+    "robustness": {
+        "name",
+        "names",
+        "by",
+        "pattern",
+        "table",
+        "k",
+        "backbone",
+        "backbone_options",
+        "size",
+        "weights",
+        "weights_key",
+    },
+    "breakhis": {
+        "name",
+        "shards",
+        "backbone",
+        "backbone_options",
+        "size",
+        "weights",
+        "weights_key",
+        "mode",
+        "evaluations",
+    },
     "compare": {"backbones", "names", "targets", "mode", "by", "paper"},
-    "influence": {"name", "target", "shards", "layers", "samples", "dimensions", "verify", "matrix",
-        "alone", "seed"},
+    "influence": {"name", "target", "shards", "layers", "samples", "dimensions", "verify", "matrix", "alone", "seed"},
     "sweep": {"file", "sbatch"},
     "select": {"name", "soup"},
     "soup": {"names", "name", "removed", "factor"},
@@ -250,17 +331,42 @@ ALWAYS = {
     "export": {"run", "to", "task", "push"},
     "predict": {"paths", "name", "task", "dense"},  # --features: test_predict.py
     "backbones": {"action", "name"},
-}  # fmt: skip
+}
 ELSEWHERE = {  # said, as these tests show
-    "fit": {"momentum", "adapt_batches", "warmup_lr", "lr", "tau", "schedule", "joint", "validate_every", "batchnorm",
-        "temperature", "task_weights", "graph", "resident", *SHARED},
+    "fit": {
+        "momentum",
+        "adapt_batches",
+        "warmup_lr",
+        "lr",
+        "tau",
+        "schedule",
+        "joint",
+        "validate_every",
+        "batchnorm",
+        "temperature",
+        "task_weights",
+        "graph",
+        "resident",
+        *SHARED,
+    },
     "release": {"lr", "tau", "evaluations", "accepted"},  # test_release.py
-    "sweep": {"shards", "only_plan", "jobs", "engine", "address", "cpus", "part", "retry_failed", "parts", "race",
-        "status"},
+    "sweep": {
+        "shards",
+        "only_plan",
+        "jobs",
+        "engine",
+        "address",
+        "cpus",
+        "part",
+        "retry_failed",
+        "parts",
+        "race",
+        "status",
+    },
     "compare": {"table"},  # like --pattern
     "soup": {"shards"},  # test_soups.py
     "predict": {"features", "patch"},  # the latter of tasks that state their size
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("command", list(group.commands))

@@ -54,12 +54,15 @@ def test_a_run_that_is_trained_by_another_process_shows_its_time_left_and_scores
         "running, 100 of 1000 iterations, 0:50 spent, 7:30 left",
         "tiny, left out: Gamma",
         "loss 0.500, lr shared 0.0001, 100.0 images/s, 25% waiting for data, host memory 2,048 MiB",
-        "loss by task:", "  Alpha    0.250", "  Beta     0.750",
-        "accuracy on val, percent:", "  Alpha    75.00",
+        "loss by task:",
+        "  Alpha    0.250",
+        "  Beta     0.750",
+        "accuracy on val, percent:",
+        "  Alpha    75.00",
         "scores, percent:",
         "  not defined  Gamma, accuracy on val, svm of imagenet",
         "    87.50  Gamma, accuracy on val, svm of run",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_run_whose_process_was_killed_is_stopped_and_has_no_time_left(tmp_path: Path) -> None:
@@ -111,17 +114,16 @@ def test_a_sweep_that_nothing_works_on_says_so_and_is_not_waited_for(tmp_path: P
     status = sweep_status(store)
     assert (status["active"], status["seconds_left"], ended(status)) == (False, None, True)
     assert list(lines(status))[:2] == [
-        "toy: 7 of 8 cells done, 2 failed", "nothing is running: `mtrain sweep FILE` resumes it",
-    ]  # fmt: skip
+        "toy: 7 of 8 cells done, 2 failed",
+        "nothing is running: `mtrain sweep FILE` resumes it",
+    ]
 
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_race_needs_not_all_cells(tmp_path: Path, finished: bool) -> None:
     """How many it needs is not known before its end, and then it is over whatever cells are missing."""
     store = write_sweep(tmp_path / "toy", scores, seeds=(0,))
-    rung = RungRecord(
-        share=1.0, seeds=1, entrants=4, stay=tuple(GRID[:2]), dropped={}, undecided=0, friedman=None
-    )  # fmt: skip
+    rung = RungRecord(share=1.0, seeds=1, entrants=4, stay=tuple(GRID[:2]), dropped={}, undecided=0, friedman=None)
     winner = GRID[0] if finished else None
     contest = ContestRecord(target=None, network=None, rungs=(rung,), finalists=None, winner=winner)
     write_record(store, RaceRecord(tasks=("Lung",), contests=(contest,), cost=0.25))

@@ -68,7 +68,10 @@ def under(prefix: str, state: State) -> State:
         ("resnet101", "resnet50", r"layer3\.6\.conv1\.weight", "resnet101"),
         ("convnext_small", "convnext_tiny", r"features\.5\.9\.layer_scale", "convnext_small"),
         pytest.param(
-            "timm:convnext_small", "timm:convnext_tiny", r"stages\.2\.blocks\.9\.gamma", "timm:convnext_small",
+            "timm:convnext_small",
+            "timm:convnext_tiny",
+            r"stages\.2\.blocks\.9\.gamma",
+            "timm:convnext_small",
             marks=pytest.mark.stress,
         ),
         ("timm:seresnet50", "resnet50", r"layer1\.0\.se\.fc1\.weight", "timm:seresnet50"),
@@ -76,7 +79,7 @@ def under(prefix: str, state: State) -> State:
         pytest.param("densenet169", "densenet121", "", "densenet169", marks=pytest.mark.stress),
         ("timm:resnet50d", "timm:resnet50", "", "timm:resnet50d"),
     ],
-)  # fmt: skip
+)
 def test_weights_of_a_larger_network_are_refused(given: str, asked: str, first: str, right: str) -> None:
     with pytest.raises(RunError, match=rf"not the weights of {asked}: .*{first}") as caught:
         fitted(shapes(given), asked)
@@ -122,10 +125,13 @@ LIGHTNING = {
     "state_dict": under("model.", small()) | {"criterion.weight": torch.ones(2), "train_acc.tp": torch.ones(2)}
 }
 TRAINED = {
-    "epoch": 3, "arch": SMALL, "state_dict": under("module.", small()),
+    "epoch": 3,
+    "arch": SMALL,
+    "state_dict": under("module.", small()),
     "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]},
-    "scheduler": {"last": torch.zeros(1)}, "args": argparse.Namespace(lr=0.1),
-}  # fmt: skip
+    "scheduler": {"last": torch.zeros(1)},
+    "args": argparse.Namespace(lr=0.1),
+}
 AVERAGED = under("module.", small()) | {"n_averaged": torch.tensor(7)}
 COMPILED = under("_orig_mod.", small())
 TUNED = under("shared.body.", small()) | {"head.weight": torch.zeros(2), "head.bias": torch.zeros(2)}
@@ -304,7 +310,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\
         (b"\0\1\2\3\4\5\6\7\0\1\2\3", "its first bytes match no known format"),
     ],
     ids=map(str, itertools.count()),  # the data of some differs between processes
-)  # fmt: skip
+)
 def test_what_is_no_weights_file_is_called_what_it_is(tmp_path: Path, data: bytes, said: str, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(data)

@@ -27,9 +27,16 @@ from tests.mtrain.dense_networks import dense_training
 STEPS = 6
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {
-    "iterations": STEPS, "warmup": 2, "batch": 5, "size": 16, "workers": 0, "lr": 0.02, "tau": 3.0, "warmup_lr": 0.05,
+    "iterations": STEPS,
+    "warmup": 2,
+    "batch": 5,
+    "size": 16,
+    "workers": 0,
+    "lr": 0.02,
+    "tau": 3.0,
+    "warmup_lr": 0.05,
     "weight_decay": 0.01,
-}  # fmt: skip
+}
 
 
 def a_training(shards: Path, ranks: Ranks = SINGLE_PROCESS, *, norm: str = "none", **changed: Any) -> Training:

@@ -48,9 +48,11 @@ def lines(data: bytes, name: str, encoding: str = "") -> Iterator[str]:
                 yield names.nfc(line)
     except UnicodeError:
         raise ReadError(
-            "not text in this encoding", where=name, found=encoding or "UTF-16",
+            "not text in this encoding",
+            where=name,
+            found=encoding or "UTF-16",
             remedy="save it as UTF-8, or name its encoding in the manifest",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def encoding_of(data: bytes, name: str) -> str:
@@ -75,9 +77,10 @@ def encoding_of(data: bytes, name: str) -> str:
     if _decodes(data, WINDOWS):
         return WINDOWS
     raise ReadError(
-        "neither UTF-8 nor Windows-1252 text", where=name,
+        "neither UTF-8 nor Windows-1252 text",
+        where=name,
         remedy="save it as UTF-8, or name its encoding in the manifest",
-    )  # fmt: skip
+    )
 
 
 def checked_encoding(encoding: str) -> str:

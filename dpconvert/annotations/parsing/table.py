@@ -79,9 +79,12 @@ class Table:
         for line, cells in self._filled():
             if any(cells[len(self.columns) :]):
                 raise ReadError(
-                    f"line {line} has more cells than the header", where=self.name, expected=len(self.columns),
-                    found=len(cells), remedy="put cells that hold the delimiter into double quotes",
-                )  # fmt: skip
+                    f"line {line} has more cells than the header",
+                    where=self.name,
+                    expected=len(self.columns),
+                    found=len(cells),
+                    remedy="put cells that hold the delimiter into double quotes",
+                )
             padded = itertools.chain(cells, itertools.repeat(""))
             yield TableRow(line, Cells(zip(self.columns, padded, strict=False)))
 
@@ -184,9 +187,11 @@ def _delimiter(head: str, name: str) -> str:
     best = [delimiter for delimiter, count in counts.items() if count == most]
     if most and len(best) > 1:
         raise ReadError(
-            "the delimiter of its columns is unclear", where=name, found=repr(bare.strip())[:80],
+            "the delimiter of its columns is unclear",
+            where=name,
+            found=repr(bare.strip())[:80],
             remedy="name it in the manifest: `delimiter` in [layout]",
-        )  # fmt: skip
+        )
     return best[0]
 
 
@@ -205,8 +210,9 @@ def _next(reader: Iterator[list[str]], name: str, line: int) -> list[str] | None
         return next(reader, None)
     except csv.Error as error:
         raise ReadError(
-            f"line {line}: not a readable table: {error}", where=name,
+            f"line {line}: not a readable table: {error}",
+            where=name,
             remedy='double the quotes inside a quoted cell: "a ""b"" c"',
-        ) from None  # fmt: skip
+        ) from None
     finally:
         csv.field_size_limit(before)

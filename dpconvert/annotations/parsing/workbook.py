@@ -28,9 +28,18 @@ MERGED = re.compile(rb"<(\w+:)?mergeCell ")
 UNCALCULATED = re.compile(rb"""\bfullCalcOnLoad\s*=\s*["'](1|true)["']""")  # written by programs that do not calculate
 MOST_BYTES = 1 << 30  # that the parts of a workbook may unpack to
 DAMAGED = (  # what `zipfile` and openpyxl raise on damaged workbooks, found by damaging some
-    OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, SyntaxError, RuntimeError, EOFError,
-    zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 def is_workbook(data: bytes) -> bool:
@@ -118,10 +127,11 @@ def _check_formulas(data: bytes, sheet: str, rows: list[tuple[int, Any]], name: 
             for cell, formula in zip(cells, written, strict=False):
                 if formula.data_type == "f" and _is_open(cell, calculated=calculated):
                     raise ReadError(
-                        f"cell {formula.coordinate} holds a formula whose value is not stored", where=name,
+                        f"cell {formula.coordinate} holds a formula whose value is not stored",
+                        where=name,
                         found=str(getattr(formula.value, "text", formula.value))[:40],
                         remedy="open the workbook in Excel or LibreOffice and save it, or save it as CSV, in UTF-8",
-                    )  # fmt: skip
+                    )
 
 
 def _bounded(rows: Iterable[Any], name: str) -> Iterator[tuple[int, Any]]:
@@ -153,9 +163,11 @@ def _sheet(book: Any, name: str, wanted: str) -> Any:
     filled = [title for title, sheet in sheets.items() if any(any(row) for row in sheet.iter_rows(values_only=True))]
     if len(filled) > 1:
         raise ManifestError(
-            "several sheets hold rows", where=name, found=", ".join(filled),
+            "several sheets hold rows",
+            where=name,
+            found=", ".join(filled),
             remedy="name one in the manifest: `sheet` in [layout]",
-        )  # fmt: skip
+        )
     if not filled:
         raise ReadError("a workbook without a row", where=name)
     return sheets[filled[0]]

@@ -38,14 +38,35 @@ NO_STACK: dict[str, Any] = {f"is_{kind}": False for kind in KINDS}
 NEW_JPEG = 7  # the usual JPEG in a TIFF; 6 is an older way
 # exceptions that tifffile raises on damaged files
 DAMAGED = (
-    tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError, RuntimeError, TypeError, AttributeError,
-    struct.error, ZeroDivisionError, OverflowError, MemoryError,
-)  # fmt: skip
+    tifffile.TiffFileError,
+    ValueError,
+    OSError,
+    KeyError,
+    IndexError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    ZeroDivisionError,
+    OverflowError,
+    MemoryError,
+)
 # exceptions that Pillow raises on damaged images of any format
 UNREADABLE = (
-    OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError, AttributeError, OverflowError,
-    RuntimeError, struct.error, zlib.error, Pillow.DecompressionBombError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Pillow.DecompressionBombError,
+)
 
 
 @cache

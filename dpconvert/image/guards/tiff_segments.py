@@ -77,10 +77,11 @@ def check_compression(page: tifffile.TiffPage) -> None:
     read = STREAMS | JPEG | JPEG_2000 | WEBP | {PNG} | TiffImagePlugin.COMPRESSION_INFO.keys()
     if page.compression not in read:
         raise ReadError(
-            "a TIFF with an unsupported compression", where=page.parent.filehandle.path,
+            "a TIFF with an unsupported compression",
+            where=page.parent.filehandle.path,
             found=getattr(page.compression, "name", page.compression),
             remedy="save it with deflate, LZW, JPEG or JPEG 2000",
-        )  # fmt: skip
+        )
 
 
 def segment_size(page: tifffile.TiffPage) -> tuple[int, int]:

@@ -95,9 +95,11 @@ def _complete(source: Source, slides: dict[int, CytomineImage], wanted: set[int]
     unlisted = sorted(wanted - set(slides))
     if slides and unlisted:
         raise SourceError(
-            f"{len(unlisted)} annotated images are not listed", where=source.match("images")[0].name,
-            expected=f"image {unlisted[0]}, which has annotations", remedy="export annotations and images anew",
-        )  # fmt: skip
+            f"{len(unlisted)} annotated images are not listed",
+            where=source.match("images")[0].name,
+            expected=f"image {unlisted[0]}, which has annotations",
+            remedy="export annotations and images anew",
+        )
     return slides | {number: CytomineImage(id=number) for number in unlisted}
 
 

@@ -82,9 +82,11 @@ def _rows(source: Source, name: str) -> list[tuple[str, str]]:
         group = next((cells[column] for column in COLUMNS if cells.get(column)), None)
         if group is None or not cells.get("image"):
             raise ReadError(
-                f"line {row.line}: no table of groups", where=name, expected="columns image and patient",
+                f"line {row.line}: no table of groups",
+                where=name,
+                expected="columns image and patient",
                 found=str(row.cells)[:60],
-            )  # fmt: skip
+            )
         found.append((names.file_name(cells["image"]), group))
     source.notes += table.notes()
     return found

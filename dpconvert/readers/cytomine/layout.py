@@ -90,11 +90,12 @@ class Layout(Model):
         found = set(names)
         if self.labels and not found & set(self.labels):
             raise SourceError(
-                "no annotation has a term that `labels` names", where=source.root,
+                "no annotation has a term that `labels` names",
+                where=source.root,
                 expected=f"one of {', '.join(map(repr, self.labels))}",
                 found=", ".join(sorted(found, key=number_first)) or "no terms",
                 remedy="copy the manifest, map these terms to classes in its [layout.labels], and give the copy's path",
-            )  # fmt: skip
+            )
 
     def choose(self, name: str, labels: Sequence[str | None], left_out: Counter[str]) -> str | None:
         """The class of an annotation from those of its terms; None, and counted, when it has none or too many.
@@ -107,9 +108,11 @@ class Layout(Model):
         meant = list(dict.fromkeys(labels))
         if len(meant) > 1 and self.several == "error":
             raise SourceError(
-                "an annotation with terms of several classes", where=name, found=", ".join(map(str, meant)),
+                "an annotation with terms of several classes",
+                where=name,
+                found=", ".join(map(str, meant)),
                 remedy='correct it, or set `several` in [layout] to "first" or "skip"',
-            )  # fmt: skip
+            )
         if not meant:
             left_out["without a term"] += 1
         elif len(meant) > 1 and self.several == "skip":
@@ -126,8 +129,9 @@ def notes_of(what: str, left_out: Counter[str]) -> list[str]:
     """Return a note for each reason for which `choose` counted annotations or crops (`what`)."""
     return [
         f"{what}: {count} {why}" if why == FIRST else f"{what} left out: {count} {why}"
-        for why, count in sorted(left_out.items()) if count
-    ]  # fmt: skip
+        for why, count in sorted(left_out.items())
+        if count
+    ]
 
 
 def number_first(text: str) -> tuple[bool, int, str]:

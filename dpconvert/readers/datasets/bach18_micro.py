@@ -32,8 +32,11 @@ def images(source: Source) -> Iterator[SourceImage]:
 
 def fake(tree: FakeTree) -> None:
     photos = {
-        "n": (1, 46, 50, 58, 69), "b": (1, 2, 42, 52, 60), "is": (1, 40, 55, 56, 57), "iv": (1, 2, 41, 53, 59),
-    }  # fmt: skip
+        "n": (1, 46, 50, 58, 69),
+        "b": (1, 2, 42, 52, 60),
+        "is": (1, 40, 55, 56, 57),
+        "iv": (1, 2, 41, 53, 59),
+    }
     truth = []
     for look, (letters, numbers) in enumerate(photos.items()):
         for number in numbers:

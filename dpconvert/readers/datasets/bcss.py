@@ -10,10 +10,12 @@ from dpconvert.readers.layouts.masks import images, read_annotations
 __all__ = ["fake", "images", "read_annotations"]
 
 REGIONS = (
-    "TCGA-A2-A0SX-DX1_xmin53791_ymin56683", "TCGA-BH-A0BG-DX1_xmin64019_ymin24975",
-    "TCGA-AR-A1AI-DX1_xmin38671_ymin10616", "TCGA-E2-A574-DX1_xmin54962_ymin47475",
+    "TCGA-A2-A0SX-DX1_xmin53791_ymin56683",
+    "TCGA-BH-A0BG-DX1_xmin64019_ymin24975",
+    "TCGA-AR-A1AI-DX1_xmin38671_ymin10616",
+    "TCGA-E2-A574-DX1_xmin54962_ymin47475",
     "TCGA-GM-A3XL-DX1_xmin29910_ymin15820",
-)  # fmt: skip
+)
 VALUES = ((1, 2, 3, 4, 9, 0), (20, 2, 10, 4, 21, 15), (19, 2, 11, 4, 13, 7))  # of the six parts of a region
 
 

@@ -68,9 +68,11 @@ def _folds(source: Source) -> dict[str, dict[str, str]]:
                 folds[cells[0].removesuffix(".png")][f"fold{table['fold']}"] = cells[3]
             elif text.strip():
                 raise ReadError(
-                    f"line {line} is not a line of fold {table['fold']}", where=table.name,
-                    expected="<image>.png|<magnification>|<fold>|train or test", found=repr(text)[:60],
-                )  # fmt: skip
+                    f"line {line} is not a line of fold {table['fold']}",
+                    where=table.name,
+                    expected="<image>.png|<magnification>|<fold>|train or test",
+                    found=repr(text)[:60],
+                )
     return dict(folds)
 
 

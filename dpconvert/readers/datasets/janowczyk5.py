@@ -31,8 +31,9 @@ def images(source: Source) -> Iterator[SourceImage]:
         )
     found = [
         SourceImage(name, (image.name,), image["case"], annotations=(truth[name],) if name in truth else ())
-        for image in images for name in [_name(image)]
-    ]  # fmt: skip
+        for image in images
+        for name in [_name(image)]
+    ]
     note_of_no_image(source, "tables or masks of mitoses", truth.values(), found)
     yield from found
 

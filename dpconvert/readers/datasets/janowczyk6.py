@@ -17,9 +17,10 @@ def images(source: Source) -> Iterator[SourceImage]:
     for found in files:
         if found["folder"] != found["class"] or found["patient"] != found["id"]:
             raise SourceError(
-                "its folders and its name state different patients or classes", where=found.name,
+                "its folders and its name state different patients or classes",
+                where=found.name,
                 remedy="put the file back, or fetch the archive again",
-            )  # fmt: skip
+            )
         other = first.setdefault(found["name"], found)
         if source.sizes[other.name] != source.sizes[found.name]:
             raise SourceError("two files of the same name differ in size", where=found.name, found=other.name)

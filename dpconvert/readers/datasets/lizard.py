@@ -52,9 +52,11 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     if values.shape != (image.height, image.width):
         found = " x ".join(map(str, values.shape[::-1]))
         raise ReadError(
-            "the size of `inst_map` differs from that of its image", where=name,
-            expected=f"{image.width} x {image.height}", found=found,
-        )  # fmt: skip
+            "the size of `inst_map` differs from that of its image",
+            where=name,
+            expected=f"{image.width} x {image.height}",
+            found=found,
+        )
     if len(numbers) != len(kinds) or not set(kinds) <= set(range(1, len(KINDS) + 1)):
         raise ReadError("`class` does not give each nucleus of `id` one of the kinds 1 to 6", where=name)
     labels = {0: "background", **{number: KINDS[kind - 1] for number, kind in zip(numbers, kinds, strict=True)}}
@@ -73,13 +75,16 @@ def _slide(origin: str) -> str:
 
 def fake(tree: FakeTree) -> None:
     origins = {
-        "consep_1": ("test_14", 3), "pannuke_2": ("None", 3), "glas_6": ("testA_56", 1), "crag_64": ("train_30", 2),
+        "consep_1": ("test_14", 3),
+        "pannuke_2": ("None", 3),
+        "glas_6": ("testA_56", 1),
+        "crag_64": ("train_30", 2),
         "dpath_4": ("2019-07501-1-1-1_2019-05-29 08_22_25-lv1-9661-18329-4972-6041", 1),
         "dpath_34": ("2019-07501-1-3-3_2019-05-29 07_53_41-lv1-28802-27730-4306-8351", 1),
         "dpath_6": ("2019-06-10 23_05_58-lv1-17691-13669-5093-7479", 2),
         "dpath_48": ("18-13347A_2019-05-08 01_31_58-lv1-14057-17758-5693-6244", 3),
         "dpath_58": ("18-13347A_2019-05-08 01_31_58-lv1-14057-17758-5693-6244_1", 2),
-    }  # fmt: skip
+    }
     rows = ["Filename,Source,Split"]
     for at, (name, (origin, fold)) in enumerate(origins.items()):
         part = 1 if name.startswith("c") else 2

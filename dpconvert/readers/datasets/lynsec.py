@@ -42,9 +42,10 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     if samples.shape[2] not in ((KINDS + 1,) if of_kinds else (NUMBERS + 1, KINDS + 1)):
         raise ReadError(
             "not an image with a channel that numbers its nuclei and, in LyNSeC 1 and 3, one that holds their kinds",
-            where=found.file, expected=f"height x width x {CHANNELS[of_kinds]} channels",
+            where=found.file,
+            expected=f"height x width x {CHANNELS[of_kinds]} channels",
             found=" x ".join(map(str, samples.shape)),
-        )  # fmt: skip
+        )
     numbers = _whole(samples[..., NUMBERS], "numbers of nuclei", "whole numbers from 0", found.file)
     size = image.width, image.height
     if not of_kinds:
@@ -73,8 +74,9 @@ def _labels(numbers: NDArray[Any], kinds: NDArray[Any], classes: Sequence[str]) 
     most = np.argmax(known, axis=0)
     return {
         int(number): classes[kind] if known[kind][place] else ""
-        for place, (number, kind) in enumerate(zip(present, most, strict=True)) if number
-    }  # fmt: skip
+        for place, (number, kind) in enumerate(zip(present, most, strict=True))
+        if number
+    }
 
 
 def fake(tree: FakeTree) -> None:

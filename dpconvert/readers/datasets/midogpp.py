@@ -73,16 +73,31 @@ def fake(tree: FakeTree) -> None:
     listed, cells, rows = [], list[dict[str, object]](), ["Slide;Dataset;Tumor;Scanner;Origin;Species"]
     for number, of in sets.items():
         width, height = 260 + number % 7, 200
-        listed.append({"license": 1, "file_name": f"{number:03}.tiff", "id": number, "width": width, "height": height,
-                       "tumor_type": "human breast cancer"})  # fmt: skip
+        listed.append(
+            {
+                "license": 1,
+                "file_name": f"{number:03}.tiff",
+                "id": number,
+                "width": width,
+                "height": height,
+                "tumor_type": "human breast cancer",
+            }
+        )
         pixels, alpha = tree.coarse(width, height), np.full((height, width), 255, np.uint8)
         if of:
             scanner = "Hamammatsu XR" if number < 100 else "Hamamatsu XR"
             rows.append(f"{number};{of};human breast cancer;{scanner};UMC Utrecht;Human")
             for x, y, category in ((60, 50, 1), (150.5, 99.5, 2), (width - 10, 150, 1), (40, 180, 2)):
                 tree.spots(pixels, [(x, y)], 8, (50, 20, 80) if category == 1 else (120, 80, 140))
-                cells.append({"bbox": [x - 25, y - 25, x + 25, y + 25], "category_id": category, "image_id": number,
-                              "labels": [category, category], "id": len(cells) + 1})  # fmt: skip
+                cells.append(
+                    {
+                        "bbox": [x - 25, y - 25, x + 25, y + 25],
+                        "category_id": category,
+                        "image_id": number,
+                        "labels": [category, category],
+                        "id": len(cells) + 1,
+                    }
+                )
         tree.write(
             f"images/{number:03}.tiff",
             _tiff(pixels if number == 2 else np.dstack([pixels, alpha]), inches=number < 500),
@@ -108,7 +123,14 @@ def _tiff(pixels: np.ndarray, *, inches: bool) -> bytes:
     with tifffile.TiffWriter(buffer) as tiff:
         for step in (1, 2):
             per_cm = 1e4 / 0.23 / step
-            tiff.write(np.ascontiguousarray(pixels[::step, ::step]), tile=(64, 64), compression="lzw", predictor=True,
-                       resolution=(per_cm, per_cm), resolutionunit="CENTIMETER", subfiletype=int(step > 1),
-                       **options)  # fmt: skip
+            tiff.write(
+                np.ascontiguousarray(pixels[::step, ::step]),
+                tile=(64, 64),
+                compression="lzw",
+                predictor=True,
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+                subfiletype=int(step > 1),
+                **options,
+            )
     return buffer.getvalue()

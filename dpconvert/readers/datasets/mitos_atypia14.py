@@ -83,8 +83,15 @@ def _place(outer: str, inner: str) -> tuple[int, int]:
 def fake(tree: FakeTree) -> None:
     truth = {"Aa_mitosis": "100,120,0.8\n", "Ac_mitosis": "170.5,10,1 \n", "Bb_not_mitosis": "60,40,0.2\n"}
     spots = {"Aa": (100, 120), "Ac": (170, 10), "Bb": (60, 40)}
-    for slide, (width, height) in {"A03": (171, 165), "H03": (175, 168), "A04": (171, 165), "H04": (175, 168),
-                                   "A05": (171, 165), "H05": (175, 168), "A06": (171, 165)}.items():  # fmt: skip
+    for slide, (width, height) in {
+        "A03": (171, 165),
+        "H03": (175, 168),
+        "A04": (171, 165),
+        "H04": (175, 168),
+        "A05": (171, 165),
+        "H05": (175, 168),
+        "A06": (171, 165),
+    }.items():
         folder = f"{slide}/{slide}" if slide == "A04" else slide  # some copies are nested twice
         for frame in (f"{outer}{inner}" for outer in "ABCD" for inner in "abcd"):
             pixels = tree.coarse(width, height)

@@ -36,9 +36,11 @@ def images(source: Source) -> Iterator[SourceImage]:
         for kind, of_kind in zip(DENSE_FILES, kinds, strict=True):
             if (found := of_kind.get(image.name)) is None:
                 raise SourceError(
-                    f"no {source.manifest.files[kind].what} for this image", where=image.files[0],
-                    expected=source.manifest.files[kind].example, remedy="add it, or convert without --dense",
-                )  # fmt: skip
+                    f"no {source.manifest.files[kind].what} for this image",
+                    where=image.files[0],
+                    expected=source.manifest.files[kind].example,
+                    remedy="add it, or convert without --dense",
+                )
             files.append(found.name)
         yield replace(image, annotations=(*image.annotations, *files))
     source.notes += [note for of_kind in kinds for note in of_kind.notes()]
@@ -61,10 +63,12 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         raise ReadError("its size differs from that of the mask", where=numbers, expected=expected, found=found)
     if differing := int(((values > 0) != (mask.values > 0)).sum()):
         raise ReadError(
-            "its nuclei are not those of the mask", where=numbers,
-            expected=f"the pixels of {source_image.annotations[0]}", found=f"{counted(differing, 'pixel')} differ",
+            "its nuclei are not those of the mask",
+            where=numbers,
+            expected=f"the pixels of {source_image.annotations[0]}",
+            found=f"{counted(differing, 'pixel')} differ",
             remedy="download both again, or convert without --dense",
-        )  # fmt: skip
+        )
     labels = {0: OTHER, **{int(value): NUCLEUS for value in np.unique(values) if value}}
     areas = LabelMask(values, labels, *size, instances=True).objects()
     doubtful = label_masks.read(source.read(vague), vague, {0: "", 1: VAGUE}, size, threshold=0)

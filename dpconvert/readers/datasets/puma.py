@@ -17,8 +17,18 @@ from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
 TISSUE = ("tumor", "stroma", "epidermis", "blood_vessel", "necrosis", "white_background")
-NUCLEI = ("tumor", "stroma", "endothelium", "histiocyte", "melanophage", "lymphocyte", "plasma_cell", "neutrophil",
-          "apoptosis", "epithelium")  # fmt: skip
+NUCLEI = (
+    "tumor",
+    "stroma",
+    "endothelium",
+    "histiocyte",
+    "melanophage",
+    "lymphocyte",
+    "plasma_cell",
+    "neutrophil",
+    "apoptosis",
+    "epithelium",
+)
 
 
 def images(source: Source) -> Iterator[SourceImage]:
@@ -30,9 +40,10 @@ def images(source: Source) -> Iterator[SourceImage]:
             of_it = nuclei.get(found["name"])
             if of_it is None:
                 raise SourceError(
-                    "no outlines of nuclei for this image", where=found.name,
+                    "no outlines of nuclei for this image",
+                    where=found.name,
                     remedy="add them, or convert without --dense",
-                )  # fmt: skip
+                )
             drawn.append(of_it.name)
         yield SourceImage(
             found["name"], (found.name,), found["name"], annotations=tuple(drawn), attributes={"site": found["site"]}

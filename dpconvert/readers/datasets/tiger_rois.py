@@ -82,9 +82,11 @@ def _cells(source: Source) -> tuple[str, coco.File] | None:
         return None
     if not found:
         raise SourceError(
-            "no list of cells", where=source.root, expected=source.manifest.files["cells"].example,
+            "no list of cells",
+            where=source.root,
+            expected=source.manifest.files["cells"].example,
             remedy="add it, or convert without --dense",
-        )  # fmt: skip
+        )
     name = only_file(source, found, "lists of cells").name
     return name, annotation_files.coco_file(source.read(name), name)
 

@@ -48,7 +48,9 @@ def draft(survey: Survey) -> Draft | None:
         layout=(
             "[layout.labels]  # term, by name or id -> class; terms that are not named are left out",
             *(f"{key(label)} = {quoted(label)}" for label in listed.classes),
-        ) if found else (),
+        )
+        if found
+        else (),
         rule=('type = "crop"           # each annotation is one sample, and its term the class',),
         questions=tuple(questions),
-    )  # fmt: skip
+    )

@@ -109,9 +109,10 @@ def _beside(survey: Survey, tree: Tree) -> Iterator[str]:
     """Files that are called as images and may hold their labels: then folders are no sure sign of a class."""
     stems = set(map(str.casefold, tree.stems()))
     found = [
-        name for name in survey.names
+        name
+        for name in survey.names
         if unused.WORDS.search(unused.suffix(name)) and not stems.isdisjoint(_beginnings(names.stem(name).casefold()))
-    ]  # fmt: skip
+    ]
     if found:
         yield (
             f"{counted(len(found), 'file')} called as images, such as {found[0]}, may hold labels or annotations, and "
@@ -212,8 +213,8 @@ def _which_class(tree: Tree, parts: list[tuple[str, Counter[str]]]) -> str:
     which = "Several things may be the class of an image" if len(told) > 1 else "What the class of an image is"
     return (
         f"{which}: {where}. Name the right one in the pattern of [files.images], as (?P<class>...), and list "
-        "`classes`; if a table tells, see shape = \"table\""
-    )  # fmt: skip
+        '`classes`; if a table tells, see shape = "table"'
+    )
 
 
 @dataclass(frozen=True)

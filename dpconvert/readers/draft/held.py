@@ -204,8 +204,9 @@ def _draft(held: Held) -> Draft:
     lists = {place: of for place, of in held.values.items() if any(isinstance(value, list) for value in of)}
     cells = {
         place: [_cell(value, held.classes.get(place, ())) for value in of]
-        for place, of in held.values.items() if place not in lists
-    }  # fmt: skip
+        for place, of in held.values.items()
+        if place not in lists
+    }
     count = len(next(iter(held.values.values())))
     rows = [{place: of[number] for place, of in cells.items()} for number in range(count)]
     table = Listing(held.files[0], "", rows, ["image"] * count)
@@ -216,15 +217,22 @@ def _draft(held: Held) -> Draft:
     named = table.values(split) if split else held.splits
     others = ", ".join(place for place in held.values if place not in {group, split})
     return Draft(
-        held.shape, kind=kind, classes=classes,
+        held.shape,
+        kind=kind,
+        classes=classes,
         group=tables.group_kind(group) if group else "image",
-        why=(tables.why_grouped(table, group),) if group else
-            (f"{ALONE}name the place of the patient as `group` in [layout]. Beside the images: {others}.",),
-        layout=(f"# {counted(len(held.files), 'file')} of {counted(count, 'image')}", *held.images,
-                *(_placed(held, line) for line in lines)),
+        why=(tables.why_grouped(table, group),)
+        if group
+        else (f"{ALONE}name the place of the patient as `group` in [layout]. Beside the images: {others}.",),
+        layout=(
+            f"# {counted(len(held.files), 'file')} of {counted(count, 'image')}",
+            *held.images,
+            *(_placed(held, line) for line in lines),
+        ),
         split=sets.policy(named) if named else (SHARE,),
-        remarks=tuple(remarks), questions=(*questions, *held.asked),
-    )  # fmt: skip
+        remarks=tuple(remarks),
+        questions=(*questions, *held.asked),
+    )
 
 
 Labels = tuple[str, Mapping[str, int], list[str], list[str], list[str]]

@@ -54,8 +54,9 @@ def _by_ending(images: Sequence[str]) -> dict[str, str]:
 def _by_folder(images: Sequence[str]) -> dict[str, str]:
     masks = {
         name: ENDING.sub("", names.stem(name)).casefold()
-        for name in images if any(map(FOLDER.fullmatch, PurePosixPath(name).parts[:-1]))
-    }  # fmt: skip
+        for name in images
+        if any(map(FOLDER.fullmatch, PurePosixPath(name).parts[:-1]))
+    }
     return _paired(masks, [name for name in images if name not in masks])
 
 
@@ -106,7 +107,7 @@ def draft(survey: Survey) -> Draft | None:
         questions.append(
             f"The masks hold {counted(len(values), 'value')} ({some(values)}), and nothing says what they are called "
             "or which of them make a patch positive: name them under `values`, and choose `classes` and a [rule]"
-        )  # fmt: skip
+        )
     return Draft(
         "masks",
         kind="segmentation",
@@ -155,7 +156,7 @@ def all_values(survey: Survey, masks: list[str]) -> tuple[dict[str, int], list[s
                 f"{name} holds more than {FEW} values: is it a mask? If its values number objects, each mask file "
                 "may be one object (`objects = true`); if it was saved as JPEG or smoothed, `threshold` makes "
                 "two values of it"
-            ]  # fmt: skip
+            ]
         found.update(values)
     return {value: found[value] for value in sorted(found, key=names.natural)}, []
 

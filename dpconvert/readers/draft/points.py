@@ -78,9 +78,10 @@ def _of_files(survey: Survey) -> Draft | None:
     """Draft from files that have the same names as images."""
     images = {stem(name).casefold() for name in survey.images}
     files = [
-        name for name in survey.names
+        name
+        for name in survey.names
         if POINTS.search(name) and name not in survey.outlines and stem(name).casefold() in images
-    ]  # fmt: skip
+    ]
     if len(files) < 2 or len(files) * 2 < len(images):
         return None
     tree = folders.Tree.of(files)
@@ -112,7 +113,7 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
         questions.append(
             f"{how.headless} has no head that says which column is x and which y. Say in [layout] what the columns "
             'hold, as columns = ["x", "y", "label"], or ["y", "x"]; `skip` tells how many lines to pass over'
-        )  # fmt: skip
+        )
         found = Counter()
     elif faults:
         questions.append(f"The points cannot be read so: {faults[0]}")
@@ -123,9 +124,15 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
         questions.append('The points have no label: say in [layout] what they are, as label = "nucleus"')
     several = len(labels) > 1
     ready = bool(labels) and "" not in labels
-    rule = ('type = "crop"           # a crop around each point, with the class of the point', SIZE) if several else (
-        'type = "presence"       # a patch is positive where a point lies in it', SIZE, f"positive = {strings(labels)}",
-    )  # fmt: skip
+    rule = (
+        ('type = "crop"           # a crop around each point, with the class of the point', SIZE)
+        if several
+        else (
+            'type = "presence"       # a patch is positive where a point lies in it',
+            SIZE,
+            f"positive = {strings(labels)}",
+        )
+    )
     return Draft(
         "points",
         kind="detection",
@@ -150,9 +157,11 @@ def _found(
     from dpconvert import readers
 
     source = survey.under(
-        shape="points", rule={"type": "crop", "size": 8}, layout={**content, "missing": "none"},
+        shape="points",
+        rule={"type": "crop", "size": 8},
+        layout={**content, "missing": "none"},
         files={"images": {"pattern": images}, "points": {"pattern": pattern}},
-    )  # fmt: skip
+    )
     labels, bare, faults = Counter[str](), list[str](), list[str]()
     try:
         raw_images = list(readers.reader(source.manifest).images(source))

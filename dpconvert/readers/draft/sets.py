@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 def split_column(table: Listing, sets: re.Pattern[str]) -> str:
     """Return the column that names the set; sets: how such columns are called."""
     found = [
-        column for column in table.rows[0]
-        if sets.search(column) and (values := {value for value in table.values(column) if value})
+        column
+        for column in table.rows[0]
+        if sets.search(column)
+        and (values := {value for value in table.values(column) if value})
         and all(value.lower() in SPLIT_NAMES for value in values)
-    ]  # fmt: skip
+    ]
     return found[0] if len(found) == 1 else ""
 
 

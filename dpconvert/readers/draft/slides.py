@@ -148,7 +148,7 @@ def _labels(
         missing = (
             f"missing = true  # {counted(len(drawn.bare), noun)} without annotations, as {drawn.bare[0]}: left out",
             '                # missing = "none" says that they show nothing of what the rule looks for',
-        )  # fmt: skip
+        )
     if drawn.masks:
         return _of_masks(plain, survey, drawn, asked, (*missing, *lines))
     if not drawn.labels:
@@ -176,7 +176,7 @@ def _labels(
     asked.append(
         f"Regions of several labels are drawn ({some(labels)}): which make a patch positive? Say so under `positive`, "
         "`cut` or `ignore` of [rule], and name two `classes`"
-    )  # fmt: skip
+    )
     rule = tuple(f"# {line}" for line in _area(drawn, labels[0], survey))
     return replace(plain, rule=rule, questions=tuple(asked))
 
@@ -211,7 +211,7 @@ def _of_tiles(
     asked.append(
         "No annotations are here that can be read, and no folders that name classes: put files of annotations beside "
         "the slides, or a table slides.csv with the columns slide, group and label (see `label` in [layout])"
-    )  # fmt: skip
+    )
     return replace(plain, rule=rule, layout=lines, questions=tuple(asked))
 
 

@@ -159,9 +159,11 @@ class Survey:
         kinds = unused.by_suffix(self.names)
         packed = unused.archives_of(self.source, self.names)
         return SourceError(
-            "no images here that can be read", where=self.root, found=kinds or "no files",
+            "no images here that can be read",
+            where=self.root,
+            found=kinds or "no files",
             remedy=unused.remedy(packed) if packed else "name the folder that holds the images or slides",
-        )  # fmt: skip
+        )
 
 
 def stem(name: str) -> str:

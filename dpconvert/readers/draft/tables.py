@@ -52,9 +52,12 @@ def _are_sets(tables: list[Listing]) -> bool:
 
 def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     whole = Listing(
-        tables[0].file, tables[0].template, [row for table in tables for row in table.rows],
-        [image for table in tables for image in table.images], tables[0].columns,
-    )  # fmt: skip
+        tables[0].file,
+        tables[0].template,
+        [row for table in tables for row in table.rows],
+        [image for table in tables for image in table.images],
+        tables[0].columns,
+    )
     used = sorted({image for image in whole.images if image})
     label, questions, others = label_of(whole)
     columns = label_columns(whole)

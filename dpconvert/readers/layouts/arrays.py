@@ -87,9 +87,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     told = InValues(source.manifest, layout, ("labels", "label"), decimal=layout.decimal)
     if told.target != "class" and (layout.single or layout.column is not None):
         key = f'axes = "{layout.axes}", a file' if layout.single else "`column`, an image"
-        raise ManifestError(
-            f"kind {source.manifest.kind!r}: with {key} has one class only", where=source.manifest.path
-        )  # fmt: skip
+        raise ManifestError(f"kind {source.manifest.kind!r}: with {key} has one class only", where=source.manifest.path)
     if layout.single:
         yield from (_single(found, layout) for found in source.need("images"))
         return
@@ -143,10 +141,13 @@ def _of_file(
             continue
         split = (splits[index] if splits else "") or found.get("split")
         yield SourceImage(
-            f"{name}_{index:0{digits}}", (file,), (groups[index] if groups else "") or found.get("group") or file,
-            label=labels[index], split=layout.set_of(split, file),
+            f"{name}_{index:0{digits}}",
+            (file,),
+            (groups[index] if groups else "") or found.get("group") or file,
+            label=labels[index],
+            split=layout.set_of(split, file),
             attributes=layout.values_of(lambda place, index=index: columns[place][index]),  # type: ignore[misc]
-        )  # fmt: skip
+        )
 
 
 def _only_images(stacks: Stacks, layout: Layout) -> str:
@@ -154,10 +155,11 @@ def _only_images(stacks: Stacks, layout: Layout) -> str:
     fits = {name: shape for name, shape in stacks.names().items() if name not in others - {""} and len(shape) in (3, 4)}
     if len(fits) != 1:
         raise ManifestError(
-            f"{len(fits)} arrays that may be of images", where=stacks.name,
+            f"{len(fits)} arrays that may be of images",
+            where=stacks.name,
             found=stacks.listed() or None,
             remedy="name it in the manifest: `images` in [layout]",
-        )  # fmt: skip
+        )
     return next(iter(fits))
 
 

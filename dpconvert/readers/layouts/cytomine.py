@@ -74,10 +74,11 @@ def images(source: Source) -> Iterator[SourceImage]:
         return _listed_crops(source, listed)
     first = listed.slides[next(number for number in files if number not in there)]
     raise SourceError(
-        f"{len(files) - len(there)} of {len(files)} annotated slides are missing", where=source.root,
+        f"{len(files) - len(there)} of {len(files)} annotated slides are missing",
+        where=source.root,
         expected=first.original_filename or f"a file named {first.id}",
         remedy=f"put the slides beside the lists, see `dpconvert show {typed(source.manifest)}`",
-    )  # fmt: skip
+    )
 
 
 def classes(source: Source) -> list[str]:
@@ -95,10 +96,12 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     size, slide = (image.width, image.height), listed.slides[number]
     if slide.width and slide.height and (slide.width, slide.height) != size:
         raise ReadError(
-            "slide of another size than its annotations are for", where=source_image.files[0],
-            expected=f"{slide.width} x {slide.height}", found=f"{size[0]} x {size[1]}",
+            "slide of another size than its annotations are for",
+            where=source_image.files[0],
+            expected=f"{slide.width} x {slide.height}",
+            found=f"{size[0]} x {size[1]}",
             remedy="use the file that the project holds",
-        )  # fmt: skip
+        )
     areas = isinstance(source.manifest.rule, Crop | Regional)
     return cytomine.shapes(listed.by_image[number], size, listed.file, areas=areas)
 
@@ -130,9 +133,11 @@ def _listed_crops(source: Source, listed: Export) -> Iterator[SourceImage]:
     absent = [labelled.item for labelled in annotations if labelled.item.id not in files]
     if absent:
         raise SourceError(
-            f"{len(absent)} of {len(annotations)} crops are missing", where=source.root,
-            expected=f"{absent[0].image}_{absent[0].id}.png", remedy="fetch them again: existing ones are kept",
-        )  # fmt: skip
+            f"{len(absent)} of {len(annotations)} crops are missing",
+            where=source.root,
+            expected=f"{absent[0].image}_{absent[0].id}.png",
+            remedy="fetch them again: existing ones are kept",
+        )
     source.notes += [f"annotations: {count} x {what}" for what, count in sorted(left_out.items())]
     for labelled in annotations:
         found, slide = files[labelled.item.id], listed.slides[labelled.item.image]
@@ -155,10 +160,11 @@ def _crops_alone(source: Source) -> Iterator[SourceImage]:
     """Crops in a folder a term. One that lies in several folders has several terms, in the order of the folders."""
     if not source.match("crops"):
         raise SourceError(
-            "neither lists of annotations nor crops here", where=source.root,
+            "neither lists of annotations nor crops here",
+            where=source.root,
             expected="annotations.json with images.json, terms.json and slides or crops, or TERM/IMAGE_ANNOTATION.png",
             remedy=f"see `dpconvert show {typed(source.manifest)}`",
-        )  # fmt: skip
+        )
     layout, groups = layout_of(source.manifest, Layout), Groups(source)
     copies: dict[str, list[MatchedFile]] = defaultdict(list)
     for found in sorted(source.match("crops"), key=lambda found: number_first(_term(found, layout))):

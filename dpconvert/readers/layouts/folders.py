@@ -67,9 +67,10 @@ def _named_group(source: Source) -> str:
     if source.manifest.target != "class" and len(given) != 1:
         raise ManifestError(
             f"kind {source.manifest.kind!r} needs one of these groups in the pattern of [files.images]",
-            where=source.manifest.path, expected=" or ".join(f"(?P<{group}>...)" for group in wanted),
+            where=source.manifest.path,
+            expected=" or ".join(f"(?P<{group}>...)" for group in wanted),
             found=", ".join(pattern) or "no named group",
-        )  # fmt: skip
+        )
     return given[0] if given else "class"
 
 
@@ -107,5 +108,6 @@ def _check_groups(source: Source, layout: Layout) -> None:
     if missing:
         raise ManifestError(
             f"layout.attributes: the pattern of [files.images] has no group (?P<{missing[0]}>...)",
-            where=source.manifest.path, found=", ".join(named) or "no named group",
-        )  # fmt: skip
+            where=source.manifest.path,
+            found=", ".join(named) or "no named group",
+        )

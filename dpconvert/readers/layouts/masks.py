@@ -126,10 +126,11 @@ def _check_palettes(source: Source, names_of: list[str], indexes: list[int]) -> 
             if first != index:
                 raise SourceError(
                     f"masks whose palettes contradict each other: {mask_pixels.shown(colour, colours=True)} is value "
-                    f"{index} here, and value {first} in {where}", where=name,
+                    f"{index} here, and value {first} in {where}",
+                    where=name,
                     remedy="name the colours in the manifest's `values` instead of numbers, or, if the numbers are "
                     "right, save the masks in grey",
-                )  # fmt: skip
+                )
 
 
 def _twice(found: list[MatchedFile]) -> MatchedFile | None:
@@ -152,10 +153,11 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[MatchedFil
         source.notes.append(f"left out: {counted(len(alone), 'image')} without masks, the first {alone[0].name}")
     if len(alone) == len(images):
         raise SourceError(
-            "no mask belongs to an image here", where=next(iter(of_name.values()))[0].name,
+            "no mask belongs to an image here",
+            where=next(iter(of_name.values()))[0].name,
             expected=f"the name of an image, as {images[0]['name']!r}",
             remedy="change the patterns of [files.images] and [files.masks]: their group `name` must be equal",
-        )  # fmt: skip
+        )
     unused = of_name.keys() - {names.folded(image["name"]) for image in images}
     if unused:
         first = min(of_name[name][0].name for name in unused)
@@ -174,9 +176,14 @@ def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int
             remedy = "give `label` in [layout], or a group (?P<class>...) in the pattern of [files.masks]"
             raise ManifestError("no class for the objects of masks", where=source.manifest.path, remedy=remedy)
         mask = masks.read(
-            source.read(name), name, {0: "", 1: label}, size, threshold=layout.threshold or 0, instances=True,
+            source.read(name),
+            name,
+            {0: "", 1: label},
+            size,
+            threshold=layout.threshold or 0,
+            instances=True,
             white_is_zero=layout.white_is_zero,
-        )  # fmt: skip
+        )
         found = mask.objects([label]).items
         items += [replace(item, id=str(number)) for item in found]
         remarks["mask without an object"] += not found

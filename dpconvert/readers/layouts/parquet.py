@@ -77,6 +77,9 @@ def _of_file(
         file = Element(found.name, layout.image, number).name
         group, split = (name_in(told[number]) if told else "" for told in (groups, splits))
         yield SourceImage(
-            f"{name}_{number:0{digits}}", (file,), group or file, label=label,
+            f"{name}_{number:0{digits}}",
+            (file,),
+            group or file,
+            label=label,
             split=layout.set_of(split or found.get("split"), file),
-        )  # fmt: skip
+        )

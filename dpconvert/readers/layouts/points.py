@@ -160,10 +160,11 @@ def _refuse_names_of_images(source: Source, name: str, layout: Layout) -> None:
         if is_named and max(len(images), len(set(some))) > 1:
             raise SourceError(
                 f"{column!r} names an image here for each point, while without saying so all points are on all images",
-                where=name, found=", ".join(sorted(set(some))[:3]),
+                where=name,
+                found=", ".join(sorted(set(some))[:3]),
                 remedy=f'say names = {{image = "{column}"}} in [layout], or, without a header, '
                 'columns = ["image", "x", "y"]',
-            )  # fmt: skip
+            )
 
 
 def _cells(data: bytes, name: str, layout: Layout) -> list[dict[str, str]]:
@@ -189,10 +190,11 @@ def _paired(source: Source, layout: Layout, naming: named_images.Naming) -> Iter
     alone = [image for image, files in pairs if not files]
     if len(alone) == len(pairs):
         raise SourceError(
-            "no file of points belongs to an image", where=source.match("points")[0].name,
+            "no file of points belongs to an image",
+            where=source.match("points")[0].name,
             remedy="if it is one table for all images, name its columns in [layout], as in "
             'columns = ["image", "x", "y", "label"]',
-        )  # fmt: skip
+        )
     if alone and layout.missing == "error":
         raise no_partner(source, source.manifest.files["points"].what, alone[0])
     for image, files in pairs:

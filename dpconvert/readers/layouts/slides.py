@@ -57,8 +57,11 @@ FILES = {
     ),
 }
 GROUPS = {
-    "slides": {"name", "group", "split", "class"}, "annotations": {"name"}, "table": set[str](), "classes": {"name"},
-}  # fmt: skip
+    "slides": {"name", "group", "split", "class"},
+    "annotations": {"name"},
+    "table": set[str](),
+    "classes": {"name"},
+}
 TARGETS = ALL
 MASK = re.compile(r"(?i)\.(png|tiff?|bmp|gif|webp|jp2|p[bgnp]m|pam)$")
 OFFSET = "hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre"
@@ -193,10 +196,11 @@ def _missing(source: Source, layout: Layout) -> Missing:
 def _check_missing(slide: MatchedFile, layout: Layout) -> None:
     if layout.missing == "error":
         raise SourceError(
-            "no annotations for this slide", where=slide.name,
+            "no annotations for this slide",
+            where=slide.name,
             remedy='if it shows nothing of what the rule looks for, say `missing = "none"` in [layout]; '
             "`missing = true` leaves such slides out",
-        )  # fmt: skip
+        )
 
 
 def _used(source: Source, of_slide: dict[str, tuple[str, ...]]) -> set[str]:

@@ -137,9 +137,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield image
 
 
-def _add(
-    row: TableRow, layout: Layout, told: InColumns, images: FromRoot, listed: _ListedImages, where: str
-) -> None:  # fmt: skip
+def _add(row: TableRow, layout: Layout, told: InColumns, images: FromRoot, listed: _ListedImages, where: str) -> None:
     """Add one row."""
     cells = told.cells(lambda column: cell(row, column, where, layout.skip))
     listed.labels.update(told.parts(cells))
@@ -205,9 +203,11 @@ def _source_image(
 def _file(row: Cells, layout: Layout, where: str) -> str:
     if layout.file in row:
         raise ManifestError(
-            "file: a column without braces is taken literally", where=where, expected=f'file = "{{{layout.file}}}"',
+            "file: a column without braces is taken literally",
+            where=where,
+            expected=f'file = "{{{layout.file}}}"',
             found=f'file = "{layout.file}"',
-        )  # fmt: skip
+        )
     try:
         wanted = TEMPLATE.vformat(layout.file, (), row)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
@@ -225,10 +225,11 @@ def _tell_unlisted(source: Source, listed: _ListedImages, layout: Layout) -> Non
     unlisted = [found.name for found in source.match("images") if found.name not in used]
     if unlisted and layout.missing == "error":
         raise SourceError(
-            f"{counted(len(unlisted), 'image')} in no row of a table", where=unlisted[0],
+            f"{counted(len(unlisted), 'image')} in no row of a table",
+            where=unlisted[0],
             remedy="if only some images are labelled, say `missing = true` in [layout]; if these are no images of the "
             "task, narrow the pattern of [files.images]",
-        )  # fmt: skip
+        )
     if unlisted:
         source.notes.append(
             f"not used: {counted(len(unlisted), 'image')} in no row of a table, the first {unlisted[0]}"
@@ -247,14 +248,18 @@ def cell(row: TableRow, wanted: str, where: str, skip: Sequence[str] = ()) -> st
         return text
     if FORMULA.match(text):
         raise SourceError(
-            f"column {wanted!r} holds a formula, not its value", where=where, found=text,
+            f"column {wanted!r} holds a formula, not its value",
+            where=where,
+            found=text,
             remedy="let the program that wrote the table write values",
-        )  # fmt: skip
+        )
     if text.rstrip("!?") in ERRORS:
         raise SourceError(
-            f"column {wanted!r} holds an error of a spreadsheet", where=where, found=text,
+            f"column {wanted!r} holds an error of a spreadsheet",
+            where=where,
+            found=text,
             remedy="correct the formula, empty the cell, or leave out such rows by `skip` in [layout]",
-        )  # fmt: skip
+        )
     return text
 
 

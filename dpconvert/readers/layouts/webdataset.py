@@ -102,10 +102,12 @@ def _check_complete(
     lacking = next((place for place, value in row.items() if value is None), "")
     if not has_image or lacking:
         raise SourceError(
-            f"a sample without {'a label' if has_image else 'an image'}", where=key, found=", ".join(fields),
+            f"a sample without {'a label' if has_image else 'an image'}",
+            where=key,
+            found=", ".join(fields),
             expected=lacking if has_image else " or ".join(layout.image),
             remedy="if such samples are to be left out, say `missing = true` in [layout]",
-        )  # fmt: skip
+        )
 
 
 def _samples(source: Source) -> dict[str, dict[str, MatchedFile]]:

@@ -13,11 +13,26 @@ from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 NAME = "README.md"
 SIZES = {1000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 JSON_FIELDS = {  # in the order of docs/format.md
-    "task": "string", "source": "string", "label": "int64", "label_name": "string", "group": "string",
-    "group_kind": "string", "split": "string", "picture": "string", "x": "int64", "y": "int64", "width": "int64",
-    "height": "int64", "stored_width": "int64", "stored_height": "int64", "mpp_requested": "float64",
-    "mpp_read": "float64", "mpp_stored": "float64", "stain": "string", "organ": "string",
-}  # fmt: skip
+    "task": "string",
+    "source": "string",
+    "label": "int64",
+    "label_name": "string",
+    "group": "string",
+    "group_kind": "string",
+    "split": "string",
+    "picture": "string",
+    "x": "int64",
+    "y": "int64",
+    "width": "int64",
+    "height": "int64",
+    "stored_width": "int64",
+    "stored_height": "int64",
+    "mpp_requested": "float64",
+    "mpp_read": "float64",
+    "mpp_stored": "float64",
+    "stain": "string",
+    "organ": "string",
+}
 
 
 def text(card: TaskCard, entries: Sequence[Entry]) -> bytes:

@@ -17,8 +17,11 @@ from dpconvert.tasks.audit.findings import Audit, Pair, Same
 from dpconvert.tasks.sample_files import read_sample
 
 RELATION: dict[Same, str] = {
-    "file": "same bytes as", "pixels": "same pixels as", "looks": "looks like", "features": "features like",
-}  # fmt: skip
+    "file": "same bytes as",
+    "pixels": "same pixels as",
+    "looks": "looks like",
+    "features": "features like",
+}
 DUPLICATES = "duplicates", "the same image is in another split"
 CONTRADICTIONS = "contradictions", "the same pixels have two labels"
 

@@ -60,13 +60,17 @@ def _contents(gallery: Gallery) -> Iterator[str]:
         head,
         (
             [
-                f'<a href="#task-{number}">{text(seen.card.task)}</a>', text(seen.card.organ), text(seen.card.stain),
-                len(seen.card.classes), *_sizes(seen.card), _colours(seen.colours),
+                f'<a href="#task-{number}">{text(seen.card.task)}</a>',
+                text(seen.card.organ),
+                text(seen.card.stain),
+                len(seen.card.classes),
+                *_sizes(seen.card),
+                _colours(seen.colours),
                 text(seen.card.licence.name),
             ]
             for number, seen in enumerate(gallery.tasks)
         ),
-    )  # fmt: skip
+    )
     yield "</nav>"
 
 

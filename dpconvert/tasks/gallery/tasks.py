@@ -125,10 +125,15 @@ def _read(folder: Path) -> TaskSummary:
     column = {name: np.asarray(rows[name].to_numpy(zero_copy_only=False)) for name in read}
     codes = rows["group"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     return TaskSummary(
-        folder, card, column["stored_width"], column["stored_height"], np.bincount(codes),
-        _resolutions(folder, card, column), _examples(folder, card, column),
+        folder,
+        card,
+        column["stored_width"],
+        column["stored_height"],
+        np.bincount(codes),
+        _resolutions(folder, card, column),
+        _examples(folder, card, column),
         _colours(folder, card, column),
-    )  # fmt: skip
+    )
 
 
 def _index(folder: Path, card: TaskCard) -> Any:
@@ -196,9 +201,7 @@ def _of_classes(card: TaskCard, column: dict[str, Any]) -> Iterator[tuple[int, N
             yield label, np.array([label in some for some in column["labels"]], np.bool_)
 
 
-def _drawn(
-    folder: Path, card: TaskCard, column: dict[str, Any], rows: list[int]
-) -> Iterator[tuple[int, SampleImage]]:  # fmt: skip
+def _drawn(folder: Path, card: TaskCard, column: dict[str, Any], rows: list[int]) -> Iterator[tuple[int, SampleImage]]:
     """The images of these rows, scaled down."""
     for row, sample in _samples(folder, card, column, rows):
         key, split = str(column["key"][row]), str(column["split"][row])
