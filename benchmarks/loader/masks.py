@@ -20,7 +20,7 @@ from mtrain.data.images import Images
 from mtrain.data.loader import batches
 from mtrain.data.pool import open_pool
 from mtrain.data.sampling import Stream
-from mtrain.data.targets import Targets
+from mtrain.data.targets import MasksAndPoints
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from generated import make_masked_shards
@@ -32,7 +32,7 @@ TASKS, IMAGES = 4, 300
 def rate(shards: Path, workers: int, counted: int, *, masks: bool) -> float:
     """Images a second of one turn."""
     parts = [(task, task.rows["train"]) for task in open_pool(str(shards)).tasks]
-    targets = Targets(parts) if masks else None
+    targets = MasksAndPoints(parts) if masks else None
     dataset = TrainingBatches(Images(parts), SIZE, 0, range(BATCH), Stream.TRAIN, targets=targets)
     made = batches(dataset, range(WARM + counted), workers=workers, lasting=1)
     for _ in range(WARM):

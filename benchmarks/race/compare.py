@@ -29,7 +29,7 @@ from mtrain.evaluation.ranks import Values
 from mtrain.race.agenda import rules_of
 from mtrain.race.decisions import Rules, Rung
 from mtrain.race.simulation import Raced, race, regret
-from mtrain.race.worlds import Model, World, world
+from mtrain.race.worlds import ScoreModel, World, world
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.spec import Race, load_sweep
 
@@ -38,10 +38,10 @@ SETS, TASKS = 8, 10
 HERE = Path(__file__).parent
 Row = dict[str, float | str]
 MODELS = {
-    "default": Model(),
-    "noisy-seeds": Model(seed=0.7),
-    "misleading-beginnings": Model(late=2.0, early=0.6, kept=0.2),
-    "small-differences": Model(rate=0.2, axis=0.1, by_task=0.1, rest=0.05),
+    "default": ScoreModel(),
+    "noisy-seeds": ScoreModel(seed=0.7),
+    "misleading-beginnings": ScoreModel(late=2.0, early=0.6, kept=0.2),
+    "small-differences": ScoreModel(rate=0.2, axis=0.1, by_task=0.1, rest=0.05),
 }
 
 
@@ -92,7 +92,7 @@ def paper(*, bootstrap: bool) -> tuple[list[Combination], int, list[Protocol]]:
     return combinations, seeds, list(protocols(len(combinations), seeds, networks, bootstrap=bootstrap))
 
 
-def raced(model: Model, seed: int, bootstrap: bool, number: int) -> Values:
+def raced(model: ScoreModel, seed: int, bootstrap: bool, number: int) -> Values:
     """(3, protocols): cost as a share of the full grid, regret, and share of the tasks with the full grid's choice."""
     combinations, seeds, compared = paper(bootstrap=bootstrap)
     one = world(model, combinations, TASKS, seeds, np.random.default_rng([seed, number]))
@@ -102,7 +102,7 @@ def raced(model: Model, seed: int, bootstrap: bool, number: int) -> Values:
     return np.array([costs, [regret(one, r.chosen) for r in found], same])
 
 
-def compare(model: Model, worlds: int, seed: int, jobs: int, *, bootstrap: bool) -> list[Row]:
+def compare(model: ScoreModel, worlds: int, seed: int, jobs: int, *, bootstrap: bool) -> list[Row]:
     """A row a protocol."""
     combinations, seeds, compared = paper(bootstrap=bootstrap)
     with ProcessPoolExecutor(jobs) as pool:

@@ -85,7 +85,7 @@ class CocoAnnotation(Loose):
         return not self.segmentation and self.bbox is not None and len(self.bbox) == 4 and min(self.bbox[2:]) > 0
 
 
-class File(Loose):
+class CocoFile(Loose):
     images: list[CocoImage]
     categories: list[Category] = []
     annotations: list[CocoAnnotation]
@@ -114,10 +114,10 @@ class File(Loose):
         return np.array(found, dtype=np.float64).reshape(-1, 6)
 
 
-FILE = TypeAdapter(File)
+FILE = TypeAdapter(CocoFile)
 
 
-def parse(data: bytes, name: str) -> File:
+def parse(data: bytes, name: str) -> CocoFile:
     """The file, checked; reading it once serves all its images.
 
     Raises:
@@ -146,7 +146,7 @@ def _check_ids(what: str, told: set[tuple[str, str]], name: str) -> None:
 
 
 def shapes(
-    file: File,
+    file: CocoFile,
     name: str,
     source_image: str,
     size: tuple[int, int],
@@ -230,12 +230,12 @@ def _names(item: CocoAnnotation, categories: dict[Id, tuple[str, str]], name: st
     return categories[item.category_id]
 
 
-def named(file: File, image: str) -> list[CocoImage]:
+def named(file: CocoFile, image: str) -> list[CocoImage]:
     """The file's entries for an image: of its whole name, else of its last part, else of that without extension."""
     return [file.images[place] for place in file.names.places(image)]
 
 
-def _entry(file: File, name: str, image: str) -> CocoImage:
+def _entry(file: CocoFile, name: str, image: str) -> CocoImage:
     found = named(file, image)
     if len(found) == 1:
         return found[0]

@@ -28,14 +28,14 @@ class Position(Loose):
     y: Coordinate
 
 
-class Box(Loose):
+class DarwinBox(Loose):
     x: Coordinate
     y: Coordinate
     w: Coordinate
     h: Coordinate
 
 
-class Outline(Loose):
+class DarwinOutline(Loose):
     path: list[Position] | list[list[Position]] = []
     paths: list[list[Position]] = []
     additional_paths: list[list[Position]] = []
@@ -55,9 +55,9 @@ class Ellipse(Loose):
 class DarwinAnnotation(Loose):
     id: str | int = ""
     name: str = ""
-    polygon: Outline | None = None
-    complex_polygon: Outline | None = None
-    bounding_box: Box | None = None
+    polygon: DarwinOutline | None = None
+    complex_polygon: DarwinOutline | None = None
+    bounding_box: DarwinBox | None = None
     ellipse: Ellipse | None = None
     keypoint: Position | None = None
     frames: dict[str, object] | None = None
@@ -88,13 +88,13 @@ class Item(Loose):
     slots: list[Slot] = []
 
 
-class File(Loose):
+class DarwinFile(Loose):
     item: Item | None = None
     image: Slot | None = None
     annotations: list[DarwinAnnotation] = []
 
 
-FILE = TypeAdapter(File)
+FILE = TypeAdapter(DarwinFile)
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:

@@ -28,7 +28,7 @@ class Label(Loose):
     value: str = ""
 
 
-class Element(Loose):
+class DsaElement(Loose):
     type: str
     id: str = ""
     label: Label = Label()
@@ -45,10 +45,10 @@ class Element(Loose):
 
 class Document(Loose):
     name: str | None = ""
-    elements: list[Element] = []
+    elements: list[DsaElement] = []
     annotation: Document | None = None
 
-    def all(self) -> Iterator[tuple[Element, str]]:
+    def all(self) -> Iterator[tuple[DsaElement, str]]:
         """All elements, each with the name of its annotation."""
         yield from ((element, self.name or "") for element in self.elements)
         if self.annotation is not None:
@@ -75,7 +75,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     return [ListedImage(drawn=drawn, remarks=remarks)]
 
 
-def _shape(element: Element, remarks: Counter[str]) -> Geometry | None:
+def _shape(element: DsaElement, remarks: Counter[str]) -> Geometry | None:
     x, y = (element.center or [0.0, 0.0])[:2]
     across, down = element.width / 2, element.height / 2
     match element.type:

@@ -33,17 +33,17 @@ RUNS = ("encoding", "rle")
 Position = Annotated[list[Coordinate], Field(min_length=2)]
 
 
-class Outline(Loose):
+class HubmapOutline(Loose):
     type: str = ""
     coordinates: list[list[Position]] = []
 
 
-class Image(Loose):
+class HubmapImage(Loose):
     id: str
-    annotations: list[Outline] = []
+    annotations: list[HubmapOutline] = []
 
 
-IMAGE = TypeAdapter(Image)
+IMAGE = TypeAdapter(HubmapImage)
 OUTLINES = TypeAdapter(list[list[tuple[Coordinate, Coordinate]]])
 
 
@@ -70,7 +70,7 @@ def parse_outlines(data: bytes, name: str) -> list[ListedImage]:
     return [ListedImage("", None, drawn, remarks)]
 
 
-def _outlined(image: Image) -> ListedImage:
+def _outlined(image: HubmapImage) -> ListedImage:
     remarks: Counter[str] = Counter()
     drawn = []
     for number, one in enumerate(image.annotations):

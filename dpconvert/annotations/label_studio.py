@@ -60,7 +60,7 @@ class Value(Loose):
     rle: list[Byte] = []
 
 
-class Result(Loose):
+class LabelStudioResult(Loose):
     id: str = ""
     type: str = ""
     control: str = Field(default="", alias="from_name")
@@ -73,20 +73,20 @@ class Result(Loose):
 
 class Answer(Loose):
     id: int | str = ""
-    result: list[Result] = []
+    result: list[LabelStudioResult] = []
     was_cancelled: bool = False
 
 
-class Task(Loose):
+class LabelStudioTask(Loose):
     data: dict[str, Any] = {}
     file_upload: str | None = None
     annotations: list[Answer] | None = None
     completions: list[Answer] | None = None
 
 
-TASKS: TypeAdapter[Task | list[Task]] = TypeAdapter(Task | list[Task])
+TASKS: TypeAdapter[LabelStudioTask | list[LabelStudioTask]] = TypeAdapter(LabelStudioTask | list[LabelStudioTask])
 MINIMAL: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
-RESULT, VALUE = TypeAdapter(Result), TypeAdapter(Value)
+RESULT, VALUE = TypeAdapter(LabelStudioResult), TypeAdapter(Value)
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
@@ -104,7 +104,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     return [one for one in listed if one is not None]
 
 
-def _task(task: Task, name: str) -> ListedImage | None:
+def _task(task: LabelStudioTask, name: str) -> ListedImage | None:
     """What the first annotation draws; None for a task that nobody completed."""
     answers = [one for one in task.annotations or task.completions or [] if not one.was_cancelled]
     if not answers:
@@ -182,7 +182,7 @@ def _addresses(data: dict[str, Any]) -> list[str]:
     return [value for value in data.values() if isinstance(value, str)]
 
 
-def _listed(addresses: list[str], results: list[Result], name: str) -> ListedImage:
+def _listed(addresses: list[str], results: list[LabelStudioResult], name: str) -> ListedImage:
     remarks: Counter[str] = Counter()
     labels: dict[str, list[str]] = defaultdict(list)
     for result in results:
@@ -237,7 +237,9 @@ def _aliases(names: list[str]) -> Iterator[str]:
             yield f"{folder}{slash}{UPLOADED.sub('', last)}"
 
 
-def _shape(kind: str, result: Result, size: tuple[float, float], remarks: Counter[str], name: str) -> Geometry | None:
+def _shape(
+    kind: str, result: LabelStudioResult, size: tuple[float, float], remarks: Counter[str], name: str
+) -> Geometry | None:
     if lacking := [key for key in PARTS[kind] if key not in result.value]:
         raise ReadError(f"a {kind} without {lacking[0]}", where=name)
     try:

@@ -36,7 +36,7 @@ class Shape(Loose):
     mask: str | None = None
 
 
-class File(Loose):
+class LabelMeFile(Loose):
     shapes: list[Shape]
     path: str | None = Field(default=None, alias="imagePath")
     flags: dict[str, bool | None] | None = None
@@ -44,7 +44,7 @@ class File(Loose):
     width: Side | None = Field(default=None, alias="imageWidth")
 
 
-FILE = TypeAdapter(File)
+FILE = TypeAdapter(LabelMeFile)
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:

@@ -73,12 +73,12 @@ class Polygons(Placed):
     coordinates: list[list[Ring]]
 
 
-class Collected(Placed):
+class GeometryCollection(Placed):
     type: Literal["GeometryCollection"]
     geometries: list[Shape]
 
 
-Shape = Annotated[Point | Points | Line | Lines | Polygon | Polygons | Collected, Field(discriminator="type")]
+Shape = Annotated[Point | Points | Line | Lines | Polygon | Polygons | GeometryCollection, Field(discriminator="type")]
 
 
 class Classification(Loose):
@@ -199,7 +199,7 @@ def _closed(line: Ring, remarks: Counter[str]) -> Geometry | None:
 
 
 def _parts(shape: Shape) -> Iterator[Point | Points | Line | Lines | Polygon | Polygons]:
-    if isinstance(shape, Collected):
+    if isinstance(shape, GeometryCollection):
         for inner in shape.geometries:
             yield from _parts(inner)
     else:

@@ -30,7 +30,7 @@ BUILT_IN = {"caption", "public_domain", "image_url"}  # attributes of files that
 MOST_CELL = 1 << 24
 
 
-class Outline(Loose):
+class ViaOutline(Loose):
     name: str = ""
     x: Coordinate = 0
     y: Coordinate = 0
@@ -47,18 +47,18 @@ class Outline(Loose):
 
 
 class Region(Loose):
-    outline: Outline = Field(alias="shape_attributes")
+    outline: ViaOutline = Field(alias="shape_attributes")
     attributes: dict[str, Any] = Field(default={}, alias="region_attributes")
 
 
-class Image(Loose):
+class ViaImage(Loose):
     filename: str
     attributes: dict[str, Any] = Field(default={}, alias="file_attributes")
     regions: list[Region] | dict[str, Region] = []
 
 
-class Project(Loose):
-    images: dict[str, Image] = Field(alias="_via_img_metadata")
+class ViaProject(Loose):
+    images: dict[str, ViaImage] = Field(alias="_via_img_metadata")
 
 
 NEEDED = {
@@ -69,7 +69,7 @@ NEEDED = {
     "point": ("cx", "cy"),
 }
 REGION = TypeAdapter(Region)
-PROJECT, REGIONS = TypeAdapter(Project), TypeAdapter(dict[str, Image])
+PROJECT, REGIONS = TypeAdapter(ViaProject), TypeAdapter(dict[str, ViaImage])
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
@@ -85,7 +85,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     return [_listed(one.filename, _regions(one), name, one.attributes) for one in images.values()]
 
 
-def _regions(image: Image) -> list[Region]:
+def _regions(image: ViaImage) -> list[Region]:
     return list(image.regions.values()) if isinstance(image.regions, dict) else image.regions
 
 
@@ -106,7 +106,7 @@ def _labels(attributes: dict[str, Any]) -> Iterator[str]:
         yield from (Said(str(label), key) for label in told)
 
 
-def _shape(one: Outline, remarks: Counter[str], where: str) -> Geometry | None:
+def _shape(one: ViaOutline, remarks: Counter[str], where: str) -> Geometry | None:
     if lacking := [key for key in NEEDED.get(one.name, ()) if key not in one.model_fields_set]:
         raise ReadError(f"a {one.name} without {lacking[0]}", where=where)
     match one.name:

@@ -42,7 +42,7 @@ class Attribute(Loose):
     options: dict[str, str] = {}
 
 
-class File(Loose):
+class Via3File(Loose):
     name: str = Field(alias="fname")
     kind: int = Field(default=IMAGE, alias="type")
 
@@ -51,20 +51,20 @@ class View(Loose):
     files: list[str | int] = Field(alias="fid_list")
 
 
-class Metadata(Loose):
+class Via3Metadata(Loose):
     view: str | int = Field(alias="vid")
     xy: list[Coordinate] = []
     values: dict[str, Any] = Field(default={}, alias="av")
 
 
-class Project(Loose):
+class Via3Project(Loose):
     attribute: dict[str, Attribute] = {}
-    file: dict[str, File]
+    file: dict[str, Via3File]
     view: dict[str, View]
-    metadata: dict[str, Metadata]
+    metadata: dict[str, Via3Metadata]
 
 
-PROJECT = TypeAdapter(Project)
+PROJECT = TypeAdapter(Via3Project)
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
@@ -74,7 +74,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
         ReadError: The content is not such a project, or a region is of no image or of several.
     """
     project = parsed(data, name, PROJECT)
-    regions: dict[str, list[tuple[str, Metadata]]] = defaultdict(list)
+    regions: dict[str, list[tuple[str, Via3Metadata]]] = defaultdict(list)
     for number, one in project.metadata.items():
         if one.xy or any(one.values.values()):  # of a region, or of the whole image
             regions[_file(project, one, number, name)].append((number, one))
@@ -85,7 +85,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     return images
 
 
-def _file(project: Project, one: Metadata, number: str, name: str) -> str:
+def _file(project: Via3Project, one: Via3Metadata, number: str, name: str) -> str:
     """The key of the only file that a region's view shows."""
     view = project.view.get(str(one.view))
     files = [str(file) for file in view.files] if view is not None else []
@@ -99,7 +99,7 @@ def _file(project: Project, one: Metadata, number: str, name: str) -> str:
     return files[0]
 
 
-def _listed(project: Project, file: File, regions: list[tuple[str, Metadata]], name: str) -> ListedImage:
+def _listed(project: Via3Project, file: Via3File, regions: list[tuple[str, Via3Metadata]], name: str) -> ListedImage:
     remarks: Counter[str] = Counter()
     drawn = [
         ListedShape(shape, tuple(_labels(project, one.values, number, name)), number, ranked=False)
@@ -110,7 +110,7 @@ def _listed(project: Project, file: File, regions: list[tuple[str, Metadata]], n
     return ListedImage(file.name, None, drawn, remarks, labels=tuple(filter(None, whole)))
 
 
-def _labels(project: Project, values: dict[str, Any], number: str, name: str) -> Iterator[str]:
+def _labels(project: Via3Project, values: dict[str, Any], number: str, name: str) -> Iterator[str]:
     """Texts, and the options that an attribute's value chooses: one, or several with commas between them."""
     for attribute, value in values.items():
         described = project.attribute.get(attribute, Attribute())

@@ -145,10 +145,10 @@ def _fetch_projects(
 ) -> None:
     from dpconvert.obtain import cytomine_project
     from dpconvert.obtain import fetch as fetching
-    from dpconvert.obtain.cytomine_server import Keys
+    from dpconvert.obtain.cytomine_server import ApiKeys
 
     requests = fetching.projects(manifest, host, projects, crops, connections)
-    keys = Keys.from_environment()
+    keys = ApiKeys.from_environment()
     report.note(f"licence: {fetching.licence(manifest)}")
     results = []
     for request in requests:

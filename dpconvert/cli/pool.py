@@ -17,8 +17,8 @@ from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, document, say, table, tell
 
 if TYPE_CHECKING:
-    from dpconvert.manifest.pools import Pool
-    from dpconvert.obtain.pool import Arrival, Member
+    from dpconvert.manifest.pools import SourcePool
+    from dpconvert.obtain.pool import Arrival, PoolMember
     from dpconvert.runtime.progress import Reporter
 
 
@@ -61,14 +61,14 @@ def show_pool(pool: str | None, root: Path | None, out: Path, as_json: bool) -> 
     tell(_total(chosen))
 
 
-def _list(pools: list[Pool], *, as_json: bool) -> None:
+def _list(pools: list[SourcePool], *, as_json: bool) -> None:
     if as_json:
         document([{"name": p.name, "title": p.title, "sources": [s.name for s in p.sources]} for p in pools])
         return
     table(["pool", "sources", "title"], [[pool.name, len(pool.sources), pool.title] for pool in pools])
 
 
-def _content(member: Member) -> dict[str, Any]:
+def _content(member: PoolMember) -> dict[str, Any]:
     manifest = member.manifest
     return {
         "source": manifest.name,
@@ -81,14 +81,14 @@ def _content(member: Member) -> dict[str, Any]:
     }
 
 
-def _row(member: Member) -> list[Any]:
+def _row(member: PoolMember) -> list[Any]:
     manifest, sizes = member.manifest, member.sizes
     whole = sizes.download + sizes.unpacked + sizes.shards
     known = [f"{size:.1f}" if size else "unknown" for size in (sizes.download, whole)]
     return [manifest.name, manifest.task, manifest.organ, manifest.stain, manifest.licence.name, *known, member.state]
 
 
-def _total(chosen: list[Member]) -> str:
+def _total(chosen: list[PoolMember]) -> str:
     needs = [member.needs for member in chosen]
     files, shards = (sum(part) / 1e9 for part in zip(*needs, strict=True))
     done = sum(member.state == "converted" for member in chosen)
@@ -161,7 +161,7 @@ def _finished(arrival: Arrival, out: Path, report: Reporter, *, convert: bool, w
     return f"{manifest.task}: {counted(made.card.samples(), 'sample')} -> {made.folder}"
 
 
-def _accept(chosen: list[Member], *, accepted: bool, as_json: bool) -> None:
+def _accept(chosen: list[PoolMember], *, accepted: bool, as_json: bool) -> None:
     """Show the licences of what is to be downloaded, and ask once for all that are not open.
 
     Raises:
@@ -183,7 +183,9 @@ def _accept(chosen: list[Member], *, accepted: bool, as_json: bool) -> None:
     )
 
 
-def _summary(pool: Pool, chosen: list[Member], failed: dict[str, str], base: Path, out: Path, *, as_json: bool) -> None:
+def _summary(
+    pool: SourcePool, chosen: list[PoolMember], failed: dict[str, str], base: Path, out: Path, *, as_json: bool
+) -> None:
     if as_json:
         content = [_content(member) | {"error": failed.get(member.manifest.name)} for member in chosen]
         document({"pool": pool.name, "sources": content})

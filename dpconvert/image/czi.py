@@ -26,7 +26,7 @@ BEYOND = {"Z": "focal plane", "T": "time point"}  # axes of which only the first
 DAMAGED = (RuntimeError, OSError, ValueError, KeyError, TypeError, IndexError)  # raised by the library
 
 
-class Level(NamedTuple):
+class CziLevel(NamedTuple):
     """The size of a level in pixels."""
 
     width: int
@@ -57,7 +57,7 @@ class CziPages:
             raise ReadError(f"not a readable CZI file: {error}", where=path, remedy="fetch it again") from None
         _check(kinds, path)
         self.x, self.y, self.width, self.height = box.x, box.y, box.w, box.h
-        self.levels: Sequence[Level] = [Level(box.w, box.h)]
+        self.levels: Sequence[CziLevel] = [CziLevel(box.w, box.h)]
         more = {what: axes[axis][1] - axes[axis][0] - 1 for axis, what in BEYOND.items() if axis in axes}
         planes = (f"{counted(count, f'more {what}')} not read" for what, count in more.items() if count > 0)
         self.notes = (*planes, *([OF_SCENES] if scenes > 1 else []))

@@ -11,7 +11,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image.guards.libtiff import NEW_JPEG
 from dpconvert.image.guards.tiff_segments import check_compression, segment_size
 from dpconvert.image.rgb import KindError, Range
-from dpconvert.image.tiff_layout import Level
+from dpconvert.image.tiff_layout import TiffLevel
 from dpconvert.image.tiff_rgb import (
     PALETTE,
     RGB,
@@ -26,7 +26,7 @@ class UnknownKindError(ReadError):
     """The rule does not cover these samples."""
 
 
-def has_plain_jpeg_tiles(level: Level) -> bool:
+def has_plain_jpeg_tiles(level: TiffLevel) -> bool:
     """Whether the tiles can be passed on as they are: JPEG of three interleaved channels, none of them missing."""
     page = level.pages[0]
     return (
@@ -48,7 +48,7 @@ def is_read_by_libtiff(page: tifffile.TiffPage) -> bool:
     return all(count % 1024 == 0 for count in page.databytecounts)
 
 
-def check_pages(levels: list[Level], where: str, scale: Range | None) -> None:
+def check_pages(levels: list[TiffLevel], where: str, scale: Range | None) -> None:
     """Check the pages of all levels.
 
     Raises:

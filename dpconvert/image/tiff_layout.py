@@ -37,7 +37,7 @@ class DamagedError(ReadError):
 
 
 @dataclass(frozen=True)
-class Level:
+class TiffLevel:
     """One resolution: its page, or a page for each colour channel."""
 
     pages: tuple[tifffile.TiffPage, ...]
@@ -54,7 +54,7 @@ class TiffLayout:
     that contain its planes.
     """
 
-    levels: list[Level]
+    levels: list[TiffLevel]
     spacing: Spacing
     notes: tuple[str, ...]
     is_ome: bool
@@ -211,10 +211,10 @@ def _copies(
     return [(page,) for page in below or flagged if has_sizes(page) and _same_shape(page, first)]
 
 
-def _level(pages: tuple[tifffile.TiffPage, ...]) -> Level:
+def _level(pages: tuple[tifffile.TiffPage, ...]) -> TiffLevel:
     if not has_sizes(pages[0]):
         raise ValueError("width or height is not a positive number")
-    return Level(pages, pages[0].imagewidth, pages[0].imagelength)
+    return TiffLevel(pages, pages[0].imagewidth, pages[0].imagelength)
 
 
 def _same_shape(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:

@@ -17,7 +17,7 @@ from dpconvert.errors import UsageError
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.files import FileKind, Obtain, regular_expression
 from dpconvert.manifest.rules import Middle, Mpp, Objects, Presence, Regional, Rule, Tiles, Whole
-from dpconvert.manifest.splits import Expected, Published, SplitName, SplitPolicy
+from dpconvert.manifest.splits import Expected, PublishedCounts, SplitName, SplitPolicy
 
 
 class Group(Model):
@@ -164,7 +164,7 @@ class Manifest(Model):
     """How samples are stored."""
     split: dict[SplitName, SplitPolicy] = {"strict": SplitPolicy(share=(0.7, 0.1, 0.2))}
     """Split policies; `strict` is the default, `paper` reproduces the publication, `eva` the benchmark kaiko-eva."""
-    paper: Published | None = None
+    paper: PublishedCounts | None = None
     """Counts that the publication states."""
     expected: Expected = Expected()
     """Counts that a conversion of the whole release must give."""

@@ -32,7 +32,7 @@ class PoolSource(Model):
     """Size of its shards."""
 
 
-class Pool(Model):
+class SourcePool(Model):
     """A named list of sources."""
 
     name: str
@@ -71,7 +71,7 @@ def known_pools() -> dict[str, Path]:
     return dict(sorted((p.stem, p) for folder in folders for p in sorted((folder / FOLDER).glob("*.toml"))))
 
 
-def find_pool(name: str) -> Pool:
+def find_pool(name: str) -> SourcePool:
     """Find a pool by its name, or by the path of a TOML file.
 
     Raises:
@@ -85,13 +85,13 @@ def find_pool(name: str) -> Pool:
     return _load(pools[plain.get(names.plain(name)) or names.closest(name, pools, "pool")])
 
 
-def _load(path: Path) -> Pool:
+def _load(path: Path) -> SourcePool:
     try:
-        return Pool.model_validate({"name": path.stem, **read_toml(path), "path": path.absolute()})
+        return SourcePool.model_validate({"name": path.stem, **read_toml(path), "path": path.absolute()})
     except OSError as error:
         raise ManifestError(f"cannot be read: {error.strerror}", where=path) from None
     except ValidationError as error:
-        fault = first_fault(error, Pool)
+        fault = first_fault(error, SourcePool)
         raise ManifestError(str(fault), where=path, found=fault.found) from None
     except ValueError as error:
         raise ManifestError(f"not TOML: {error}", where=path) from None

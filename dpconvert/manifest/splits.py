@@ -126,7 +126,7 @@ class SplitPolicy(Model):
         return self
 
 
-class Published(Model):
+class PublishedCounts(Model):
     """The paper's own counts of this task (images per set)."""
 
     total: int

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from dpconvert.annotations import cytomine
 from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, Labelled
 from dpconvert.errors import FetchError
-from dpconvert.obtain.cytomine_server import Keys, Server
+from dpconvert.obtain.cytomine_server import ApiKeys, Server
 from dpconvert.obtain.download import PATIENT, Patience, locked
 from dpconvert.runtime.atomic import replaced
 from dpconvert.runtime.progress import Reporter
@@ -66,7 +66,9 @@ class Brought:
     notes: list[str]
 
 
-def export(request: ExportRequest, keys: Keys, folder: Path, report: Reporter, patience: Patience = PATIENT) -> Brought:
+def export(
+    request: ExportRequest, keys: ApiKeys, folder: Path, report: Reporter, patience: Patience = PATIENT
+) -> Brought:
     """Download a project's lists, and its crops or slides, to a folder. Complete files are not downloaded again.
 
     Raises:

@@ -31,14 +31,14 @@ RUN_AGAIN = "run the same command again"
 
 
 @dataclass(frozen=True)
-class Keys:
+class ApiKeys:
     """The keys of an account on the server. They are never printed or stored."""
 
     public: str = field(repr=False)
     private: str = field(repr=False)
 
     @classmethod
-    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> Keys:
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> ApiKeys:
         """The keys in the variables CYTOMINE_PUBLIC_KEY and CYTOMINE_PRIVATE_KEY.
 
         Raises:
@@ -57,7 +57,7 @@ class Keys:
 class Signature(requests.auth.AuthBase):
     """Signs each request."""
 
-    keys: Keys
+    keys: ApiKeys
     with_path: bool = True
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -72,7 +72,7 @@ class Signature(requests.auth.AuthBase):
 class Server:
     """The interface of one server, with one downloader for each thread."""
 
-    def __init__(self, address: str, keys: Keys, report: Reporter, patience: Patience) -> None:
+    def __init__(self, address: str, keys: ApiKeys, report: Reporter, patience: Patience) -> None:
         self.address, self.report, self.patience = address, report, patience
         self.signature = Signature(keys)
         self.stop = threading.Event()

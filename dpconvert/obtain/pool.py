@@ -16,7 +16,7 @@ from dpconvert.card import FILE_NAME
 from dpconvert.errors import FetchError, ManifestError, OutputError, UserError
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
-from dpconvert.manifest.pools import Pool, PoolSource
+from dpconvert.manifest.pools import PoolSource, SourcePool
 from dpconvert.obtain.download import PATIENT, Patience
 from dpconvert.obtain.fetch import Fetched, fetch, missing
 from dpconvert.runtime.progress import Reporter
@@ -26,7 +26,7 @@ State = Literal["converted", "downloaded", "partly downloaded", "not downloaded"
 
 
 @dataclass(frozen=True)
-class Member:
+class PoolMember:
     """A source of a pool: its manifest, its expected sizes, its folder, and the folder of its task."""
 
     manifest: Manifest
@@ -56,11 +56,11 @@ class Member:
 class Arrival:
     """A source whose download ended: with what was downloaded, or with an error."""
 
-    member: Member
+    member: PoolMember
     result: Fetched | UserError
 
 
-def members(pool: Pool, base: Path, out: Path) -> list[Member]:
+def members(pool: SourcePool, base: Path, out: Path) -> list[PoolMember]:
     """The sources of a pool, with a folder for each in `base`, and one for each task in `out`.
 
     Raises:
@@ -69,10 +69,10 @@ def members(pool: Pool, base: Path, out: Path) -> list[Member]:
     found = [(pool.manifest(source), source) for source in pool.sources]
     _check_apart(pool, "source folder", [manifest.name for manifest, _ in found])
     _check_apart(pool, "task", [manifest.task for manifest, _ in found])
-    return [Member(m, source, base / m.name, out / m.task) for m, source in found]
+    return [PoolMember(m, source, base / m.name, out / m.task) for m, source in found]
 
 
-def _check_apart(pool: Pool, what: str, named: Sequence[str]) -> None:
+def _check_apart(pool: SourcePool, what: str, named: Sequence[str]) -> None:
     first: dict[str, str] = {}
     for source, name in zip(pool.sources, named, strict=True):
         if (other := first.setdefault(names.folded(name), source.name)) != source.name:
@@ -84,7 +84,7 @@ def _check_apart(pool: Pool, what: str, named: Sequence[str]) -> None:
             )
 
 
-def check_room(chosen: Sequence[Member], base: Path, out: Path, *, convert: bool) -> None:
+def check_room(chosen: Sequence[PoolMember], base: Path, out: Path, *, convert: bool) -> None:
     """Check before the first byte that everything fits on the disks.
 
     Raises:
@@ -107,7 +107,7 @@ def check_room(chosen: Sequence[Member], base: Path, out: Path, *, convert: bool
 
 
 def arrivals(
-    chosen: Sequence[Member], report: Reporter, *, at_once: int, patience: Patience = PATIENT
+    chosen: Sequence[PoolMember], report: Reporter, *, at_once: int, patience: Patience = PATIENT
 ) -> Generator[Arrival, None, None]:
     """Download the sources, `at_once` at a time; their licences were accepted. Each is given when its download ends.
 
@@ -116,7 +116,7 @@ def arrivals(
     stop = threading.Event()
     executor = ThreadPoolExecutor(at_once, thread_name_prefix="fetch")
     try:
-        started: dict[Future[Fetched], Member] = {
+        started: dict[Future[Fetched], PoolMember] = {
             executor.submit(_fetch, member, report.named(member.manifest.name), patience, stop): member
             for member in chosen
         }
@@ -127,7 +127,7 @@ def arrivals(
         executor.shutdown(cancel_futures=True)
 
 
-def _fetch(member: Member, report: Reporter, patience: Patience, stop: threading.Event) -> Fetched:
+def _fetch(member: PoolMember, report: Reporter, patience: Patience, stop: threading.Event) -> Fetched:
     manifest, folder = member.manifest, member.folder
     done = fetch(manifest, folder, report, accepted=True, patience=patience, stop=stop)
     if not (done.came or done.had) and not _size_of(folder):

@@ -20,7 +20,7 @@ Rows = list[tuple[TableRow, str]]
 """Rows of a table, one for each image, and where they are."""
 
 
-class Keys(Protocol):
+class ArrayLabelKeys(Protocol):
     """Keys of [layout] that say where the labels are."""
 
     @property
@@ -49,7 +49,7 @@ def stated(
     stacks: Stacks,
     file: MatchedFile | None,
     rows: Rows | None,
-    layout: Keys,
+    layout: ArrayLabelKeys,
     count: int,
     told: InValues,
 ) -> tuple[list[list[Any]], Callable[[int], str]]:

@@ -19,7 +19,7 @@ ALL: tuple[Target, ...] = ("class", "labels", "value")
 LEAVE_OUT = "if rows without a label are to be left out, say `missing = true` in [layout]"
 
 
-class Keys(Protocol):
+class LabelKeys(Protocol):
     """Keys of [layout] that say where labels are."""
 
     @property
@@ -195,7 +195,7 @@ def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[st
     return [known[label] for label in told]
 
 
-def check_given(manifest: Manifest, keys: Keys, of_class: Sequence[str] = ("label",)) -> set[str]:
+def check_given(manifest: Manifest, keys: LabelKeys, of_class: Sequence[str] = ("label",)) -> set[str]:
     """Return the keys that the manifest gives and that say where the label is.
 
     of_class: those for one class. An image with any number of classes may have these or `indicators`, and one with a

@@ -51,7 +51,7 @@ def images_of(source: Source, name: str) -> list[NamedImage] | None:
     return annotation_files.images_named(data, name)
 
 
-class Naming:
+class Mentions:
     """Which files name an image here.
 
     listings: file -> the images that it names. images: names of the files of images here.

@@ -26,7 +26,7 @@ class SlideAnnotations:
 
     own: dict[str, str]
     shared: list[str]
-    naming: named_images.Naming
+    naming: named_images.Mentions
     alone: list[str]
     fold: Callable[[str], str]
 
@@ -72,7 +72,7 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
             (alone if name else shared).append(found.name)
     for name in shared:
         refuse_names_in_geojson(source, name, called)
-    naming = named_images.Naming(listings, (slide.name for slide in slides))
+    naming = named_images.Mentions(listings, (slide.name for slide in slides))
     if not own:
         naming.check(source)
     else:

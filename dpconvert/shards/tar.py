@@ -46,7 +46,7 @@ def write_shard(path: Path, split: Split, samples: Iterable[EncodedSample]) -> W
     A thread hashes it and waits for the disk, without the interpreter's lock, while further samples are encoded.
     """
     with replaced(path) as file:
-        tar, stored = _Tar(path.name), _Stored(file)
+        tar, stored = _Tar(path.name), _SyncedFile(file)
         with ThreadPoolExecutor(1) as thread:
             writing: Future[None] | None = None
             for piece in tar.pieces(samples):
@@ -87,7 +87,7 @@ class _Tar:
         yield b"".join([*pending, bytes(end)])
 
 
-class _Stored:
+class _SyncedFile:
     """A file that is hashed and regularly synced while it is written, so that little is left to sync at the end."""
 
     def __init__(self, file: IO[bytes]) -> None:

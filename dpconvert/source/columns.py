@@ -27,7 +27,7 @@ DAMAGED = (
 )  # raised by pyarrow for damaged files (found by experiment)
 
 
-class Images:
+class ImageColumn:
     """The images of one column, by their numbers."""
 
     def __init__(self, path: Path, name: str) -> None:
@@ -64,13 +64,13 @@ class Columns:
 
     def __init__(self, path: Path, name: str, unpack: Callable[[str, Callable[[Path], None]], Path]) -> None:
         self.path, self.name, self._unpack = path, name, unpack
-        self._images: dict[str, Images] = {}
+        self._images: dict[str, ImageColumn] = {}
         try:
             self.schema = pq.read_schema(path)
         except DAMAGED as error:
             raise ReadError(f"not a readable Parquet file: {error}", where=name, remedy="fetch it again") from None
 
-    def images(self, column: str) -> Images:
+    def images(self, column: str) -> ImageColumn:
         """Return a column of images.
 
         Raises:
@@ -78,7 +78,9 @@ class Columns:
         """
         if column not in self._images:
             self._check(column)
-            self._images[column] = Images(self._unpack(column, lambda to: self._write(column, to)), self._where(column))
+            self._images[column] = ImageColumn(
+                self._unpack(column, lambda to: self._write(column, to)), self._where(column)
+            )
         return self._images[column]
 
     def values(self, column: str) -> list[Any]:

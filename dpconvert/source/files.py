@@ -69,7 +69,7 @@ class MatchedFile:
         return self.parts.get(part) or default
 
 
-class Member(io.BytesIO):
+class ArchiveMember(io.BytesIO):
     """The bytes of an archive's member, with its name."""
 
     def __init__(self, data: bytes, path: Path) -> None:
@@ -206,7 +206,7 @@ class Source(Folder):
         """
         place = self.places.get(name, Place(name))
         packed_in = place.packed or elements.element(name, self.sizes) is not None
-        return Member(self.read(name), self.root / name) if packed_in else self.root / place.file
+        return ArchiveMember(self.read(name), self.root / name) if packed_in else self.root / place.file
 
     def stacks(self, name: str) -> Stacks:
         """Return the arrays of a file, which stays open."""

@@ -22,13 +22,13 @@ Interpolation = Literal["bilinear", "bicubic"]
 DETERMINING = ("timm", "options", "features", "mean", "std", "interpolation", "norm_eps")
 
 
-class Table(BaseModel):
+class StrictModel(BaseModel):
     """A part of a table. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Naming(Table):
+class Naming(StrictModel):
     """How the tensors of one kind of file are called, and what timm calls them."""
 
     title: str
@@ -53,7 +53,7 @@ class Naming(Table):
         return given
 
 
-class Published(Table):
+class PublishedShape(StrictModel):
     """The configuration that the authors publish; a test compares it with the network that is built."""
 
     width: int
@@ -76,7 +76,7 @@ class Published(Table):
         return abs(parameters / unit - float(number)) <= 10.0**-digits
 
 
-class BackboneCard(Table):
+class BackboneCard(StrictModel):
     """One network."""
 
     name: str
@@ -126,7 +126,7 @@ class BackboneCard(Table):
     """Keys whose values were not confirmed with the authors' own pages."""
     note: str = ""
     """Anything else that users must know."""
-    published: Published | None = None
+    published: PublishedShape | None = None
     """The published configuration, which a test compares with the network."""
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from mtrain.data.images import Images
 from mtrain.data.loader import Batches, BatchReady, batches
 from mtrain.data.resident import Shapes
 from mtrain.data.rows import Rows
-from mtrain.data.targets import Targets
+from mtrain.data.targets import MasksAndPoints
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UserError
 
@@ -49,7 +49,7 @@ class ImageBatches(Batches):
         largest: int,
         *,
         skip: bool = False,
-        targets: Targets | None = None,
+        targets: MasksAndPoints | None = None,
         resident: Shapes | None = None,
     ) -> None:
         super().__init__(size, largest, len(images.names))
@@ -134,7 +134,7 @@ class TrainingBatches(ImageBatches):
         skip: bool = False,
         mixture: sampling.Mixture = sampling.UNIFORM,
         looks: bool = False,
-        targets: Targets | None = None,
+        targets: MasksAndPoints | None = None,
         resident: Shapes | None = None,
     ) -> None:
         super().__init__(images, size, len(slots), skip=skip, targets=targets, resident=resident)
@@ -155,7 +155,9 @@ class EpochBatches(ImageBatches):
     No batch is much smaller than the others, because batch normalization needs more than a single image.
     """
 
-    def __init__(self, images: Images, size: int, seed: int, batch: int, *, targets: Targets | None = None) -> None:
+    def __init__(
+        self, images: Images, size: int, seed: int, batch: int, *, targets: MasksAndPoints | None = None
+    ) -> None:
         self.parts = -(-len(images) // batch)
         super().__init__(images, size, -(-len(images) // max(self.parts, 1)), targets=targets)
         self.seed = seed
@@ -177,7 +179,7 @@ class EpochBatches(ImageBatches):
 class OrderedBatches(ImageBatches):
     """Item i is the i-th block of `batch` images: every image once, in order, cropped at the centre."""
 
-    def __init__(self, images: Images, size: int, batch: int, *, targets: Targets | None = None) -> None:
+    def __init__(self, images: Images, size: int, batch: int, *, targets: MasksAndPoints | None = None) -> None:
         super().__init__(images, size, batch, targets=targets)
 
     def __len__(self) -> int:

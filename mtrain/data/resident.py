@@ -47,7 +47,7 @@ class Shapes:
         return int(min(self.height[index], self.width[index]))
 
 
-class _Stored(NamedTuple):
+class _ResidentTask(NamedTuple):
     """The images of a task: pixels (P, 3), and an entry per image."""
 
     pixels: npt.NDArray[np.uint8]
@@ -127,7 +127,7 @@ def resident_images(images: Images, size: int, budget: int, device: torch.device
             remedy="give less, and leave room for the network",
         )
     none = np.full(len(images), -1)
-    shapes, kept, used = Shapes(none, none.copy(), none.copy()), dict[int, _Stored](), 0
+    shapes, kept, used = Shapes(none, none.copy(), none.copy()), dict[int, _ResidentTask](), 0
     for task in sorted(range(len(images.names)), key=lambda task: images.sizes[task]):
         stored = _decoded(images, range(images.starts[task], images.starts[task + 1]), size, budget - used)
         if stored is not None:
@@ -151,7 +151,7 @@ def resident_images(images: Images, size: int, budget: int, device: torch.device
     return ResidentImages(pixels, shapes, names, device.type != "cpu"), said
 
 
-def _decoded(images: Images, numbers: range, size: int, most: int) -> _Stored | None:
+def _decoded(images: Images, numbers: range, size: int, most: int) -> _ResidentTask | None:
     """The images of a task; None if they take more than `most` bytes, or cannot be kept."""
     found, used = list[npt.NDArray[np.uint8]](), 0
     with ThreadPoolExecutor(processors()) as threads:
@@ -167,7 +167,7 @@ def _decoded(images: Images, numbers: range, size: int, most: int) -> _Stored | 
             found += [pixels for pixels in some if pixels is not None]
     height, width = (np.array([pixels.shape[axis] for pixels in found], dtype=np.int64) for axis in (0, 1))
     empty = [np.zeros((0, 3), np.uint8)]
-    return _Stored(np.concatenate(empty + [pixels.reshape(-1, 3) for pixels in found]), height, width)
+    return _ResidentTask(np.concatenate(empty + [pixels.reshape(-1, 3) for pixels in found]), height, width)
 
 
 def _kept(pixels: npt.NDArray[np.uint8], size: int, images: Images) -> npt.NDArray[np.uint8] | None:

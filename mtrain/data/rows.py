@@ -60,7 +60,7 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class DenseTargets:
     """Masks and points of a task. seg, points: their classes, () if the task has no masks or points. instances: those
     classes of masks whose objects are told apart.
 

@@ -20,7 +20,7 @@ from mtrain.data.augment import flip, put_mask, square_points
 from mtrain.data.batch import Batch
 from mtrain.data.images import ShardFiles, checks
 from mtrain.data.metadata import json_headers, read_json
-from mtrain.data.rows import Dense, Rows
+from mtrain.data.rows import DenseTargets, Rows
 from mtrain.data.task import Task
 from mtrain.errors import ShardError
 
@@ -28,7 +28,7 @@ IGNORE = 255  # in a mask: not annotated
 GREY_OF_8_BITS = b"\x08\x00"  # bit depth and colour type in the header of a PNG
 
 
-class Targets:
+class MasksAndPoints:
     """Random access to the masks and points of some tasks, numbered as in `Images` of the same parts.
 
     most: maximum number of objects of a sample. check: as in `Images`, for masks.
@@ -150,7 +150,7 @@ def _decoded(data: bytes) -> npt.NDArray[np.uint8]:
     return mask
 
 
-def _radius(of: Dense, content: dict[str, Any]) -> float:
+def _radius(of: DenseTargets, content: dict[str, Any]) -> float:
     """The radius of points in pixels of the stored image."""
     if of.radius_px is not None:
         return of.radius_px

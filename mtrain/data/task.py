@@ -17,7 +17,7 @@ from dpconvert import card as cards
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import shard_cache
 from mtrain.data.index import check_size, column_of, read_index, splits_of
-from mtrain.data.rows import Dense, Rows
+from mtrain.data.rows import DenseTargets, Rows
 from mtrain.data.storage import url_of
 from mtrain.errors import ShardError, UsageError
 
@@ -79,7 +79,7 @@ class Task:
         return self.card.metric
 
     @property
-    def dense(self) -> Dense | None:
+    def dense(self) -> DenseTargets | None:
         """The task's masks and points as its card describes them; None if it has neither."""
         return _dense(self.card)
 
@@ -190,7 +190,7 @@ def has_frames(task: Task) -> bool:
     return any(bool(column_of(table[name], np.int64).any()) for name in ("x", "y"))
 
 
-def _dense(card: cards.TaskCard) -> Dense | None:
+def _dense(card: cards.TaskCard) -> DenseTargets | None:
     """Return the dense targets; non-exhaustive points are ignored, as the area between them may not be empty, and so
     are non-exhaustive instances.
     """
@@ -198,7 +198,7 @@ def _dense(card: cards.TaskCard) -> Dense | None:
     points = given.points if given and given.points and given.points.exhaustive else None
     if given is None or (given.seg is None and points is None):
         return None
-    return Dense(
+    return DenseTargets(
         seg=tuple(given.seg.classes) if given.seg else (),
         points=tuple(points.classes) if points else (),
         radius_um=points.radius_um if points else None,

@@ -19,7 +19,7 @@ NONE = "--paper: kaiko-eva published scores of --mode eva on the tasks of --spli
 
 
 @dataclass(frozen=True)
-class Published:
+class EvaScores:
     """The published scores of one task on one set, in 0..1: network -> score, the highest first."""
 
     task: str
@@ -34,7 +34,7 @@ def published_facts() -> dict[str, Any]:
     return tomllib.loads((manifest_folder() / "eva-scores.toml").read_text(encoding="utf-8"))
 
 
-def published_for(result: Mapping[str, Any]) -> Published | None:
+def published_for(result: Mapping[str, Any]) -> EvaScores | None:
     """The published scores that stand beside a result of a transfer; None if there are none that are comparable.
 
     result: as stored, with `split` the split policy of its task.
@@ -48,7 +48,7 @@ def published_for(result: Mapping[str, Any]) -> Published | None:
         return None
     scores = {network: of[column] for network, of in facts["scores"].items()}
     ordered = dict(sorted(scores.items(), key=lambda one: -one[1]))
-    return Published(result["task"], result["set"], facts["source"], facts["url"], ordered)
+    return EvaScores(result["task"], result["set"], facts["source"], facts["url"], ordered)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Beside:
     """Scores of one task and set, the highest first: (network, score in 0..1, whether it is published)."""
 
     title: str
-    published: Published
+    published: EvaScores
     rows: list[tuple[str, float, bool]]
 
 

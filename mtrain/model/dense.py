@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtrain.data.rows import Dense
-from mtrain.model.maps import Level
+from mtrain.data.rows import DenseTargets
+from mtrain.model.maps import FeatureMap
 from mtrain.model.task_heads import HeadView, TaskHeads
 
 CHANNELS = 96
@@ -29,7 +29,7 @@ class Decoder(nn.Module):
     Token maps all have the same size, so they are first resized to four times, twice, once and half that size.
     """
 
-    def __init__(self, levels: Sequence[Level]) -> None:
+    def __init__(self, levels: Sequence[FeatureMap]) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(level.channels, CHANNELS, 1) for level in levels)
         tokens = levels[0].kind == "tokens"
@@ -86,7 +86,7 @@ class DenseNetwork(nn.Module):
     has_points: Tensor
     classes: Tensor
 
-    def __init__(self, levels: Sequence[Level], tasks: Mapping[str, Dense]) -> None:
+    def __init__(self, levels: Sequence[FeatureMap], tasks: Mapping[str, DenseTargets]) -> None:
         super().__init__()
         self.levels, self.tasks = tuple(levels), dict(tasks)
         self.decoder = Decoder(levels)
@@ -119,7 +119,7 @@ class DenseNetwork(nn.Module):
         return own.view(*own.shape[:2], *logits.shape[-2:])
 
 
-def _kinds(of: Sequence[Dense]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+def _kinds(of: Sequence[DenseTargets]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     return [dense.seg for dense in of], [dense.points for dense in of]
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from mtrain.belonging import check_part
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.errors import RunError
 from mtrain.model.dense import DenseNetwork
-from mtrain.model.maps import Level
+from mtrain.model.maps import FeatureMap
 from mtrain.model.tensor_file import read_tensors, write_tensors
 
 
@@ -34,7 +34,7 @@ def save_dense(path: Path, network: DenseNetwork, about: Mapping[str, Any]) -> N
     write_tensors(path, network.state_dict(), described | dict(about))
 
 
-def _described(dense: Dense) -> dict[str, Any]:
+def _described(dense: DenseTargets) -> dict[str, Any]:
     """What the decoder has maps for; instances are parts of masks."""
     return {name: value for name, value in asdict(dense).items() if name != "instances"}
 
@@ -52,9 +52,9 @@ def load_dense(path: Path) -> DenseNetwork:
     try:
         state, header = read_tensors(path)
         check_part(path, header)
-        levels = [Level(**level) for level in header["levels"]]
+        levels = [FeatureMap(**level) for level in header["levels"]]
         tasks = {
-            name: Dense(**fields | {kind: tuple(fields[kind]) for kind in ("seg", "points")})
+            name: DenseTargets(**fields | {kind: tuple(fields[kind]) for kind in ("seg", "points")})
             for name, fields in header["tasks"].items()
         }
         network = DenseNetwork(levels, tasks)

@@ -98,14 +98,14 @@ def outputs(
         yield result.numpy()
 
 
-class Arrival(Protocol):
+class CopyEvent(Protocol):
     """The end of a copy, which can be waited for."""
 
     def synchronize(self) -> None:
         """Wait until the copy is complete."""
 
 
-def returned(results: Iterable[Tensor], send: Callable[[Tensor, Tensor], Arrival], ring: int) -> Iterator[Tensor]:
+def returned(results: Iterable[Tensor], send: Callable[[Tensor, Tensor], CopyEvent], ring: int) -> Iterator[Tensor]:
     """The results, (n, D) float32, copied to the CPU. Each is valid until the next one is requested.
 
     The copies lie in `ring` buffers that are used in turn, page-locked if the results are on a CUDA device. So the next
@@ -114,7 +114,7 @@ def returned(results: Iterable[Tensor], send: Callable[[Tensor, Tensor], Arrival
     send: copies the second tensor to the first one, perhaps later.
     """
     buffers: list[Tensor] = []
-    sent: deque[tuple[Tensor, Arrival]] = deque()
+    sent: deque[tuple[Tensor, CopyEvent]] = deque()
     for number, result in enumerate(results):
         if number < ring:
             buffers.append(_buffer(result))
@@ -128,7 +128,7 @@ def returned(results: Iterable[Tensor], send: Callable[[Tensor, Tensor], Arrival
         yield _arrived(*sent.popleft())
 
 
-def sent_back(room: Tensor, result: Tensor) -> Arrival:
+def sent_back(room: Tensor, result: Tensor) -> CopyEvent:
     """Copy a result to memory on the CPU, without waiting for it on CUDA."""
     room.copy_(result, non_blocking=True)
     return torch.cuda.current_stream(result.device).record_event() if result.device.type == "cuda" else _There()
@@ -139,7 +139,7 @@ class _There:
         """A copy within the memory of the processor is complete at once."""
 
 
-def _arrived(room: Tensor, arrival: Arrival) -> Tensor:
+def _arrived(room: Tensor, arrival: CopyEvent) -> Tensor:
     arrival.synchronize()
     return room
 

@@ -26,7 +26,7 @@ Kind = Literal["channels first", "channels last", "tokens"]
 
 
 @dataclass(frozen=True)
-class Level:
+class FeatureMap:
     """One map: the module that outputs it, its number of channels, and the layout of the output.
 
     prefix: number of tokens before the patch tokens.
@@ -76,7 +76,7 @@ class _Output:
         return self.shape[1] if self.kind == "channels first" else self.shape[-1]
 
 
-def levels_of(body: nn.Module, size: int, name: str) -> tuple[Level, ...]:
+def levels_of(body: nn.Module, size: int, name: str) -> tuple[FeatureMap, ...]:
     """Return the maps that `body` computes from images of `size` pixels, from fine to coarse or early to late.
 
     Raises:
@@ -94,7 +94,7 @@ def levels_of(body: nn.Module, size: int, name: str) -> tuple[Level, ...]:
 
 
 def features_and_maps(
-    network: nn.Module, body: nn.Module, levels: Sequence[Level], images: Tensor
+    network: nn.Module, body: nn.Module, levels: Sequence[FeatureMap], images: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
     """Run `network`, which contains `body`, once; return its features and the maps (N, channels, h, w) of `levels`."""
     found: dict[str, Tensor] = {}
@@ -131,7 +131,7 @@ def _listening(body: nn.Module, names: set[str], tell: Any) -> Iterator[None]:
             handle.remove()
 
 
-def _pyramid(body: nn.Module, outputs: Sequence[_Output], size: int) -> tuple[Level, ...]:
+def _pyramid(body: nn.Module, outputs: Sequence[_Output], size: int) -> tuple[FeatureMap, ...]:
     sides = {output.module: output.side for output in outputs}
     last: dict[int, _Output] = {}
     for output in outputs:
@@ -139,7 +139,7 @@ def _pyramid(body: nn.Module, outputs: Sequence[_Output], size: int) -> tuple[Le
             last[output.side] = output
     chosen = [min(last, key=lambda side: abs(math.log(size / side / stride))) for stride in STRIDES if last]
     return tuple(
-        Level(last[side].module, last[side].channels, last[side].kind or "channels first")
+        FeatureMap(last[side].module, last[side].channels, last[side].kind or "channels first")
         for side in sorted(set(chosen), reverse=True)
     )
 
@@ -153,7 +153,7 @@ def _changes_size(body: nn.Module, output: _Output, sides: dict[str, int]) -> bo
     )
 
 
-def _blocks(body: nn.Module, outputs: Sequence[_Output]) -> tuple[Level, ...]:
+def _blocks(body: nn.Module, outputs: Sequence[_Output]) -> tuple[FeatureMap, ...]:
     """Return the tokens of four blocks in the longest chain of modules whose tokens have the same shape."""
     chains: dict[tuple[str, tuple[int, ...]], list[_Output]] = {}
     for output in outputs:
@@ -169,4 +169,4 @@ def _blocks(body: nn.Module, outputs: Sequence[_Output]) -> tuple[Level, ...]:
     if math.isqrt(tokens - prefix) ** 2 != tokens - prefix:
         return ()
     chosen = [blocks[math.ceil((part + 1) * len(blocks) / len(STRIDES)) - 1] for part in range(len(STRIDES))]
-    return tuple(Level(block.module, block.channels, "tokens", prefix) for block in chosen)
+    return tuple(FeatureMap(block.module, block.channels, "tokens", prefix) for block in chosen)

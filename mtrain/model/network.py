@@ -19,7 +19,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.backbones.downloads import announced
 from mtrain.checksums import check_published
 from mtrain.data.augment import normalize
-from mtrain.data.rows import Dense, Target
+from mtrain.data.rows import DenseTargets, Target
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, timm_with
 from mtrain.model.dense import DenseNetwork
@@ -77,7 +77,7 @@ class MultiHead(nn.Module):
         self,
         shared: SharedNetwork,
         classes: Mapping[str, int],
-        dense: Mapping[str, Dense] | None = None,
+        dense: Mapping[str, DenseTargets] | None = None,
         size: int | None = None,
         targets: Mapping[str, Target] | None = None,
     ) -> None:

@@ -17,11 +17,11 @@ from scipy.spatial import cKDTree
 
 from dpconvert.image import Image
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.errors import UsageError
 from mtrain.predict.dense_files import point_features, polygon_features, write_classes, write_features
 from mtrain.predict.heatmap import TILE
-from mtrain.predict.layout import Layout, layout
+from mtrain.predict.layout import TileLayout, layout
 from mtrain.predict.patch_reading import Patches, read_patches
 from mtrain.predict.segmenter import Segmenter
 from mtrain.predict.slide import Patch, open_slide, report_skipped
@@ -100,7 +100,7 @@ def _find(
     image: Image,
     path: Path,
     patch: Patch,
-    tiles: Layout,
+    tiles: TileLayout,
     scratch: Path,
     report: Reporter,
     workers: int,
@@ -121,7 +121,7 @@ def _find(
     return _Found(classes, separated(np.concatenate([np.zeros((0, 4)), *points]), radius))
 
 
-def _mpp(image: Image, patch: Patch, tiles: Layout) -> tuple[float, float] | None:
+def _mpp(image: Image, patch: Patch, tiles: TileLayout) -> tuple[float, float] | None:
     """Micrometres per pixel of the map along x and y; None if the slide states none and none was given."""
     axes = image.spacing.axes or (None if patch.told is None else (patch.told, patch.told))
     return None if axes is None else (axes[0] * tiles.pitch[0], axes[1] * tiles.pitch[1])
@@ -130,7 +130,7 @@ def _mpp(image: Image, patch: Patch, tiles: Layout) -> tuple[float, float] | Non
 def _tiles(
     segmenter: Segmenter,
     patches: Iterable[tuple[slice, Patches]],
-    tiles: Layout,
+    tiles: TileLayout,
     radius: float,
     points: list[NDArray[np.float64]],
     advance: Any,
@@ -187,7 +187,7 @@ def _shares(classes: NDArray[np.uint8], names: Sequence[str]) -> dict[str, float
     return {name: round(float(count / known.sum()), 6) for name, count in zip(names, known, strict=True)}
 
 
-def _radius(of: Dense, patch: Patch, image: Image, path: Path) -> float:
+def _radius(of: DenseTargets, patch: Patch, image: Image, path: Path) -> float:
     """The radius of points in pixels of a patch."""
     if of.radius_px is not None:
         return of.radius_px

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mtrain.atomic import replacing
 from mtrain.predict.heatmap import TILE, colours
-from mtrain.predict.layout import Layout
+from mtrain.predict.layout import TileLayout
 from mtrain.predict.outlines import in_level0, outlines
 from mtrain.predict.tiling import UNKNOWN
 
@@ -67,14 +67,14 @@ def write_features(path: Path, features: Iterator[dict[str, Any]]) -> None:
         file.write("\n]}\n")
 
 
-def polygon_features(classes: NDArray[np.uint8], names: Sequence[str], tiles: Layout) -> Iterator[dict[str, Any]]:
+def polygon_features(classes: NDArray[np.uint8], names: Sequence[str], tiles: TileLayout) -> Iterator[dict[str, Any]]:
     for label in range(len(names)):
         for polygon in outlines(classes, label):
             rings = list(in_level0(polygon, tiles.pitch, tiles.origin))
             yield _feature("annotation", {"type": "Polygon", "coordinates": rings}, names, label)
 
 
-def point_features(points: NDArray[np.float64], names: Sequence[str], tiles: Layout) -> Iterator[dict[str, Any]]:
+def point_features(points: NDArray[np.float64], names: Sequence[str], tiles: TileLayout) -> Iterator[dict[str, Any]]:
     for x, y, label, score in points.tolist():
         place = (np.array([x, y]) * tiles.pitch - tiles.origin).round(2).tolist()
         feature = _feature("detection", {"type": "Point", "coordinates": place}, names, int(label))

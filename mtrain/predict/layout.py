@@ -18,7 +18,7 @@ ALMOST = 1e-6  # pixels of the map by which rounding may move an edge
 
 
 @dataclass(frozen=True)
-class Layout:
+class TileLayout:
     """The tiles of a slide. The map covers the whole slide from its level-0 corner on.
 
     at: (N, 2), x and y of each tile in pixels of the map, row by row.
@@ -42,7 +42,7 @@ class Layout:
         return np.concatenate([corners, np.broadcast_to(self.frame, corners.shape)], axis=1)
 
 
-def layout(image: Image, patch: Patch, size: int, path: Path) -> Layout:
+def layout(image: Image, patch: Patch, size: int, path: Path) -> TileLayout:
     """Tiles of `size` pixels, which overlap by half: those with any tissue, or with the share that the user gives.
 
     A tile that holds only the edge of the tissue may hold an object of it, so that the share of tissue in the patches
@@ -65,7 +65,7 @@ def layout(image: Image, patch: Patch, size: int, path: Path) -> Layout:
         )
     columns, rows = (_covering(axis, image, pitch[axis], int(whole[axis]), size) for axis in (0, 1))
     at = np.array([(x, y) for y in rows for x in columns], np.int64)
-    every = Layout(at, (pitch[0], pitch[1]), (int(whole[1]), int(whole[0])), (int(frame[0]), int(frame[1])))
+    every = TileLayout(at, (pitch[0], pitch[1]), (int(whole[1]), int(whole[0])), (int(frame[0]), int(frame[1])))
     enough = _with_tissue(image, patch, every.boxes())
     if not enough.any():
         raise no_tissue(path)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrain.data.augment import square
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.errors import UsageError
 from mtrain.model.dense import enlarged, own_maps
 from mtrain.model.dense_file import load_dense
@@ -36,7 +36,7 @@ class Segmenter:
                 where=run.path,
                 remedy=f"choose one with --task: {', '.join(network.tasks)}",
             )
-        self.of: Dense = network.tasks[self.task]
+        self.of: DenseTargets = network.tasks[self.task]
         self.network = network.to(classifier.device)
 
     def logits(self, raw_images: Sequence[NDArray[np.uint8]]) -> tuple[Tensor | None, Tensor | None]:

@@ -14,7 +14,7 @@ from mtrain.race import decisions
 from mtrain.race.agenda import RaceAgenda, describe
 from mtrain.race.decisions import Rules
 from mtrain.race.simulation import race
-from mtrain.race.worlds import Model, world
+from mtrain.race.worlds import ScoreModel, world
 from mtrain.sweep.cells import Cell, LeftOut
 from mtrain.sweep.estimate import Kind, Pace, images_of, kind_of, span
 
@@ -101,7 +101,7 @@ def _entering(agenda: RaceAgenda, networks: Sequence[int] | None) -> list[float]
     rules = replace(agenda.rules, draws=DRAWS)
     shape = len(agenda.tasks), len(agenda.seeds)
     found = [
-        race(rules, world(Model(), agenda.combinations, *shape, np.random.default_rng(number)), networks).entering
+        race(rules, world(ScoreModel(), agenda.combinations, *shape, np.random.default_rng(number)), networks).entering
         for number in range(WORLDS)
     ]
     return [float(mean) for mean in np.mean(found, axis=0)]

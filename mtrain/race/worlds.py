@@ -21,7 +21,7 @@ ALWAYS = ("backbone", "lr", "tau", "warmup")  # axes of every sweep
 
 
 @dataclass(frozen=True)
-class Model:
+class ScoreModel:
     """Standard deviations of what a score consists of, in arbitrary units of the score.
 
     rate, axis: effects of the values of the learning rate and of every other axis, common to all tasks. by_task: of
@@ -69,7 +69,9 @@ class World:
         return found
 
 
-def world(model: Model, combinations: Sequence[Combination], tasks: int, seeds: int, rng: np.random.Generator) -> World:
+def world(
+    model: ScoreModel, combinations: Sequence[Combination], tasks: int, seeds: int, rng: np.random.Generator
+) -> World:
     """Draw a sweep."""
     shape = len(combinations), tasks
     quality = rng.normal(0, model.rest, shape)

@@ -12,7 +12,7 @@ STRONGEST = 60  # percent of colour in the cell of the largest mean
 
 
 @dataclass(frozen=True)
-class Pair:
+class TaskCosine:
     """Cosines of two tasks: their mean over `logged` iterations, in `below` of which they were less than 0."""
 
     mean: float
@@ -25,7 +25,7 @@ class Cosines:
     """tasks: by name. pairs: (task, task), in both orders. means: (iteration, mean over the pairs)."""
 
     tasks: tuple[str, ...]
-    pairs: Mapping[tuple[str, str], Pair]
+    pairs: Mapping[tuple[str, str], TaskCosine]
     means: tuple[tuple[float, float], ...]
 
     @property
@@ -33,7 +33,7 @@ class Cosines:
         """The pair with the smallest mean."""
         return min(self.pairs, key=lambda pair: (self.pairs[pair].mean, pair))
 
-    def shade(self, pair: Pair) -> str:
+    def shade(self, pair: TaskCosine) -> str:
         """The background of a cell: green for gradients of one direction, red for opposite ones, stronger for larger
         means.
         """
@@ -55,7 +55,7 @@ def cosines_in(events: Iterable[Mapping[str, Any]]) -> Cosines | None:
             means.append((float(event["iteration"]), fmean(logged.values())))
     if not found:
         return None
-    pairs = {pair: Pair(fmean(values), sum(v < 0 for v in values), len(values)) for pair, values in found.items()}
+    pairs = {pair: TaskCosine(fmean(values), sum(v < 0 for v in values), len(values)) for pair, values in found.items()}
     both = pairs | {(b, a): pair for (a, b), pair in pairs.items()}
     return Cosines(tuple(sorted({a for a, _ in both})), both, tuple(means))
 

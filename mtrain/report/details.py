@@ -40,7 +40,7 @@ WEIGHTED = "mean of the training images, weighted by similarity"
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoreCell:
     """A score in 0..1 with its interval, or why it is missing."""
 
     value: float | None
@@ -54,7 +54,7 @@ class ClassRow:
 
     name: str
     samples: int
-    recalls: list[Cell]
+    recalls: list[ScoreCell]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Details:
 
     title: str
     networks: list[str]
-    scores: list[tuple[str, list[Cell]]]
+    scores: list[tuple[str, list[ScoreCell]]]
     names: list[str]
     classes: list[ClassRow]
     confusions: list[Confusion]
@@ -98,7 +98,7 @@ class Details:
         return _with(cell for row in self.classes for cell in row.recalls)
 
 
-def _with(cells: Iterable[Cell]) -> str:
+def _with(cells: Iterable[ScoreCell]) -> str:
     return ", with 95 % intervals" if any(cell.interval for cell in cells) else ""
 
 
@@ -168,10 +168,10 @@ def titles_of(results: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, str]
             yield from ((one, f"{title}: {one.removeprefix(start)}") for one in every if one.startswith(start))
 
 
-def _cell(result: dict[str, Any], key: str) -> Cell:
+def _cell(result: dict[str, Any], key: str) -> ScoreCell:
     scores = result.get("scores", {})
     missing = NOT_DEFINED if key in scores else "not available"  # a classifier without probabilities
-    return Cell(scores.get(key), as_interval(result.get("intervals", {}).get(key)), missing)
+    return ScoreCell(scores.get(key), as_interval(result.get("intervals", {}).get(key)), missing)
 
 
 def _classes(
@@ -187,9 +187,9 @@ def _classes(
     ]
 
 
-def _recall(result: dict[str, Any], label: int, samples: int) -> Cell:
+def _recall(result: dict[str, Any], label: int, samples: int) -> ScoreCell:
     cell = _cell(result, f"recall_{label}")
-    return cell if samples else Cell(None, None, "no samples")
+    return cell if samples else ScoreCell(None, None, "no samples")
 
 
 def _counts(answers: Answers) -> list[list[int]]:

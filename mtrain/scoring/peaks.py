@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.scoring.dense import Counts, confusion, matched
 
 LEAST = 0.5  # minimum probability of a peak that counts as a point
@@ -57,7 +57,7 @@ def _apart(places: NDArray[np.float64], scores: NDArray[np.float64], radius: flo
 
 
 def counted(
-    seg: Tensor | None, discs: Tensor | None, dense: Dense, masks: Tensor, points: Tensor, radii: Tensor
+    seg: Tensor | None, discs: Tensor | None, dense: DenseTargets, masks: Tensor, points: Tensor, radii: Tensor
 ) -> tuple[Counts | None, Counts | None]:
     """Count the results for a batch of one task; None for masks or points that the task does not have.
 

@@ -14,8 +14,8 @@ from mtrain.data.batch import Batch
 from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
 from mtrain.data.loader import batches
-from mtrain.data.rows import Dense, Rows
-from mtrain.data.targets import Targets
+from mtrain.data.rows import DenseTargets, Rows
+from mtrain.data.targets import MasksAndPoints
 from mtrain.data.task import Task
 from mtrain.model import batchnorm_per_task
 from mtrain.model.dense import enlarged, own_maps
@@ -30,7 +30,7 @@ def ordered_targets(
 ) -> Iterator[Batch]:
     """Every image of `rows` once, in order, cropped at its centre, with its masks and points."""
     parts = [(task, rows)]
-    dataset = OrderedBatches(Images(parts, how=how), size, batch, targets=Targets(parts))  # type: ignore[arg-type]
+    dataset = OrderedBatches(Images(parts, how=how), size, batch, targets=MasksAndPoints(parts))  # type: ignore[arg-type]
     return batches(dataset, range(len(dataset)), workers=min(workers, len(dataset)), lasting=1)
 
 
@@ -66,7 +66,7 @@ def counts_of(
     return [*tables.ravel().tolist(), *hits.ravel().tolist(), 0]
 
 
-def split_kinds(logits: Tensor, dense: Dense, size: int) -> tuple[Tensor | None, Tensor | None]:
+def split_kinds(logits: Tensor, dense: DenseTargets, size: int) -> tuple[Tensor | None, Tensor | None]:
     """The maps of one task (N, maps, h, w) -> those of masks at `size`, and those of points; None for a kind that the
     task has not.
     """
@@ -75,7 +75,7 @@ def split_kinds(logits: Tensor, dense: Dense, size: int) -> tuple[Tensor | None,
     return seg, (logits[:, classes:] if dense.points else None)
 
 
-def scores_of_counts(dense: Dense, counts: Sequence[int]) -> dict[str, float]:
+def scores_of_counts(dense: DenseTargets, counts: Sequence[int]) -> dict[str, float]:
     """Metric -> value, from sums of what `counts_of` answers; without those that are not defined."""
     classes, points = len(dense.seg), len(dense.points)
     tables = np.array(counts[: classes * classes], float).reshape(1, classes, classes)

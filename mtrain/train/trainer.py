@@ -25,7 +25,7 @@ from mtrain.data.prefetch import on_device
 from mtrain.data.resident import ResidentImages
 from mtrain.data.rows import Rows
 from mtrain.data.stream import StreamBatches
-from mtrain.data.targets import Targets
+from mtrain.data.targets import MasksAndPoints
 from mtrain.data.task import Task
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.loss import head_scales, task_losses
@@ -63,7 +63,7 @@ class Training:
         rows = [(task, task.rows["train"]) for task in pool.tasks]
         self.images = None if config.stream else Images(rows, how=self.how, scaled=True)
         self.dense = None if model.dense is None else DensePart(config, model.dense, self.tasks)
-        self.targets = None if self.dense is None else Targets(rows)
+        self.targets = None if self.dense is None else MasksAndPoints(rows)
         classes = torch.tensor([float(max(task.num_classes, 2)) for task in pool.tasks], device=device)
         self.scale = 1 / classes.log() if config.scales_losses else None
         self.resident: ResidentImages | None = None  # training images in the memory of the device

@@ -25,14 +25,14 @@ from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
 from mtrain.data.instances import instances_of
 from mtrain.data.loader import batches
-from mtrain.data.rows import Dense, Rows
-from mtrain.data.targets import IGNORE, Targets, turned
+from mtrain.data.rows import DenseTargets, Rows
+from mtrain.data.targets import IGNORE, MasksAndPoints, turned
 from mtrain.data.task import Task
 from mtrain.errors import DivergedError
 from mtrain.model.dense import enlarged
 from mtrain.model.dense_loss import drawn_discs, point_losses
 from mtrain.model.devices import find_device
-from mtrain.model.maps import Level, features_and_maps, levels_of
+from mtrain.model.maps import FeatureMap, features_and_maps, levels_of
 from mtrain.model.network import SharedNetwork
 from mtrain.scoring.dense import Counts
 from mtrain.scoring.dense_counts import DenseAnswers
@@ -74,10 +74,10 @@ def _convolution(channels: int, out: int) -> nn.Sequential:
 class FrozenDense:
     """A decoder under training on a frozen network."""
 
-    def __init__(self, network: SharedNetwork, dense: Dense, size: int, seed: int, device: str) -> None:
+    def __init__(self, network: SharedNetwork, dense: DenseTargets, size: int, seed: int, device: str) -> None:
         self.device, self.dense, self.size = find_device(device), dense, size
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self.level: Level = levels_of(network.body, size, network.name)[-1]
+        self.level: FeatureMap = levels_of(network.body, size, network.name)[-1]
         torch.manual_seed(seed)
         self.decoder = ConvDecoderWithImage(self.level.channels, dense.channels).to(self.device)
         self.optimizer = torch.optim.AdamW(self.decoder.parameters(), lr=LR)
@@ -240,6 +240,6 @@ def _drawn(
 ) -> Iterator[Batch]:
     parts = [(task, rows)]
     images = Images(parts, how=frozen.network.interpolation)
-    dataset = EpochBatches(images, frozen.size, seed, batch, targets=Targets(parts))
+    dataset = EpochBatches(images, frozen.size, seed, batch, targets=MasksAndPoints(parts))
     pin = frozen.device.type == "cuda"
     return batches(dataset, steps, workers=min(workers, len(steps)), pin=pin, lasting=None if pin else 1)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.model import tuning
 from mtrain.model.maps import features_and_maps
 from mtrain.model.network import SharedNetwork
@@ -41,7 +41,9 @@ class Moving:
 class TunedDense(FrozenDense):
     """A decoder and a copy of a network under training."""
 
-    def __init__(self, network: SharedNetwork, dense: Dense, size: int, seed: int, device: str, moving: Moving) -> None:
+    def __init__(
+        self, network: SharedNetwork, dense: DenseTargets, size: int, seed: int, device: str, moving: Moving
+    ) -> None:
         own = copy.deepcopy(network).cpu()  # the network given serves other targets too
         torch.manual_seed(seed)
         tuning.prepare(own.body, moving.tune, own.name)

@@ -22,7 +22,7 @@ from dpconvert.errors import FetchError, OutputError, UsageError
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import cytomine_server as servers
 from dpconvert.obtain.cytomine_project import Brought, ExportRequest, export
-from dpconvert.obtain.cytomine_server import Keys
+from dpconvert.obtain.cytomine_server import ApiKeys
 from dpconvert.obtain.download import Patience
 from dpconvert.readers import with_defaults
 from dpconvert.runtime import locks
@@ -31,7 +31,7 @@ from tests.dpconvert.conftest import Answer, Converted, run
 from tests.dpconvert.loopback import Handler, Site, serving
 
 PUBLIC, PRIVATE = "6b5a0a5e-public", "0f2c-secret"
-KEYS = Keys(PUBLIC, PRIVATE)
+KEYS = ApiKeys(PUBLIC, PRIVATE)
 HASTY = Patience(connect=2, silence=2, tries=3, wait=0.01)
 QUIET = Reporter(quiet=True)
 PROJECT = 716498
@@ -119,7 +119,7 @@ def holding(root: Path) -> Iterator[Cytomine]:
         yield site
 
 
-def bring(site: Cytomine, folder: Path, keys: Keys = KEYS, **more: Any) -> Brought:
+def bring(site: Cytomine, folder: Path, keys: ApiKeys = KEYS, **more: Any) -> Brought:
     wanted = ExportRequest(site.url, more.pop("project", PROJECT), more.pop("crops", True))
     return export(wanted, keys, folder, QUIET, HASTY)
 
@@ -218,8 +218,8 @@ def test_slides_of_annotated_images_come_under_their_ids(cytomine: Cytomine, tmp
 
 def test_wrong_keys_are_one_line_without_the_keys(cytomine: Cytomine, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"access denied \(HTTP 40[13]\); check CYTOMINE_PUBLIC_KEY") as caught:
-        bring(cytomine, tmp_path, Keys(PUBLIC, "wrong-secret"))
-    told = str(caught.value) + repr(Keys(PUBLIC, "wrong-secret"))
+        bring(cytomine, tmp_path, ApiKeys(PUBLIC, "wrong-secret"))
+    told = str(caught.value) + repr(ApiKeys(PUBLIC, "wrong-secret"))
     assert "wrong-secret" not in told
     assert PUBLIC not in told
 
@@ -257,9 +257,9 @@ def test_a_host_may_be_given_in_several_ways(host: str, address: str) -> None:
 
 def test_keys_come_from_the_environment_alone() -> None:
     told = {servers.PUBLIC: " a ", servers.PRIVATE: "b\n"}
-    assert Keys.from_environment(told) == Keys("a", "b")
+    assert ApiKeys.from_environment(told) == ApiKeys("a", "b")
     with pytest.raises(UsageError, match=f"{servers.PRIVATE} not set"):
-        Keys.from_environment({servers.PUBLIC: "a", servers.PRIVATE: " "})
+        ApiKeys.from_environment({servers.PUBLIC: "a", servers.PRIVATE: " "})
 
 
 Run = Callable[..., Answer]

@@ -22,7 +22,7 @@ from dpconvert.plan import plan
 from dpconvert.runtime import progress
 from dpconvert.shards.index import read_index
 from dpconvert.source import files
-from dpconvert.source.files import Member
+from dpconvert.source.files import ArchiveMember
 from dpconvert.source.record import Box, Record, SourceImage
 from tests.dpconvert.tiffs import TILE, TISSUE, shared_tiles
 
@@ -267,7 +267,7 @@ def test_a_slide_that_is_cut_off_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_a_slide_inside_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"a.zip/b.svs: a slide inside an archive; unpack the archive"):
-        open_image([Member(b"II*\0", tmp_path / "a.zip" / "b.svs")])
+        open_image([ArchiveMember(b"II*\0", tmp_path / "a.zip" / "b.svs")])
 
 
 def test_a_tile_without_a_marker_of_its_colours_gets_the_right_one(

@@ -17,7 +17,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image import Image, open_image, opening
 from dpconvert.image.spacing import micrometres
 from dpconvert.image.tiff_layout import PAGES, PLANES
-from dpconvert.source.files import Member
+from dpconvert.source.files import ArchiveMember
 
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
@@ -31,7 +31,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def opened(path: Path, kind: str) -> Image:
-    return open_image([Member(path.read_bytes(), path) if kind == "in an archive" else path])
+    return open_image([ArchiveMember(path.read_bytes(), path) if kind == "in an archive" else path])
 
 
 def drawn(width: int, height: int, seed: int = 0, channels: int = 3) -> NDArray[np.uint8]:
@@ -273,7 +273,7 @@ def test_a_zip_is_read_like_a_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.ome.tif", buffer.getvalue())
     data = zipfile.ZipFile(tmp_path / "a.zip").read("a.ome.tif")
-    with open_image([Member(data, tmp_path / "a.zip" / "a.ome.tif")]) as image:
+    with open_image([ArchiveMember(data, tmp_path / "a.zip" / "a.ome.tif")]) as image:
         assert (pixels_of(image) == rgb).all()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtrain.backbones import catalog
-from mtrain.backbones.card import BackboneCard, Published
+from mtrain.backbones.card import BackboneCard, PublishedShape
 from mtrain.cli import group
 from mtrain.data.augment import resized, resized_at_once, square
 from mtrain.errors import RunError, UsageError
@@ -108,7 +108,7 @@ def test_the_network_of_a_table_has_the_published_shapes(name: str) -> None:
 
 
 def test_a_published_number_of_parameters_is_compared_to_its_digits() -> None:
-    published = Published(width=1, depth=1, heads=1, tokens=1, prefix=1, parameters="631.2M")
+    published = PublishedShape(width=1, depth=1, heads=1, tokens=1, prefix=1, parameters="631.2M")
     assert published.agrees(631_229_184)
     assert not published.agrees(632_000_000)
 

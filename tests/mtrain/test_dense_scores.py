@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score
 
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.scoring.dense import confusion, dense_scores, matched
 from mtrain.scoring.peaks import counted, found_points
 from tests.mtrain.dense_networks import dense_training
@@ -105,7 +105,7 @@ def test_peaks_are_found_where_they_are() -> None:
 
 
 def test_answers_without_a_fault_score_one() -> None:
-    dense = Dense(seg=SEG, points=("disc",))
+    dense = DenseTargets(seg=SEG, points=("disc",))
     masks = torch.zeros(1, 16, 16, dtype=torch.uint8)
     masks[0, 4:8, 8:12], masks[0, 0] = 1, 255
     seg = torch.stack([masks == 0, masks == 1], dim=1).float()

@@ -19,7 +19,7 @@ from mtrain.data.images import Images
 from mtrain.data.loader import batches
 from mtrain.data.pool import open_pool, training_on
 from mtrain.data.sampling import Stream
-from mtrain.data.targets import IGNORE, Targets, turned
+from mtrain.data.targets import IGNORE, MasksAndPoints, turned
 from mtrain.data.task import open_task
 from mtrain.errors import ShardError
 from mtrain.model.heads import about
@@ -101,7 +101,7 @@ def test_image_mask_and_points_are_mirrored_and_turned_alike(horizontal: bool, v
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_hold_the_targets_of_their_images(workers: int, tmp_path: Path) -> None:
     found = parts(write_mixed_pool(tmp_path))
-    images, targets = Images(found), Targets(found)
+    images, targets = Images(found), MasksAndPoints(found)
     drawn = TrainingBatches(images, SIZE, 3, range(12), Stream.TRAIN, targets=targets)
     for number, batch in enumerate(batches(drawn, range(4), workers=workers)):
         index = [i for i in drawn.drawn(number).index.tolist() if targets.has(i)]
@@ -116,7 +116,7 @@ def test_batches_hold_the_targets_of_their_images(workers: int, tmp_path: Path) 
 def test_bright_discs_lie_where_mask_and_points_say(tmp_path: Path) -> None:
     task = open_task(write_dense_task(tmp_path / "Both"))
     rows = [(task, task.rows["train"])]
-    drawn = TrainingBatches(Images(rows), 40, 1, range(8), Stream.TRAIN, targets=Targets(rows))
+    drawn = TrainingBatches(Images(rows), 40, 1, range(8), Stream.TRAIN, targets=MasksAndPoints(rows))
     (batch,) = batches(drawn, range(1), workers=0)
     masks, points = turned(batch.masks, batch.points, batch.flips)
     red = batch.images(40)[:, 0]
@@ -133,7 +133,7 @@ def test_batches_without_targets_cost_nothing_and_hold_the_same_images(tmp_path:
     found = parts(write_mixed_pool(tmp_path))
     plain, dense = (
         next(iter(batches(OrderedBatches(Images(found), SIZE, 50, targets=targets), range(1), workers=0)))
-        for targets in (None, Targets(found))
+        for targets in (None, MasksAndPoints(found))
     )
     assert all(part.numel() == 0 for part in (plain.masks, plain.points, plain.radii))
     assert all(torch.equal(*pair) for pair in zip(plain[:6], dense[:6], strict=True))
@@ -142,7 +142,7 @@ def test_batches_without_targets_cost_nothing_and_hold_the_same_images(tmp_path:
 def test_a_radius_in_micrometres_is_that_of_the_resolution_of_the_sample(tmp_path: Path) -> None:
     task = open_task(write_dense_task(tmp_path / "Points", kinds=("points",), radius_px=None))
     rows = [(task, task.rows["val"])]
-    (batch,) = batches(OrderedBatches(Images(rows), 40, 8, targets=Targets(rows)), range(1), workers=0)
+    (batch,) = batches(OrderedBatches(Images(rows), 40, 8, targets=MasksAndPoints(rows)), range(1), workers=0)
     assert batch.radii.tolist() == [5.0] * 8  # 2.5 um of 0.5 um, stored 40 px wide
 
 
@@ -161,7 +161,7 @@ def test_sizes_are_read_past_the_masks(tmp_path: Path) -> None:
 def read_all(folder: Path) -> None:
     task = open_task(folder)
     rows = [(task, task.rows["train"])]
-    list(batches(OrderedBatches(Images(rows), SIZE, 4, targets=Targets(rows)), range(1), workers=0))
+    list(batches(OrderedBatches(Images(rows), SIZE, 4, targets=MasksAndPoints(rows)), range(1), workers=0))
 
 
 def refuse(folder: Path, change: dict[str, object], match: str) -> None:

@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from dpconvert import card as cards
 from mtrain.config import FitConfig
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.model.backbones import body_of
 from mtrain.model.dense import DenseNetwork, enlarged
 from mtrain.model.dense_loss import drawn_discs, mask_losses, point_losses
-from mtrain.model.maps import Level, features_and_maps, levels_of
+from mtrain.model.maps import FeatureMap, features_and_maps, levels_of
 from mtrain.model.network import shared_network
 from tests.mtrain.dense_networks import dense_training, trained
 from tests.mtrain.dense_pools import write_mixed_pool
 
-LEVELS = (Level("a", 3, "channels first"), Level("b", 5, "channels first"))
+LEVELS = (FeatureMap("a", 3, "channels first"), FeatureMap("b", 5, "channels first"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_transformers_give_the_patches_of_four_blocks() -> None:
     pytest.importorskip("timm", reason="timm is an extra")
     blocks = [f"blocks.{number}" for number in (2, 5, 8, 11)]
     assert found_in("timm:vit_tiny_patch16_224", 64) == [(block, 192, (4, 4)) for block in blocks]
-    level = Level("", 2, "tokens", prefix=1)
+    level = FeatureMap("", 2, "tokens", prefix=1)
     tokens = torch.arange(10).view(1, 5, 2)  # token 1 is the first patch, 2 the one to its right
     assert level.map_of(tokens)[0, 0].tolist() == [[2, 4], [6, 8]]
 
@@ -73,14 +73,15 @@ def test_timm_finds_the_same_maps() -> None:
 
 
 def test_the_decoder_has_about_a_million_parameters() -> None:
-    levels = [Level("", channels, "channels first") for channels in (256, 512, 1024, 2048)]
-    network = DenseNetwork(levels, {"A": Dense(seg=("a", "b"))})
+    levels = [FeatureMap("", channels, "channels first") for channels in (256, 512, 1024, 2048)]
+    network = DenseNetwork(levels, {"A": DenseTargets(seg=("a", "b"))})
     assert 6e5 < sum(parameter.numel() for parameter in network.parameters()) < 1.1e6
 
 
 def test_maps_are_those_of_the_own_convolution_of_each_task() -> None:
     network = DenseNetwork(
-        LEVELS, {"A": Dense(seg=("a", "b", "c")), "B": Dense(points=("p",)), "C": Dense(("d",), ("q",))}
+        LEVELS,
+        {"A": DenseTargets(seg=("a", "b", "c")), "B": DenseTargets(points=("p",)), "C": DenseTargets(("d",), ("q",))},
     )
     maps = [torch.randn(3, 3, 8, 8), torch.randn(3, 5, 4, 4)]
     found = network(maps, torch.tensor([1, 0, 2]))

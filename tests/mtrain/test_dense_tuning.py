@@ -19,8 +19,8 @@ from mtrain.cli import transfer_lines
 from mtrain.data.batch import Batch
 from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
-from mtrain.data.rows import Dense
-from mtrain.data.targets import Targets
+from mtrain.data.rows import DenseTargets
+from mtrain.data.targets import MasksAndPoints
 from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.model.backbones import Body
@@ -47,11 +47,11 @@ def network() -> SharedNetwork:
 
 def first_batch(task: Task) -> Batch:
     parts = [(task, task.rows["train"])]
-    return EpochBatches(Images(parts), 16, 0, 8, targets=Targets(parts))[0]
+    return EpochBatches(Images(parts), 16, 0, 8, targets=MasksAndPoints(parts))[0]
 
 
 def decoder(task: Task, moving: Moving, source: SharedNetwork) -> FrozenDense:
-    dense: Dense = task.dense  # type: ignore[assignment]
+    dense: DenseTargets = task.dense  # type: ignore[assignment]
     if moving.tune == "heads":
         return FrozenDense(source, dense, 16, 0, "cpu")
     return TunedDense(source, dense, 16, 0, "cpu", moving)

@@ -16,7 +16,7 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from mtrain import cli
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.predict.dense import segment_slide, separated
 from mtrain.predict.outlines import outlines
 from mtrain.predict.segmenter import Segmenter
@@ -33,7 +33,7 @@ class Stub(Segmenter):
     """Class 1 and the points' discs where red exceeds green by 100; one place of discs for each 4 x 4 pixels."""
 
     def __init__(self) -> None:
-        self.of, self.size, self.task = Dense(("other", "disc"), ("disc",), radius_px=6.0), SIZE, "Both"
+        self.of, self.size, self.task = DenseTargets(("other", "disc"), ("disc",), radius_px=6.0), SIZE, "Both"
 
     def logits(self, raw_images: object) -> tuple[Tensor | None, Tensor | None]:
         red = torch.from_numpy(np.stack(raw_images).astype(np.float32))  # type: ignore[call-overload]

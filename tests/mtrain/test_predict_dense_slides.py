@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.rows import Dense
+from mtrain.data.rows import DenseTargets
 from mtrain.errors import UsageError
 from mtrain.predict.dense import Segmented, segment_slide
 from mtrain.predict.segmenter import Segmenter
@@ -39,7 +39,7 @@ class Redness(Segmenter):
     """
 
     def __init__(self, size: int, pitch: float) -> None:
-        self.of, self.size, self.task = Dense(("other", "disc"), ("disc",), radius_um=5.0), size, "Both"
+        self.of, self.size, self.task = DenseTargets(("other", "disc"), ("disc",), radius_um=5.0), size, "Both"
         self.half = max(1, round(13 / pitch))  # half the radius of a disc
 
     def logits(self, raw_images: object) -> tuple[Tensor | None, Tensor | None]:

@@ -28,7 +28,7 @@ Entry = dict[str, Any]
 
 
 @dataclass
-class Project:
+class FakeProject:
     """What is drawn so far: pixels of each image, and the lists as Cytomine holds them, y up."""
 
     terms: list[Entry]
@@ -51,7 +51,7 @@ class Project:
 def draw(tree: FakeTree, layout: Layout) -> None:
     """Draw a project as `layout.fake` says."""
     fake = layout.fake
-    project = Project(_terms(layout))
+    project = FakeProject(_terms(layout))
     first_image = 20_000 + 100 * (sum(tree.manifest.name.encode()) % 97)
     for number in range(fake.slides):
         image = first_image + number
@@ -93,7 +93,7 @@ def _terms(layout: Layout) -> list[Entry]:
     return [{"id": i, "name": name, "color": "#ff0000"} for i, name in zip(ids, names, strict=True)]
 
 
-def _objects(tree: FakeTree, project: Project, image: int) -> None:
+def _objects(tree: FakeTree, project: FakeProject, image: int) -> None:
     """Two objects a term, each on its own piece of glass."""
     terms = [term["id"] for term in project.terms for _ in range(2)]
     columns = math.ceil(math.sqrt(len(terms)))
@@ -107,7 +107,7 @@ def _objects(tree: FakeTree, project: Project, image: int) -> None:
         project.box(image, term, (x, y, w, h))
 
 
-def _regions(tree: FakeTree, project: Project, image: int, number: int) -> None:
+def _regions(tree: FakeTree, project: FakeProject, image: int, number: int) -> None:
     """A slide of tissue with large outlines; on every fourth none is of the first term."""
     rule = tree.manifest.rule
     assert isinstance(rule, PatchGrid)
@@ -121,7 +121,7 @@ def _regions(tree: FakeTree, project: Project, image: int, number: int) -> None:
     project.box(image, project.terms[-1]["id"], (half + 40, margin, side // 4, side // 4))
 
 
-def _traps(project: Project) -> None:
+def _traps(project: FakeProject) -> None:
     first, second, third = project.annotations[:3]
     image, term = first["image"], first["term"]
     height = len(project.slides[image])
@@ -139,7 +139,7 @@ def _traps(project: Project) -> None:
     project.add(image, term, f"POLYGON ({_ring((6, 6, 40, 40), height)}, {hole})")
 
 
-def _twice(project: Project) -> None:
+def _twice(project: FakeProject) -> None:
     """The first slide again as another image, with an annotation; one without any; an annotation listed again."""
     listed, last = project.images[0], project.annotations[-1]
     copy = listed["id"] + 50
@@ -149,13 +149,13 @@ def _twice(project: Project) -> None:
     project.annotations.append(project.annotations[0])
 
 
-def _write_slides(tree: FakeTree, project: Project) -> None:
+def _write_slides(tree: FakeTree, project: FakeProject) -> None:
     for file, image in {entry["originalFilename"]: entry["id"] for entry in project.images}.items():
         if image in project.slides:
             tree.slide(f"slides/{file}", project.slides[image], levels=1)
 
 
-def _write_lists(tree: FakeTree, project: Project, fake: Fake) -> None:
+def _write_lists(tree: FakeTree, project: FakeProject, fake: Fake) -> None:
     half = len(project.annotations) // 2
     pages = {"annotations-1": project.annotations[:half], "annotations-2": project.annotations[half:]}
     if fake.lists != "server":
@@ -182,7 +182,7 @@ def _table(entries: list[Entry]) -> str:
     return out.getvalue()
 
 
-def _write_crops(tree: FakeTree, project: Project) -> None:
+def _write_crops(tree: FakeTree, project: FakeProject) -> None:
     """As the server cuts them: every annotation's, those without a term too."""
     for entry in project.annotations:
         crop = _cut(project, entry)
@@ -190,7 +190,7 @@ def _write_crops(tree: FakeTree, project: Project) -> None:
             tree.save(f"crops/{entry['image']}_{entry['id']}.png", crop)
 
 
-def _write_pool(tree: FakeTree, project: Project, layout: Layout) -> None:
+def _write_pool(tree: FakeTree, project: FakeProject, layout: Layout) -> None:
     """<set>/<pool>_<term>/[<group>_]<image>_<annotation>.png; a crop with two terms lies in both folders."""
     order = {entry["id"]: number for number, entry in enumerate(project.images)}
     second = project.annotations[1]
@@ -203,7 +203,7 @@ def _write_pool(tree: FakeTree, project: Project, layout: Layout) -> None:
             tree.save(f"{folder}/{group}{entry['image']}_{entry['id']}.png", _cut(project, entry))
 
 
-def _cut(project: Project, entry: Entry) -> Pixels:
+def _cut(project: FakeProject, entry: Entry) -> Pixels:
     left, low, right, high = shapely.from_wkt(entry["location"]).bounds
     pixels = project.slides[entry["image"]]
     height, width = pixels.shape[:2]

@@ -18,7 +18,7 @@ from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.named_images import Naming
+from dpconvert.readers.named_images import Mentions
 from dpconvert.readers.pairing import SplitNames, layout_of, only_file
 from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
@@ -32,7 +32,7 @@ LABELS = "not mitotic figure", "mitotic figure"
 def images(source: Source) -> Iterator[SourceImage]:
     cells = only_file(source, source.need("cells"), "lists of cells")
     file = annotation_files.coco_file(source.read(cells.name), cells.name)
-    Naming({cells.name: file.named}, (found.name for found in source.need("images"))).check(source)
+    Mentions({cells.name: file.named}, (found.name for found in source.need("images"))).check(source)
     layout, alone = layout_of(source.manifest, SplitNames), list[str]()
     told = RowsByImage(source, _number, ("Dataset", *COLUMNS.values()))
     for found in source.need("images"):

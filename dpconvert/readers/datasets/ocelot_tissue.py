@@ -23,25 +23,25 @@ __all__ = ["fake", "images", "read_annotations"]
 PATIENT = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
 
 
-class Pair(Loose):
+class OcelotPair(Loose):
     slide_name: str = ""
     organ: str = ""
 
 
-class Metadata(Loose):
-    sample_pairs: dict[str, Pair] = {}
+class OcelotMetadata(Loose):
+    sample_pairs: dict[str, OcelotPair] = {}
 
 
-METADATA = TypeAdapter(Metadata)
+METADATA = TypeAdapter(OcelotMetadata)
 
 
 def images(source: Source) -> Iterator[SourceImage]:
-    pairs: dict[str, Pair] = {}
+    pairs: dict[str, OcelotPair] = {}
     for table in source.match("table"):
         pairs |= parsed(source.read(table.name), table.name, METADATA).sample_pairs
     alone, used = 0, set[str]()
     for image in masks.images(source):
-        pair = pairs.get(image.name, Pair())
+        pair = pairs.get(image.name, OcelotPair())
         used.add(image.name)
         patient = PATIENT.search(pair.slide_name)
         alone += patient is None

@@ -19,7 +19,7 @@ from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.masks import Layout
-from dpconvert.readers.named_images import Naming
+from dpconvert.readers.named_images import Mentions
 from dpconvert.readers.pairing import layout_of, only_file, paired
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
@@ -63,10 +63,10 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     return Annotations(items)
 
 
-def _naming(source: Source, told: tuple[str, coco.File] | None) -> Naming:
+def _naming(source: Source, told: tuple[str, coco.CocoFile] | None) -> Mentions:
     """The images that the list of cells names."""
     images = [found.name for found in source.match("images") if found["part"] == WITH_CELLS]
-    naming = Naming({told[0]: told[1].named} if told is not None else {}, images)
+    naming = Mentions({told[0]: told[1].named} if told is not None else {}, images)
     naming.check(source)
     return naming
 
@@ -75,7 +75,7 @@ def _place(found: MatchedFile) -> str:
     return f"{found['part']}/{found['region']}"
 
 
-def _cells(source: Source) -> tuple[str, coco.File] | None:
+def _cells(source: Source) -> tuple[str, coco.CocoFile] | None:
     """The list of cells, where dense targets want it."""
     found = source.match("cells")
     if source.manifest.dense is None:

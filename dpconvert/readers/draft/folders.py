@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.draft import names
-from dpconvert.readers.draft.names import Group, Level
+from dpconvert.readers.draft.names import FolderLevel, NameGroup
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import SHARE, key, quoted, some
 from dpconvert.readers.pairing import SPLIT_NAMES
@@ -34,7 +34,7 @@ class Tree:
     """
 
     images: tuple[str, ...]
-    levels: tuple[Level, ...]
+    levels: tuple[FolderLevel, ...]
     strays: tuple[str, ...]
     ragged: bool
 
@@ -83,7 +83,7 @@ def endings(files: Iterable[str]) -> list[str]:
     return sorted({unused.suffix(name).removeprefix(".") for name in files} - {""})
 
 
-def _level(level: Level, role: str) -> str:
+def _level(level: FolderLevel, role: str) -> str:
     if level.role == "constant":
         return names.escaped(level.values[0])
     listed = "|".join(map(names.escaped, level.values)) if len(level.values) <= MOST_LISTED else "[^/]+"
@@ -240,14 +240,14 @@ def grouping(tree: Tree, labels: list[str], roles: dict[int, str]) -> tuple[dict
     return roles, group_inner(group), Grouping(group.what, (group_why(group),), tuple(group_values(tree, group)))
 
 
-def group_inner(group: Group) -> str:
+def group_inner(group: NameGroup) -> str:
     """The expression of a stem, with the group in it."""
     anchored = group.expression.startswith("^")
     inside = f"(?P<group>{group.expression.removeprefix('^')})"
     return f"{inside}[^/]*" if anchored else rf"[^/]*?(?<![A-Za-z0-9]){inside}(?![A-Za-z0-9])[^/]*"
 
 
-def group_why(group: Group) -> str:
+def group_why(group: NameGroup) -> str:
     """What a comment says of it."""
     return (
         f"Names have {counted(group.count, 'beginning')} in common, such as {group.example}: taken for the patient or "
@@ -257,7 +257,7 @@ def group_why(group: Group) -> str:
     )
 
 
-def group_values(tree: Tree, group: Group) -> Iterator[str]:
+def group_values(tree: Tree, group: NameGroup) -> Iterator[str]:
     for stem in tree.stems():
         found = re.search(group.expression, stem)
         yield found[0] if found else ""

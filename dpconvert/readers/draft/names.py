@@ -30,7 +30,7 @@ STEP = 8  # numbers that are all multiples of so much are coordinates
 
 
 @dataclass(frozen=True)
-class Level:
+class FolderLevel:
     """One level of folders, or one part of the files' names: which values it has, and what it says."""
 
     role: Role
@@ -38,7 +38,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Group:
+class NameGroup:
     """What keeps images together: a regular expression of it in a file's stem, what it is, and why it is taken."""
 
     expression: str
@@ -53,11 +53,11 @@ def as_set(text: str) -> str | None:
     return SPLIT_NAMES[found[1].lower()] if found else None
 
 
-def level(values: Iterable[str]) -> Level:
+def level(values: Iterable[str]) -> FolderLevel:
     """What a level says by all its values, one an image."""
     every = list(values)
     distinct = tuple(sorted(set(every), key=natural))
-    return Level(_role(every, distinct), distinct)
+    return FolderLevel(_role(every, distinct), distinct)
 
 
 def _role(every: list[str], distinct: tuple[str, ...]) -> Role:
@@ -87,7 +87,7 @@ def natural(text: str) -> tuple[int, float, str]:
     return (0, int(text), text) if re.fullmatch(r"\d{1,15}", text) else (1, 0, text)
 
 
-def group_in(stems: Sequence[str], classes: Sequence[str] = ()) -> Group | None:
+def group_in(stems: Sequence[str], classes: Sequence[str] = ()) -> NameGroup | None:
     """What in these names tells patients or slides, the coarsest that is no class; None where nothing does."""
     for found in (_known(stems, TCGA, "patient"), _marked(stems), _first_number(stems)):
         if found is not None and not follows(_values(stems, found.expression), classes):
@@ -108,14 +108,14 @@ def follows(groups: list[str], classes: Sequence[str]) -> bool:
     return len(of_class) > 1 and all(len(found) == 1 for found in of_class.values())
 
 
-def _known(stems: Sequence[str], expression: str, what: str) -> Group | None:
+def _known(stems: Sequence[str], expression: str, what: str) -> NameGroup | None:
     values = _values(stems, expression)
     if not values or not all(values) or len(set(values)) < 2:
         return None
-    return Group(expression, what, len(set(values)), values[0])
+    return NameGroup(expression, what, len(set(values)), values[0])
 
 
-def _marked(stems: Sequence[str]) -> Group | None:
+def _marked(stems: Sequence[str]) -> NameGroup | None:
     """A word such as patient or slide, and a number."""
     found = [MARK.search(stem) for stem in stems]
     if not found or any(one is None for one in found):
@@ -128,7 +128,7 @@ def _marked(stems: Sequence[str]) -> Group | None:
     return _known(stems, rf"(?i:{word})[-_ ]?(?i:id[-_ ]?)?[A-Za-z]?\d+", what)
 
 
-def _first_number(stems: Sequence[str]) -> Group | None:
+def _first_number(stems: Sequence[str]) -> NameGroup | None:
     """The beginning of the names up to the first part that numbers something several images share."""
     parts = [TOKENS.split(stem) for stem in stems]  # part, separator, part, ...
     least = min((len(part) for part in parts), default=0)
@@ -139,7 +139,7 @@ def _first_number(stems: Sequence[str]) -> Group | None:
             if not 1 < len(whole) < len(stems) or _is_coordinate(values):
                 return None
             expression = "^" + _expression([part[: at + 1] for part in parts])
-            return Group(expression, "group", len(whole), next(iter(whole)))
+            return NameGroup(expression, "group", len(whole), next(iter(whole)))
     return None
 
 

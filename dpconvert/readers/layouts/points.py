@@ -111,16 +111,16 @@ def images(source: Source) -> Iterator[SourceImage]:
             yield from _paired(source, layout, naming)
 
 
-def _naming(source: Source) -> named_images.Naming:
+def _naming(source: Source) -> named_images.Mentions:
     """Which files of points name which images here."""
     found = {found.name: named_images.images_of(source, found.name) for found in source.need("points")}
     listings = {name: named for name, named in found.items() if named is not None}
-    naming = named_images.Naming(listings, (image.name for image in source.need("images")))
+    naming = named_images.Mentions(listings, (image.name for image in source.need("images")))
     naming.check(source)
     return naming
 
 
-def _of_files(source: Source, layout: Layout, naming: named_images.Naming) -> Iterator[SourceImage]:
+def _of_files(source: Source, layout: Layout, naming: named_images.Mentions) -> Iterator[SourceImage]:
     """Each image with the files that name it; those that name none are about all images."""
     shared = tuple(found.name for found in source.match("points") if found.name not in naming.files)
     alone = list[str]()
@@ -181,7 +181,7 @@ def _cells(data: bytes, name: str, layout: Layout) -> list[dict[str, str]]:
         return []  # which `_read` reports, if it cannot read it either
 
 
-def _paired(source: Source, layout: Layout, naming: named_images.Naming) -> Iterator[SourceImage]:
+def _paired(source: Source, layout: Layout, naming: named_images.Mentions) -> Iterator[SourceImage]:
     """Each image with the file of its name, else with the one that names it."""
     pairs = [
         (image, naming.of(image.name) if own is None else (own.name, *naming.of(image.name)))

@@ -8,7 +8,7 @@ page.py       the pairs side by side on one page
 errata.py     the pairs as entries for [[errata]] of a manifest
 """
 
-from dpconvert.tasks.audit.findings import Audit, Link, Pair
+from dpconvert.tasks.audit.findings import Audit, Link, SamplePair
 from dpconvert.tasks.audit.run import audit
 
-__all__ = ["Audit", "Link", "Pair", "audit"]
+__all__ = ["Audit", "Link", "SamplePair", "audit"]

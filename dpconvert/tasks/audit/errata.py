@@ -13,7 +13,7 @@ from dpconvert.card import SPLITS
 from dpconvert.errors import ShardError, printable
 from dpconvert.shards.index import read_index
 from dpconvert.source.record import Box, sample_name
-from dpconvert.tasks.audit.findings import Audit, Pair, Same
+from dpconvert.tasks.audit.findings import Audit, Same, SamplePair
 from dpconvert.tasks.sample_files import read_sample
 
 RELATION: dict[Same, str] = {
@@ -48,7 +48,7 @@ def _of_task(audit: Audit, task: int) -> Iterator[str]:
             yield from _entry(audit, task, name, reason, of_task)
 
 
-def _entry(audit: Audit, task: int, name: str, reason: str, found: dict[int, Pair]) -> Iterator[str]:
+def _entry(audit: Audit, task: int, name: str, reason: str, found: dict[int, SamplePair]) -> Iterator[str]:
     of = audit.samples.cards[task].task
     yield f"# {printable(of)}: append this entry to the manifest of the source."
     yield f'[[errata]]\nname = "{name}"\ntask = {_quoted(of)}'
@@ -62,7 +62,7 @@ def _entry(audit: Audit, task: int, name: str, reason: str, found: dict[int, Pai
     yield "]\n"
 
 
-def _expendable(audit: Audit, pair: Pair) -> int:
+def _expendable(audit: Audit, pair: SamplePair) -> int:
     """The sample of a pair in two splits without which the sets for scoring stay complete."""
     return min(pair.one, pair.other, key=lambda sample: SPLITS.index(audit.samples.split[sample]))
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.errors import UsageError
-from dpconvert.tasks.audit.findings import Pair
+from dpconvert.tasks.audit.findings import SamplePair
 from dpconvert.tasks.audit.nearest import AT_ONCE, HASHED, ORDERS, candidates
 from dpconvert.tasks.audit.samples import AuditedSamples
 
@@ -25,7 +25,7 @@ ALIKE = 0.98  # cosine of centred features
 DAMAGED = (OSError, ValueError, EOFError, KeyError, csv.Error)
 
 
-def pairs(folder: Path, samples: AuditedSamples, *, alike: float = ALIKE) -> Iterator[Pair]:
+def pairs(folder: Path, samples: AuditedSamples, *, alike: float = ALIKE) -> Iterator[SamplePair]:
     """Pairs of samples with similar features, among those that have features in the folder.
 
     Raises:
@@ -41,7 +41,7 @@ def pairs(folder: Path, samples: AuditedSamples, *, alike: float = ALIKE) -> Ite
         cosine = np.einsum("ij,ij->i", centred[chunk[:, 0]], centred[chunk[:, 1]])
         similar = cosine >= alike
         for (one, other), likeness in zip(places[chunk[similar]].tolist(), cosine[similar], strict=True):
-            yield Pair(min(one, other), max(one, other), "features", float(min(likeness, 1.0)))
+            yield SamplePair(min(one, other), max(one, other), "features", float(min(likeness, 1.0)))
 
 
 def _read(folder: Path, samples: AuditedSamples) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -25,7 +25,7 @@ MOST_EQUAL = 100  # equal samples, up to which all their pairs are listed
 
 
 @dataclass(frozen=True)
-class Pair:
+class SamplePair:
     """Two samples by number, the way in which they are the same, and their similarity (1 if equal)."""
 
     one: int
@@ -54,9 +54,9 @@ class Audit:
     """
 
     samples: AuditedSamples
-    splits: list[Pair]
-    tasks: list[Pair]
-    labels: list[Pair]
+    splits: list[SamplePair]
+    tasks: list[SamplePair]
+    labels: list[SamplePair]
     within: int
     groups: list[tuple[str, str, list[str]]]
     links: list[Link]
@@ -68,7 +68,7 @@ class Audit:
         """Whether nothing was found that the tasks do not state."""
         return not (self.splits or self.labels or self.groups or any(not link.stated for link in self.links))
 
-    def pair(self, pair: Pair) -> dict[str, Any]:
+    def pair(self, pair: SamplePair) -> dict[str, Any]:
         """A pair as JSON."""
         return {
             "same": pair.same,
@@ -129,7 +129,7 @@ class Audit:
         }
 
 
-def findings(samples: AuditedSamples, pairs: Iterable[Pair], even: int) -> Audit:
+def findings(samples: AuditedSamples, pairs: Iterable[SamplePair], even: int) -> Audit:
     """Sort the pairs into leaks, links and label conflicts, and add divided groups."""
     splits, tasks, labels, within = [], [], [], 0
     for pair in sorted(pairs, key=_most_certain_first):
@@ -150,11 +150,11 @@ def findings(samples: AuditedSamples, pairs: Iterable[Pair], even: int) -> Audit
     )
 
 
-def _most_certain_first(pair: Pair) -> tuple[int, float, int, int]:
+def _most_certain_first(pair: SamplePair) -> tuple[int, float, int, int]:
     return list(WORDS).index(pair.same), -pair.likeness, pair.one, pair.other
 
 
-def equal(values: NDArray[Any], same: Same, samples: AuditedSamples) -> Iterator[Pair]:
+def equal(values: NDArray[Any], same: Same, samples: AuditedSamples) -> Iterator[SamplePair]:
     """Every pair of samples with equal values.
 
     If more than MOST_EQUAL samples are equal, each is paired only with the first one of every task, split and label:
@@ -165,7 +165,7 @@ def equal(values: NDArray[Any], same: Same, samples: AuditedSamples) -> Iterator
     ends = np.cumsum(counts)
     for which in np.flatnonzero(counts > 1):
         members = order[ends[which] - counts[which] : ends[which]]
-        yield from (Pair(one, other, same, 1.0) for one, other in _pairs_of(members, samples))
+        yield from (SamplePair(one, other, same, 1.0) for one, other in _pairs_of(members, samples))
 
 
 def _pairs_of(members: NDArray[np.intp], samples: AuditedSamples) -> Iterator[tuple[int, int]]:
@@ -190,7 +190,7 @@ def _divided(samples: AuditedSamples) -> Iterator[tuple[str, str, list[str]]]:
         yield from ((card.task, group, sorted(homes[group])) for group in sorted(homes) if len(homes[group]) > 1)
 
 
-def _links(samples: AuditedSamples, pairs: list[Pair]) -> list[Link]:
+def _links(samples: AuditedSamples, pairs: list[SamplePair]) -> list[Link]:
     """Tasks that share images or groups (whose ids begin with their namespace), or that state that they are related."""
     images = Counter(tuple(sorted((int(samples.task[p.one]), int(samples.task[p.other])))) for p in pairs)
     of_task = [set(samples.group[samples.task == task]) for task in range(len(samples.cards))]

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 from dpconvert.errors import ShardError, printable
 from dpconvert.plural import counted
 from dpconvert.tasks import webpage
-from dpconvert.tasks.audit.findings import WORDS, Audit, Pair
+from dpconvert.tasks.audit.findings import WORDS, Audit, SamplePair
 
 SHOWN = 100  # pairs of a kind
 SIDE = 192  # px
@@ -89,7 +89,7 @@ def _verdict(audit: Audit) -> str:
     )
 
 
-def _pairs(title: str, why: str, pairs: Sequence[Pair], audit: Audit) -> Iterator[str]:
+def _pairs(title: str, why: str, pairs: Sequence[SamplePair], audit: Audit) -> Iterator[str]:
     if not pairs:
         return
     rest = f" The {SHOWN} most certain ones are shown; <code>--json</code> lists all." if len(pairs) > SHOWN else ""

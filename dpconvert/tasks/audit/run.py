@@ -13,7 +13,7 @@ from dpconvert.errors import ShardError
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
 from dpconvert.tasks.audit import features, nearest
-from dpconvert.tasks.audit.findings import Audit, Pair, equal, findings
+from dpconvert.tasks.audit.findings import Audit, SamplePair, equal, findings
 from dpconvert.tasks.audit.prints import Prints, prints
 from dpconvert.tasks.audit.samples import AuditedSamples, read_samples
 
@@ -42,13 +42,13 @@ def audit(
     return findings(samples, pairs.values(), int(all_prints.even.sum()))
 
 
-def _pairs(samples: AuditedSamples, all_prints: Prints, alike: float, features_in: Path | None) -> list[Pair]:
+def _pairs(samples: AuditedSamples, all_prints: Prints, alike: float, features_in: Path | None) -> list[SamplePair]:
     """All pairs, the least certain first: of a pair found in several ways, the last one counts."""
     pairs = [] if features_in is None else list(features.pairs(features_in, samples))
     uneven = np.flatnonzero(~all_prints.even)
     looks, likeness = nearest.pairs(all_prints.waves[uneven], alike=alike)
     for (one, other), r in zip(uneven[looks].tolist(), likeness.tolist(), strict=True):
-        pairs.append(Pair(one, other, "looks", min(r, 1.0)))
+        pairs.append(SamplePair(one, other, "looks", min(r, 1.0)))
     pairs += equal(all_prints.pixels.view("S16").ravel(), "pixels", samples)
     pairs += equal(samples.sha256, "file", samples)
     return pairs
