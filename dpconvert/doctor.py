@@ -43,8 +43,8 @@ def attempt(name: str, look: Callable[[], str], remedy: str) -> Check:
     try:
         return Check(name, ok=True, found=look())
     except (UserError, OSError, RuntimeError, ValueError, ImportError, multiprocessing.ProcessError) as error:
-        told = str(error).strip().partition("\n")[0] or type(error).__name__
-        return Check(name, ok=False, found=told, remedy=remedy)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return Check(name, ok=False, found=reason, remedy=remedy)
 
 
 def _system() -> str:

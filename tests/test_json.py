@@ -91,7 +91,7 @@ ASKED: dict[str, tuple[list[str], set[str], int]] = {
     ),
     "mtrain evaluate": (["--run=toy", "--mode=svm", "--no-baseline", "--workers=0"], {"task", "score", "source"}, 0),
     "mtrain breakhis": (["--shards=BreakHis", "--workers=0"], {"backbone", "n_train"}, 0),
-    "mtrain sweep": (["small.toml"], {"sweep", "folder", "cells", "there"}, 0),
+    "mtrain sweep": (["small.toml"], {"sweep", "folder", "cells", "scored"}, 0),
     "mtrain sweep small.toml --plan": ([], {"hours", "cells"}, 0),
     "mtrain sweep small.toml --sbatch=job.sh": ([], {"script", "parts"}, 0),
     "mtrain soup": (["toy", ".copies/toy", "--name=both"], {"text", "parts", "images", "folder"}, 0),

@@ -299,10 +299,10 @@ def measure(python: str, way: str, data: Path, workers: int, rounds: int) -> flo
     command = [python, __file__, "--one", way, str(data), str(workers)]
     found = []
     for _ in range(rounds):
-        told = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if told.returncode:
-            sys.exit(f"{way}: {told.stderr}")
-        found.append(float(told.stdout.splitlines()[-1]))
+        process = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if process.returncode:
+            sys.exit(f"{way}: {process.stderr}")
+        found.append(float(process.stdout.splitlines()[-1]))
     return max(found)
 
 

@@ -239,8 +239,8 @@ def measured(python: str, way: str, slides: list[Path], size: int, workers: int)
     # modules are compiled in the first round, whether or not they were when they were installed
     environment["PYTHONPYCACHEPREFIX"] = str(slides[0].parents[2] / "compiled")
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    told = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
-    run: dict[str, float] = json.loads(told.splitlines()[-1])
+    output = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+    run: dict[str, float] = json.loads(output.splitlines()[-1])
     return run
 
 
@@ -255,8 +255,8 @@ def table(title: str, rows: list[tuple[str, int]], runs: dict[tuple[str, int], l
         run, rate = best[way, workers], rates[way, workers]
         name = f"{way}, {workers} processes" if workers > 1 else way
         compared = f"{rate / rates[rows[0]]:>10.2f}" + (f"{rate / peer:>14.2f}" if peer else f"{'':14}")
-        told = f"{run['made'] / run['seconds']:>10.0f}{rate:>14.0f}{compared}{run['peak']:>8.0f}"
-        sys.stdout.write(f"{name:28}{run['made']:>8}{told}\n")
+        cells = f"{run['made'] / run['seconds']:>10.0f}{rate:>14.0f}{compared}{run['peak']:>8.0f}"
+        sys.stdout.write(f"{name:28}{run['made']:>8}{cells}\n")
 
 
 def main() -> None:

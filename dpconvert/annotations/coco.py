@@ -138,10 +138,10 @@ def parse(data: bytes, name: str) -> CocoFile:
     return file
 
 
-def _check_ids(what: str, told: set[tuple[str, str]], name: str) -> None:
-    shared = [one for one, times in Counter(one for one, _ in told).items() if times > 1]
+def _check_ids(what: str, pairs: set[tuple[str, str]], name: str) -> None:
+    shared = [one for one, times in Counter(one for one, _ in pairs).items() if times > 1]
     if shared:
-        names = sorted(called for one, called in told if one == shared[0])
+        names = sorted(called for one, called in pairs if one == shared[0])
         raise ReadError(f"{len(names)} {what} of one id, {shared[0][:40]}", where=name, found=", ".join(names)[:120])
 
 
@@ -190,14 +190,14 @@ def _of_mask(rle: Rle, size: tuple[int, int], name: str) -> tuple[float, float]:
     return factors((rle.size[1], rle.size[0]), size, name, "the image, in a run-length mask")
 
 
-def _check_boxes(told: BoxNumbers, boxes: Boxes, name: str) -> None:
+def _check_boxes(numbers: BoxNumbers, boxes: Boxes, name: str) -> None:
     """Refuse boxes that leave their images and would fit them as x1, y1, x2, y2; or that cannot be x1, y1, x2, y2.
 
-    told: (N, 6) of a box and the width and height of its image.
+    numbers: (N, 6) of a box and the width and height of its image.
     """
-    if boxes == "xywh" or not len(told):
+    if boxes == "xywh" or not len(numbers):
         return
-    x, y, third, fourth, width, height = told.T
+    x, y, third, fourth, width, height = numbers.T
     corners = (third > x) & (fourth > y)
     fit = corners & (third <= width + NEAR) & (fourth <= height + NEAR)
     leave = (x + third > width + NEAR) | (y + fourth > height + NEAR)
@@ -206,19 +206,19 @@ def _check_boxes(told: BoxNumbers, boxes: Boxes, name: str) -> None:
             f"{counted(int(leave.sum()), 'box')} beyond the image as x, y, width, height, but inside as x1, y1, x2, y2",
             where=name,
             expected="x, y, width, height, as COCO says",
-            found=_box_told(told[leave][0]),
+            found=_box_shown(numbers[leave][0]),
             remedy='say `boxes = "xyxy"` in the manifest\'s [layout], or "xywh" if they are right',
         )
     if boxes == "xyxy" and not corners.all():
         raise ReadError(
             "boxes that cannot be x1, y1, x2, y2",
             where=name,
-            found=_box_told(told[~corners][0]),
+            found=_box_shown(numbers[~corners][0]),
             remedy='leave `boxes = "xyxy"` out of the manifest\'s [layout]',
         )
 
 
-def _box_told(row: NDArray[np.float64]) -> str:
+def _box_shown(row: NDArray[np.float64]) -> str:
     return f"[{', '.join(f'{number:g}' for number in row[:4])}] in an image of {row[4]:g} x {row[5]:g}"
 
 

@@ -21,7 +21,7 @@ from dpconvert.annotations.parsing import xml_tree
 NUMBERED = {"0": "polygon", "1": "rectangle", "2": "ellipse", "3": "arrow", "4": "ruler"}
 AREAS = {"polygon", "rectangle", "ellipse"}
 POINTS = {"pin", "point"}
-UNTOLD = {"", "Description"}  # names of attributes that name no class
+NOT_CLASSES = {"", "Description"}  # names of attributes that name no class
 
 
 def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
@@ -81,8 +81,8 @@ def _names(region: Any, layer: Any) -> Iterator[str]:
 def _attributes(element: Any) -> Iterator[str]:
     for attribute in element.iterfind("Attributes/Attribute"):
         yield attribute.get("Value", "")
-        if (told := attribute.get("Name", "")) not in UNTOLD:
-            yield told
+        if (label := attribute.get("Name", "")) not in NOT_CLASSES:
+            yield label
 
 
 def _colour(text: str) -> str:
@@ -94,8 +94,8 @@ def _colour(text: str) -> str:
 
 
 def _shape(region: Any, remarks: Counter[str], name: str) -> Geometry | None:
-    told = region.get("Type", "0").strip()
-    kind = NUMBERED.get(told, told.lower())
+    number = region.get("Type", "0").strip()
+    kind = NUMBERED.get(number, number.lower())
     if kind not in AREAS | POINTS:
         marks.pass_over(kind, remarks)
         return None

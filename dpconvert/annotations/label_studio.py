@@ -149,9 +149,9 @@ def _fields(entries: list[dict[str, Any]]) -> list[str]:
     """
     placed = [_between(list(entry)) for entry in entries]
     ordered = bool(placed) and None not in placed
-    told = dict.fromkeys(key for entry in entries for key, value in entry.items() if _may_be_chosen(key, value))
+    choosable = dict.fromkeys(key for entry in entries for key, value in entry.items() if _may_be_chosen(key, value))
     after = {key for keys in placed for key in keys or ()}
-    return [key for key in told if not ordered or key in after]
+    return [key for key in choosable if not ordered or key in after]
 
 
 def _between(keys: list[str]) -> list[str] | None:

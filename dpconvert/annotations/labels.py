@@ -32,8 +32,8 @@ def field_of(items: Iterable[Sequence[str]], known: Collection[str], name: str, 
     Raises:
         ReadError: labels that are known stand in several fields, or nothing has the chosen field.
     """
-    told = [[label for label in labels if isinstance(label, Said)] for labels in items]
-    fields = sorted({label.field for labels in told for label in labels})
+    said = [[label for label in labels if isinstance(label, Said)] for labels in items]
+    fields = sorted({label.field for labels in said for label in labels})
     if chosen:
         if fields and chosen not in fields:
             raise ReadError(
@@ -45,8 +45,8 @@ def field_of(items: Iterable[Sequence[str]], known: Collection[str], name: str, 
         return chosen
     if not known:
         return ""
-    spelt = {label: label in known or names.match(label, known) is not None for label in {*itertools.chain(*told)}}
-    several = [labels for labels in told if len({one.field for one in labels}) > 1]
+    spelt = {label: label in known or names.match(label, known) is not None for label in {*itertools.chain(*said)}}
+    several = [labels for labels in said if len({one.field for one in labels}) > 1]
     first = {one.field: str(one) for labels in reversed(several) for one in reversed(labels) if spelt[one]}
     if len(first) > 1:
         fields = sorted(first)
@@ -60,11 +60,11 @@ def field_of(items: Iterable[Sequence[str]], known: Collection[str], name: str, 
     return next(iter(first), "")
 
 
-def of_field(told: Sequence[str], field: str) -> tuple[str, ...]:
+def of_field(labels: Sequence[str], field: str) -> tuple[str, ...]:
     """Return the labels that a field says; all of them if none is of a field, or no field is wanted."""
-    if not field or not any(isinstance(label, Said) for label in told):
-        return tuple(told)
-    return tuple(label for label in told if isinstance(label, Said) and label.field == field)
+    if not field or not any(isinstance(label, Said) for label in labels):
+        return tuple(labels)
+    return tuple(label for label in labels if isinstance(label, Said) and label.field == field)
 
 
 def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> str:
@@ -75,17 +75,17 @@ def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> st
     Raises:
         ReadError: `known` names labels, but none of the candidates is among them.
     """
-    told = [candidate.strip() for candidate in candidates if candidate.strip()]
+    nonblank = [candidate.strip() for candidate in candidates if candidate.strip()]
     if not known:
-        return told[0] if told else ""
-    for candidate in told or [""]:
+        return nonblank[0] if nonblank else ""
+    for candidate in nonblank or [""]:
         if (spelt := candidate if candidate in known else names.match(candidate, known)) is not None:
             return spelt
     raise ReadError(
-        f"unknown annotation label {told[0]!r}" if told else "an annotation without a label",
+        f"unknown annotation label {nonblank[0]!r}" if nonblank else "an annotation without a label",
         where=name,
         expected=f"one of {', '.join(repr(label) for label in sorted(known))}",
-        found=", ".join(told[1:5]) or None,
+        found=", ".join(nonblank[1:5]) or None,
         remedy="name it in the manifest ('' for annotations without one)",
     )
 
@@ -96,8 +96,8 @@ def only(candidates: Iterable[str], known: Collection[str], name: str) -> str:
     Raises:
         ReadError: several are known; or, without `known`, there are several.
     """
-    told = list(dict.fromkeys(candidate.strip() for candidate in candidates if candidate.strip()))
-    spelt = [one if one in known else names.match(one, known) for one in told] if known else told
+    distinct = list(dict.fromkeys(candidate.strip() for candidate in candidates if candidate.strip()))
+    spelt = [one if one in known else names.match(one, known) for one in distinct] if known else distinct
     found = list(dict.fromkeys(one for one in spelt if one is not None))
     if len(found) > 1:
         raise ReadError(
@@ -109,4 +109,4 @@ def only(candidates: Iterable[str], known: Collection[str], name: str) -> str:
             if known
             else "name those that count in the manifest: `labels` in [layout]",
         )
-    return resolved(told, known, name)
+    return resolved(distinct, known, name)

@@ -81,12 +81,12 @@ class NamedImage:
 class Names:
     """Names of images, as a file states them, by which the files of a source are found."""
 
-    def __init__(self, told: Iterable[str]) -> None:
-        self._told = [name.replace("\\", "/") for name in told]
+    def __init__(self, names_here: Iterable[str]) -> None:
+        self._stated = [name.replace("\\", "/") for name in names_here]
         self._places: list[dict[str, list[int]]] = []
         for way in WAYS:
             found = defaultdict(list)
-            for place, name in enumerate(self._told):
+            for place, name in enumerate(self._stated):
                 found[way(name)].append(place)
             self._places.append(dict(found))
 
@@ -98,8 +98,8 @@ class Names:
         """
         ways = zip(WAYS, self._places, strict=True)
         found = next((places[way(image)] for way, places in ways if way(image) in places), [])
-        best = max((shared_folders(self._told[place], image) for place in found), default=0)
-        return [place for place in found if shared_folders(self._told[place], image) == best]
+        best = max((shared_folders(self._stated[place], image) for place in found), default=0)
+        return [place for place in found if shared_folders(self._stated[place], image) == best]
 
 
 def shared_folders(one: str, other: str) -> int:
@@ -117,9 +117,9 @@ class Index:
     """The images of a file by their names; made once for many look-ups."""
 
     def __init__(self, images: Sequence[ListedImage]) -> None:
-        pairs = [(number, told) for number, listed in enumerate(images) for told in (listed.name, *listed.aliases)]
+        pairs = [(number, name) for number, listed in enumerate(images) for name in (listed.name, *listed.aliases)]
         self._images, self._owners = images, [number for number, _ in pairs]
-        self._names = Names(told for _, told in pairs)
+        self._names = Names(name for _, name in pairs)
 
     def find(self, name: str, image: str) -> ListedImage:
         """Return the entry of an image; `name` is that of the file.
@@ -154,8 +154,8 @@ def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = 
         if not callable(drawn.shape) and scale != (1, 1):
             shape = shapely.transform(shape, lambda xy: xy * scale)
             remarks[SCALED] += 1
-        told = of_field(drawn.labels, field)
-        label = resolved(told, known, name) if drawn.ranked else only(told, known, name)
+        labels = of_field(drawn.labels, field)
+        label = resolved(labels, known, name) if drawn.ranked else only(labels, known, name)
         items.append(Annotation(shape, label, drawn.id or str(number)))
     if listed.labels and not items and any(what.startswith(marks.UNKNOWN) for what in remarks):
         raise ReadError(

@@ -130,8 +130,8 @@ def _grey(values: Pixels, name: str) -> Pixels:
     first = values[:, :, 0]
     if (values == first[:, :, None]).all():
         return first
-    told = values.shape[2] == 3 and values.dtype == np.uint8
-    found = np.unique(_packed(values, name)).tolist() if told else []
+    is_colour = values.shape[2] == 3 and values.dtype == np.uint8
+    found = np.unique(_packed(values, name)).tolist() if is_colour else []
     more = f", ... ({len(found)})" if len(found) > SHOWN else ""
     raise ReadError(
         "a mask in colours, whose channels differ",

@@ -122,9 +122,9 @@ def _list(content: Any, name: str, variable: str) -> list[Any]:
 
 
 def _row(number: int, element: Any, form: Form, name: str) -> PointRow:
-    told = _members(element, form)
+    members = _members(element, form)
     try:
-        x, y = float(told["x"]), float(told["y"])
+        x, y = float(members["x"]), float(members["y"])
     except (KeyError, ValueError, TypeError, OverflowError):
         x = y = float("nan")
     if not (abs(x) < LIMIT and abs(y) < LIMIT):
@@ -134,7 +134,7 @@ def _row(number: int, element: Any, form: Form, name: str) -> PointRow:
             found=repr(element)[:60],
             expected='[x, y], or {"x": ..., "y": ...} by the names in the manifest\'s `names`',
         )
-    return PointRow(number, x, y, _text(told.get("label", form.label)), _text(told.get("image", "")))
+    return PointRow(number, x, y, _text(members.get("label", form.label)), _text(members.get("image", "")))
 
 
 def _members(element: Any, form: Form) -> dict[str, Any]:

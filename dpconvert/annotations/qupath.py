@@ -100,16 +100,16 @@ class Classification(Loose):
             yield f"#{self.argb & 0xFFFFFF:06x}"
 
 
-def _as_object(told: Any) -> Any:
+def _as_object(text: Any) -> Any:
     """A classification as an object: tables of features (geopandas, GDAL) keep it as text, or as a list of names."""
-    if isinstance(told, list) and all(isinstance(name, str) for name in told):
-        return {"names": told}
-    if not isinstance(told, str) or not told.lstrip().startswith("{") or len(told) > LONGEST:
-        return told
+    if isinstance(text, list) and all(isinstance(name, str) for name in text):
+        return {"names": text}
+    if not isinstance(text, str) or not text.lstrip().startswith("{") or len(text) > LONGEST:
+        return text
     for parse in (json.loads, ast.literal_eval):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return parse(told)
-    return told
+            return parse(text)
+    return text
 
 
 class Properties(Loose):

@@ -82,15 +82,15 @@ def _position(row: tuple[Any, ...], name: str) -> tuple[float, float]:
 
 
 def _shape(kind: Any, points: list[tuple[float, float]], remarks: Counter[str]) -> Geometry | None:
-    told = KINDS.get(kind, str(kind))
-    if told == "spot":
+    shape = KINDS.get(kind, str(kind))
+    if shape == "spot":
         return shapely.Point(points[0])
-    if told == "polygon":
+    if shape == "polygon":
         return polygon(points, remarks)
-    if told not in ("area", "circle") or len(points) < 2:
-        marks.pass_over(told, remarks)
+    if shape not in ("area", "circle") or len(points) < 2:
+        marks.pass_over(shape, remarks)
         return None
     left, top, right, bottom = shapely.MultiPoint(points[:2]).bounds
-    if told == "circle":
+    if shape == "circle":
         return ellipse((left, top, right, bottom), remarks)
     return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], remarks)

@@ -102,8 +102,8 @@ def _listed(name: str, regions: list[Region], where: str, attributes: dict[str, 
 
 def _labels(attributes: dict[str, Any]) -> Iterator[str]:
     for key, value in attributes.items():
-        told = [option for option, chosen in value.items() if chosen] if isinstance(value, dict) else [value]
-        yield from (Said(str(label), key) for label in told)
+        picked = [option for option, chosen in value.items() if chosen] if isinstance(value, dict) else [value]
+        yield from (Said(str(label), key) for label in picked)
 
 
 def _shape(one: ViaOutline, remarks: Counter[str], where: str) -> Geometry | None:

@@ -55,8 +55,8 @@ def init(folder: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: 
     findings = _checked(path, folder, Reporter(quiet=quiet or as_json))
     ready = not findings.problems and not drafted.draft.questions
     if as_json:
-        told = {"shape": drafted.draft.shape, "task": drafted.task, "questions": list(drafted.draft.questions)}
-        document({"manifest": str(path), "ready": ready, **told, "check": dataclasses.asdict(findings)})
+        content = {"shape": drafted.draft.shape, "task": drafted.task, "questions": list(drafted.draft.questions)}
+        document({"manifest": str(path), "ready": ready, **content, "check": dataclasses.asdict(findings)})
     else:
         _print(path, folder, drafted, findings, ready=ready)
     if not ready:

@@ -145,10 +145,10 @@ def _preview_source(
     found = check(Source.open(root, manifest), options)
     if as_json:
         files = [str(file) for file in drawn.files]
-        told: dict[str, Any] = {"notes": found.notes, "warnings": found.warnings, "problems": found.problems} | (
+        findings: dict[str, Any] = {"notes": found.notes, "warnings": found.warnings, "problems": found.problems} | (
             {"page": str(page)} if page else {}
         )
-        document({"picture": drawn.source_image, "counts": drawn.counts, "files": files, **told})
+        document({"picture": drawn.source_image, "counts": drawn.counts, "files": files, **findings})
     else:
         _tell_source(drawn, found)
     if found.problems:

@@ -114,6 +114,6 @@ def _spacing(metadata: Any) -> Spacing:
     items = metadata
     for name in ("ImageDocument", "Metadata", "Scaling", "Items", "Distance"):
         items = items.get(name) if isinstance(items, Mapping) else None
-    told = {item.get("@Id"): item.get("Value") for item in ([items] if isinstance(items, Mapping) else items or [])}
-    texts = [None if told.get(axis) is None else f"{float(str(told[axis])) * MICROMETRES:.6g}" for axis in "XY"]
+    scaling = {item.get("@Id"): item.get("Value") for item in ([items] if isinstance(items, Mapping) else items or [])}
+    texts = [None if scaling.get(axis) is None else f"{float(str(scaling[axis])) * MICROMETRES:.6g}" for axis in "XY"]
     return of_texts(*texts)

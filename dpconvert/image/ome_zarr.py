@@ -235,11 +235,11 @@ def _attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _described(attributes: Mapping[str, Any], path: Path) -> Multiscales:
-    told = _attributes(attributes)
-    if "image-label" in told:
+    fields = _attributes(attributes)
+    if "image-label" in fields:
         raise ReadError("a label image, not a slide", where=path, remedy="name the folder of the image it belongs to")
     try:
-        found = Multiscales.model_validate(told)
+        found = Multiscales.model_validate(fields)
     except ValidationError as error:
         raise ReadError(f"no image by OME-Zarr: {first_fault(error, Multiscales)}", where=path) from None
     first = found.multiscales[0] if found.multiscales else None
@@ -263,11 +263,11 @@ def _order(count: int, channels: Sequence[Channel], path: Path) -> list[int]:
             return [*order_of(names[:3], colours[:3]), *range(3, count)]
     except ChannelError:
         pass
-    told = f": {', '.join(names)}" if any(names) else ""
+    listed = f": {', '.join(names)}" if any(names) else ""
     raise ReadError(
         "an image of several channels (fluorescence), not RGB",
         where=path,
-        found=f"{count} channels{told}",
+        found=f"{count} channels{listed}",
         expected="one channel, or red, green and blue",
         remedy="export it as RGB",
     )

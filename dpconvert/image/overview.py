@@ -50,13 +50,13 @@ class Bands:
         return np.concatenate(bands)
 
 
-def resolution(image: Image, told: float | None, where: str) -> tuple[float, float]:
+def resolution(image: Image, given: float | None, where: str) -> tuple[float, float]:
     """Return micrometres per level-0 pixel along x and y, from the file, else from the user or the manifest.
 
     Raises:
         ReadError: the resolution is unknown.
     """
-    found = image.spacing.axes or (told and (told, told))
+    found = image.spacing.axes or (given and (given, given))
     if not found:
         raise ReadError(
             "states an absurd resolution" if image.spacing.stated else "states no resolution",
@@ -68,7 +68,7 @@ def resolution(image: Image, told: float | None, where: str) -> tuple[float, flo
     return found
 
 
-def scales(image: Image, mpp: float | None, told: float | None, where: str) -> tuple[float, float]:
+def scales(image: Image, mpp: float | None, given: float | None, where: str) -> tuple[float, float]:
     """Return the level-0 pixels, along x and y, per square pixel of `mpp` micrometres; None keeps that of the file.
 
     If the file's pixels are not square, the coarser axis is kept, so that nothing is enlarged.
@@ -80,5 +80,5 @@ def scales(image: Image, mpp: float | None, told: float | None, where: str) -> t
         across, down = image.spacing.axes or (1.0, 1.0)
         mpp = max(across, down)
     else:
-        across, down = resolution(image, told, where)
+        across, down = resolution(image, given, where)
     return mpp / across, mpp / down

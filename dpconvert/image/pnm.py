@@ -104,9 +104,9 @@ def _pam(data: bytes) -> _Head:
     if end is None:
         raise ValueError("a head without an end")
     lines = [line.split(None, 1) for line in data[: end.start()].splitlines()[1:] if not line.startswith(b"#")]
-    told = {line[0]: line[1] for line in lines if len(line) == 2}
-    width, height, channels, white = (int(told.get(key, b"0")) for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
-    alpha = told.get(b"TUPLTYPE", b"").strip().endswith(b"_ALPHA") or channels in (2, 4)
+    header = {line[0]: line[1] for line in lines if len(line) == 2}
+    width, height, channels, white = (int(header.get(key, b"0")) for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
+    alpha = header.get(b"TUPLTYPE", b"").strip().endswith(b"_ALPHA") or channels in (2, 4)
     return _Head(PAM, width, height, channels, white, alpha, end.end())
 
 

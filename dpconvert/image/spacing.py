@@ -118,8 +118,8 @@ def of_tags(page: tifffile.TiffPage, imagej: dict[str, Any] | None = None) -> Sp
     """Create a spacing from the resolution tags of a page, in ImageJ's unit if its description names one."""
     per_unit = [_ratio(page.tags.valueof(code)) for code in (282, 283)]
     name, length = PER_UNIT.get(_unit(page), ("", None))
-    if imagej and (told := str(imagej.get("unit", "")).strip()) and (own := micrometres(told)) is not None:
-        name, length = told, own
+    if imagej and (unit := str(imagej.get("unit", "")).strip()) and (own := micrometres(unit)) is not None:
+        name, length = unit, own
     stated = " x ".join(dict.fromkeys(f"{value:.6g}" for value in per_unit if value is not None))
     if length is None or not stated:
         return Spacing(stated=f"{stated} pixels per unit {_unit(page)}, which TIFF has not" if _unit(page) > 5 else "")

@@ -111,12 +111,12 @@ def _layout(tiff: tifffile.TiffFile, ome: OmeImages | None, file: Opened) -> Tif
         series = [one for each in series for one in each.levels]
     images = [one for one in series if _is_image(_first_page(one))] or series
     chosen = max(images, key=lambda one: _area(_first_page(one)))  # the first of equal ones
-    told = _told(chosen, ome)
-    pages, planes = _channels(chosen, file, told)
+    pixels = _pixels_of(chosen, ome)
+    pages, planes = _channels(chosen, file, pixels)
     copies = (
         _copies(tiff, series, pages[0])
         if chosen.kind in PLAIN
-        else [_channels(level, file, told)[0] for level in chosen.levels[1:]]
+        else [_channels(level, file, pixels)[0] for level in chosen.levels[1:]]
     )
     levels = sorted(map(_level, [pages, *copies]), key=lambda level: -level.width)
     rest = len(images) > 1 or planes == PAGES
@@ -153,15 +153,15 @@ def _area(page: Any) -> int:
     return page.imagewidth * page.imagelength if has_sizes(page) else 0
 
 
-def _told(series: Any, ome: OmeImages | None) -> Any:
+def _pixels_of(series: Any, ome: OmeImages | None) -> Any:
     """Return the `Pixels` element of a series; empty for a series without OME-XML."""
     return ome.pixels[int(series.name)] if ome and series.kind == "ome" and str(series.name).isdecimal() else ()
 
 
-def _channels(series: Any, file: Opened, told: Any = ()) -> tuple[tuple[tifffile.TiffPage, ...], str]:
+def _channels(series: Any, file: Opened, pixels: Any = ()) -> tuple[tuple[tifffile.TiffPage, ...], str]:
     """Return the page of an image, or its three pages of one channel each (red first), and a note on other pages.
 
-    told: the `Pixels` element of OME-XML.
+    pixels: the `Pixels` element of OME-XML.
 
     Raises:
         ReadError: the channels are not colours, or the file with one of them is missing.
@@ -186,7 +186,7 @@ def _channels(series: Any, file: Opened, told: Any = ()) -> tuple[tuple[tifffile
     if len(chosen) < 3 or None in chosen:
         raise ReadError("a channel is missing", where=name(file), remedy="put all files of this OME-TIFF side by side")
     try:
-        order = colour_order(told)
+        order = colour_order(pixels)
     except ChannelError as error:
         raise ReadError(
             "the three channels are not colours",

@@ -144,7 +144,7 @@ class Downloader:
             timeout=(self.patience.connect, self.patience.silence),
         ) as answer:
             if answer.status_code == 416:
-                same = not known.told or Version.of(answer).told in ("", known.told)
+                same = not known.tag or Version.of(answer).tag in ("", known.tag)
                 return (same and ends_at(answer, had) and remote.size in (None, had)) or _start_again(part)
             if answer.status_code in EXPIRED and answer.history:
                 raise BusyError(answer, f"the address that it redirects to has expired (HTTP {answer.status_code})")

@@ -93,7 +93,7 @@ def check_room(chosen: Sequence[PoolMember], base: Path, out: Path, *, convert: 
     needs = [member.needs for member in chosen]
     wanted: dict[Path, int] = {_existing(base): sum(files for files, _ in needs)}
     if convert:
-        disk = next((there for there in wanted if _one_disk(there, out)), _existing(out))
+        disk = next((candidate for candidate in wanted if _one_disk(candidate, out)), _existing(out))
         wanted[disk] = wanted.get(disk, 0) + sum(shards for _, shards in needs)
     for folder, size in wanted.items():
         if size > (free := shutil.disk_usage(folder).free):

@@ -19,12 +19,12 @@ RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 class Version:
     """The version of a file in a response, as far as the server states it.
 
-    condition: a strong ETag or else a date, with which the same version can be requested. told: any ETag or date.
+    condition: a strong ETag or else a date, with which the same version can be requested. tag: any ETag or date.
     total: the length of the file.
     """
 
     condition: str = ""
-    told: str = ""
+    tag: str = ""
     total: int | None = None
 
     @classmethod
@@ -46,7 +46,7 @@ class Version:
 
     def can_resume_with(self, other: Version) -> bool:
         """Whether a part of this version can be resumed with bytes of the other."""
-        return self.told == other.told and (None in (self.total, other.total) or self.total == other.total)
+        return self.tag == other.tag and (None in (self.total, other.total) or self.total == other.total)
 
 
 def first_byte(answer: requests.Response) -> int:

@@ -138,17 +138,17 @@ class _Seen:
         if self.exact:
             return small
         what = "pixels of masks" if self.masks else "pixels"
-        told = [*small, f"{what} decide which samples exist: samples by class and split are counted by the conversion"]
+        lines = [*small, f"{what} decide which samples exist: samples by class and split are counted by the conversion"]
         wanted = _sets(manifest.policy(options.split))
         if len(self.groups) < wanted:
-            told.append(f"{counted(len(self.groups), 'group')} for {wanted} sets: one of them will be empty")
+            lines.append(f"{counted(len(self.groups), 'group')} for {wanted} sets: one of them will be empty")
         elif not self.masks:
-            told += [
+            lines += [
                 f"class {label!r} occurs in {counted(len(self.holders[label]), 'group')} for {wanted} sets"
                 for label in manifest.classes[1:]
                 if len(self.holders[label]) < wanted
             ]
-        return told
+        return lines
 
 
 def _of_one_class(classes: list[str]) -> list[str]:

@@ -82,5 +82,5 @@ def unused_errata(manifest: Manifest, options: Options, images: list[SourceImage
         if erratum.pictures and not any(re.search(erratum.pictures, image.name) for image in images)
     ]
     if idle and not is_packaged(manifest):
-        told = ", ".join(map(repr, idle[:SHOWN]))
-        yield f"not used: `pictures` of {told} under [[errata]], which match no image here"
+        shown = ", ".join(map(repr, idle[:SHOWN]))
+        yield f"not used: `pictures` of {shown} under [[errata]], which match no image here"

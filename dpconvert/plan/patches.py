@@ -128,10 +128,10 @@ def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]
     _count_points(scene)
     shares = _shares(scene.annotations, manifest.classes, rule.ignore, _middle_of(boxes, rule))
     best, most = shares.argmax(0), shares.max(0)
-    told = (most > rule.share) & ((shares.sum(0) - most).round(DECIMALS) <= rule.others)
-    if not told.all():
-        scene.remarks["patch whose middle is of no single class, left out"] += int((~told).sum())
-    boxes, best = boxes[told], best[told]
+    decided = (most > rule.share) & ((shares.sum(0) - most).round(DECIMALS) <= rule.others)
+    if not decided.all():
+        scene.remarks["patch whose middle is of no single class, left out"] += int((~decided).sum())
+    boxes, best = boxes[decided], best[decided]
     kept = capped(rule.cap, best, boxes, scene.source_image.name)
     for box, label in zip(each_box(boxes[kept]), best[kept].tolist(), strict=True):
         yield Record(scene.source_image, manifest.classes[label], box, stored)

@@ -51,20 +51,20 @@ def stated(
     rows: Rows | None,
     layout: ArrayLabelKeys,
     count: int,
-    told: InValues,
+    labels_in: InValues,
 ) -> tuple[list[list[Any]], Callable[[int], str]]:
     """Return what the files say of the images, a list for each place of labels, and how the place of one is called."""
     if layout.indicators or layout.label or (layout.value and rows is not None):
         if rows is not None:
-            return [column(stacks, rows, name, count) for name in told.places], lambda index: rows[index][1]
-        of_file, keys = stacks if file is None else source.stacks(file.name), told.places
+            return [column(stacks, rows, name, count) for name in labels_in.places], lambda index: rows[index][1]
+        of_file, keys = stacks if file is None else source.stacks(file.name), labels_in.places
     else:
         of_file = stacks if file is None else source.stacks(file.name)
-        keys = [layout.value or layout.labels or _only_labels(of_file, is_own=file is not None, told=told)]
+        keys = [layout.value or layout.labels or _only_labels(of_file, is_own=file is not None, labels_in=labels_in)]
     if layout.column is not None:
         values = [_marked(of_file.array(keys[0]), layout.column, count, _place(of_file, keys[0]))]
     else:
-        values = [_values(of_file.array(key), count, _place(of_file, key), told) for key in keys]
+        values = [_values(of_file.array(key), count, _place(of_file, key), labels_in) for key in keys]
     return values, lambda index: f"{_place(of_file, keys[0])}, image {index}"
 
 
@@ -72,7 +72,7 @@ def _place(stacks: Stacks, key: str) -> str:
     return "/".join(filter(None, (stacks.name, key)))
 
 
-def _only_labels(stacks: Stacks, *, is_own: bool, told: InValues) -> str:
+def _only_labels(stacks: Stacks, *, is_own: bool, labels_in: InValues) -> str:
     """Return the name of the array of labels where the manifest does not name it.
 
     is_own: whether the file is one of labels, and not that of the images.
@@ -81,7 +81,7 @@ def _only_labels(stacks: Stacks, *, is_own: bool, told: InValues) -> str:
         return next(iter(stacks.names()))
     if is_own and stacks.name.lower().endswith(".npy"):
         return ""
-    key = "value" if told.target == "value" else "labels"
+    key = "value" if labels_in.target == "value" else "labels"
     raise ManifestError(
         "nothing says which array holds the labels",
         where=stacks.name,
@@ -91,14 +91,14 @@ def _only_labels(stacks: Stacks, *, is_own: bool, told: InValues) -> str:
     )
 
 
-def _values(array: Array, count: int, where: str, told: InValues) -> list[Any]:
+def _values(array: Array, count: int, where: str, labels_in: InValues) -> list[Any]:
     """Return what an array says of each image: a number, a text, or, of any number of classes, a list of numbers."""
     values = _rows_of(array, count, where)
     if values.shape[1] == 1:
         return [_plain(value) for value in values[:, 0].tolist()]
-    if told.target == "labels":
+    if labels_in.target == "labels":
         return [list(map(_plain, row)) for row in values.tolist()]
-    if told.target == "value":
+    if labels_in.target == "value":
         raise SourceError("several values an image, where one number is expected", where=where, found=f"{array.shape}")
     return list(_places(values, where).tolist())
 

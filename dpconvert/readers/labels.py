@@ -159,7 +159,7 @@ def check_many(manifest: Manifest, keys: ManyLabels, *, as_list: bool) -> None:
         raise ManifestError(f"layout.none: {same[0]!r} is one of `classes`", where=manifest.path)
 
 
-def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[str], where: str) -> list[str]:
+def class_names(labels: Sequence[str], values: Mapping[str, str], classes: list[str], where: str) -> list[str]:
     """Classes of labels: by `values` where there are any, else a number counts `classes`, and a text is a class.
 
     Raises:
@@ -167,7 +167,7 @@ def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[st
     """
     known: dict[str, str] = {}
     numbered = [name for place, name in enumerate(classes) if name.isdecimal() and int(name) != place]
-    for label in sorted(set(told)):
+    for label in sorted(set(labels)):
         match = names.match(label, values)
         if match is not None:
             known[label] = values[match]
@@ -192,7 +192,7 @@ def class_names(told: Sequence[str], values: Mapping[str, str], classes: list[st
             known[label] = classes[int(label)]
         else:
             known[label] = label
-    return [known[label] for label in told]
+    return [known[label] for label in labels]
 
 
 def check_given(manifest: Manifest, keys: LabelKeys, of_class: Sequence[str] = ("label",)) -> set[str]:

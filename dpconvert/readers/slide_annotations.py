@@ -91,8 +91,8 @@ def refuse_names_in_geojson(source: Source, name: str, called: dict[str, str]) -
     slides = {names.folded(alias) for alias in called}
     values: dict[str, list[str]] = {}
     for feature in _features(source, name) if len(set(called.values())) > 1 else []:
-        told = feature.get("properties") if isinstance(feature, dict) else None
-        for key, value in told.items() if isinstance(told, dict) else ():
+        properties = feature.get("properties") if isinstance(feature, dict) else None
+        for key, value in properties.items() if isinstance(properties, dict) else ():
             if isinstance(value, str) and value:
                 values.setdefault(key, []).append(value)
     for key, some in values.items():
@@ -111,10 +111,10 @@ def _features(source: Source, name: str) -> list[Any]:
     if not GEOJSON.search(name):
         return []
     try:
-        told = json.loads(annotation_files.unpacked(source.read(name), name))
+        document = json.loads(annotation_files.unpacked(source.read(name), name))
     except (ReadError, ValueError, RecursionError):
         return []
-    found = told.get("features") if isinstance(told, dict) else told
+    found = document.get("features") if isinstance(document, dict) else document
     return found if isinstance(found, list) else []
 
 

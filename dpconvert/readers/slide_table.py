@@ -101,7 +101,7 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
     by_name = {names.folded(alias): names.folded(name) for alias, name in called_as(slides).items()}
     of_file = _file_names(slides)
     asked = [*filter(None, (layout.group, layout.split, layout.label))]
-    told: dict[str, dict[str, str]] = {}
+    by_slide: dict[str, dict[str, str]] = {}
     for found in source.match("table"):
         rows, left_out = Table(source.read(found.name), found.name, layout.dialect), Counter[str]()
         for row in rows:
@@ -112,11 +112,11 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
             known = {column: cell(row, column, where) for column in asked}
             if labels is not None:
                 known[LABEL] = _label(row, labels, layout, left_out, where)
-            if told.setdefault(name, known) != known:
+            if by_slide.setdefault(name, known) != known:
                 raise SourceError("two lines about one slide, with different values", where=where, found=name)
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in left_out.items() if n]
         source.notes += rows.notes()
-    return told
+    return by_slide
 
 
 def _file_names(slides: Sequence[MatchedFile]) -> dict[str, str]:

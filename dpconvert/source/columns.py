@@ -105,10 +105,10 @@ class Columns:
         try:
             feature = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][column]
             of_list = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
-            told = of_list["names"]
+            label_names = of_list["names"]
         except (KeyError, ValueError, TypeError, IndexError, AttributeError):
             return []
-        return [str(name) for name in told] if isinstance(told, list) else []
+        return [str(name) for name in label_names] if isinstance(label_names, list) else []
 
     def _where(self, column: str) -> str:
         return f"{self.name}/{column}"

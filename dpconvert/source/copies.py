@@ -50,18 +50,18 @@ class ComparedFiles:
 def copies(listing: ComparedFiles) -> tuple[dict[str, str], list[str]]:
     """Return a mapping from each file to pass over to the file that is read in its place, and notes for the user."""
     alike = _alike(listing.sizes)
-    told = {name: known for some in alike for name in some if (known := listing.fields_of(name))}
-    alike = [some for names in alike if len(some := [name for name in names if name in told]) > 1]
+    fields = {name: known for some in alike for name in some if (known := listing.fields_of(name))}
+    alike = [some for names in alike if len(some := [name for name in names if name in fields]) > 1]
     if not alike:
         return {}, []
     pairs: defaultdict[Pair, list[Pair]] = defaultdict(list)
     for names in alike:
-        for kept, copy in _candidates(names, told, listing):
+        for kept, copy in _candidates(names, fields, listing):
             for folders in _shifts(kept, copy):
                 pairs[folders].append((kept, copy))
     found, together = _copied(pairs, listing)
     notes = [_note(found, together)] if found else []
-    return found, [*notes, *_elsewhere(alike, told, found, listing)]
+    return found, [*notes, *_elsewhere(alike, fields, found, listing)]
 
 
 def _alike(sizes: Mapping[str, int]) -> list[list[str]]:
@@ -72,11 +72,11 @@ def _alike(sizes: Mapping[str, int]) -> list[list[str]]:
     return [names for names in found.values() if len(names) > 1]
 
 
-def _candidates(names: list[str], told: Mapping[str, tuple[str, ...]], listing: ComparedFiles) -> Iterator[Pair]:
+def _candidates(names: list[str], fields: Mapping[str, tuple[str, ...]], listing: ComparedFiles) -> Iterator[Pair]:
     """Yield pairs of possible copies. The file to read comes first: an unpacked one, or the less deeply nested one."""
     groups: defaultdict[Hashable, list[str]] = defaultdict(list)
     for name in sorted(names, key=lambda name: (listing.packed(name), name.count("/"), name)):
-        known = told[name]
+        known = fields[name]
         groups[(known, listing.content(name)) if len(names) > MOST_ALIKE else known].append(name)
     for group in groups.values():
         yield from combinations(group, 2) if len(group) <= MOST_ALIKE else ((group[0], other) for other in group[1:])
@@ -129,18 +129,18 @@ def _note(found: Mapping[str, str], folders: Mapping[Pair, int]) -> str:
 
 
 def _elsewhere(
-    alike: Iterable[list[str]], told: Mapping[str, tuple[str, ...]], found: Mapping[str, str], listing: ComparedFiles
+    alike: Iterable[list[str]], fields: Mapping[str, tuple[str, ...]], found: Mapping[str, str], listing: ComparedFiles
 ) -> Iterator[str]:
     """Return a note on files in archives that equal files of another class, group or split."""
     rest: list[Pair] = []
     for names in alike:
         left = [name for name in names if name not in found]
-        if len({told[name] for name in left}) < 2 or not any(map(listing.packed, left)):
+        if len({fields[name] for name in left}) < 2 or not any(map(listing.packed, left)):
             continue
         seen: dict[Hashable, str] = {}
         for name in left:
             first = seen.setdefault(listing.content(name), name)
-            if told[first] != told[name]:
+            if fields[first] != fields[name]:
                 rest.append((first, name))
     if rest:
         first, other = min(rest)

@@ -119,8 +119,8 @@ def on_disk(source: Source, file: str) -> Path:
 
 
 def _note(source: Source, file: str) -> None:
-    if (told := cache.copy_note(file)) not in source.notes:
-        source.notes.append(told)
+    if (note := cache.copy_note(file)) not in source.notes:
+        source.notes.append(note)
 
 
 def image(

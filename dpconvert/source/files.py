@@ -117,7 +117,7 @@ class Source(Folder):
                 remedy=f"`dpconvert show {typed(manifest)}` says where to get them; name their folder with --source",
             )
         hidden: list[str] = []
-        found, told = packed.expanded(root, list(walk(root, hidden)))
+        found, packed_notes = packed.expanded(root, list(walk(root, hidden)))
         listed = sorted(found, key=lambda file: file[:2])
         check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
@@ -125,7 +125,7 @@ class Source(Folder):
         places = {name: place for name, _, place in listed if place and name in sizes}
         slides = slide_files(root, [name for name in sizes if is_file(root, name)])
         source = cls(root, manifest, sizes, places, slides)
-        source.notes += [*told, *_hidden(hidden)]
+        source.notes += [*packed_notes, *_hidden(hidden)]
         source._links = linked(root, slides)
         if source._links is not None:
             weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)

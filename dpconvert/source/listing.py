@@ -100,19 +100,19 @@ def walk(root: Path, hidden: list[str] | None = None) -> Iterator[Listed]:
             elif name.lower().endswith(".tar"):
                 yield from tar_members(path, name)
             else:
-                told = names.file_name(name)
-                yield told, _size(path), None if told == name else Place(name)
+                shown = names.file_name(name)
+                yield shown, _size(path), None if shown == name else Place(name)
 
 
 def check_names(listed: list[Listed], root: Path) -> None:
     """Refuse two files whose names look equal: the output could not distinguish them."""
     for (one, _, first), (other, _, second) in itertools.pairwise(listed):
-        there = [place or Place(one) for place in (first, second)]
-        if one == other and _own_name(there[0]) != _own_name(there[1]):
+        places = [place or Place(one) for place in (first, second)]
+        if one == other and _own_name(places[0]) != _own_name(places[1]):
             raise SourceError(
                 "two files of one name, written in different characters",
                 where=root / one,
-                found=" and ".join(repr(_own_name(place)) for place in there),
+                found=" and ".join(repr(_own_name(place)) for place in places),
                 remedy="rename one of them",
             )
 
@@ -157,8 +157,8 @@ def zip_members(path: Path, name: str) -> Iterator[Listed]:
         limit = min(MEMBER_LIMIT, RATIO_LIMIT * max(member.compress_size, 1024))
         if member.file_size > limit and not elements.ARRAYS.search(member.filename):  # those are never held in memory
             raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
-        told = names.file_name(f"{name}/{_decoded(member)}")
-        yield told, member.file_size, Place(name, member=member.filename)
+        shown = names.file_name(f"{name}/{_decoded(member)}")
+        yield shown, member.file_size, Place(name, member=member.filename)
 
 
 def _decoded(member: zipfile.ZipInfo) -> str:

@@ -49,9 +49,9 @@ def expanded(root: Path, listed: list[Listed], deep: int = 0) -> tuple[list[List
         if not _packed(one) or ANY.sub("", name) in folders or deep == DEEPEST:
             kept.append(one)
             continue
-        inside, told = expanded(root, list(_opened(root, one)), deep + 1)
+        inside, inner_notes = expanded(root, list(_opened(root, one)), deep + 1)
         kept += inside
-        notes += [cache.copy_note(name), *told]
+        notes += [cache.copy_note(name), *inner_notes]
     return kept, notes
 
 

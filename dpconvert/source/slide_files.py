@@ -175,10 +175,10 @@ def _hamamatsu(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
             continue
         try:
             with (root / name).open(encoding="latin-1") as file:
-                told = [line.partition("=")[2].strip() for line in file.read(LONGEST_VMS).splitlines()]
+                values = [line.partition("=")[2].strip() for line in file.read(LONGEST_VMS).splitlines()]
         except OSError:
             continue
-        beside = {str(PurePosixPath(_folder(name)) / value) for value in told if value}
+        beside = {str(PurePosixPath(_folder(name)) / value) for value in values if value}
         yield MultiFileSlide(name, (name, *sorted(beside & known - {name})), (name,))
 
 

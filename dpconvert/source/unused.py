@@ -67,9 +67,9 @@ def archives_of(source: Source, names: Iterable[str]) -> list[str]:
 def by_suffix(names: Iterable[str]) -> str:
     """Return the number of files by suffix, the most frequent first: '3 .webp, 1 .czi'."""
     counts = Counter(map(suffix, names))
-    told = [f"{count} {ending or 'without suffix'}" for ending, count in counts.most_common(TOLD)]
-    rest = len(counts) - len(told)
-    return ", ".join(told) + (f", {rest} other kinds" if rest else "")
+    parts = [f"{count} {ending or 'without suffix'}" for ending, count in counts.most_common(TOLD)]
+    rest = len(counts) - len(parts)
+    return ", ".join(parts) + (f", {rest} other kinds" if rest else "")
 
 
 def suffix(name: str) -> str:
@@ -102,8 +102,8 @@ def _packed_zarr(names: Iterable[str]) -> list[str]:
 
 
 def _archives(names: list[str]) -> str:
-    told = f"not read: {counted(len(names), 'archive')}, the first {names[0]}; {remedy(names)}"
-    return f"{told} (if its files are already present, move it away)"
+    line = f"not read: {counted(len(names), 'archive')}, the first {names[0]}; {remedy(names)}"
+    return f"{line} (if its files are already present, move it away)"
 
 
 def _slashes(name: str) -> list[int]:

@@ -61,8 +61,8 @@ def differences(folder: Path, card: TaskCard, against: str) -> Iterator[tuple[st
     yield FILE_NAME, _images(folder, card, Path(against), other)
     if card.dense != other.dense:
         yield FILE_NAME, f"the dense targets differ from those of {against}: {_named(card)} here, {_named(other)} there"
-    elif card.dense is not None and (told := _targets(folder, card, Path(against), other)):
-        yield FILE_NAME, told
+    elif card.dense is not None and (changed := _targets(folder, card, Path(against), other)):
+        yield FILE_NAME, changed
 
 
 def counterpart(against: Path, task: str) -> Path | None:
@@ -113,16 +113,18 @@ def versions(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     )
 
 
-def _images(folder: Path, card: TaskCard, there: Path, other: TaskCard) -> str:
+def _images(folder: Path, card: TaskCard, reference: Path, other: TaskCard) -> str:
     """Whether images of the same key differ only in their bytes, or also in their pixels."""
-    ours, theirs = _rows(folder, card), _rows(there, other)
+    ours, theirs = _rows(folder, card), _rows(reference, other)
     common = [key for key in ours if key in theirs]
     changed = [key for key in common if ours[key]["sha256"] != theirs[key]["sha256"]]
     only = f"{counted(len(ours) - len(common), 'sample')} only here, {len(theirs) - len(common)} only there"
     if not changed:
         return f"{only}; images in both have equal bytes"
     compared = changed[:COMPARED]
-    decoding = sum(not np.array_equal(_decoded(folder, ours[key]), _decoded(there, theirs[key])) for key in compared)
+    decoding = sum(
+        not np.array_equal(_decoded(folder, ours[key]), _decoded(reference, theirs[key])) for key in compared
+    )
     which = f"of {len(compared)} compared, {decoding} differ in pixels (decoding), {len(compared) - decoding} only in"
     return f"{only}; {counted(len(changed), 'image')} with different bytes: {which} bytes (encoding)"
 
@@ -134,14 +136,14 @@ def _named(card: TaskCard) -> str:
     return " and ".join(f"{kind} ({', '.join(of.classes)})" for kind, of in card.dense.kinds.items())
 
 
-def _targets(folder: Path, card: TaskCard, there: Path, other: TaskCard) -> str:
+def _targets(folder: Path, card: TaskCard, reference: Path, other: TaskCard) -> str:
     """How many samples of the same key have other masks, and how many another number of objects; '' for none."""
-    ours, theirs = _rows(folder, card), _rows(there, other)
+    ours, theirs = _rows(folder, card), _rows(reference, other)
     common = [key for key in ours if key in theirs]
     masks = sum(ours[key].get("seg_sha256") != theirs[key].get("seg_sha256") for key in common)
     objects = sum(ours[key].get("objects") != theirs[key].get("objects") for key in common)
-    told = [f"{counted(masks, 'mask')} with different bytes"] if masks else []
-    return ", ".join([*told, *([f"{counted(objects, 'sample')} with another number of objects"] if objects else [])])
+    parts = [f"{counted(masks, 'mask')} with different bytes"] if masks else []
+    return ", ".join([*parts, *([f"{counted(objects, 'sample')} with another number of objects"] if objects else [])])
 
 
 def _rows(folder: Path, card: TaskCard) -> dict[str, Any]:

@@ -39,17 +39,17 @@ def card_of_folder(folder: Path) -> BackboneCard:
 
 
 def _of_timm(folder: Path, content: dict[str, Any]) -> BackboneCard:
-    told = content.get("pretrained_cfg", content)  # older versions of timm wrote one table
+    config = content.get("pretrained_cfg", content)  # older versions of timm wrote one table
     pooling = {"global_pool": content["global_pool"]} if content.get("global_pool") else {}
-    size = told.get("input_size")
+    size = config.get("input_size")
     return BackboneCard(
         name=folder.resolve().name,
         title=content["architecture"],
         timm=content["architecture"],
         options=pooling | content.get("model_args", {}),
-        mean=told.get("mean"),
-        std=told.get("std"),
-        interpolation="bicubic" if told.get("interpolation") in BICUBIC else "bilinear",
+        mean=config.get("mean"),
+        std=config.get("std"),
+        interpolation="bicubic" if config.get("interpolation") in BICUBIC else "bilinear",
         size=size[-1] if size else None,
     )
 

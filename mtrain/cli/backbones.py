@@ -59,11 +59,11 @@ def _about(card: BackboneCard) -> Iterator[str]:
     scale = f" at {card.mpp:g} um per pixel" if card.mpp else ""
     rows: dict[str, Any] = {"network": card.title}
     if card.published is not None:
-        told = card.published
+        shape = card.published
         rows |= {
-            "built as": f"{card.timm} of timm: {told.depth} blocks, width {told.width}, patches of {card.patch} px, "
-            f"{told.prefix - 1} registers",
-            "parameters": told.parameters,
+            "built as": f"{card.timm} of timm: {shape.depth} blocks, width {shape.width}, patches of {card.patch} px, "
+            f"{shape.prefix - 1} registers",
+            "parameters": shape.parameters,
             "features": f"{card.features}, {_features(card)} numbers",
         }
     rows |= {

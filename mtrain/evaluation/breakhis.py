@@ -51,19 +51,19 @@ class BreakhisImages:
     """
 
     rows: Rows
-    told: Sequence[Mapping[str, str]]
+    described: Sequence[Mapping[str, str]]
     patients: NDArray[np.object_]
     parts: tuple[str, ...]
 
     @property
     def magnifications(self) -> list[str]:
         """The magnifications, smallest first."""
-        found = {about[MAGNIFICATION] for about in self.told}
+        found = {about[MAGNIFICATION] for about in self.described}
         return sorted(found, key=lambda text: (float(text.rstrip("Xx")) if text.rstrip("Xx").isdigit() else 0, text))
 
     def fold(self, magnification: str, number: int) -> tuple[Which, Which]:
         """The images to train on and those to score."""
-        at = [about if about[MAGNIFICATION] == magnification else {} for about in self.told]
+        at = [about if about[MAGNIFICATION] == magnification else {} for about in self.described]
         train, test = (
             np.flatnonzero([about.get(f"fold{number}") == which for about in at]) for which in ("train", "test")
         )
@@ -76,10 +76,10 @@ def images_of(task: Task) -> BreakhisImages:
     Raises:
         ShardError: a sample has no magnification, or there are no official folds.
     """
-    task, told = with_test(task, Permit.BREAKHIS), attributes(task)
+    task, by_key = with_test(task, Permit.BREAKHIS), attributes(task)
     parts = {split: rows for split, rows in task.rows.items() if len(rows)}
     rows = Rows.joined(list(parts.values()))
-    about = [told[str(key)] for key in rows.key]
+    about = [by_key[str(key)] for key in rows.key]
     if not all(MAGNIFICATION in one for one in about):
         raise ShardError("samples without a magnification: not BreaKHis", where=task.folder)
     if not any(f"fold{number}" in one for one in about for number in range(1, FOLDS + 1)):

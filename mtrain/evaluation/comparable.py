@@ -50,8 +50,8 @@ def comparable(
     own = [pair for pair in every if ours(pair[0])]
     others = [pair for pair in every if not ours(pair[0])]
     for one, setting in (*reversed(own), *reversed(others)):
-        there = references.setdefault((one.task, one.backbone), {} if size is None else {"size": size})
-        references[one.task, one.backbone] = setting | there
+        known = references.setdefault((one.task, one.backbone), {} if size is None else {"size": size})
+        references[one.task, one.backbone] = setting | known
     kept, left = [], Counter[tuple[str, str, str, str]]()
     for one, setting in every:
         differ = _differences(setting, references[one.task, one.backbone])
@@ -69,8 +69,8 @@ def _setting(one: Evaluation, combination: str | None) -> Setting:
     """The settings that must be equal within a row. Those of a single transfer mode have its name as a prefix."""
     found = {name: one.identity[name] for name in SHARED if name in one.identity}
     recipe = RECIPE_OF.get(one.mode, one.mode)
-    told = (FROZEN if one.mode == "dense" else OFF) | one.identity
-    found |= {f"{recipe} {name}": told[name] for name in RECIPES.get(one.mode, ()) if name in told}
+    identity = (FROZEN if one.mode == "dense" else OFF) | one.identity
+    found |= {f"{recipe} {name}": identity[name] for name in RECIPES.get(one.mode, ()) if name in identity}
     if one.source in BASELINES and "weights_digest" in one.identity:
         found[BASELINES[one.source]] = one.identity["weights_digest"]
     found |= {name if name in STARTS else f"{one.mode} {name}": value for name, value in one.training.items()}

@@ -127,8 +127,8 @@ def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequ
     paths = [result_path(source, task, one).with_suffix(".npz") for one in each]
     answers = tuple(paths) if all(path.is_file() for path in paths) else ()
     found, metric = runs[0], str(runs[0]["metric"])
-    told = found["intervals"].get(metric)
-    interval = (told[0], told[1]) if told else None
+    bounds = found["intervals"].get(metric)
+    interval = (bounds[0], bounds[1]) if bounds else None
     values = [one["score"] for one in runs if one["score"] is not None]
     if len(runs) == 1 or not values:
         return Scored(found["score"], interval, found["set"], answers, metric)
@@ -165,7 +165,7 @@ def _content(
                 "rank_interval": intervals.get(entry.name),
                 "cost": vars(costs[entry.name]),
                 "scores": {
-                    task.name: _told(entry.name, names[0], scores, task, drawn[task.name], float(places[row, column]))
+                    task.name: _versus(entry.name, names[0], scores, task, drawn[task.name], float(places[row, column]))
                     for column, task in enumerate(tasks)
                 },
             }
@@ -203,21 +203,21 @@ def beside_published(content: dict[str, Any], report: Reporter) -> None:
         report.note(NONE)
 
 
-def _told(
+def _versus(
     name: str, reference: str, scores: dict[str, dict[str, Scored]], task: Task, draws: dict[str, Values], rank: float
 ) -> dict[str, Any] | None:
     one, other = scores[name].get(task.name), scores[reference].get(task.name)
     if one is None:
         return None
-    told: dict[str, Any] = {"score": one.score, "interval": one.interval, "set": one.set, "rank": _plain(rank)}
+    content: dict[str, Any] = {"score": one.score, "interval": one.interval, "set": one.set, "rank": _plain(rank)}
     if one.deviation is not None:
-        told |= {"deviation": one.deviation, "runs": len(one.answers)}
+        content |= {"deviation": one.deviation, "runs": len(one.answers)}
     if name == reference or other is None or one.score is None or other.score is None:
-        return told
-    told["difference"] = one.score - other.score
+        return content
+    content["difference"] = one.score - other.score
     if name in draws and reference in draws:
-        told["difference_interval"] = bootstrap.interval(draws[name] - draws[reference])
-    return told
+        content["difference_interval"] = bootstrap.interval(draws[name] - draws[reference])
+    return content
 
 
 def rank_intervals(names: Sequence[str], draws: dict[str, dict[str, Values]]) -> dict[str, tuple[float, float] | None]:

@@ -82,9 +82,9 @@ def check_complete(grid: ScoreGrid, remedy: str) -> None:
 
 def seed_means(scores: Values) -> Values:
     """The mean over the available seeds: (combinations, tasks). NaN if there is none, -inf if one diverged."""
-    there = ~np.isnan(scores)
-    counts = there.sum(axis=-1)
-    sums = np.where(there, scores, 0.0).sum(axis=-1)
+    defined = ~np.isnan(scores)
+    counts = defined.sum(axis=-1)
+    sums = np.where(defined, scores, 0.0).sum(axis=-1)
     means: Values = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     return means
 
@@ -134,11 +134,11 @@ def bootstrap(grid: ScoreGrid, draws: int = 1000, seed: int = 0) -> Bootstrap:
     rng = np.random.default_rng(seed)
     shape = grid.scores.shape
     ordered = np.sort(grid.scores, axis=-1)  # NaN comes last
-    there = (~np.isnan(ordered)).sum(axis=-1, keepdims=True)
+    defined = (~np.isnan(ordered)).sum(axis=-1, keepdims=True)
     parts = []
     for start in range(0, draws, AT_ONCE):
         drawn = [(rng.integers(shape[1], size=shape[1]), rng.random(shape)) for _ in range(min(AT_ONCE, draws - start))]
-        chosen = (np.stack([seeds for _, seeds in drawn]) * there).astype(int)
+        chosen = (np.stack([seeds for _, seeds in drawn]) * defined).astype(int)
         table = task_ranks(seed_means(np.take_along_axis(ordered[None], chosen, axis=-1)))
         tasks = np.stack([tasks for tasks, _ in drawn])[:, None]
         parts.append(mean_ranks(np.take_along_axis(table, tasks, axis=-1)))

@@ -302,6 +302,6 @@ def _row(selection: Selection, c: int) -> dict[str, Any]:
 
 def spread(scores: Values) -> float:
     """Standard deviation over the available seeds; NaN if there are fewer than two, or if one diverged."""
-    there = scores[~np.isnan(scores)]
-    found = ranks.summary(there.tolist()).spread if len(there) and np.isfinite(there).all() else None
+    defined = scores[~np.isnan(scores)]
+    found = ranks.summary(defined.tolist()).spread if len(defined) and np.isfinite(defined).all() else None
     return math.nan if found is None else found

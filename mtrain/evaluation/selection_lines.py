@@ -60,8 +60,8 @@ def friedman_line(selection: Selection) -> str:
     if selection.friedman is None:
         return "Friedman test: not defined (it takes three combinations, two tasks and a difference)"
     statistic, p = selection.friedman
-    told = "the combinations differ" if p < 0.05 else "no evidence that the combinations differ"
-    return f"Friedman test: chi-square {statistic:.2f}, p = {p:.3g}: {told}"
+    verdict = "the combinations differ" if p < 0.05 else "no evidence that the combinations differ"
+    return f"Friedman test: chi-square {statistic:.2f}, p = {p:.3g}: {verdict}"
 
 
 def _percent(mean: float) -> str:

@@ -64,8 +64,8 @@ def matrix(
         for name in sources:
             other = found.get(name)
             if other is None and iterations is not None:
-                other, there = _trained(run, name, iterations, workers, device)
-                trained += not there
+                other, reused = _trained(run, name, iterations, workers, device)
+                trained += not reused
             if other is not None:
                 rows.append(_row(name, source_of(other, OWN), tasks, options))
             advance()
@@ -111,10 +111,10 @@ def _kind(run: Run) -> str:
 def _trained(run: Run, name: str, iterations: int, workers: int, device: str) -> tuple[Run, bool]:
     """The run of a training on one task, and whether it was finished already."""
     other, config = retraining(run, (name,), iterations)
-    there = other.exists and other.state()[0] == "finished"
+    reused = other.exists and other.state()[0] == "finished"
     if fit(config.model_copy(update={"workers": workers, "device": device}), other, QUIET) == "stopped":
         raise RunError("interrupted; finished trainings are kept", where=other.path, remedy="run the command again")
-    return other, there
+    return other, reused
 
 
 def _row(name: str | None, source: Pretrained, tasks: Sequence[Task], options: TransferOptions) -> dict[str, Any]:

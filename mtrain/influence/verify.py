@@ -78,22 +78,22 @@ def compared(rows: Sequence[dict[str, Any]], sources: Sequence[str], seed: int) 
     right = surrogate.effects(members, truth)
     guessed = surrogate.effects(members, estimate)
     draws = np.stack([surrogate.effects(members[p], truth[p]) for p in picked])
-    told = [_told(name, guessed[j], right[j], draws[:, j]) for j, name in enumerate(sources)]
-    sure = [one for one in told if one["interval"] is not None and one["interval"][0] * one["interval"][1] > 0]
+    by_source = [_effect(name, guessed[j], right[j], draws[:, j]) for j, name in enumerate(sources)]
+    sure = [one for one in by_source if one["interval"] is not None and one["interval"][0] * one["interval"][1] > 0]
     return {
         "subsets": len(rows),
         "rank_correlation": _correlation(estimate, truth, picked),
         "size_correlation": _correlation(-members.sum(1), truth, picked),
-        "signs_right": sum(one["right"] for one in told),
-        "signs": len(told),
+        "signs_right": sum(one["right"] for one in by_source),
+        "signs": len(by_source),
         "sure_signs_right": sum(one["right"] for one in sure),
         "sure_signs": len(sure),
-        "sources": told,
+        "sources": by_source,
         "rows": list(rows),
     }
 
 
-def _told(name: str, guessed: float, right: float, draws: Values) -> dict[str, Any]:
+def _effect(name: str, guessed: float, right: float, draws: Values) -> dict[str, Any]:
     """Estimated and retrained effect of one source on the same subsets."""
     return {
         "task": name,

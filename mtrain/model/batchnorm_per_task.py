@@ -87,9 +87,9 @@ class TaskBatchNorm(nn.Module):
         return normal.to(images.dtype).view_as(images)
 
     @torch.no_grad()
-    def _remember(self, means: Tensor, variances: Tensor, there: Tensor) -> None:
+    def _remember(self, means: Tensor, variances: Tensor, present: Tensor) -> None:
         """Update the running statistics of the tasks for which `there` is true."""
-        shares = self.momentum * there.to(means.dtype)
+        shares = self.momentum * present.to(means.dtype)
         for task, share in enumerate(shares):
             self.get_buffer(f"mean_{task}").lerp_(means[task], share)
             self.get_buffer(f"variance_{task}").lerp_(variances[task], share)

@@ -88,8 +88,8 @@ def save_heads(path: Path, heads: nn.Module, tasks: Iterable[Task], network: str
     Raises:
         RunError: the file cannot be written, for example because the disk is full.
     """
-    told = {task.name: about(task).stated() for task in tasks}
-    write_tensors(path, heads.state_dict(), {"tasks": told} | ({NETWORK: network} if network else {}))
+    descriptions = {task.name: about(task).stated() for task in tasks}
+    write_tensors(path, heads.state_dict(), {"tasks": descriptions} | ({NETWORK: network} if network else {}))
 
 
 def load_heads(path: Path) -> dict[str, Head]:
@@ -107,8 +107,8 @@ def load_heads(path: Path) -> dict[str, Head]:
     try:
         tensors, header = read_tensors(path)
         check_part(path, header)
-        told = [_about(fields) for fields in header["tasks"].values()]
-        return {of.task: Head(of, tensors[f"{of.task}.weight"], tensors[f"{of.task}.bias"]) for of in told}
+        descriptions = [_about(fields) for fields in header["tasks"].values()]
+        return {of.task: Head(of, tensors[f"{of.task}.weight"], tensors[f"{of.task}.bias"]) for of in descriptions}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"not the heads of a run: {error}", where=path) from None
 

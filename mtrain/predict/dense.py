@@ -123,7 +123,7 @@ def _find(
 
 def _mpp(image: Image, patch: Patch, tiles: TileLayout) -> tuple[float, float] | None:
     """Micrometres per pixel of the map along x and y; None if the slide states none and none was given."""
-    axes = image.spacing.axes or (None if patch.told is None else (patch.told, patch.told))
+    axes = image.spacing.axes or (None if patch.given_mpp is None else (patch.given_mpp, patch.given_mpp))
     return None if axes is None else (axes[0] * tiles.pitch[0], axes[1] * tiles.pitch[1])
 
 
@@ -191,7 +191,7 @@ def _radius(of: DenseTargets, patch: Patch, image: Image, path: Path) -> float:
     """The radius of points in pixels of a patch."""
     if of.radius_px is not None:
         return of.radius_px
-    mpp = patch.mpp or image.mpp or patch.told
+    mpp = patch.mpp or image.mpp or patch.given_mpp
     if mpp is None or of.radius_um is None:
         raise UsageError("the radius of points in pixels is unknown", where=path, remedy="give --mpp UM")
     return of.radius_um / mpp

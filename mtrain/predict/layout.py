@@ -51,7 +51,7 @@ def layout(image: Image, patch: Patch, size: int, path: Path) -> TileLayout:
     Raises:
         UsageError: the slide is smaller than a tile, or holds no tissue.
     """
-    scale = scales(image, patch.mpp, patch.told, str(path))
+    scale = scales(image, patch.mpp, patch.given_mpp, str(path))
     frame = np.maximum(1, np.rint(np.multiply(patch.side, scale))).astype(np.int64)
     pitch = (frame / size).tolist()
     whole = np.floor(np.divide([image.width, image.height], pitch) + ALMOST).astype(np.int64)
@@ -85,7 +85,7 @@ def _with_tissue(image: Image, patch: Patch, boxes: NDArray[np.int64]) -> NDArra
     """Which boxes (N, 4) are predicted; by default also those next to tissue, whose edge is known only roughly."""
     if patch.least is not None:
         return enough_tissue(image, patch, boxes)
-    found = tissue(image, rule=patch.tissue_rule, mpp=patch.told)
+    found = tissue(image, rule=patch.tissue_rule, mpp=patch.given_mpp)
     edge = np.array([image.width / found.mask.shape[1], image.height / found.mask.shape[0]])
     wider = np.concatenate([boxes[:, :2] - edge, boxes[:, 2:] + 2 * edge], axis=1)
     return found.share(wider) > 0

@@ -33,14 +33,15 @@ TISSUE = 0.10  # minimum share of tissue in a patch, where the training data sta
 class Patch:
     """The patches of a task: `side` pixels at `mpp` micrometres per pixel; None: at the resolution of the slide.
 
-    told: micrometres per pixel for slides whose files do not state it. override: for all slides, whatever they state.
+    given_mpp: micrometres per pixel for slides whose files do not state it. override: the same for all slides, whatever
+    they state.
     tissue_rule, tissue, range: how the training data separated tissue from background, and converted values to RGB.
     least: minimum share of tissue that the user gives instead; 0: every patch.
     """
 
     side: int
     mpp: float | None
-    told: float | None = None
+    given_mpp: float | None = None
     override: float | None = None
     tissue_rule: TissueRule = "glass"
     tissue: float = TISSUE
@@ -57,7 +58,7 @@ class Patch:
         cls,
         about: About,
         side: int | None,
-        told: float | None,
+        given_mpp: float | None,
         override: float | None = None,
         least: float | None = None,
     ) -> Patch:
@@ -69,7 +70,7 @@ class Patch:
         if not (side or about.side):
             raise UsageError(f"{about.task} does not state the size of its images", remedy="give --patch PX")
         trained = TISSUE if about.tissue is None else about.tissue
-        return cls(side or about.side, about.mpp, told, override, about.tissue_rule, trained, about.range, least)
+        return cls(side or about.side, about.mpp, given_mpp, override, about.tissue_rule, trained, about.range, least)
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,10 @@ def predict_slide(
         heatmap, picture, geojson = (out.with_name(f"{out.name}.{ending}") for ending in endings)
         table = out.with_name(f"{out.name}.h5") if features else None
         if table is not None:
-            resolution = patch.told if image.mpp is None else image.mpp
+            resolution = patch.given_mpp if image.mpp is None else image.mpp
             write_features(table, found, boxes, image, patch.side, resolution, out.name)
         origin = image.bounds[:2]
-        pixels = write_heatmap(heatmap, image, boxes, answers, shown, _axes(image, patch.told))
+        pixels = write_heatmap(heatmap, image, boxes, answers, shown, _axes(image, patch.given_mpp))
     write_picture(picture, pixels, path.name, classifier.classes, shown)
     write_geojson(geojson, boxes, answers, classifier.classes, origin)
     counts = Counter(answers.argmax(axis=1).tolist())
@@ -158,8 +159,8 @@ def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
     with open_image([path], scale=patch.range) as image:
         if patch.override is not None:
             image.restate(patch.override)
-        elif patch.told is not None and image.mpp is not None:
-            used = f"--mpp {patch.told:g} is not used: the file states {image.mpp:.4g} um per pixel"
+        elif patch.given_mpp is not None and image.mpp is not None:
+            used = f"--mpp {patch.given_mpp:g} is not used: the file states {image.mpp:.4g} um per pixel"
             report.note(f"{path.name}: {used}; use --mpp-override to replace it")
         yield image
 
@@ -170,7 +171,7 @@ def patches_of(image: Image, patch: Patch, path: Path) -> tuple[NDArray[np.int64
 
     Where a patch does not fit any more at the right or the bottom, another one ends at the edge.
     """
-    scale = scales(image, patch.mpp, patch.told, str(path))
+    scale = scales(image, patch.mpp, patch.given_mpp, str(path))
     left, top, width, height = image.bounds
     boxes = _to_the_edges(grid(width, height, patch.side, scale=scale), width, height) + np.array([left, top, 0, 0])
     enough = enough_tissue(image, patch, boxes)
@@ -182,7 +183,7 @@ def enough_tissue(image: Image, patch: Patch, boxes: NDArray[np.int64]) -> NDArr
     """Which boxes (N, 4), x, y, width, height at level 0, hold the share of tissue that is asked for."""
     if patch.share <= 0:
         return np.ones(len(boxes), np.bool_)
-    enough: NDArray[np.bool_] = tissue(image, rule=patch.tissue_rule, mpp=patch.told).share(boxes) >= patch.share
+    enough: NDArray[np.bool_] = tissue(image, rule=patch.tissue_rule, mpp=patch.given_mpp).share(boxes) >= patch.share
     return enough
 
 
@@ -215,5 +216,5 @@ def _to_the_edges(boxes: NDArray[np.int64], width: int, height: int) -> NDArray[
     return np.concatenate([corners, np.broadcast_to(boxes[0, 2:], corners.shape)], axis=1).astype(np.int64)
 
 
-def _axes(image: Image, told: float | None) -> tuple[float, float] | None:
-    return image.spacing.axes or (None if told is None else (told, told))
+def _axes(image: Image, given_mpp: float | None) -> tuple[float, float] | None:
+    return image.spacing.axes or (None if given_mpp is None else (given_mpp, given_mpp))

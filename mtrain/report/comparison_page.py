@@ -101,7 +101,7 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
             yield f"{task}: {network}: robustness index {index} by {one['by']}, k = {one['k']}"
     for title, rows, source in _published(content):
         yield f"{title}, beside {source['source']} ({source['url']}):"
-        yield from (f"  {score:.4f} {name}{' (published)' if told else ''}" for name, score, told in rows)
+        yield from (f"  {score:.4f} {name}{' (published)' if published else ''}" for name, score, published in rows)
     yield from (f"note: {note}" for note in content["notes"])
 
 

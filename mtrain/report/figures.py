@@ -76,8 +76,8 @@ def differences(rows: Sequence[TaskRow], mode: str, paper: Mapping[str, TaskRow]
         plot.barh(place, ours.mean - theirs.mean, 0.62, fc=colour if row.verdict(mode) else "none", ec=colour)
         if (room := margin(ours, theirs)) is not None:
             plot.errorbar(ours.mean - theirs.mean, place, xerr=room, **ERRORS)
-        if paper and row.task in paper and (there := paper[row.task].gain(mode)) is not None:
-            plot.plot(there, place, "D", ms=4, mfc="none", mec=SERIES[3])
+        if paper and row.task in paper and (gain := paper[row.task].gain(mode)) is not None:
+            plot.plot(gain, place, "D", ms=4, mfc="none", mec=SERIES[3])
     _tasks_down(plot, shown)
     plot.axvline(0, color=SOFT, lw=0.8)
     plot.set_xlabel(minus(" or ".join(dict.fromkeys(BASELINES[row.baseline(mode)] for row in shown))))

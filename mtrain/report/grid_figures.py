@@ -71,8 +71,8 @@ def baselines(store: Store, results: Mapping[str, Result]) -> Baselines:
             starts[backbone] = start_of(run)
         for one in transfer_results(run):
             name = START if is_start(one["weights"], starts.get(backbone)) else one["weights"]
-            told = one["identity"] | {"mode": one["mode"]}
-            alike = all(told.get(key, value) == value for key, value in settings.items())
+            settings_of_it = one["identity"] | {"mode": one["mode"]}
+            alike = all(settings_of_it.get(key, value) == value for key, value in settings.items())
             if name in BASELINES and one["set"] == "val" and alike and one["score"] is not None:
                 seeds = found.setdefault((backbone, one["task"]), {}).setdefault(BASELINES[name], {})
                 seeds[one["identity"].get("seed", 0)] = 100 * one["score"]

@@ -84,7 +84,9 @@ def _markdown_published(tables: Iterable[Beside]) -> list[str]:
     for one in tables:
         lines += [f"{one.title}, beside {one.published.source} ({one.published.url}):", ""]
         lines += ["| network | score | from |", "|---|---:|---|"]
-        rows = [(_cell(name), percent(score), "published" if told else "here") for name, score, told in one.rows]
+        rows = [
+            (_cell(name), percent(score), "published" if published else "here") for name, score, published in one.rows
+        ]
         lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
     return lines
 

@@ -127,7 +127,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
         "sweep.html", counted=counted, spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
     ).render(
         sweep=store.name,
-        there=len(results),
+        scored=len(results),
         planned=len(planned),
         grid=chosen.grid,
         networks=networks,

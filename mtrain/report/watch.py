@@ -261,12 +261,12 @@ def _newest(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         return
     yield "scores, percent:" if len(cells) <= SHOWN else f"the newest {SHOWN} scores, percent:"
     for one in cells[-SHOWN:]:
-        scores = [f"{task} {_told(score)}" for task, score in one["scores"].items()]
+        scores = [f"{task} {_score_shown(score)}" for task, score in one["scores"].items()]
         scores += [f"{task} {one['state']}" for task in one["failures"]]
         yield f"  {one['combination']}, seed {one['seed']}: {', '.join(scores)}"
 
 
-def _told(score: float | None) -> str:
+def _score_shown(score: float | None) -> str:
     return "not defined" if score is None else _percent(score)
 
 

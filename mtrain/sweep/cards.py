@@ -73,9 +73,9 @@ def cards_for(devices: Iterable[str], visible: Iterable[str]) -> Cards:
         return Cards()
     numbers = {int(device.partition(":")[2]) for device in wanted if device.startswith("cuda:")}
     if not numbers:
-        return Cards(tuple(map(_told, names)))
+        return Cards(tuple(map(_card, names)))
     numbers |= {0} if wanted & {"auto", "cuda"} else set()
-    return Cards(tuple(_told(names[number]) for number in sorted(numbers) if number < len(names)), assigned=False)
+    return Cards(tuple(_card(names[number]) for number in sorted(numbers) if number < len(names)), assigned=False)
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def environment(changed: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _told(name: str) -> Card:
+def _card(name: str) -> Card:
     """Return what nvidia-smi tells of the GPU with this name; the name alone if it tells nothing."""
     for fields in _listed():
         if len(fields) == len(QUERY) and (name == fields[0] or fields[1].startswith(name)):

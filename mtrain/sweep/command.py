@@ -108,10 +108,10 @@ def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
     if asked.retry_failed:
         forget_failed(store, chosen, report)
     stopped = run_cells(asked, store, chosen, report) == "stopped"
-    there, failed = sum(store.has(cell) for cell in cells), store.failed(cells)
-    found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "there": there, "failed": failed}
-    told = f", {len(failed)} of them failed" if failed else ""
-    lines = [f"{sweep.name}: {there} of {counted(len(cells), 'cell')}{told} -> {store.path}"]
+    scored, failed = sum(store.has(cell) for cell in cells), store.failed(cells)
+    found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "scored": scored, "failed": failed}
+    failures = f", {len(failed)} of them failed" if failed else ""
+    lines = [f"{sweep.name}: {scored} of {counted(len(cells), 'cell')}{failures} -> {store.path}"]
     return SweepResult(lines, found, stopped, reasons(store.failed(chosen)))  # a part answers for its own cells
 
 
@@ -186,8 +186,8 @@ def script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell])
     if asked.race:
         options.append("--race")
     write_text(path, slurm.sbatch(file, options, sweep.name, parts, by_part=not asked.race))
-    told = f"{path}: {counted(parts, 'job' if asked.race else 'part')}; submit it with: sbatch {path}"
-    return SweepResult([told], {"script": str(path), "parts": parts})
+    line = f"{path}: {counted(parts, 'job' if asked.race else 'part')}; submit it with: sbatch {path}"
+    return SweepResult([line], {"script": str(path), "parts": parts})
 
 
 def _inherited() -> Iterator[str]:

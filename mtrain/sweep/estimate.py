@@ -46,10 +46,10 @@ class Estimate:
     """Counts of cells and warm-ups, and the hours left, with shared warm-ups and with one warm-up per cell."""
 
     cells: int
-    there: int
+    finished: int
     begun: int
     warmups: int
-    warmups_there: int
+    warmups_finished: int
     warmups_alone: int
     hours: float
     hours_warmups: float
@@ -63,11 +63,11 @@ class Estimate:
 
     def lines(self, sweep: str) -> list[str]:
         """Return the estimate as lines of text."""
-        if self.cells == self.there:
+        if self.cells == self.finished:
             return [f"{sweep}: {counted(self.cells, 'cell')}, all finished"]
         begun = f" ({self.begun} of them started)" if self.begun else ""
         cells, work = counted(self.cells, "cell"), WORK[self.mode].format(span(self.hours_features))
-        head = f"{sweep}: {cells}, {self.there} finished, {self.cells - self.there} to run{begun}"
+        head = f"{sweep}: {cells}, {self.finished} finished, {self.cells - self.finished} to run{begun}"
         disk = f"disk: {self.disk_gb:.1f} GB more of weights and features"
         if not self.warmups:
             return [head, f"estimate: {span(self.hours)} on one device like this, of which {work}", disk]
@@ -76,7 +76,7 @@ class Estimate:
         return [
             head,
             f"shared: {counted(self.warmups, 'warm-up')} for {counted(self.warmups_alone, 'cell')}, "
-            f"{self.warmups_there} finished",
+            f"{self.warmups_finished} finished",
             f"estimate: {span(self.hours)} on one device like this, of which warm-ups {span(self.hours_warmups)} and "
             f"{work}",
             f"every cell with its own warm-up: {span(self.hours_alone)}; sharing saves {span(saved)} ({share:.1%})",
@@ -107,10 +107,10 @@ def plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], paces: Ma
     kept = sum(pace(cell).weights_bytes + held[cell.tasks] * pace(cell).features for cell in missing)
     return Estimate(
         cells=len(cells),
-        there=len(cells) - len(missing),
+        finished=len(cells) - len(missing),
         begun=sum(done > 0 for done in begun.values()),
         warmups=len(warmups),
-        warmups_there=len(finished),
+        warmups_finished=len(finished),
         warmups_alone=sum(cell.warmup is not None for cell in cells),
         hours=(warm + features + trained) / 3600,
         hours_warmups=warm / 3600,

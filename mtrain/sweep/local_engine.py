@@ -46,15 +46,15 @@ def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporte
     if jobs <= 1:
         return work(store, agenda if agenda.grows else AllCells(missing), report)
     agenda = agenda if agenda.grows else AllCells(missing)
-    there, total = _there(store, agenda), len(agenda.cells)  # the number of cells of a race is unknown until its end
-    with report.bar(store.name, there if agenda.grows else total, done=there, unit="cells") as advance:
+    done, total = _finished(store, agenda), len(agenda.cells)  # the number of cells of a race is unknown until its end
+    with report.bar(store.name, done if agenda.grows else total, done=done, unit="cells") as advance:
         crew = _hired(store, agenda, jobs)
         with passed_on(lambda: _stop(crew)) as asked:
             while any(one.process.is_alive() for one in crew):
                 wait([one.process.sentinel for one in crew if one.process.is_alive()], timeout=POLL)
-                if (now := _there(store, agenda)) > there:
-                    advance(now - there)
-                    there = now
+                if (now := _finished(store, agenda)) > done:
+                    advance(now - done)
+                    done = now
                     agenda.due(store, report)  # reports decisions of the race
                 if any(isinstance(one.answer(), UserError) for one in crew):
                     _stop(crew)
@@ -92,7 +92,7 @@ def _work(store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> Swe
     return "finished"
 
 
-def _there(store: Store, agenda: Agenda) -> int:
+def _finished(store: Store, agenda: Agenda) -> int:
     return sum(store.has(cell) for cell in agenda.cells)
 
 

@@ -43,8 +43,8 @@ def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     end_with_parent(partial(os._exit, 1))
     try:
-        for told in _trained(config, folder, connection):
-            connection.send(told)
+        for message in _trained(config, folder, connection):
+            connection.send(message)
     except UserError as error:
         connection.send(error)
     except (EOFError, BrokenPipeError, ConnectionResetError):

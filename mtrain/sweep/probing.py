@@ -57,23 +57,23 @@ def measure(
             report.note(f"measuring {counted(step.at_once, 'cell')} at once")
             started = time.monotonic()
             try:
-                told = crew.level(step.at_once, asked)
+                measured = crew.level(step.at_once, asked)
             except StoppedError:
                 return None
             except LostError as error:
                 return found(f"{step.at_once} at once: {error}")
             cost = time.monotonic() - started
-            levels.append(JobLevel(at_once=step.at_once, images_per_s=sum(one.images_per_s for one in told)))
-            rooms = _rooms(told)
+            levels.append(JobLevel(at_once=step.at_once, images_per_s=sum(one.images_per_s for one in measured)))
+            rooms = _rooms(measured)
     return found(step.reason, settled=step.settled)
 
 
-def _rooms(told: Sequence[Measurement]) -> list[Room]:
+def _rooms(measured: Sequence[Measurement]) -> list[Room]:
     total, free = _host_memory()
-    rooms = [Room("machine", total, free, max(one.host for one in told))] if total else []
-    if told[0].total:
-        free, taken = min(one.free for one in told), max(one.device for one in told)
-        rooms.append(Room("GPU", told[0].total, free, taken))
+    rooms = [Room("machine", total, free, max(one.host for one in measured))] if total else []
+    if measured[0].total:
+        free, taken = min(one.free for one in measured), max(one.device for one in measured)
+        rooms.append(Room("GPU", measured[0].total, free, taken))
     return rooms
 
 
@@ -157,15 +157,15 @@ def _send(connection: Connection, what: Any) -> None:
 
 def _received(connection: Connection, process: SpawnProcess) -> Any:
     try:
-        told = connection.recv()
+        message = connection.recv()
     except (EOFError, OSError):
         process.join(PATIENCE)
         code = process.exitcode or 0
         how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
         raise LostError(f"a process ended {how}, often for lack of memory") from None
-    if isinstance(told, UserError):
-        raise LostError(str(told))
-    return told
+    if isinstance(message, UserError):
+        raise LostError(str(message))
+    return message
 
 
 def _end(probes: Sequence[tuple[SpawnProcess, Connection]]) -> None:

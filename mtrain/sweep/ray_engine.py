@@ -158,7 +158,7 @@ def _said(ray: Any, reference: Any) -> SweepState | UserError | None:
 
 def _cell(store: Store, cell: Cell, _warmed: Outcome | Refused | None, version: str) -> SweepState | Refused:
     """Run a cell in a task, after that of its warm-up; if the warm-up failed, the cell fails with the same error."""
-    return _told(store, version, lambda: work(store, [cell], QUIET))
+    return _answered(store, version, lambda: work(store, [cell], QUIET))
 
 
 def _warmup(store: Store, cell: Cell, version: str) -> Outcome | Refused:
@@ -169,10 +169,10 @@ def _warmup(store: Store, cell: Cell, version: str) -> Outcome | Refused:
             time.sleep(WAIT)
         return outcome
 
-    return _told(store, version, until_it_is_there)
+    return _answered(store, version, until_it_is_there)
 
 
-def _told(store: Store, version: str, do: Callable[[], T]) -> T | Refused | Literal["stopped"]:
+def _answered(store: Store, version: str, do: Callable[[], T]) -> T | Refused | Literal["stopped"]:
     try:
         check_version(version)
         if not (store.path / "sweep.json").is_file():

@@ -36,13 +36,13 @@ def weights(way: str, products: Tensor, seed: int) -> Tensor:
     """Return the weight of each task's gradient, (tasks,). products: the inner products (tasks, tasks) of the
     gradients; tasks with a gradient of 0 weigh 0. seed: of the order in which `pcgrad` takes the tasks.
     """
-    there = products.diagonal() > 0
+    moving = products.diagonal() > 0
     found = torch.zeros(len(products), dtype=products.dtype)
-    if there.any():
-        own = products[there][:, there].cpu()
+    if moving.any():
+        own = products[moving][:, moving].cpu()
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
-            found[there.cpu()] = _WAYS[way](own / own.diagonal().mean())
+            found[moving.cpu()] = _WAYS[way](own / own.diagonal().mean())
     return found.to(products.device)
 
 

@@ -47,8 +47,8 @@ def cosines(products: Tensor, tasks: Sequence[str]) -> dict[str, float]:
     """
     lengths = products.diagonal().sqrt()
     found = (products / (lengths[:, None] * lengths)).clamp(-1, 1).tolist()
-    there = [number for number, length in enumerate(lengths.tolist()) if length > 0]
-    return {f"{tasks[i]}/{tasks[j]}": found[i][j] for i in there for j in there if i < j}
+    moving = [number for number, length in enumerate(lengths.tolist()) if length > 0]
+    return {f"{tasks[i]}/{tasks[j]}": found[i][j] for i in moving for j in moving if i < j}
 
 
 @torch.no_grad()

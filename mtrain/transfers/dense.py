@@ -173,8 +173,8 @@ class FrozenDense:
 
 
 def _joined(parts: Sequence[Counts | None]) -> Counts | None:
-    there = [part for part in parts if part is not None]
-    return np.concatenate(there) if there else None
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if present else None
 
 
 def batch_dice(logits: Tensor, masks: Tensor) -> Tensor:

@@ -117,9 +117,9 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
             remedy="choose another task",
         )
     check_independent(source, task)
-    there = [split for split, rows in task.rows.items() if len(rows)]
-    rows = Rows.joined([task.rows[split] for split in there])
-    splits = np.repeat(there, [len(task.rows[split]) for split in there])
+    filled = [split for split, rows in task.rows.items() if len(rows)]
+    rows = Rows.joined([task.rows[split] for split in filled])
+    splits = np.repeat(filled, [len(task.rows[split]) for split in filled])
     groups = [str(group) for group in rows.group]
     if wrong := constant(task, rows):
         what = "has samples of a single class" if task.target == "class" else wrong
@@ -140,7 +140,7 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
                 device=device,
                 weights=source.origin,
             )
-            for split in there
+            for split in filled
         ]
     )
     found, accuracy, notes = _judged(task, rows, x, device)
@@ -169,18 +169,18 @@ def _judged(task: Task, rows: Rows, x: Features, device: str) -> tuple[list[Doub
     if rows.target is None:
         p, notes = held_out_probabilities(TrainingSet(x, rows.label, groups, task.num_classes, task.metric, device))
         return _found(rows.label, p), metrics.accuracy(rows.label, p.argmax(axis=1)), notes
-    found, right, told = list[DoubtfulLabel](), list[float](), list[str]()
+    found, right, remarks = list[DoubtfulLabel](), list[float](), list[str]()
     for number, has in enumerate(rows.target.T.astype(np.int64)):
         if len(np.unique(has)) < 2:
-            told.append(f"{task.classes[number]!r}: all samples have it, or none: not judged")
+            remarks.append(f"{task.classes[number]!r}: all samples have it, or none: not judged")
             continue
         p, more = held_out_probabilities(TrainingSet(x, has, groups, 2, "roc_auc", device))
         found += [
             one._replace(given=one.given + 2 * number, predicted=one.predicted + 2 * number) for one in _found(has, p)
         ]
         right.append(metrics.accuracy(has, p.argmax(axis=1)))
-        told += [note for note in more if note not in told]
-    return sorted(found, key=lambda one: one.p_given), float(np.mean(right)), tuple(told)
+        remarks += [note for note in more if note not in remarks]
+    return sorted(found, key=lambda one: one.p_given), float(np.mean(right)), tuple(remarks)
 
 
 def _found(labels: Labels, p: Values) -> list[DoubtfulLabel]:

@@ -116,13 +116,13 @@ def tuned(source: Pretrained, task: Task, options: TransferOptions, report: Repo
         "lr": found.best.rate,
         "epoch": found.best.epoch,
         "val_score": found.best.score,
-        "rates": {f"{one.rate:g}": _told(one) for one in found.outcomes},
+        "rates": {f"{one.rate:g}": _rate_summary(one) for one in found.outcomes},
     }
     answer = _answer(task, logits(found.model, task, rows, recipe), scaling_of(task))
     return Transferred(name, {"train": len(sets.train)}, settings, sets.notes, (rows, answer))
 
 
-def _told(outcome: RateResult) -> dict[str, Any]:
+def _rate_summary(outcome: RateResult) -> dict[str, Any]:
     """The summary of a rate in a result; its full history is stored with the weights."""
     return {
         "epoch": outcome.epoch,
@@ -179,11 +179,11 @@ def _target_sample(
     source: Pretrained, task: Task, parts: tuple[str, ...], options: TransferOptions, report: Reporter
 ) -> tuple[TargetSet, Callable[[str], Features]]:
     """As `_sample`, for samples that do not have one class."""
-    of, there = _features_of(source, task, options, report), [part for part in parts if len(task.rows[part])]
-    rows = Rows.joined([task.rows[part] for part in there])
+    of, filled = _features_of(source, task, options, report), [part for part in parts if len(task.rows[part])]
+    rows = Rows.joined([task.rows[part] for part in filled])
     assert rows.target is not None
     sample = TargetSet(
-        np.concatenate([of(part) for part in there]),
+        np.concatenate([of(part) for part in filled]),
         rows.target,
         [str(group) for group in rows.group],
         strata(task, rows),
@@ -212,10 +212,10 @@ def _sample(
 ) -> tuple[TrainingSet, Callable[[str], Features]]:
     """The samples of these sets with their features, and a function that gives the features of another set."""
     of = _features_of(source, task, options, report)
-    there = [split for split in parts if len(task.rows[split])]
-    labels = np.concatenate([task.rows[split].label for split in there])
-    groups = [str(group) for split in there for group in task.rows[split].group]
-    x = np.concatenate([of(split) for split in there])
+    filled = [split for split in parts if len(task.rows[split])]
+    labels = np.concatenate([task.rows[split].label for split in filled])
+    groups = [str(group) for split in filled for group in task.rows[split].group]
+    x = np.concatenate([of(split) for split in filled])
     return TrainingSet(x, labels, groups, task.num_classes, task.metric, options.recipe.device), of
 
 

@@ -126,7 +126,7 @@ def test_pixels_that_are_not_square_are_resampled_by_axis(run: Run, tmp_path: Pa
 
 def test_a_resolution_that_is_given_and_not_used_is_told(run: Run, slide: Path, tmp_path: Path) -> None:
     said = io.StringIO()
-    patch = Patch(side=64, mpp=1.0, told=0.25)
+    patch = Patch(side=64, mpp=1.0, given_mpp=0.25)
     predict(Redness(run, "Alpha"), [slide], patch, tmp_path / "out", Reporter(stream=said))
     assert "slide.tif: --mpp 0.25 is not used: the file states 0.5 um per pixel; use --mpp-override" in said.getvalue()
 

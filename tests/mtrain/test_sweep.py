@@ -646,7 +646,7 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     nothing = Store(tmp_path / "nothing")
     found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False, "mean"): pace})
     # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 images each
-    assert (found.cells, found.there, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
+    assert (found.cells, found.finished, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)
     assert found.hours_features == pytest.approx(8 * 24 * 0.01)
     assert found.hours == pytest.approx(4 * 3 + 4 * 6 + 0.6 + 1.92)

@@ -112,11 +112,11 @@ def records(data: bytes, name: str, dialect: Dialect = Dialect()) -> Iterator[tu
     if is_workbook(data):
         yield from workbook.records(data, name, dialect.sheet)
         return
-    text, before, told = lines(data, name, dialect.encoding), 0, ""
+    text, before, marked = lines(data, name, dialect.encoding), 0, ""
     head = _first_row(text)
     if mark := SEP.match("".join(head)):
-        before, told, head = len(head), mark[1], _first_row(text)
-    delimiter = dialect.delimiter or told or _delimiter("".join(head), name)
+        before, marked, head = len(head), mark[1], _first_row(text)
+    delimiter = dialect.delimiter or marked or _delimiter("".join(head), name)
     if (found := "".join(head).count(delimiter)) >= MOST_COLUMNS:
         raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=found)
     reader = csv.reader(itertools.chain(head, text), delimiter=delimiter, strict=True, skipinitialspace=True)

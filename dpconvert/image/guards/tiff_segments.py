@@ -41,8 +41,8 @@ def check_segment(page: tifffile.TiffPage, data: bytes) -> None:
     claimed = _reader(page.compression)(data)
     wide, tall = segment_size(page)
     if claimed is None or claimed > max(TOO_MUCH * wide * tall * page.samplesperpixel, LITTLE):
-        told = "do not state their size" if claimed is None else f"claim {claimed} samples"
-        raise ValueError(f"its data {told}, where {wide} x {tall} pixels are expected")
+        fault = "do not state their size" if claimed is None else f"claim {claimed} samples"
+        raise ValueError(f"its data {fault}, where {wide} x {tall} pixels are expected")
 
 
 def pixels(page: tifffile.TiffPage, most: int) -> NDArray[Any]:

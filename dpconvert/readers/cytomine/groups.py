@@ -33,9 +33,9 @@ class Groups:
         """
         file = PurePosixPath(slide.original_filename or "").name
         keys = [str(slide.id), str(slide.base_image), names.nfc(file), names.nfc(PurePosixPath(file).stem)]
-        told = next((self.table[key] for key in keys if key in self.table), None)
-        if told is not None:
-            return told
+        group = next((self.table[key] for key in keys if key in self.table), None)
+        if group is not None:
+            return group
         if self.table:
             table = self.source.match("groups")[0].name
             raise SourceError(

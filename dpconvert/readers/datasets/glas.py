@@ -22,9 +22,9 @@ GRADE = "grade (Sirinukunwattana et al. 2015)"
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, SplitNames)
-    told = RowsByImage(source, lambda row, where: cell(row, NAME, where), (NAME, PATIENT, LABEL, GRADE))
+    table = RowsByImage(source, lambda row, where: cell(row, NAME, where), (NAME, PATIENT, LABEL, GRADE))
     for found, mask in paired(source, "images", "masks", missing="error"):
-        row = told.get(found["name"])
+        row = table.get(found["name"])
         if row is None:
             raise SourceError("the table has no row for this image", where=found.name)
         assert mask is not None
@@ -37,7 +37,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             annotations=(mask.name,) if source.manifest.dense is not None else (),
             attributes={"grade": row[GRADE], "part": found["split"]},
         )
-    told.count_unused()
+    table.count_unused()
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> LabelMask:

@@ -37,8 +37,10 @@ def images(source: Source) -> Iterator[SourceImage]:
 
 def _benign(source: Source) -> dict[str, str]:
     """Name of an image, without folder, extension and case -> the line that lists it."""
-    told = (line.strip() for file in source.match("benign") for line in lines(source.read(file.name), file.name))
-    return {names.folded(PurePosixPath(names.file_name(line)).stem): line for line in told if line}
+    names_listed = (
+        line.strip() for file in source.match("benign") for line in lines(source.read(file.name), file.name)
+    )
+    return {names.folded(PurePosixPath(names.file_name(line)).stem): line for line in names_listed if line}
 
 
 def fake(tree: FakeTree) -> None:

@@ -24,9 +24,9 @@ ACCESSION = re.compile(r"(\d{4}[-_]\d{4,5})[-_]")
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, SplitNames)
-    told = RowsByImage(source, lambda row, where: cell(row, "Filename", where), ("Filename", "Source", "Split"))
+    table = RowsByImage(source, lambda row, where: cell(row, "Filename", where), ("Filename", "Source", "Split"))
     for found, labels in paired(source, "images", "labels", missing="error"):
-        row = told.get(found["name"])
+        row = table.get(found["name"])
         if row is None:
             raise SourceError("the table has no row for this image", where=found.name)
         origin, fold = row["Source"], row["Split"]
@@ -39,7 +39,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             annotations=(labels.name,),
             attributes={"part": found["part"], "origin": origin},
         )
-    told.count_unused()
+    table.count_unused()
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> LabelMask:

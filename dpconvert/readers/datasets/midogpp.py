@@ -34,9 +34,9 @@ def images(source: Source) -> Iterator[SourceImage]:
     file = annotation_files.coco_file(source.read(cells.name), cells.name)
     Mentions({cells.name: file.named}, (found.name for found in source.need("images"))).check(source)
     layout, alone = layout_of(source.manifest, SplitNames), list[str]()
-    told = RowsByImage(source, _number, ("Dataset", *COLUMNS.values()))
+    table = RowsByImage(source, _number, ("Dataset", *COLUMNS.values()))
     for found in source.need("images"):
-        row = told.get(str(int(found["name"])))
+        row = table.get(str(int(found["name"])))
         if row is None:
             alone.append(found.name)
             continue
@@ -48,7 +48,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             annotations=(cells.name,),
             attributes={name: SPELLED.get(row[column], row[column]) for name, column in COLUMNS.items()},
         )
-    told.count_unused()
+    table.count_unused()
     if alone:
         source.notes.append(
             f"left out: {counted(len(alone), 'image')} without a row in the table, the first {alone[0]}"

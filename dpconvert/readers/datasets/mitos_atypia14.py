@@ -27,14 +27,16 @@ SCANNERS = {
 
 def images(source: Source) -> Iterator[SourceImage]:
     tables = {(found["name"], found["kind"]): found.name for found in source.need("points")}
-    told = {name[:3] for name, _ in tables}
+    scored = {name[:3] for name, _ in tables}
     frames: dict[str, list[MatchedFile]] = defaultdict(list)
     for found in source.need("images"):
         frames[found["frame"]].append(found)
-    withheld = sorted({parts[0]["slide"] for parts in frames.values()} - told)
+    withheld = sorted({parts[0]["slide"] for parts in frames.values()} - scored)
     if withheld:
         source.notes.append(f"slides without tables are left out: {', '.join(withheld)}")
-    images = [_source_image(name, parts, tables) for name, parts in sorted(frames.items()) if parts[0]["slide"] in told]
+    images = [
+        _source_image(name, parts, tables) for name, parts in sorted(frames.items()) if parts[0]["slide"] in scored
+    ]
     note_of_no_image(source, source.manifest.files["points"].what, tables.values(), images)
     yield from images
 

@@ -63,12 +63,12 @@ def _file(row: TableRow, endings: Endings, where: str) -> str:
 
 
 def _grade(row: TableRow, where: str) -> str:
-    told = [column for column in COLUMNS if cell(row, column, where) == "1"]
-    if len(told) != 1:
+    grades = [column for column in COLUMNS if cell(row, column, where) == "1"]
+    if len(grades) != 1:
         raise SourceError(
-            "not exactly one grade", where=where, expected=f"a 1 in one of {', '.join(COLUMNS)}", found=told
+            "not exactly one grade", where=where, expected=f"a 1 in one of {', '.join(COLUMNS)}", found=grades
         )
-    return told[0]
+    return grades[0]
 
 
 def _patients(source: Source) -> dict[str, str]:

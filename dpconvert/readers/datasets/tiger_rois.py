@@ -31,22 +31,22 @@ UUID = re.compile(r"\.[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}(?=_)")  # keys
 
 def images(source: Source) -> Iterator[SourceImage]:
     source.need("masks")
-    told, unlisted = _cells(source), list[str]()
-    naming = _naming(source, told)
+    cells, unlisted = _cells(source), list[str]()
+    naming = _naming(source, cells)
     for found, mask in paired(source, "images", "masks", missing="error", key=_place):
         assert mask is not None
         listed = bool(naming.of(found.name))
-        if told is not None and found["part"] == WITH_CELLS and not listed:
+        if cells is not None and found["part"] == WITH_CELLS and not listed:
             unlisted.append(found.name)
         yield SourceImage(
             f"{found['part'].removeprefix('tissue-')}/{UUID.sub('', found['region'])}",
             (found.name,),
             found["group"],
-            annotations=(mask.name, told[0]) if told is not None and listed else (mask.name,),
+            annotations=(mask.name, cells[0]) if cells is not None and listed else (mask.name,),
             attributes={"part": found["part"]},
         )
-    if told is not None and unlisted:
-        source.notes.append(f"{counted(len(unlisted), 'image')} that {told[0]} does not list, the first {unlisted[0]}")
+    if cells is not None and unlisted:
+        source.notes.append(f"{counted(len(unlisted), 'image')} that {cells[0]} does not list, the first {unlisted[0]}")
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations | LabelMask:
@@ -63,10 +63,10 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     return Annotations(items)
 
 
-def _naming(source: Source, told: tuple[str, coco.CocoFile] | None) -> Mentions:
+def _naming(source: Source, cells: tuple[str, coco.CocoFile] | None) -> Mentions:
     """The images that the list of cells names."""
     images = [found.name for found in source.match("images") if found["part"] == WITH_CELLS]
-    naming = Mentions({told[0]: told[1].named} if told is not None else {}, images)
+    naming = Mentions({cells[0]: cells[1].named} if cells is not None else {}, images)
     naming.check(source)
     return naming
 

@@ -168,8 +168,8 @@ def _by_folder(tree: Tree) -> Draft:
 
 
 def about(tree: Tree, roles: Mapping[int, str]) -> str:
-    told = [f"{role}: folder {at + 1} of the path" for at, role in sorted(roles.items())]
-    return f"{counted(len(tree.images), 'image')}, like {tree.images[0]}. {'; '.join(told)}".rstrip(". ")
+    roles_shown = [f"{role}: folder {at + 1} of the path" for at, role in sorted(roles.items())]
+    return f"{counted(len(tree.images), 'image')}, like {tree.images[0]}. {'; '.join(roles_shown)}".rstrip(". ")
 
 
 def _by_name(tree: Tree) -> Draft:
@@ -207,10 +207,10 @@ def _with_class(expression: str, inner: str) -> str:
 
 def _which_class(tree: Tree, parts: list[tuple[str, Counter[str]]]) -> str:
     levels = sorted([*tree.at("class"), *tree.at("unclear")]) or tree.at("id")
-    told = [f"folder {at + 1} of the path ({some(tree.levels[at].values)})" for at in levels]
-    told += [f"a part of the file names ({some(sorted(counts))})" for _, counts in parts]
-    where = "; ".join(told) or "nothing in their names"
-    which = "Several things may be the class of an image" if len(told) > 1 else "What the class of an image is"
+    places = [f"folder {at + 1} of the path ({some(tree.levels[at].values)})" for at in levels]
+    places += [f"a part of the file names ({some(sorted(counts))})" for _, counts in parts]
+    where = "; ".join(places) or "nothing in their names"
+    which = "Several things may be the class of an image" if len(places) > 1 else "What the class of an image is"
     return (
         f"{which}: {where}. Name the right one in the pattern of [files.images], as (?P<class>...), and list "
         '`classes`; if a table tells, see shape = "table"'

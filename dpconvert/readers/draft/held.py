@@ -80,7 +80,7 @@ def _parquet(survey: Survey) -> Held | None:
         columns = survey.source.columns(file)
         for name, found in values.items():
             found += map(decoded, columns.values(name))
-    classes = {name: told for name in values if (told := first.label_names(name))}
+    classes = {name: labels for name in values if (labels := first.label_names(name))}
     line = () if images[0] == "image" else (f"image = {quoted(images[0])}",)
     return Held("parquet", files, values, "label", line, classes, _splits(files, parquet.FILES["tables"].pattern))
 
@@ -93,8 +93,8 @@ def _of_images(kind: pa.DataType) -> bool:
 
 def _of_texts(values: Sequence[Any]) -> bool:
     """Whether a column of bytes holds texts."""
-    told = [value for value in values if value is not None]
-    return all(isinstance(value, bytes) and value.isascii() and b"\0" not in value for value in told)
+    present = [value for value in values if value is not None]
+    return all(isinstance(value, bytes) and value.isascii() and b"\0" not in value for value in present)
 
 
 def _arrays(survey: Survey) -> Held | None:
@@ -249,10 +249,10 @@ def _labels(held: Held, table: Listing, lists: Values) -> Labels:
         return _of_list(held, label, known) if label in lists else _of_names(held, table, label, known)
     if len(lists) == 1 and not label:
         return _of_list(held, next(iter(lists)), [])
-    told = targets.other_labels(columns, label)
-    if told is not None:
-        lines = [_key(held, line) for line in told.lines] + _missing(told.missing)
-        return told.kind, told.classes, lines, list(told.remarks), []
+    other = targets.other_labels(columns, label)
+    if other is not None:
+        lines = [_key(held, line) for line in other.lines] + _missing(other.missing)
+        return other.kind, other.classes, lines, list(other.remarks), []
     questions = [*questions, *targets.questions(columns, label)]
     if not label:
         return "classification", {}, [f"# {held.label} = ..."], [], questions

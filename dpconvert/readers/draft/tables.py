@@ -61,8 +61,8 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     used = sorted({image for image in whole.images if image})
     label, questions, others = label_of(whole)
     columns = label_columns(whole)
-    told = targets.other_labels(columns, label)
-    asked = [*questions, *targets.questions(columns, label)] if told is None else []
+    other = targets.other_labels(columns, label)
+    asked = [*questions, *targets.questions(columns, label)] if other is None else []
     questions = [*unclear, *asked]
     group, split = group_of(whole, questions), sets.split_column(whole, SETS)
     tree = folders.Tree.of(used)
@@ -71,23 +71,23 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     if group:
         roles, inner = {}, "[^/]+"
     official = bool(split) or len(tables) > 1
-    lines = _label_lines(whole, label, others) if told is None else told.lines
+    lines = _label_lines(whole, label, others) if other is None else other.lines
     layout = [f"file = {quoted(whole.template)}  # how a row names its image", *lines]
     if group:
         layout.append(f"group = {quoted(group)}")
     if split:
         layout.append(f"split = {quoted(split)}")
-    layout += _missing(whole, label, told)
+    layout += _missing(whole, label, other)
     classes = Counter(whole.values(label)) if label else Counter[str]()
     classes.pop("", None)
     counts = {value: classes[value] for value in sorted(classes, key=names.natural)}
     pattern = "^" + names.escaped(whole.file) + "$" if len(tables) == 1 else sets.pattern(tables)
     return Draft(
         "table",
-        kind="classification" if told is None else told.kind,
-        classes=counts if told is None else told.classes,
+        kind="classification" if other is None else other.kind,
+        classes=counts if other is None else other.classes,
         of="images",
-        remarks=tuple(targets.remarks(columns, label)) if told is None else told.remarks,
+        remarks=tuple(targets.remarks(columns, label)) if other is None else other.remarks,
         group=group_kind(group) if group else grouped.what,
         why=(why_grouped(whole, group),) if group else _no_column(whole, grouped, label, split),
         files={
@@ -111,17 +111,17 @@ def label_of(table: Listing) -> tuple[str, list[str], list[str]]:
     """The one column that may be the label, else '' and a question; and the columns that are listed beside it."""
     candidates = [column for column in table.rows[0] if _may_be_label(table, column)]
     named = [column for column in candidates if NAMED.fullmatch(column)]
-    told = {column: _shown(table, column) for column in candidates}
+    shown_values = {column: _shown(table, column) for column in candidates}
     likely = [column for column in candidates if not OTHER.search(column) and not SETS.search(column)]
     likely = [column for column in likely if not GROUPS.search(column)]
     if len(named) == 1:
-        return named[0], [], [f"{column}: {told[column]}" for column in candidates if column != named[0]]
+        return named[0], [], [f"{column}: {shown_values[column]}" for column in candidates if column != named[0]]
     if len(likely) == 1 and not named:
-        return likely[0], [], [f"{column}: {told[column]}" for column in candidates if column != likely[0]]
-    shown = "; ".join(f"{column} ({told[column]})" for column in candidates) or "none has few values"
+        return likely[0], [], [f"{column}: {shown_values[column]}" for column in candidates if column != likely[0]]
+    shown = "; ".join(f"{column} ({shown_values[column]})" for column in candidates) or "none has few values"
     which = "Several columns may be the label" if len(candidates) > 1 else "No column is surely the label"
     question = f"{which} in {table.file}: {shown}. Say in [layout] which one is `label`, and list `classes`"
-    return "", [question], [f"{column}: {told[column]}" for column in candidates]
+    return "", [question], [f"{column}: {shown_values[column]}" for column in candidates]
 
 
 def _may_be_label(table: Listing, column: str) -> bool:
@@ -203,9 +203,9 @@ def _no_column(table: Listing, grouped: folders.Grouping, label: str, split: str
     return (f"{ALONE}name the column of the patient as `group` in [layout]. The columns: {some(columns, 20)}.",)
 
 
-def _missing(table: Listing, label: str, told: targets.OtherLabels | None) -> list[str]:
+def _missing(table: Listing, label: str, other: targets.OtherLabels | None) -> list[str]:
     absent = sum(not image for image in table.images)
-    blank = told.missing if told is not None else table.values(label).count("") if label else 0
+    blank = other.missing if other is not None else table.values(label).count("") if label else 0
     what = [counted(absent, "row") + " without an image here"] * bool(absent)
     what += [counted(blank, "row") + " without a label"] * bool(blank)
     return [f"missing = true  # {' and '.join(what)}: left out and counted"] if what else []

@@ -77,15 +77,17 @@ class Layout(Values, Tabular, SplitNames, Attributes):
     def _axes_known(self) -> Self:
         if self.channels and self.axes.removeprefix("N") not in ("HWC", "CHW"):
             raise ValueError('`channels` needs `axes`, such as "NHWC", or "HWC" if each file holds a single image')
-        if self.single and (told := next((key for key in OF_STACKS if getattr(self, key) not in ("", None, [])), None)):
-            raise ValueError(f'`{told}` is for several images in a file, and `axes = "{self.axes}"` is for one')
+        if self.single and (
+            misplaced := next((key for key in OF_STACKS if getattr(self, key) not in ("", None, [])), None)
+        ):
+            raise ValueError(f'`{misplaced}` is for several images in a file, and `axes = "{self.axes}"` is for one')
         return self
 
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
-    told = InValues(source.manifest, layout, ("labels", "label"), decimal=layout.decimal)
-    if told.target != "class" and (layout.single or layout.column is not None):
+    labels_in = InValues(source.manifest, layout, ("labels", "label"), decimal=layout.decimal)
+    if labels_in.target != "class" and (layout.single or layout.column is not None):
         key = f'axes = "{layout.axes}", a file' if layout.single else "`column`, an image"
         raise ManifestError(f"kind {source.manifest.kind!r}: with {key} has one class only", where=source.manifest.path)
     if layout.single:
@@ -97,8 +99,8 @@ def images(source: Source) -> Iterator[SourceImage]:
         missing = [source.manifest.files[kind].what for kind, partner in of_it.items() if partner is None]
         if missing:
             raise SourceError(f"no {missing[0]} for this file", where=found.name)
-        yield from _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout, told)
-    source.notes += told.notes("image")
+        yield from _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout, labels_in)
+    source.notes += labels_in.notes("image")
 
 
 def _single(found: MatchedFile, layout: Layout) -> SourceImage:
@@ -120,18 +122,18 @@ def _of_file(
     labels_file: MatchedFile | None,
     table: MatchedFile | None,
     layout: Layout,
-    told: InValues,
+    labels_in: InValues,
 ) -> Iterator[SourceImage]:
     stacks = source.stacks(found.name)
     key = layout.images or _only_images(stacks, layout)
     count = _length(stacks.array(key), found.name)
     source.notes += _notes_on_samples(stacks.array(key), f"{found.name}/{key}".rstrip("/"))
     rows = None if table is None else _rows(source, table, layout, count)
-    of_all = found.get("class") if labels_file is None and not told.given else ""
+    of_all = found.get("class") if labels_file is None and not labels_in.given else ""
     labels: Sequence[str | None] = [of_all] * count
     if not of_all:
-        values, where = stated(source, stacks, labels_file, rows, layout, count, told)
-        labels = told.labels(values, where)
+        values, where = stated(source, stacks, labels_file, rows, layout, count, labels_in)
+        labels = labels_in.labels(values, where)
     groups, splits = (column(stacks, rows, name, count) for name in (layout.group, layout.split))
     columns = {place: column(stacks, rows, place, count) for place in layout.attributes.values()}
     digits, name = len(str(max(count - 1, 0))), found.get("name") or stem(found.name)

@@ -67,14 +67,14 @@ def images(source: Source) -> Iterator[SourceImage]:
     listed = export.read(source)
     source.notes += listed.notes
     files = {number: export.slide_file(source, listed.slides[number]) for number in listed.by_image}
-    there = {number: file for number, file in files.items() if file is not None}
-    if len(there) == len(files):
-        return _slides(source, listed, there)
+    present = {number: file for number, file in files.items() if file is not None}
+    if len(present) == len(files):
+        return _slides(source, listed, present)
     if source.match("crops") and not isinstance(source.manifest.rule, Regional):
         return _listed_crops(source, listed)
-    first = listed.slides[next(number for number in files if number not in there)]
+    first = listed.slides[next(number for number in files if number not in present)]
     raise SourceError(
-        f"{len(files) - len(there)} of {len(files)} annotated slides are missing",
+        f"{len(files) - len(present)} of {len(files)} annotated slides are missing",
         where=source.root,
         expected=first.original_filename or f"a file named {first.id}",
         remedy=f"put the slides beside the lists, see `dpconvert show {typed(source.manifest)}`",
@@ -152,8 +152,8 @@ def _with_crops(listed: Export, number: int, left_out: Counter[str]) -> list[Lab
         return annotations
     drawn = cytomine.shapes(annotations, (slide.width, slide.height), listed.file, areas=True)
     left_out.update({what: count for what, count in drawn.remarks.items() if what in cytomine.DROPPED})
-    there = {item.id for item in drawn.items}
-    return [labelled for labelled in annotations if str(labelled.item.id) in there]
+    drawn_ids = {item.id for item in drawn.items}
+    return [labelled for labelled in annotations if str(labelled.item.id) in drawn_ids]
 
 
 def _crops_alone(source: Source) -> Iterator[SourceImage]:

@@ -56,7 +56,7 @@ class Layout(SplitNames):
     """Class of the objects."""
 
     @model_validator(mode="after")
-    def _told(self) -> Self:
+    def _complete(self) -> Self:
         if not self.values and not self.objects:
             raise ValueError("`values` is needed: value or colour -> class name")
         if self.missing == "none" and not self.objects:

@@ -53,14 +53,14 @@ class Layout(Values, SplitNames):
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
-    told = InValues(source.manifest, layout, unlabelled=UNLABELLED)
+    labels_in = InValues(source.manifest, layout, unlabelled=UNLABELLED)
     for found in source.need("tables"):
         columns = source.columns(found.name)
-        values = [list(map(decoded, columns.values(name))) for name in told.places]
-        known = [] if layout.indicators else columns.label_names(told.places[0])
-        labels = told.labels(values, lambda number, name=found.name: f"{name}, row {number}", known)  # type: ignore[misc]
+        values = [list(map(decoded, columns.values(name))) for name in labels_in.places]
+        known = [] if layout.indicators else columns.label_names(labels_in.places[0])
+        labels = labels_in.labels(values, lambda number, name=found.name: f"{name}, row {number}", known)  # type: ignore[misc]
         yield from _of_file(source, found, columns, labels, layout)
-    source.notes += told.notes("row")
+    source.notes += labels_in.notes("row")
 
 
 def _of_file(
@@ -75,7 +75,7 @@ def _of_file(
         if label is None:
             continue
         file = Element(found.name, layout.image, number).name
-        group, split = (name_in(told[number]) if told else "" for told in (groups, splits))
+        group, split = (name_in(texts[number]) if texts else "" for texts in (groups, splits))
         yield SourceImage(
             f"{name}_{number:0{digits}}",
             (file,),

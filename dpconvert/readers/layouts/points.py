@@ -172,9 +172,9 @@ def _cells(data: bytes, name: str, layout: Layout) -> list[dict[str, str]]:
     data = annotation_files.unpacked(data, name)
     try:
         if _is_json(data):
-            told = json.loads(data)
-            told = told.get(layout.variable) if isinstance(told, dict) else told
-            rows = [row for row in told if isinstance(row, dict)] if isinstance(told, list) else []
+            content = json.loads(data)
+            content = content.get(layout.variable) if isinstance(content, dict) else content
+            rows = [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
             return [{key: cell for key, cell in row.items() if isinstance(cell, str)} for row in rows]
         return [dict(row.cells) for row in Table(data, name, Dialect(delimiter=layout.delimiter or ""))]
     except (ReadError, ManifestError, ValueError, RecursionError):
@@ -293,8 +293,8 @@ def _labelled(found: Annotations, layout: Layout, name: str) -> Annotations:
     unknown = [label for label, known in spelt.items() if known is None]
     if unknown:
         raise ReadError(f"label {min(unknown)!r} is not in `layout.labels`", where=name)
-    told = {label: layout.labels[known] for label, known in spelt.items() if known is not None}
-    return replace(found, items=[replace(item, label=told[item.label]) for item in found.items])
+    of_label = {label: layout.labels[known] for label, known in spelt.items() if known is not None}
+    return replace(found, items=[replace(item, label=of_label[item.label]) for item in found.items])
 
 
 # one table for all images
@@ -330,9 +330,9 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
     for image in images:
         if image in alone and layout.missing == "skip":
             continue
-        told = [[row.line, row.x, row.y, row.label] for row in rows[image.name]]
+        cells = [[row.line, row.x, row.y, row.label] for row in rows[image.name]]
         table_name = files.get(image.name, "")
-        points_of_it = {"points": json.dumps(told)} if told else {}
+        points_of_it = {"points": json.dumps(cells)} if cells else {}
         yield _source_image(image, (table_name,) if table_name else (), layout, points_of_it)
 
 

@@ -102,7 +102,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     siblings.refuse_two_roles(source, "slides", "annotations")
     outlines = annotations_of_slides(source, slides, called)
     classes = {called.get(found["name"], found["name"]): found.name for found in source.match("classes")}
-    told = slide_table.rows_of(source, layout, slides)
+    table = slide_table.rows_of(source, layout, slides)
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
     bare = [slide for slide in slides if source.manifest.reads_annotations and not of_slide[slide.name]]
@@ -119,8 +119,8 @@ def images(source: Source) -> Iterator[SourceImage]:
             _check_missing(slide, layout)
             alone.append(slide.name)
             continue
-        row = told.get(names.folded(name))
-        if told and row is None:
+        row = table.get(names.folded(name))
+        if table and row is None:
             raise SourceError("no line of the table is about this slide", where=slide.name)
         if row is not None and row.get(slide_table.LABEL) == "":
             continue
@@ -131,7 +131,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield found
     if alone:
         source.notes.append(f"left out: {counted(len(alone), 'slide')} without annotations, the first {alone[0]}")
-    if absent := told.keys() - {names.folded(slide["name"]) for slide in slides}:
+    if absent := table.keys() - {names.folded(slide["name"]) for slide in slides}:
         source.notes.append(f"{counted(len(absent), 'row')} of the table about no slide here, the first: {min(absent)}")
 
 
@@ -229,17 +229,17 @@ def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage
         return image
     name, manifest = image.annotations[0], source.manifest
     known = [*layout.labels] or manifest.classes
-    told = annotation_files.labels_of_image(
+    found = annotation_files.labels_of_image(
         named_images.content(source, name), name, image.files[0], known, layout.label_field
     )
-    if not told:
+    if not found:
         return image
     kept = image.annotations if manifest.dense is not None else ()
     if manifest.target == "labels":
-        several = [resolved([one], known, name) for one in told]
+        several = [resolved([one], known, name) for one in found]
         label = target.of_labels(layout.labels.get(one, one) for one in several)
         return replace(image, label=label, annotations=kept)
-    label = only(told, known, name)
+    label = only(found, known, name)
     return replace(image, label=layout.labels.get(label, label), annotations=kept)
 
 
@@ -259,13 +259,13 @@ def _object_classes(source: Source, image: SourceImage) -> dict[int | str, str]:
     return cast(dict[int | str, str], masks.class_table(source.read(name), name)) if name else {}
 
 
-def _glass(image: Image, told: float | None) -> Glass | str:
+def _glass(image: Image, given: float | None) -> Glass | str:
     """The position of the slide on its glass, or the reason why it is unknown."""
     try:
         x, y = (float(image.properties[name]) for name in OFFSET)
     except (KeyError, ValueError):
         return f"the slide does not state {OFFSET[0]}"
-    across, down = image.spacing.x or told, image.spacing.y or told
+    across, down = image.spacing.x or given, image.spacing.y or given
     if across is None or down is None:
         return "the slide states no resolution: give it with --mpp, or as `mpp` in the manifest"
     return Glass((image.width, image.height), (across, down), (x, y))

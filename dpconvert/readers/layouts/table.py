@@ -119,14 +119,14 @@ class _ListedImages:
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     refuse_missing_none(source.manifest, layout.missing)
-    told = InColumns(source.manifest, layout, layout.decimal)
+    columns = InColumns(source.manifest, layout, layout.decimal)
     files = {found.name: found for found in source.need("images")}
     images, listed = FromRoot(Endings(iter(files)).find), _ListedImages(files)
     for found in source.need("table"):
         listed.table = found
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
-            _add(row, layout, told, images, listed, f"{found.name}, line {row.line}")
+            _add(row, layout, columns, images, listed, f"{found.name}, line {row.line}")
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
         listed.rows.clear()
@@ -137,22 +137,24 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield image
 
 
-def _add(row: TableRow, layout: Layout, told: InColumns, images: FromRoot, listed: _ListedImages, where: str) -> None:
+def _add(
+    row: TableRow, layout: Layout, columns: InColumns, images: FromRoot, listed: _ListedImages, where: str
+) -> None:
     """Add one row."""
-    cells = told.cells(lambda column: cell(row, column, where, layout.skip))
-    listed.labels.update(told.parts(cells))
+    cells = columns.cells(lambda column: cell(row, column, where, layout.skip))
+    listed.labels.update(columns.parts(cells))
     wanted = _file(row.cells, layout, where)
     found = images.find(UPWARDS.sub("", wanted.replace("\\", "/")))
-    if told.skipped(cells):
-        listed.rows["that `skip` names, left out"] += told.target != "class"
+    if columns.skipped(cells):
+        listed.rows["that `skip` names, left out"] += columns.target != "class"
         listed.skipped.update(found)
     elif layout.missing == "skip" and not found:
         listed.rows["without an image here"] += 1
-    elif layout.missing == "skip" and told.lacking(cells) is not None:
+    elif layout.missing == "skip" and columns.lacking(cells) is not None:
         listed.rows["without a label, left out"] += 1
         listed.skipped.update(found)
     else:
-        label = told.label(cells, where)
+        label = columns.label(cells, where)
         _add_image(
             _source_image(row, layout, label, _only(found, wanted, where, listed.files), listed, where), listed, where
         )

@@ -67,7 +67,7 @@ TARGETS = ALL
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
-    told = InValues(source.manifest, layout)
+    labels_in = InValues(source.manifest, layout)
     found: list[tuple[str, MatchedFile, dict[str, MatchedFile]]] = []
     rows: list[list[Any]] = []
     more: Counter[tuple[str, str]] = Counter()
@@ -75,24 +75,24 @@ def images(source: Source) -> Iterator[SourceImage]:
     for key, fields in _samples(source).items():
         present = [fields[name.lower()] for name in layout.image if name.lower() in fields]
         more.update((present[0]["field"], other["field"]) for other in present[1:])
-        row = [_value(source, fields, place) for place in told.places]
+        row = [_value(source, fields, place) for place in labels_in.places]
         if layout.missing == "error":
-            _check_complete(key, fields, bool(present), dict(zip(told.places, row, strict=True)), layout)
+            _check_complete(key, fields, bool(present), dict(zip(labels_in.places, row, strict=True)), layout)
         if present:
             found.append((key, present[0], fields))
             rows.append(row)
         without += not present
-    labels = told.labels(list(zip(*rows, strict=True)), lambda number: found[number][0])
+    labels = labels_in.labels(list(zip(*rows, strict=True)), lambda number: found[number][0])
     source.notes += [f"{counted(without, 'sample')} without an image, left out"] if without else []
-    source.notes += told.notes("sample")
+    source.notes += labels_in.notes("sample")
     source.notes += [
         f"not used: the field {other!r} of {counted(n, 'sample')}, whose image is {taken!r} (`image` in [layout])"
         for (taken, other), n in sorted(more.items())
     ]
     for (key, image, fields), label in zip(found, labels, strict=True):
         if label is not None:
-            split = layout.set_of(_told(source, fields, layout.split) or image.get("split"), image.name)
-            group = _told(source, fields, layout.group) or image.get("group") or image.name
+            split = layout.set_of(_text(source, fields, layout.split) or image.get("split"), image.name)
+            group = _text(source, fields, layout.group) or image.get("group") or image.name
             yield SourceImage(key, (image.name,), group, label=label, split=split)
 
 
@@ -120,7 +120,7 @@ def _samples(source: Source) -> dict[str, dict[str, MatchedFile]]:
     return samples
 
 
-def _told(source: Source, fields: dict[str, MatchedFile], wanted: str) -> str:
+def _text(source: Source, fields: dict[str, MatchedFile], wanted: str) -> str:
     """Return what a field, or a member of a JSON field, says as text; '' for nothing."""
     value = _value(source, fields, wanted) if wanted else None
     if isinstance(value, dict | list):

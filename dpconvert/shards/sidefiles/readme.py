@@ -141,12 +141,12 @@ def _body(card: TaskCard) -> Iterator[str]:
     masks = ", `.seg.png` (the mask)" if card.dense and card.dense.seg else ""
     of_class = ", `.cls` (the label)" if card.target == "class" else ""
     unit = f" in {card.unit}" if card.unit else ""
-    told = {"class": "", "labels": " (with `labels`)", "value": f" (with `value`{unit})"}[card.target]
+    target = {"class": "", "labels": " (with `labels`)", "value": f" (with `value`{unit})"}[card.target]
     yield from (
         "",
         "## Files",
         "",
-        f"WebDataset tars: for each sample an image{of_class}{masks} and `.json`{told};",
+        f"WebDataset tars: for each sample an image{of_class}{masks} and `.json`{target};",
     )
     yield "`index.parquet` has a row for each sample, `task.json` describes the task. Digest of the data:"
     yield f"`{card.digest}`."
