@@ -241,23 +241,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Start(Run):
-    """A network that no run has trained, to be scored as it is: `path` is where results of it lie; `asked` says which
+    """A network that no run has trained, to be scored as it is: `path` is where results of it lie; `given` says which
     network it is, from which weights, for images of which size.
     """
 
-    asked: FitConfig
+    given: FitConfig
 
     @property
     def name(self) -> str:
-        return catalog.slug(self.asked.backbone)
+        return catalog.slug(self.given.backbone)
 
     def about(self) -> dict[str, Any]:
         """As that of a run that has trained on nothing."""
-        card = catalog.described(self.asked.backbone, self.asked.backbone_options)
+        card = catalog.described(self.given.backbone, self.given.backbone_options)
         return {"network": card.model_dump(mode="json")} if card else {}
 
     def config(self) -> FitConfig:
-        return self.asked
+        return self.given
 
     def trained_on(self) -> dict[str, tuple[str, ...]]:
         return {}
@@ -269,12 +269,12 @@ class Start(Run):
         raise UsageError(f"{self.name} is no run: nothing has trained it", remedy="name a run with --run")
 
 
-def start_of(runs: Path, asked: FitConfig) -> Start:
-    """The network that `asked` names; its results lie beside the runs."""
-    card = catalog.described(asked.backbone, asked.backbone_options)
-    known = json.dumps([asked.backbone, asked.size, card.determining() if card else None], sort_keys=True)
+def start_of(runs: Path, config: FitConfig) -> Start:
+    """The network that `config` names; its results lie beside the runs."""
+    card = catalog.described(config.backbone, config.backbone_options)
+    known = json.dumps([config.backbone, config.size, card.determining() if card else None], sort_keys=True)
     digest = hashlib.sha256(known.encode()).hexdigest()[:8]
-    return Start(runs / f".network-{catalog.slug(asked.backbone)}-{digest}", asked)
+    return Start(runs / f".network-{catalog.slug(config.backbone)}-{digest}", config)
 
 
 def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:

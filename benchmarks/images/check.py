@@ -47,14 +47,14 @@ def main() -> None:
     parser.add_argument("shards", nargs="?", type=Path)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--synthetic", action="store_true")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        whole = open_pool(synthetic(Path(place)) if asked.synthetic else asked.shards)
+        whole = open_pool(synthetic(Path(place)) if args.synthetic else args.shards)
         for task in whole.tasks:
             pool = Pool((task,), "")
-            seconds(pool, asked.images, check=False)  # the files are in memory from now on
+            seconds(pool, args.images, check=False)  # the files are in memory from now on
             plain, checked = (
-                min(seconds(pool, asked.images, check=check) for _ in range(PASSES)) for check in (False, True)
+                min(seconds(pool, args.images, check=check) for _ in range(PASSES)) for check in (False, True)
             )
             size = int(task.rows["train"].length.mean())
             sys.stdout.write(

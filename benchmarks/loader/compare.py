@@ -317,29 +317,29 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3, help="the fastest counts")
     options.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options.add_argument("--write", nargs=2, help=argparse.SUPPRESS)
-    asked = options.parse_args()
-    if asked.one:
-        one(asked.one[0], Path(asked.one[1]), int(asked.one[2]))
-    if asked.write:
-        PEERS[asked.write[0]](Path(asked.write[1]))
+    args = options.parse_args()
+    if args.one:
+        one(args.one[0], Path(args.one[1]), int(args.one[2]))
+    if args.write:
+        PEERS[args.write[0]](Path(args.write[1]))
         return
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        prepare(data, asked.images, asked.peers)
+        prepare(data, args.images, args.peers)
         sys.stdout.write(
             f"{'':22}"
-            + "".join(f"{n} worker{'s' * (n > 1)}".rjust(12) + f"{'ours is':>10}" for n in asked.workers)
+            + "".join(f"{n} worker{'s' * (n > 1)}".rjust(12) + f"{'ours is':>10}" for n in args.workers)
             + "\n"
         )
         first: dict[int, float] = {}
         for way in [*WAYS, "bare"]:
-            python = asked.peers if way in PEERS else sys.executable
-            if python is None or way not in (asked.only or [way]):
+            python = args.peers if way in PEERS else sys.executable
+            if python is None or way not in (args.only or [way]):
                 continue
             first = {} if way == "ours, uint8" else first
             line = f"{way:22}"
-            for workers in asked.workers:
-                rate = measure(python, way, data, workers, asked.rounds)
+            for workers in args.workers:
+                rate = measure(python, way, data, workers, args.rounds)
                 line += f"{rate:>12.0f}{first.setdefault(workers, rate) / rate:>9.2f}x"
             sys.stdout.write(line + "\n")
             sys.stdout.flush()

@@ -166,20 +166,20 @@ def main() -> None:
     parser.add_argument("--bootstrap", action="store_true", help="rule out combinations by the bootstrap too; slow")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE)
-    asked = parser.parse_args()
-    for name in asked.model or MODELS:
+    args = parser.parse_args()
+    for name in args.model or MODELS:
         begun = time.monotonic()
-        rows = compare(MODELS[name], asked.worlds, asked.seed, asked.jobs, bootstrap=asked.bootstrap)
-        head = f"{name}: {asked.worlds} worlds, {time.monotonic() - begun:.0f} s"
+        rows = compare(MODELS[name], args.worlds, args.seed, args.jobs, bootstrap=args.bootstrap)
+        head = f"{name}: {args.worlds} worlds, {time.monotonic() - begun:.0f} s"
         sys.stdout.write("\n".join([head, "", *table(rows), "", ""]))
         sys.stdout.flush()
-        write(asked.out / f"results-{name}.csv", rows)
-    found = {name: read(path) for name in MODELS if (path := asked.out / f"results-{name}.csv").is_file()}
+        write(args.out / f"results-{name}.csv", rows)
+    found = {name: read(path) for name in MODELS if (path := args.out / f"results-{name}.csv").is_file()}
     parts = [
         f"## {name}\n\n{rows[0]['worlds']:.0f} worlds\n\n" + "\n".join(table(rows)) for name, rows in found.items()
     ]
-    (asked.out / "results.md").write_text("\n\n".join(["# Races in simulated sweeps", *parts]) + "\n")
-    draw(found).savefig(asked.out / "results.svg", metadata={"Date": None})
+    (args.out / "results.md").write_text("\n\n".join(["# Races in simulated sweeps", *parts]) + "\n")
+    draw(found).savefig(args.out / "results.svg", metadata={"Date": None})
 
 
 def write(path: Path, rows: list[Row]) -> None:

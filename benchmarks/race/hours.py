@@ -39,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", action="append", default=[], metavar="NETWORK=IMAGES/S", help="of `mtrain fit`")
     parser.add_argument("--features", action="append", default=[], metavar="NETWORK=IMAGES/S", help="of features")
-    asked = parser.parse_args()
-    paces = _paces(STEP | _speeds(asked.step), FEATURES | _speeds(asked.features))
+    args = parser.parse_args()
+    paces = _paces(STEP | _speeds(args.step), FEATURES | _speeds(args.features))
     sys.stdout.write("| the paper's sweep | trainings | hours | share |\n|---|--:|--:|--:|\n")
     with tempfile.TemporaryDirectory() as folder:
         sizes = {name: of["size"] for name, of in published_facts()["tasks"].items()}

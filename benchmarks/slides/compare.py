@@ -186,9 +186,9 @@ def ours(slide: Path, out: Path, size: int, workers: int) -> int:
 
     manifest = out / "benchmark.toml"
     manifest.write_text(MANIFEST)
-    asked = [str(manifest), "--source", str(slide.parent.parent), "--out", str(out), "--workers", str(workers)]
-    asked += ["-q", "--json", *(["--lossless-tiles"] if size == TILE else [])]
-    result = CliRunner().invoke(group, asked, catch_exceptions=False, standalone_mode=False)
+    arguments = [str(manifest), "--source", str(slide.parent.parent), "--out", str(out), "--workers", str(workers)]
+    arguments += ["-q", "--json", *(["--lossless-tiles"] if size == TILE else [])]
+    result = CliRunner().invoke(group, arguments, catch_exceptions=False, standalone_mode=False)
     return int(json.loads(result.stdout)["splits"]["train"]["samples"])
 
 
@@ -266,12 +266,12 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3, help="the fastest counts")
     options.add_argument("--tables", nargs="+", default=["patches", "tiles", "workers"])
     options.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
-    asked = options.parse_args()
-    if asked.one:
-        way, small, slide, size, workers = asked.one
+    args = options.parse_args()
+    if args.one:
+        way, small, slide, size, workers = args.one
         one(way, Path(small), Path(slide), int(size), int(workers))
         return
-    pythons = dict.fromkeys(WAYS, sys.executable) | {"tiatoolbox": asked.tiatoolbox, "hs2p": asked.hs2p}
+    pythons = dict.fromkeys(WAYS, sys.executable) | {"tiatoolbox": args.tiatoolbox, "hs2p": args.hs2p}
     pythons = {way: python for way, python in pythons.items() if python}
     with tempfile.TemporaryDirectory() as folder:
         small, slide, several = (Path(folder) / size / "a" / "slide.tif" for size in ("small", "one", "several"))
@@ -288,11 +288,11 @@ def main() -> None:
             "tiles": ([("bound of copying", 1), *peers, ("dpconvert", 1)], slide, TILE),
             "workers": ([("bound", 1), ("dpconvert", 1), ("bound", 2), ("dpconvert", 2)], several, PATCH),
         }
-        for title in asked.tables:
+        for title in args.tables:
             rows, path, size = tables[title]
             rows = [row for row in rows if row[0] in pythons]
             runs: dict[tuple[str, int], list[dict[str, float]]] = {row: [] for row in rows}
-            for way, workers in rows * asked.rounds:
+            for way, workers in rows * args.rounds:
                 runs[way, workers].append(measured(pythons[way], way, [small, path], size, workers))
             table(title, rows, runs)
 

@@ -77,12 +77,12 @@ def main() -> None:
     options.add_argument("--features", help="npz with x (n, d) and y (n,), at least three classes")
     options.add_argument("--shape", type=int, nargs=3, default=(10_000, 1024, 4), metavar=("N", "D", "CLASSES"))
     options.add_argument("--overlap", type=float, default=4.0, help="spread within classes, of the synthetic features")
-    asked = options.parse_args()
-    if asked.features:
-        with np.load(asked.features) as arrays:
+    args = options.parse_args()
+    if args.features:
+        with np.load(args.features) as arrays:
             x, y = arrays["x"].astype(np.float32), arrays["y"]
     else:
-        x, y = synthetic(*asked.shape, asked.overlap)
+        x, y = synthetic(*args.shape, args.overlap)
     cores = len(os.sched_getaffinity(0))
     fold_of = group_folds(y, [str(i) for i in range(len(y))]).of
     seconds, mine = batched(x, y, fold_of, WITHIN)

@@ -149,7 +149,7 @@ def _finished(arrival: Arrival, out: Path, report: Reporter, *, convert: bool, w
     if not convert:
         return f"{manifest.name}: downloaded to {member.folder}"
     report.note(f"{manifest.name}: converting")
-    made = conversion(
+    converted = conversion(
         with_shape(manifest),
         member.folder,
         out,
@@ -158,7 +158,7 @@ def _finished(arrival: Arrival, out: Path, report: Reporter, *, convert: bool, w
         overwrite=False,
         report=report.named(manifest.name),
     )
-    return f"{manifest.task}: {counted(made.card.samples(), 'sample')} -> {made.folder}"
+    return f"{manifest.task}: {counted(converted.card.samples(), 'sample')} -> {converted.folder}"
 
 
 def _accept(chosen: list[PoolMember], *, accepted: bool, as_json: bool) -> None:

@@ -59,8 +59,8 @@ def divide(manifest: Manifest, source: Source, options: Options, found: list[Rec
     alike = tuple(_alike([record.source_image for record in found], splits))
     if manifest.target == "value":
         return Divided(classes, groups, splits, {split: [sizes[split]] for split in SPLITS}, samples, alike)
-    made = Counter((splits[r.source_image.name], label) for r in found for label in _named(manifest, r))
-    counts = {split: [made[split, label] for label in classes] for split in SPLITS}
+    tally = Counter((splits[r.source_image.name], label) for r in found for label in _named(manifest, r))
+    counts = {split: [tally[split, label] for label in classes] for split in SPLITS}
     constant = _constant(manifest, classes, counts, len(found))
     return Divided(classes, groups, splits, counts, samples, (*constant, *alike))
 

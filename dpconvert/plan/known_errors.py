@@ -28,8 +28,8 @@ def not_found(manifest: Manifest, options: Options, images: list[SourceImage], f
     """Return notes on frames that errata list but that no sample has, although their image exists."""
     here = {image.name for image in images}
     listed = {sample for sample in wrong_samples(manifest, options) if sample[0] in here}
-    made = {(record.source_image.name, record.box) for record in found}
-    return absent(listed - made, set(), "and the frame of no sample")
+    kept = {(record.source_image.name, record.box) for record in found}
+    return absent(listed - kept, set(), "and the frame of no sample")
 
 
 def absent(samples: set[tuple[str, Box | None]], here: set[str], why: str) -> list[str]:

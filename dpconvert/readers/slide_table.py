@@ -100,7 +100,7 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
     labels = _labels(source, layout)
     by_name = {names.folded(alias): names.folded(name) for alias, name in called_as(slides).items()}
     of_file = _file_names(slides)
-    asked = [*filter(None, (layout.group, layout.split, layout.label))]
+    columns = [*filter(None, (layout.group, layout.split, layout.label))]
     by_slide: dict[str, dict[str, str]] = {}
     for found in source.match("table"):
         rows, left_out = Table(source.read(found.name), found.name, layout.dialect), Counter[str]()
@@ -109,7 +109,7 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
             file = PurePosixPath(names.file_name(cell(row, layout.slide, where))).name
             name = names.folded(stem(file))
             name = by_name.get(name) or of_file.get(names.folded(file)) or of_file.get(name, name)
-            known = {column: cell(row, column, where) for column in asked}
+            known = {column: cell(row, column, where) for column in columns}
             if labels is not None:
                 known[LABEL] = _label(row, labels, layout, left_out, where)
             if by_slide.setdefault(name, known) != known:

@@ -37,8 +37,8 @@ class Stamps:
 
     def newer_than(self, file: Path, names: Iterable[str]) -> list[str]:
         """Return those files that changed after another file was written."""
-        made = file.stat().st_mtime_ns
-        return [name for name in names if self._state(name).newest > made]
+        since = file.stat().st_mtime_ns
+        return [name for name in names if self._state(name).newest > since]
 
     def record(self, names: Iterable[str]) -> bytes:
         """Return a digest of 8 bytes for each of some files."""

@@ -89,13 +89,13 @@ def _overview(summary: SourceSummary) -> Iterator[str]:
     """One row for each slide."""
     rows: list[list[Any]] = []
     for slide in summary.slides:
-        made = Counter(record.label for record in slide.records)
+        tally = Counter(record.label for record in slide.records)
         rows.append(
             [
                 text(slide.image.name),
                 text(slide.image.group),
                 _split(summary, slide),
-                *(made[label] for label in summary.classes),
+                *(tally[label] for label in summary.classes),
                 sum(slide.outlines.values()),
                 sum(slide.skipped.values()),
             ]

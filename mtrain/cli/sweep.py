@@ -65,14 +65,14 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
 
     report = reporter(quiet or as_json)
     note_unused(report, _unused(options))
-    asked = SweepRequest(file=file, **options)
-    if asked.race or asked.status:
+    request = SweepRequest(file=file, **options)
+    if request.race or request.status:
         from mtrain.race.command import run_race
 
-        done = run_race(asked, report)
+        done = run_race(request, report)
     else:
-        done = run_sweep(asked, report)
-    answer([*done.lines, *_judged(asked, done.found)], done.found, as_json=as_json)
+        done = run_sweep(request, report)
+    answer([*done.lines, *_judged(request, done.found)], done.found, as_json=as_json)
     if done.stopped:
         say("mtrain: stopped; checkpoints are saved: run the same command again to resume")
         sys.exit(INTERRUPTED)
@@ -83,9 +83,9 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
         sys.exit(1)
 
 
-def _judged(asked: SweepRequest, found: Mapping[str, Any]) -> list[str]:
+def _judged(request: SweepRequest, found: Mapping[str, Any]) -> list[str]:
     """Whether a race was right, once a run without it has completed the grid."""
-    if asked.race or asked.status or "scored" not in found or found["scored"] != found["cells"]:
+    if request.race or request.status or "scored" not in found or found["scored"] != found["cells"]:
         return []
     from mtrain.race.verdict import verdict
     from mtrain.sweep.store import Store

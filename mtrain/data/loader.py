@@ -75,8 +75,8 @@ class Batches(Dataset[Batch | UserError]):
 
     def __getitem__(self, number: int) -> Batch | UserError:
         room = self.room()
-        made = self.make(number, room)
-        return made if isinstance(made, UserError) else room.first(made.images, made.dense)
+        batch = self.make(number, room)
+        return batch if isinstance(batch, UserError) else room.first(batch.images, batch.dense)
 
 
 class Parts(Batches):
@@ -140,18 +140,18 @@ def batches(
 
 
 def _uncopied(
-    slots: _ReusedSlots, made: Iterator[BatchReady | UserError], skipping: Skipping | None
+    slots: _ReusedSlots, ready: Iterator[BatchReady | UserError], skipping: Skipping | None
 ) -> Generator[Batch, None, None]:
     """The batches, in the memory that they were made in."""
     try:
-        for position, one in enumerate(made):
+        for position, one in enumerate(ready):
             if isinstance(one, UserError):
                 raise one
             if skipping is not None:
                 skipping.add(one.skipped)
             yield slots.memory(position).first(one.images, one.dense)
     finally:
-        del made  # drops the last reference, which ends the workers: the traceback of an error would keep it
+        del ready  # drops the last reference, which ends the workers: the traceback of an error would keep it
 
 
 class _ReusedSlots(Dataset[BatchReady | UserError]):

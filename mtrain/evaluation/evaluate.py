@@ -60,7 +60,7 @@ def opened(tasks: Sequence[Task]) -> list[Task]:
     return [with_test(task, Permit.EVALUATE) for task in tasks]
 
 
-def evaluate(runs: Sequence[Run], task: Task, asked: EvaluateRequest, report: Reporter) -> list[dict[str, Any]]:
+def evaluate(runs: Sequence[Run], task: Task, request: EvaluateRequest, report: Reporter) -> list[dict[str, Any]]:
     """Run every job of one target. Existing results are not computed again.
 
     Raises:
@@ -68,10 +68,10 @@ def evaluate(runs: Sequence[Run], task: Task, asked: EvaluateRequest, report: Re
         RunError: a run has not finished or cannot be read.
     """
     (target,) = opened([task])
-    return [_evaluated(job, target, asked, report) for job in jobs(runs, task, asked)]
+    return [_evaluated(job, target, request, report) for job in jobs(runs, task, request)]
 
 
-def jobs(runs: Sequence[Run], task: Task, asked: EvaluateRequest) -> Iterator[TransferJob]:
+def jobs(runs: Sequence[Run], task: Task, request: EvaluateRequest) -> Iterator[TransferJob]:
     """The jobs that the runs allow: runs that left the task out are transferred, those trained on it serve `joint`.
 
     Raises:
@@ -79,7 +79,7 @@ def jobs(runs: Sequence[Run], task: Task, asked: EvaluateRequest) -> Iterator[Tr
     """
     joint = [run for run in runs if task.name in run.about().get("pool", {})]
     apart = [run for run in runs if run not in joint]
-    for mode in asked.modes:
+    for mode in request.modes:
         usable = joint if mode == "joint" else runs if mode == "scratch" else apart
         if not usable:
             how = "trained on" if mode == "joint" else "left out"
@@ -89,12 +89,12 @@ def jobs(runs: Sequence[Run], task: Task, asked: EvaluateRequest) -> Iterator[Tr
             yield from (TransferJob(mode, MULTITASK, run, run.config().seed) for run in usable)
         for run in _networks(usable):
             if mode == "scratch":
-                yield from (TransferJob(mode, RANDOM, run, seed) for seed in range(asked.seeds))
-            elif mode != "joint" and asked.baseline:
+                yield from (TransferJob(mode, RANDOM, run, seed) for seed in range(request.seeds))
+            elif mode != "joint" and request.baseline:
                 own = isinstance(run.network(), BackboneCard) and run.config().weights != RANDOM
                 baseline = START if own else IMAGENET
                 yield from (
-                    TransferJob(mode, baseline, run, seed) for seed in range(asked.seeds if mode in SEEDED else 1)
+                    TransferJob(mode, baseline, run, seed) for seed in range(request.seeds if mode in SEEDED else 1)
                 )
 
 
@@ -137,14 +137,14 @@ def _networks(runs: Sequence[Run]) -> list[Run]:
     return list(first.values())
 
 
-def _evaluated(job: TransferJob, task: Task, asked: EvaluateRequest, report: Reporter) -> dict[str, Any]:
+def _evaluated(job: TransferJob, task: Task, request: EvaluateRequest, report: Reporter) -> dict[str, Any]:
     """Run one job: the final transfer, whose result is then stored among the evaluations."""
-    options = replace(asked.options, mode=job.mode, final=True, recipe=replace(asked.options.recipe, seed=job.seed))
+    options = replace(request.options, mode=job.mode, final=True, recipe=replace(request.options.recipe, seed=job.seed))
     weights = job.run.config().weights if job.source == START else WEIGHTS[job.source]
     source = source_of(job.run, weights, job.seed)
     found = transfer(source, task, options, report)
     known = json.dumps([found["identity"], job.source, job.seed], sort_keys=True)
-    path = asked.out / task.name / f"{short_digest(known)}.json"
+    path = request.out / task.name / f"{short_digest(known)}.json"
     content = {
         "task": task.name,
         "metric": found["metric"],

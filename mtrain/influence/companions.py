@@ -27,7 +27,7 @@ def cosine(one: Values, other: Values) -> float | None:
     return float(one @ other) / length if length else None
 
 
-def beside(rows: Sequence[Mapping[str, Any]], made: Estimator, target: Task, run: Run) -> list[dict[str, Any]]:
+def beside(rows: Sequence[Mapping[str, Any]], estimator: Estimator, target: Task, run: Run) -> list[dict[str, Any]]:
     """Add the cheaper indicators to the row of each source.
 
     cosine: between the gradients of the mean losses of source and target in the shared weights; 1 means the same
@@ -35,12 +35,12 @@ def beside(rows: Sequence[Mapping[str, Any]], made: Estimator, target: Task, run
     single: scores of networks trained on the source alone, by transfer mode.
     shared_groups: number of slides or patients that occur in both.
     """
-    pull = made.target.train.loss_gradient()
-    alone, shared = _single(run, target), _shared_groups(made, target)
+    pull = estimator.target.train.loss_gradient()
+    alone, shared = _single(run, target), _shared_groups(estimator, target)
     return [
         {
             **row,
-            "cosine": cosine(made.sources[row["task"]].loss_gradient(), pull),
+            "cosine": cosine(estimator.sources[row["task"]].loss_gradient(), pull),
             "single": alone.get(row["task"], {}),
             "shared_groups": shared[row["task"]],
         }
@@ -48,10 +48,10 @@ def beside(rows: Sequence[Mapping[str, Any]], made: Estimator, target: Task, run
     ]
 
 
-def _shared_groups(made: Estimator, target: Task) -> dict[str, int]:
+def _shared_groups(estimator: Estimator, target: Task) -> dict[str, int]:
     """Count the groups (slides, patients) that each source shares with the target's training and validation sets."""
     own = {str(group) for rows in target.rows.values() for group in rows.group}
-    return {name: len(own & groups) for name, groups in made.groups_of.items()}
+    return {name: len(own & groups) for name, groups in estimator.groups_of.items()}
 
 
 def _single(run: Run, target: Task) -> dict[str, dict[str, float]]:

@@ -54,12 +54,12 @@ def influence(
     _check(run, config, target)
     source = source_of(run, OWN)
     check_unseen(source, target, OPEN)
-    made: list[Estimator] = []
+    estimators: list[Estimator] = []
 
     def estimator() -> Estimator:
-        if not made:
-            made.append(estimator_of(source, config, target, shards, options, report))
-        return made[0]
+        if not estimators:
+            estimators.append(estimator_of(source, config, target, shards, options, report))
+        return estimators[0]
 
     identity = options.determining() | {"weights": source.digest, "target": target.card.digest, **versions()}
     path = path_of(run, target.name, options.layers)
@@ -87,16 +87,16 @@ def _check(run: Run, config: FitConfig, target: Task) -> None:
             raise UsageError(f"{target.name} has no {split} set", where=target.folder, remedy="choose another --target")
 
 
-def _content(run: Run, target: Task, options: InfluenceOptions, made: Estimator) -> dict[str, Any]:
-    sources = sorted(made.sources)
-    subsets = estimated(made.tasks, sources, options.subsets, options.seed)
+def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estimator) -> dict[str, Any]:
+    sources = sorted(estimator.sources)
+    subsets = estimated(estimator.tasks, sources, options.subsets, options.seed)
     exhaustive = len(subsets) == 2 ** len(sources) - 1
-    losses = np.stack([made.losses(subset) for subset in subsets])
+    losses = np.stack([estimator.losses(subset) for subset in subsets])
     members = surrogate.memberships(subsets, sources)
     theta = surrogate.effects(members, losses.mean(1))
-    draws = _drawn_effects(members, losses, made.groups, options.seed, again=not exhaustive)
+    draws = _drawn_effects(members, losses, estimator.groups, options.seed, again=not exhaustive)
     rows = [_row(name, float(value), draws[:, j]) for j, (name, value) in enumerate(zip(sources, theta, strict=True))]
-    best = _best(made, subsets, [row["task"] for row in sorted(rows, key=lambda row: -row["theta"])])
+    best = _best(estimator, subsets, [row["task"] for row in sorted(rows, key=lambda row: -row["theta"])])
     harmful = [row["task"] for row in rows if row["sign"] == "harms"]
     notes = (
         []
@@ -113,16 +113,16 @@ def _content(run: Run, target: Task, options: InfluenceOptions, made: Estimator)
         "run": run.name,
         "target": target.name,
         "metric": target.metric,
-        "options": options.determining() | {"ridge": made.ridge},
+        "options": options.determining() | {"ridge": estimator.ridge},
         "subsets": len(subsets),
         "all_subsets": exhaustive,
-        "groups": len(set(made.groups)),
-        "loss": float(made.losses(sources).mean()),
-        "sources": companions.beside(rows, made, target, run),
+        "groups": len(set(estimator.groups)),
+        "loss": float(estimator.losses(sources).mean()),
+        "sources": companions.beside(rows, estimator, target, run),
         "leave_out": harmful,
         "best": best,
         "saw": {target.name: list(OPEN)} | {name: list(sets) for name, sets in run.trained_on().items()},
-        "cost": made.cost | {"regressions": 2 * len(made.known)},
+        "cost": estimator.cost | {"regressions": 2 * len(estimator.known)},
         "verification": None,
         "matrix": None,
         "notes": notes,
@@ -155,17 +155,17 @@ def _drawn_effects(members: Values, losses: Values, groups: Sequence[str], seed:
     return np.stack([surrogate.effects(members[p], mean[p]) for p, mean in zip(picked, means, strict=True)])
 
 
-def _best(made: Estimator, subsets: Sequence[Subset], order: Sequence[str]) -> list[dict[str, Any]]:
+def _best(estimator: Estimator, subsets: Sequence[Subset], order: Sequence[str]) -> list[dict[str, Any]]:
     """For each size, the subset with the smallest loss among those estimated and the first tasks of `order`."""
     found = []
     for size in range(1, len(order) + 1):
         candidates = [one for one in subsets if len(one) == size] + [tuple(sorted(order[:size]))]
-        losses = [float(made.losses(one).mean()) for one in candidates]
+        losses = [float(estimator.losses(one).mean()) for one in candidates]
         place = int(np.argmin(losses))
         found.append({"size": size, "tasks": list(candidates[place]), "loss": losses[place]})
     return found
 
 
-def verified_subsets(made: Estimator, count: int, seed: int) -> list[Subset]:
+def verified_subsets(estimator: Estimator, count: int, seed: int) -> list[Subset]:
     """The subsets on which the estimate is compared with retraining."""
-    return drawn(made.tasks, sorted(made.sources), count, seed)
+    return drawn(estimator.tasks, sorted(estimator.sources), count, seed)

@@ -220,9 +220,9 @@ def _check_numbers(fitted: StateDict, wanted: Mapping[str, Tensor], path: Path) 
             )
 
 
-def _not_real(tensor: Tensor, asked: Tensor) -> str | None:
+def _not_real(tensor: Tensor, wanted: Tensor) -> str | None:
     """How a tensor is stored other than as plain real numbers of 16 bits or more; None if it is not."""
-    if tensor.is_meta and not asked.is_meta:
+    if tensor.is_meta and not wanted.is_meta:
         return "a shape without values (meta device)"
     if tensor.layout != torch.strided:
         return str(tensor.layout).removeprefix("torch.")

@@ -17,26 +17,26 @@ from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 
 
-def run_race(asked: SweepRequest, report: Reporter) -> SweepResult:
+def run_race(request: SweepRequest, report: Reporter) -> SweepResult:
     """Race the combinations of a sweep, or plan it, or write its script for SLURM.
 
     Raises:
         UserError: a file, an option or shards cannot be used, or a cell failed.
     """
-    if asked.part is not None:
+    if request.part is not None:
         remedy = "omit it: processes share a race among themselves"
         raise UsageError("--part divides the full grid", found="--race", remedy=remedy)
-    if asked.status:
-        return status(Store(asked.sweeps / load_sweep(asked.file).name))
-    planned = open_sweep(asked, report)
+    if request.status:
+        return status(Store(request.sweeps / load_sweep(request.file).name))
+    planned = open_sweep(request, report)
     agenda = race_agenda(planned.sweep, planned.sets, planned.cells)
-    if asked.sbatch is not None:
-        return script(asked, asked.sbatch, planned.sweep, planned.cells)
-    if asked.only_plan:
+    if request.sbatch is not None:
+        return script(request, request.sbatch, planned.sweep, planned.cells)
+    if request.only_plan:
         return _plan(planned.store, agenda, list(planned.sets.values()), report)
-    if asked.retry_failed:
+    if request.retry_failed:
         forget_failed(planned.store, agenda.cells, report)
-    stopped = run_cells(asked, planned.store, agenda, report) == "stopped"
+    stopped = run_cells(request, planned.store, agenda, report) == "stopped"
     outcomes = agenda.outcomes(planned.store)
     record = agenda.record(outcomes)
     failed = planned.store.failed(agenda.failed())

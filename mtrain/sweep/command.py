@@ -71,14 +71,14 @@ class Opened:
     store: Store
 
 
-def open_sweep(asked: SweepRequest, report: Reporter) -> Opened:
+def open_sweep(request: SweepRequest, report: Reporter) -> Opened:
     """Return the requested sweep.
 
     Raises:
         UserError: the file or the shards cannot be used.
     """
-    sweep = load_sweep(asked.file)
-    shards = absolute(asked.shards or sweep.shards)
+    sweep = load_sweep(request.file)
+    shards = absolute(request.shards or sweep.shards)
     sweep = sweep.model_copy(update={"shards": shards})
     sets = left_out_sets(sweep)
     for note in dict.fromkeys(note for left in sets.values() for note in (*left.pool.notes, *left.notes)):
@@ -86,28 +86,28 @@ def open_sweep(asked: SweepRequest, report: Reporter) -> Opened:
     cells = cells_of(sweep, sets)
     for note in _idle(sweep, cells):
         report.note(note)
-    store = Store(asked.sweeps / sweep.name)
+    store = Store(request.sweeps / sweep.name)
     store.write_plan(sweep, cells)
     return Opened(sweep, sets, cells, store)
 
 
-def run_sweep(asked: SweepRequest, report: Reporter) -> SweepResult:
+def run_sweep(request: SweepRequest, report: Reporter) -> SweepResult:
     """Run the command.
 
     Raises:
         UserError: a file, an option or the shards cannot be used.
     """
-    part = _part(asked.part)
-    planned = open_sweep(asked, report)
+    part = _part(request.part)
+    planned = open_sweep(request, report)
     sweep, cells, store = planned.sweep, planned.cells, planned.store
     chosen = part_of(cells, part)
-    if asked.sbatch is not None:
-        return script(asked, asked.sbatch, sweep, cells)
-    if asked.only_plan:
+    if request.sbatch is not None:
+        return script(request, request.sbatch, sweep, cells)
+    if request.only_plan:
         return _plan(store, chosen, list(planned.sets.values()), report)
-    if asked.retry_failed:
+    if request.retry_failed:
         forget_failed(store, chosen, report)
-    stopped = run_cells(asked, store, chosen, report) == "stopped"
+    stopped = run_cells(request, store, chosen, report) == "stopped"
     scored, failed = sum(store.has(cell) for cell in cells), store.failed(cells)
     found = {"sweep": sweep.name, "folder": str(store.path), "cells": len(cells), "scored": scored, "failed": failed}
     failures = f", {len(failed)} of them failed" if failed else ""
@@ -136,26 +136,26 @@ def forget_failed(store: Store, cells: Sequence[Cell], report: Reporter) -> None
         report.note("--retry-failed is not used: no cell has failed")
 
 
-def run_cells(asked: SweepRequest, store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
+def run_cells(request: SweepRequest, store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
     """Run the cells that are due, with the requested engine.
 
     Raises:
         UserError: the options cannot be combined, or a cell failed with this error.
     """
-    if asked.engine == "ray":
-        if asked.jobs is not None:
+    if request.engine == "ray":
+        if request.jobs is not None:
             raise UsageError("--jobs is for --engine local; a cluster runs as many cells as it has room for")
         from mtrain.sweep import ray_engine
 
-        return ray_engine.run(store, cells, Cluster(asked.address), ray_engine.Resources(asked.cpus or 1), report)
-    if asked.address is not None or asked.cpus is not None:
+        return ray_engine.run(store, cells, Cluster(request.address), ray_engine.Resources(request.cpus or 1), report)
+    if request.address is not None or request.cpus is not None:
         raise UsageError("--address and --cpus are for --engine ray")
     from mtrain.sweep import at_once, local_engine
 
     agenda = agenda_of(cells)
     cards = local_engine.cards_of(agenda.cells)
     with in_use(cards) as taken:
-        jobs = asked.jobs
+        jobs = request.jobs
         if jobs is None:
             jobs = at_once.jobs(store, agenda.due(store, report), cards, taken, report)
         return "stopped" if jobs is None else local_engine.run(store, agenda, jobs, report)
@@ -172,21 +172,21 @@ def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: 
     return SweepResult([*found.lines(store.name), *lines], found.json() | here)
 
 
-def script(asked: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> SweepResult:
+def script(request: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> SweepResult:
     """Write a SLURM script, by default with one part per seed, left-out set and network, so that warm-ups are shared.
 
     The jobs of a race are all identical.
     """
     groups = {(cell.config.seed, cell.tasks, cell.config.backbone) for cell in cells}
-    file = str(Path(asked.file).absolute()) if Path(asked.file).is_file() else asked.file
-    options = ["--sweeps", str(asked.sweeps.absolute()), "--shards", sweep.shards]
+    file = str(Path(request.file).absolute()) if Path(request.file).is_file() else request.file
+    options = ["--sweeps", str(request.sweeps.absolute()), "--shards", sweep.shards]
     alike = len({cell.tasks for cell in cells})
-    parts = min(asked.parts or (alike if asked.race else len(groups)), len(cells))
+    parts = min(request.parts or (alike if request.race else len(groups)), len(cells))
     options += list(_inherited())
-    if asked.race:
+    if request.race:
         options.append("--race")
-    write_text(path, slurm.sbatch(file, options, sweep.name, parts, by_part=not asked.race))
-    line = f"{path}: {counted(parts, 'job' if asked.race else 'part')}; submit it with: sbatch {path}"
+    write_text(path, slurm.sbatch(file, options, sweep.name, parts, by_part=not request.race))
+    line = f"{path}: {counted(parts, 'job' if request.race else 'part')}; submit it with: sbatch {path}"
     return SweepResult([line], {"script": str(path), "parts": parts})
 
 

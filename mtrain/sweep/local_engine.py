@@ -49,7 +49,7 @@ def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporte
     done, total = _finished(store, agenda), len(agenda.cells)  # the number of cells of a race is unknown until its end
     with report.bar(store.name, done if agenda.grows else total, done=done, unit="cells") as advance:
         crew = _hired(store, agenda, jobs)
-        with passed_on(lambda: _stop(crew)) as asked:
+        with passed_on(lambda: _stop(crew)) as signals:
             while any(one.process.is_alive() for one in crew):
                 wait([one.process.sentinel for one in crew if one.process.is_alive()], timeout=POLL)
                 if (now := _finished(store, agenda)) > done:
@@ -58,7 +58,7 @@ def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporte
                     agenda.due(store, report)  # reports decisions of the race
                 if any(isinstance(one.answer(), UserError) for one in crew):
                     _stop(crew)
-    return outcome_of(store, agenda, [one.answer() for one in crew], stopped=bool(asked))
+    return outcome_of(store, agenda, [one.answer() for one in crew], stopped=bool(signals))
 
 
 def work(store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:

@@ -52,12 +52,12 @@ def measure(
         left = {"cells": limits.cells, "images": limits.images}
         return Capacity(levels=tuple(levels), reason=reason, settled=settled, **left)
 
-    with passed_on(lambda: None) as asked, _crew(config, folder, variables) as crew:
+    with passed_on(lambda: None) as signals, _crew(config, folder, variables) as crew:
         while (step := next_step(levels, rooms, limits, time.monotonic() - begun, cost)).at_once is not None:
             report.note(f"measuring {counted(step.at_once, 'cell')} at once")
             started = time.monotonic()
             try:
-                measured = crew.level(step.at_once, asked)
+                measured = crew.level(step.at_once, signals)
             except StoppedError:
                 return None
             except LostError as error:
@@ -100,7 +100,7 @@ class _Crew:
     variables: Mapping[str, str]
     probes: list[tuple[SpawnProcess, Connection]] = field(default_factory=list)
 
-    def level(self, at_once: int, asked: Sequence[int]) -> list[Measurement]:
+    def level(self, at_once: int, signals: Sequence[int]) -> list[Measurement]:
         """Let so many processes train at once; return what each tells.
 
         Raises:
@@ -108,10 +108,10 @@ class _Crew:
             StoppedError: a signal was received.
         """
         new = [self._start() for _ in range(at_once - len(self.probes))]
-        self._answers(new, asked)
+        self._answers(new, signals)
         for _, connection in self.probes:
             _send(connection, (WARM, SECONDS))
-        return self._answers(self.probes, asked)
+        return self._answers(self.probes, signals)
 
     def _start(self) -> tuple[SpawnProcess, Connection]:
         context = multiprocessing.get_context("spawn")
@@ -123,7 +123,7 @@ class _Crew:
         self.probes.append((process, ours))
         return self.probes[-1]
 
-    def _answers(self, probes: Sequence[tuple[SpawnProcess, Connection]], asked: Sequence[int]) -> list[Any]:
+    def _answers(self, probes: Sequence[tuple[SpawnProcess, Connection]], signals: Sequence[int]) -> list[Any]:
         found: dict[int, Any] = {}
         until = time.monotonic() + PATIENCE
         while len(found) < len(probes):
@@ -132,7 +132,7 @@ class _Crew:
                 assert isinstance(ready, Connection)
                 number = waiting[ready]
                 found[number] = _received(ready, probes[number][0])
-            if asked:
+            if signals:
                 raise StoppedError
             if time.monotonic() > until:
                 raise LostError(f"no answer within {PATIENCE:.0f} s")

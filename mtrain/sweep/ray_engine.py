@@ -131,7 +131,7 @@ def _followed(
         for reference in waiting:
             ray.cancel(reference, recursive=False)
 
-    with passed_on(stop) as asked:
+    with passed_on(stop) as signals:
         while waiting and time.monotonic() < until:
             finished, waiting = ray.wait(waiting, timeout=POLL)
             for reference in finished:
@@ -141,7 +141,7 @@ def _followed(
                     stop()
             if finished and until == float("inf"):
                 waiting = [*waiting, *following.more()]
-    return said, bool(asked)
+    return said, bool(signals)
 
 
 def _said(ray: Any, reference: Any) -> SweepState | UserError | None:

@@ -103,14 +103,14 @@ def train(
     optimizer = torch.optim.AdamW(layer.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
     x, y = _on(train.features, place), torch.from_numpy(train.labels).to(place)
-    asked, samples = _on(val.features, place), len(train.labels)
+    queries, samples = _on(val.features, place), len(train.labels)
     best = LinearLayer(np.empty(0), np.empty(0), 0, -1.0, 0)
     with report.bar(f"eva, seed {seed}", recipe.epochs(samples), unit="epochs") as advance:
         for epoch in range(1, recipe.epochs(samples) + 1):
             order = sampling.epoch(samples, seed, epoch - 1).row
             _epoch(layer, optimizer, x, y, torch.from_numpy(order).to(place), recipe)
             schedule.step()
-            score = _score(layer, asked, val.labels)
+            score = _score(layer, queries, val.labels)
             if score > best.score:
                 best = _kept(layer, epoch, score)
             advance(1, f"best {best.score:.3f}")

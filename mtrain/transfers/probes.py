@@ -157,8 +157,8 @@ def knn(sample: TrainingSet) -> Probe:
     nowhere = torch.full_like(fold, -1)
 
     def answer(features: Features) -> Predictions:
-        asked = _unit(torch.from_numpy(np.array(features, np.float32)).to(device))
-        (found,) = _votes(asked, nowhere[:1].expand(len(asked)), x, fold, y, sample.classes, [int(chosen)])
+        queries = _unit(torch.from_numpy(np.array(features, np.float32)).to(device))
+        (found,) = _votes(queries, nowhere[:1].expand(len(queries)), x, fold, y, sample.classes, [int(chosen)])
         return Predictions(metrics.decisions_of(found), found)
 
     return Probe(answer, {"k": int(chosen), "cv": cv}, cv[str(chosen)], folds.notes)
@@ -204,11 +204,11 @@ def few(labels: Labels, k: int, seed: int, number: int) -> NDArray[np.int64]:
     return np.concatenate([order[labels[order] == c][:k] for c in np.unique(labels)])
 
 
-def nearest_mean(features: Features, labels: Labels, asked: Features, classes: int) -> Values:
+def nearest_mean(features: Features, labels: Labels, queries: Features, classes: int) -> Values:
     """Decision values: minus the squared distance to the mean of each class; -inf for a class without samples."""
     centre = features.mean(0, dtype=np.float64)
-    x, q = (_unit(torch.from_numpy(part - centre)).numpy() for part in (features, asked))
-    values = np.full((len(asked), classes), -np.inf)
+    x, q = (_unit(torch.from_numpy(part - centre)).numpy() for part in (features, queries))
+    values = np.full((len(queries), classes), -np.inf)
     for c in np.unique(labels):
         mean = x[labels == c].mean(0)
         values[:, c] = 2 * (q @ mean) - mean @ mean - 1
@@ -224,16 +224,16 @@ def _chosen(
     return candidates[int(np.argmax(rounded))], {str(c): value for c, value in zip(candidates, scores, strict=True)}
 
 
-def _logistic_path(x: Values, y: Labels, asked: Values, classes: int) -> Iterator[Values]:
-    """Logits of `asked` for each inverse penalty. Each fit starts from the result of the previous one."""
+def _logistic_path(x: Values, y: Labels, queries: Values, classes: int) -> Iterator[Values]:
+    """Logits of `queries` for each inverse penalty. Each fit starts from the result of the previous one."""
     machine = LogisticRegression(warm_start=True, max_iter=2000)
     for penalty in INVERSE_PENALTIES:
         if len(np.unique(y)) < 2:  # only one class is left to train on in this fold
-            logits = np.full((len(asked), classes), -np.inf)
+            logits = np.full((len(queries), classes), -np.inf)
             logits[:, y[0]] = 0
             yield logits
         else:
-            yield _logits(machine.set_params(C=penalty).fit(x, y), asked, classes)
+            yield _logits(machine.set_params(C=penalty).fit(x, y), queries, classes)
 
 
 def _logits(machine: LogisticRegression, x: Values, classes: int) -> Values:
@@ -245,14 +245,14 @@ def _logits(machine: LogisticRegression, x: Values, classes: int) -> Values:
 
 
 def _votes(
-    asked: Tensor, asked_fold: Tensor, x: Tensor, fold: Tensor, y: Tensor, classes: int, choices: Sequence[int]
+    queries: Tensor, query_fold: Tensor, x: Tensor, fold: Tensor, y: Tensor, classes: int, choices: Sequence[int]
 ) -> list[Values]:
     """Shares of the votes (n, classes) for each number of neighbours; neighbours in the same fold do not vote."""
     most = min(max(choices), len(x))
     blocks = []
-    for rows in torch.split(torch.arange(len(asked), device=x.device), ROWS_AT_ONCE):
-        cosine = asked[rows] @ x.T
-        cosine[asked_fold[rows, None] == fold] = -torch.inf
+    for rows in torch.split(torch.arange(len(queries), device=x.device), ROWS_AT_ONCE):
+        cosine = queries[rows] @ x.T
+        cosine[query_fold[rows, None] == fold] = -torch.inf
         near, which = cosine.topk(most, dim=1)
         weights = ((near - near[:, :1]).double() / TEMPERATURE).exp()
         ballots = torch.zeros(*near.shape, classes, dtype=torch.float64, device=x.device)

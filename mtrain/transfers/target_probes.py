@@ -93,9 +93,9 @@ def one_against_rest(sample: TargetSet, solver: str) -> Probe:
 
 
 def few_shot(
-    sample: TargetSet, asked: Features, truth: Values, metric: str, *, seed: int, draws: int = DRAWS
+    sample: TargetSet, queries: Features, truth: Values, metric: str, *, seed: int, draws: int = DRAWS
 ) -> list[dict[str, Any]]:
-    """Return scores on (asked, truth) after training on k images in all, for each k and several draws.
+    """Return scores on (queries, truth) after training on k images in all, for each k and several draws.
 
     The answer is the mean of the targets of the k images, weighted by exp(cosine / 0.07) of centred features of unit
     length, as the neighbours of mode `knn` vote. Draw d consists of the first k images in epoch d of `sampling`.
@@ -106,7 +106,7 @@ def few_shot(
         found = []
         for number in range(draws):
             picked = sampling.epoch(len(sample.target), seed, number).row[:k]
-            means = weighted_mean(sample.features[picked], sample.target[picked], asked)
+            means = weighted_mean(sample.features[picked], sample.target[picked], queries)
             found.append(scores.score(metric, truth, means[:, 0] if truth.ndim == 1 else 2 * means - 1))
         known = [one for one in found if not np.isnan(one)]
         mean = float(np.mean(known)) if known else float("nan")
@@ -115,10 +115,10 @@ def few_shot(
     return curve
 
 
-def weighted_mean(features: Features, target: Values, asked: Features) -> Values:
-    """Return the mean of the targets (k, outputs) for each of the asked, weighted by exp(cosine / 0.07)."""
+def weighted_mean(features: Features, target: Values, queries: Features) -> Values:
+    """Return the mean of the targets (k, outputs) for each of the queries, weighted by exp(cosine / 0.07)."""
     centre = features.mean(axis=0, dtype=np.float64)
-    x, q = (unit_rows(part - centre) for part in (features, asked))
+    x, q = (unit_rows(part - centre) for part in (features, queries))
     weights: Values = softmax(q @ x.T / TEMPERATURE, axis=1)
     return weights @ target
 

@@ -154,7 +154,7 @@ def _by_folder(tree: Tree) -> Draft:
     (at,) = tree.at("class")
     labels = [tree.folder(name, at) for name in tree.images]
     roles, inner, grouped = grouping(tree, labels, {at: "class"})
-    split, layout, asked = sets(tree, roles, grouped)
+    split, layout, questions = sets(tree, roles, grouped)
     return Draft(
         "folders",
         classes=tree.counts(at),
@@ -163,7 +163,7 @@ def _by_folder(tree: Tree) -> Draft:
         files={"images": (tree.pattern(roles, tree.file(inner)), about(tree, roles))},
         layout=layout,
         split=split,
-        questions=asked,
+        questions=questions,
     )
 
 
@@ -181,7 +181,7 @@ def _by_name(tree: Tree) -> Draft:
         labels = [found["class"] for stem in tree.stems() if (found := re.search(expression, stem))]
         classes = {value: counts[value] for value in sorted(counts, key=names.natural)}
     roles, inner, grouped = grouping(tree, labels, {})
-    split, layout, asked = sets(tree, roles, grouped)
+    split, layout, questions = sets(tree, roles, grouped)
     return Draft(
         "folders",
         classes=classes,
@@ -195,7 +195,7 @@ def _by_name(tree: Tree) -> Draft:
         },
         layout=layout,
         split=split,
-        questions=asked if labels else (_which_class(tree, parts), *asked),
+        questions=questions if labels else (_which_class(tree, parts), *questions),
     )
 
 
@@ -269,8 +269,8 @@ def sets(
     """Lines of [split.strict] and [layout] of files that are divided into sets, and what is wrong with these."""
     found = tree.at("split")
     if len(found) != 1:
-        asked = "Two levels of folders are called like train, val and test: name one `split` in the pattern"
-        return (SHARE,), (), (asked,) if found else ()
+        question = "Two levels of folders are called like train, val and test: name one `split` in the pattern"
+        return (SHARE,), (), (question,) if found else ()
     at = found[0]
     roles[at] = "split"
     folders = tree.levels[at].values

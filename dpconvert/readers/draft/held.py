@@ -38,8 +38,8 @@ class Held:
     """What files of one shape say of each image.
 
     label: the key of [layout] for one class. images: line that names the images. classes: place -> names of its
-    numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ. asked: what
-    the first image leaves open.
+    numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ.
+    questions: what the first image leaves open.
     """
 
     shape: str
@@ -50,7 +50,7 @@ class Held:
     classes: Mapping[str, list[str]] = field(default_factory=dict)
     splits: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
-    asked: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
 
 
 def draft(survey: Survey) -> Draft | None:
@@ -103,7 +103,7 @@ def _arrays(survey: Survey) -> Held | None:
         return None
     values: Values = {}
     keys: set[tuple[str, ...]] = set()
-    image, asked = "", ""
+    image, question = "", ""
     for file in files:
         stacks = survey.source.stacks(file)
         shapes = stacks.names()
@@ -113,14 +113,14 @@ def _arrays(survey: Survey) -> Held | None:
         (image,) = several
         beside = [name for name, shape in shapes.items() if len(shape) in (1, 2) and shape[0] == shapes[image][0]]
         keys.add((image, *beside))
-        asked = asked or _asked(stacks, image)
+        question = question or _asked(stacks, image)
         for name in beside:
             values.setdefault(name, []).extend(_listed(np.asarray(stacks.array(name))))
     if len(keys) != 1:
         return None
     line = f"images = {quoted(image)}"
     splits = _splits(files, arrays.FILES["images"].pattern)
-    return Held("arrays", files, values, "labels", (line,), splits=splits, asked=(asked,) if asked else ())
+    return Held("arrays", files, values, "labels", (line,), splits=splits, questions=(question,) if question else ())
 
 
 def _asked(stacks: Stacks, key: str) -> str:
@@ -231,7 +231,7 @@ def _draft(held: Held) -> Draft:
         ),
         split=sets.policy(named) if named else (SHARE,),
         remarks=tuple(remarks),
-        questions=(*questions, *held.asked),
+        questions=(*questions, *held.questions),
     )
 
 

@@ -98,7 +98,7 @@ def draft(survey: Survey) -> Draft | None:
     images = [name for name in survey.images if name not in known]
     tree = folders.Tree.of(images)
     roles, inner, grouped = folders.grouping(tree, [], {})
-    split, layout, asked = folders.sets(tree, roles, grouped)
+    split, layout, unclear = folders.sets(tree, roles, grouped)
     values, questions = all_values(survey, sorted(masks))
     bare = sorted(set(images) - set(masks.values()))
     lines = [*_missing(bare), *value_lines(values), *layout]
@@ -121,7 +121,7 @@ def draft(survey: Survey) -> Draft | None:
         layout=tuple(lines),
         rule=_rule(_side(survey, images), binary=binary),
         split=split,
-        questions=(*questions, *asked),
+        questions=(*questions, *unclear),
     )
 
 

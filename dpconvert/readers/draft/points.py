@@ -104,10 +104,10 @@ def _headless(survey: Survey, files: list[str]) -> str:
 def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     tree = folders.Tree.of(survey.images)
     roles, inner, grouped = folders.grouping(tree, [], {})
-    split, lines, asked = folders.sets(tree, roles, grouped)
+    split, lines, unclear = folders.sets(tree, roles, grouped)
     images = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(folders.endings(survey.images))})$")
     content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
-    questions = list(asked)
+    questions = list(unclear)
     found, missing, faults = _found(survey, images, pattern, content)
     if how.headless:
         questions.append(

@@ -64,7 +64,7 @@ def draft(survey: Survey) -> Draft | None:
     labelled = len(tree.at("class")) == 1
     roles = {tree.at("class")[0]: "class"} if labelled else {}
     roles, inner, grouped = folders.grouping(tree, [], roles)
-    split, lines, asked = folders.sets(tree, roles, grouped)
+    split, lines, unclear = folders.sets(tree, roles, grouped)
     ome = r"(?<!\.ome)(?:\.ome)?" if any(OME.search(name) for name in files) else ""
     pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(folders.endings(files))})$")
     noun = "slide" if survey.slides else "image"
@@ -78,7 +78,7 @@ def draft(survey: Survey) -> Draft | None:
         files={"slides": (pattern, about)},
         split=split,
     )
-    return _labels(plain, survey, drawn, tree, [*failed, *asked, *_foreign(survey)], lines)
+    return _labels(plain, survey, drawn, tree, [*failed, *unclear, *_foreign(survey)], lines)
 
 
 def _foreign(survey: Survey) -> Iterator[str]:
@@ -139,7 +139,12 @@ def _add(source: Source, source_image: SourceImage, drawn: OutlineSummary) -> No
 
 
 def _labels(
-    plain: Draft, survey: Survey, drawn: OutlineSummary, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]
+    plain: Draft,
+    survey: Survey,
+    drawn: OutlineSummary,
+    tree: folders.Tree,
+    questions: list[str],
+    lines: tuple[str, ...],
 ) -> Draft:
     """The draft with classes, rule, layout and questions."""
     noun = "slide" if survey.slides else "image"
@@ -150,9 +155,9 @@ def _labels(
             '                # missing = "none" says that they show nothing of what the rule looks for',
         )
     if drawn.masks:
-        return _of_masks(plain, survey, drawn, asked, (*missing, *lines))
+        return _of_masks(plain, survey, drawn, questions, (*missing, *lines))
     if not drawn.labels:
-        return _of_tiles(plain, drawn, tree, asked, lines)
+        return _of_tiles(plain, drawn, tree, questions, lines)
     if set(drawn.labels) == {""}:
         drawn.labels = Counter({"object": drawn.labels[""]})
         lines = ('labels = {"" = "object"}  # the annotations have no label: name what they are', *lines)
@@ -161,24 +166,24 @@ def _labels(
     remarks = (f"Labels of the annotations, and how many of each: {counts}",)
     plain = replace(plain, of="annotations", remarks=remarks, layout=(*missing, *lines))
     if "" in labels:
-        asked.append(
+        questions.append(
             "Some annotations have no label: name them in the program that drew them, or with `labels` in [layout]"
         )
     elif drawn.points == sum(drawn.labels.values()) or (drawn.small and (len(labels) > 1 or not survey.slides)):
         size = ("size = 64               # pixels around each object: fit it to them",) if drawn.points else ()
         rule = ('type = "crop"           # each object is one sample, and its label the class', *size)
         classes = {label: drawn.labels[label] for label in labels}
-        return replace(plain, classes=classes, rule=rule, questions=tuple(asked))
+        return replace(plain, classes=classes, rule=rule, questions=tuple(questions))
     elif len(labels) == 1:
         rule = tuple(_area(drawn, labels[0], survey))
         classes = {"other": 0, labels[0]: drawn.labels[labels[0]]}
-        return replace(plain, classes=classes, rule=rule, questions=tuple(asked))
-    asked.append(
+        return replace(plain, classes=classes, rule=rule, questions=tuple(questions))
+    questions.append(
         f"Regions of several labels are drawn ({some(labels)}): which make a patch positive? Say so under `positive`, "
         "`cut` or `ignore` of [rule], and name two `classes`"
     )
     rule = tuple(f"# {line}" for line in _area(drawn, labels[0], survey))
-    return replace(plain, rule=rule, questions=tuple(asked))
+    return replace(plain, rule=rule, questions=tuple(questions))
 
 
 def _area(drawn: OutlineSummary, label: str, survey: Survey) -> Iterator[str]:
@@ -201,26 +206,28 @@ def _size(drawn: OutlineSummary) -> Iterator[str]:
 
 
 def _of_tiles(
-    plain: Draft, drawn: OutlineSummary, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]
+    plain: Draft, drawn: OutlineSummary, tree: folders.Tree, questions: list[str], lines: tuple[str, ...]
 ) -> Draft:
     """Slides without annotations: the class is that of the whole slide, where folders tell it."""
     rule = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
     if len(tree.at("class")) == 1 and not drawn.faults:
         classes = tree.counts(tree.at("class")[0])
-        return replace(plain, classes=classes, of="slides", rule=rule, layout=lines, questions=tuple(asked))
-    asked.append(
+        return replace(plain, classes=classes, of="slides", rule=rule, layout=lines, questions=tuple(questions))
+    questions.append(
         "No annotations are here that can be read, and no folders that name classes: put files of annotations beside "
         "the slides, or a table slides.csv with the columns slide, group and label (see `label` in [layout])"
     )
-    return replace(plain, rule=rule, layout=lines, questions=tuple(asked))
+    return replace(plain, rule=rule, layout=lines, questions=tuple(questions))
 
 
-def _of_masks(plain: Draft, survey: Survey, drawn: OutlineSummary, asked: list[str], lines: tuple[str, ...]) -> Draft:
+def _of_masks(
+    plain: Draft, survey: Survey, drawn: OutlineSummary, questions: list[str], lines: tuple[str, ...]
+) -> Draft:
     values, wrong = pixels.all_values(survey, drawn.masks)
-    asked = [*asked, *wrong]
+    questions = [*questions, *wrong]
     binary = len(values) == 2 and "0" in values
     if values and not binary:
-        asked.append(
+        questions.append(
             f"The masks hold the values {some(values)}: name them under `values`, and choose `classes` and a [rule]"
         )
     rule = tuple(line if binary else f"# {line}" for line in _area(drawn, "object", survey))
@@ -229,5 +236,5 @@ def _of_masks(plain: Draft, survey: Survey, drawn: OutlineSummary, asked: list[s
         classes={"background": 0, "object": 0} if binary else {},
         rule=rule,
         layout=(*lines[:2], *pixels.value_lines(values), *lines[2:]),
-        questions=tuple(asked),
+        questions=tuple(questions),
     )

@@ -62,8 +62,8 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     label, questions, others = label_of(whole)
     columns = label_columns(whole)
     other = targets.other_labels(columns, label)
-    asked = [*questions, *targets.questions(columns, label)] if other is None else []
-    questions = [*unclear, *asked]
+    of_targets = [*questions, *targets.questions(columns, label)] if other is None else []
+    questions = [*unclear, *of_targets]
     group, split = group_of(whole, questions), sets.split_column(whole, SETS)
     tree = folders.Tree.of(used)
     labels = dict(zip(whole.images, (row.get(label, "") for row in whole.rows), strict=True))

@@ -122,9 +122,9 @@ def _body(card: TaskCard) -> Iterator[str]:
     yield f"| class | {' | '.join(card.splits)} |"
     yield f"|---|{'--:|' * len(card.splits)}"
     for label, name in enumerate(card.classes):
-        yield f"| {_cell(name)} | {' | '.join(str(made.classes[label]) for made in card.splits.values())} |"
-    yield f"| samples | {' | '.join(str(made.samples) for made in card.splits.values())} |"
-    yield f"| {card.group_kind}s | {' | '.join(str(made.groups) for made in card.splits.values())} |"
+        yield f"| {_cell(name)} | {' | '.join(str(part.classes[label]) for part in card.splits.values())} |"
+    yield f"| samples | {' | '.join(str(part.samples) for part in card.splits.values())} |"
+    yield f"| {card.group_kind}s | {' | '.join(str(part.groups) for part in card.splits.values())} |"
     yield ""
     policy = card.options.get("split", card.split_policy)
     yield f"Split `{policy}` by {card.group_kind}; scored by {card.metric}; use the test set once, at the end."

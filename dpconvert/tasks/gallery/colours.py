@@ -53,13 +53,13 @@ def baseline(
 
     train, val: numbers of samples, and their labels. read: gives (number, RGB pixels) of each numbered sample.
     """
-    (rows, labels), (asked, truth) = train, val
+    (rows, labels), (queries, truth) = train, val
     needed = 1 if metric == "accuracy" else 2
     if len(set(labels.tolist())) < 2 or len(set(truth.tolist())) < needed:
         return None
-    votes = _votes(_histograms(read, asked), _histograms(read, rows), labels, classes)
+    votes = _votes(_histograms(read, queries), _histograms(read, rows), labels, classes)
     score, chance = _score(metric, truth, votes, int(np.bincount(labels, minlength=classes).argmax()))
-    return ColourBaseline(metric, score, chance, len(rows), len(asked))
+    return ColourBaseline(metric, score, chance, len(rows), len(queries))
 
 
 def histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -75,15 +75,17 @@ def _histograms(read: Reader, rows: list[int]) -> NDArray[np.float32]:
     return np.stack([found[row] for row in rows])
 
 
-def _votes(asked: NDArray[np.float32], known: NDArray[np.float32], labels: Labels, classes: int) -> NDArray[np.float64]:
+def _votes(
+    queries: NDArray[np.float32], known: NDArray[np.float32], labels: Labels, classes: int
+) -> NDArray[np.float64]:
     """The mean cosine of the nearest histograms of each class among the NEIGHBOURS nearest: (n, classes)."""
-    likeness = asked @ known.T
+    likeness = queries @ known.T
     count = min(NEIGHBOURS, len(labels))
     nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
-    votes = np.zeros((len(asked), classes))
+    votes = np.zeros((len(queries), classes))
     for place in range(count):
         column = nearest[:, place]
-        np.add.at(votes, (np.arange(len(asked)), labels[column]), np.take_along_axis(likeness, nearest, 1)[:, place])
+        np.add.at(votes, (np.arange(len(queries)), labels[column]), np.take_along_axis(likeness, nearest, 1)[:, place])
     return votes / count
 
 
