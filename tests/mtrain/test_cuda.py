@@ -147,31 +147,9 @@ def test_features_are_the_same_bits_each_time(shards: Path) -> None:
 
 @pytest.mark.parametrize("choice", ["--no-graph", "--graph"])
 def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path, tmp_path: Path, choice: str) -> None:
-    words = [
-        "fit",
-        "--shards",
-        str(shards),
-        "--runs",
-        str(tmp_path),
-        "--device",
-        "cuda",
-        "--backbone",
-        "resnet18",
-        "--weights",
-        "random",
-        "--size",
-        "64",
-        "--batch",
-        "16",
-        "--iterations",
-        "60",
-        "--checkpoint-every",
-        "5",
-        "--workers",
-        "2",
-        "--quiet",
-        choice,
-    ]
+    words = ["fit", "--shards", str(shards), "--runs", str(tmp_path), "--device", "cuda", "--backbone", "resnet18"]
+    words += ["--weights", "random", "--size", "64", "--batch", "16", "--iterations", "60"]
+    words += ["--checkpoint-every", "5", "--workers", "2", "--quiet", choice]
     command = [sys.executable, "-m", "mtrain.cli", *words, "--run"]
     subprocess.run([*command, "calm"], check=True)
     process = subprocess.Popen([*command, "killed"], start_new_session=True)
@@ -234,12 +212,12 @@ def test_the_commands_after_a_training_run_on_the_device(shards: Path, tmp_path:
             found = json.loads(_mtrain("transfer", *runs, "--mode", mode, "--json", **hidden))
             scores.append([result["score"] for result in found])
         assert scores[0] == pytest.approx(scores[1], abs=0.25)  # of two images
-    for more in (["--mode", "finetune", "--epochs", "2", "--lr", "1e-3"], ["--mode", "eva", "--steps", "20"]):
+    for more in (["--mode", "finetune", "--epochs", "2", "--lr", "1e-3"], ["--mode", "eva"]):
         _mtrain("transfer", *runs, *more)
     _mtrain("report", *runs)
 
 
 def _mtrain(*words: str, **environment: str) -> str:
     """What a command prints."""
-    command = [sys.executable, "-m", "mtrain.cli", *words, "--quiet"]
+    command = [sys.executable, "-m", "mtrain.cli", *words]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | environment).stdout
