@@ -7,30 +7,27 @@ bit for bit.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
 from mtrain.config import FitConfig
 from mtrain.data.choice import chosen
 from mtrain.data.labels import scaling_of
 from mtrain.data.pool import Pool, leave_out, open_pool, training_on
-from mtrain.data.task import Task
 from mtrain.errors import UsageError
 from mtrain.model.devices import device_failures_reported
-from mtrain.model.names import remark
 from mtrain.model.weights import seen_by
 from mtrain.runs import SOUP, Run, RunState
-from mtrain.seen import Seen
 from mtrain.train import checkpoint, conflicts, task_gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote
 from mtrain.train.ending import check_recoverable, lost, write_weights
 from mtrain.train.journal import Journal, journal
 from mtrain.train.memory import memory
 from mtrain.train.meter import Meter
+from mtrain.train.remarks import remarks
 from mtrain.train.signals import passed_on
 from mtrain.train.start import begin, network_of
 from mtrain.train.trainer import Training
@@ -78,14 +75,7 @@ def fit(
         for note in pool.empty_sets:
             report.note(note)
         training = begin(config, network, pool, run, report, ranks)
-        for note in (
-            *_about_sets(config, pool),
-            *_about_features(config),
-            *_about_dense(config, pool),
-            *_about_targets(config, pool),
-            *_about_start(start, left),
-            *filter(None, [remark(config.backbone)]),
-        ):
+        for note in remarks(config, pool, start, left):
             report.note(note)
         if ranks.first:
             run.write("config.json", about)
@@ -108,56 +98,6 @@ def _sets_to_train_on(config: FitConfig, pool: Pool) -> Pool:
     if "test" in splits:
         raise UsageError("only `mtrain release` trains on test sets", found=f"--train-on {config.train_on}")
     return training_on(pool, splits, but=config.joint)
-
-
-def _about_sets(config: FitConfig, pool: Pool) -> Iterator[str]:
-    """A note if sets other than the training sets are trained on."""
-    tasks = [task for task in pool.tasks if "val" in task.trains]
-    if not tasks:
-        return
-    kept = [task.name for task in pool.tasks if "val" not in task.trains]
-    but = f"; only the training set of {', '.join(kept)}" if kept else ""
-    curves = "" if kept or not config.validate_every else "; no validation set is left (--train-on train keeps it)"
-    yield f"trained on: {', '.join(tasks[0].trains)} of {counted(len(tasks), 'task')}{but}{curves}"
-
-
-def _about_features(config: FitConfig) -> Iterator[str]:
-    """A note if the heads are trained on features that were computed once."""
-    if config.features == "cached":
-        yield "features are computed once, of the central square of each image: no random crops and flips (--features)"
-
-
-def _about_dense(config: FitConfig, pool: Pool) -> Iterator[str]:
-    """A note on masks, points and boxes that are trained on, or that are not."""
-    dense = [task for task in pool.tasks if task.dense]
-    names = ", ".join(task.name for task in dense)
-    if config.dense:
-        yield f"masks and points of {counted(len(dense), 'task')} are trained on too: {names}"
-        for task in pool.tasks:
-            if task.unused:
-                yield f"{task.name}: not trained on: {' and '.join(task.unused)}"
-    elif dense:
-        yield f"masks and points of {counted(len(dense), 'task')} are not trained on (--dense trains on them): {names}"
-
-
-def _about_targets(config: FitConfig, pool: Pool) -> Iterator[str]:
-    """A note on tasks that the curves of a training do not show."""
-    names = [task.name for task in pool.tasks if task.target == "value"]
-    if names and config.validate_every:
-        yield f"no accuracy on val is shown for {', '.join(names)}, whose images have numbers"
-
-
-def _about_start(start: Seen, left: Sequence[Task]) -> Iterator[str]:
-    """What to say of tasks that leave, though what the training begins from has seen them."""
-    for task in left:
-        known = start.of_relatives(task.name, tuple(task.card.related))
-        if sets := start.of_task(task.name):
-            known = {task.name: sets, **known}
-        for name, sets in known.items():
-            yield (
-                f"{task.name} is left out, but --weights were trained on {' and '.join(sets)} of {name}: "
-                "no transfer of this run to it will be scored"
-            )
 
 
 def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
