@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -214,6 +214,14 @@ class TaskCard(Model):
         targets = self.dense.model_dump(mode="json")
         return body | {"dense": {name: target for name, target in targets.items() if target is not None}}
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What a notebook shows: the digests of some dozen files would hide it."""
+        yield "task", self.task
+        yield "kind", self.kind
+        yield "classes", self.classes
+        yield "samples", {split: self.splits[split].samples for split in SPLITS if split in self.splits}
+        yield "licence", self.licence.name
+
     def samples(self) -> int:
         """The number of samples over all splits."""
         return sum(s.samples for s in self.splits.values())
@@ -288,6 +296,18 @@ def dump(card: TaskCard) -> bytes:
     return _written(card.json_body())
 
 
+def _without_card(folder: Path) -> ShardError:
+    """The error for a folder without a card: of tasks, of an unfinished one, or of something else."""
+    if not folder.is_dir():
+        return ShardError("no such folder", where=folder, remedy="give the folder of a converted task")
+    if finished := sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}")):
+        tasks = ", ".join(path.name for path in finished[:3]) + (", ..." if len(finished) > 3 else "")
+        return ShardError("no task.json", where=folder, found=f"tasks: {tasks}", remedy=f"give one: {finished[0]}")
+    if (folder / WORK).is_dir() or any(folder.glob("*.tar")):
+        return ShardError("no task.json", where=folder, remedy="the conversion is unfinished: run it again")
+    return ShardError("no task.json", where=folder, remedy="give the folder of a converted task")
+
+
 def load(folder: Path) -> TaskCard:
     """Read `folder/task.json`, whose bytes must be exactly those that `dump` wrote. The only reader of cards.
 
@@ -296,7 +316,7 @@ def load(folder: Path) -> TaskCard:
     """
     path = folder / FILE_NAME
     if not path.is_file():
-        raise ShardError("no task.json", where=folder, remedy="the conversion is unfinished: run it again")
+        raise _without_card(folder)
     data = path.read_bytes()
     try:
         body = json.loads(data)

@@ -91,7 +91,10 @@ def test_the_functions_do_what_the_commands_do(tmp_path: Path) -> None:
         card = dpconvert.convert(name, tmp_path / "sources" / name, tmp_path / "shards", workers=1)
         assert dpconvert.load_task(tmp_path / "shards" / card.task) == card
     pool = mtrain.Pool.open(tmp_path / "shards", leave_out=[card.task])
-    assert [task.name for task in pool.tasks] == ["UMCMColorectal"]
+    assert repr(pool) == "Pool(1 task: UMCMColorectal)"
+    assert repr(pool.tasks) == "(Task('UMCMColorectal': 8 classes; train 144, val 0, test 96),)"
+    assert repr(pool.tasks[0].rows["train"]) == "Rows(144 samples)"
+    assert repr(card).startswith("TaskCard(task='BoneMarrow', kind='classification', classes=[")
     settings: dict[str, Any] = {"backbone": "resnet18", "weights": "random", "size": 32, "workers": 0, "device": "cpu"}
     settings |= {"optimizer": "adamw", "momentum": 0.5}
     with pytest.warns(UserWarning, match="momentum is not used: --optimizer adamw has none"):

@@ -25,7 +25,7 @@ from mtrain.errors import ShardError, UsageError
 EMPTY_SETS = 6  # maximum number of sets to list per task
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Pool:
     """Tasks in name order. `digest` identifies their data, and the sets trained on if these are not the training sets.
 
@@ -35,6 +35,9 @@ class Pool:
     tasks: tuple[Task, ...]
     digest: str
     unfinished: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Pool({counted(len(self.tasks), 'task')}: {', '.join(task.name for task in self.tasks)})"
 
     @property
     def notes(self) -> list[str]:

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dpconvert import card as cards
+from dpconvert.plural import counted
 
 Target = cards.Target
 NO_CLASS = -1  # label of samples that do not have one class
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Rows:
     """The samples of one split as columns of equal length.
 
@@ -41,6 +42,9 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def __repr__(self) -> str:
+        return f"Rows({counted(len(self), 'sample')})"
 
     def take(self, indices: npt.ArrayLike) -> Rows:
         """The samples at `indices` (or under a boolean mask), in that order."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dpconvert import card as cards
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import shard_cache
 from mtrain.data.index import check_size, column_of, read_index, splits_of
@@ -34,7 +35,7 @@ class Permit(enum.Enum):
     LIBRARY = "mtrain.ShardDataset(..., open_test=True)"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Task:
     """One task: its card, its shards and the samples of train and val; after `with_test`, also of test.
 
@@ -49,6 +50,10 @@ class Task:
     rows: Mapping[str, Rows]
     url: str | None = None
     trains: tuple[str, ...] = ("train",)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {number}" for split, number in self.sizes.items())
+        return f"Task({self.name!r}: {counted(self.num_classes, 'class')}; {sizes})"
 
     @property
     def classes(self) -> list[str]:

@@ -127,6 +127,12 @@ def test_task_folders_are_those_that_hold_a_task_or_should(small: Path, tmp_path
     assert task_folders(tmp_path / "a") == [tmp_path / "a"]
     with pytest.raises(ShardError, match=r"no task.json; the conversion is unfinished"):
         cards.load(tmp_path / "unfinished")
+    with pytest.raises(ShardError, match=rf"{tmp_path}: no task.json; found tasks: a, b; give one: {tmp_path}/a$"):
+        cards.load(tmp_path)
+    with pytest.raises(ShardError, match=r"notes: no task.json; give the folder of a converted task$"):
+        cards.load(tmp_path / "notes")
+    with pytest.raises(ShardError, match=r"absent: no such folder; give the folder of a converted task$"):
+        cards.load(tmp_path / "absent")
     with pytest.raises(ShardError, match="no converted task in this folder"):
         task_folders(tmp_path / "notes")
 
