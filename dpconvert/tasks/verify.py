@@ -50,7 +50,8 @@ def task_folders(path: Path) -> list[Path]:
         return [path]
     finished, unfinished = begun(path) if path.is_dir() else ([], [])
     if not (finished or unfinished):
-        raise ShardError("no converted task in this folder", where=path, remedy="give the folder that --out named")
+        what = "no converted task in this folder" if path.is_dir() else "no such folder"
+        raise ShardError(what, where=path, remedy="give the folder that --out named")
     return sorted([*finished, *unfinished])
 
 

@@ -135,6 +135,8 @@ def test_task_folders_are_those_that_hold_a_task_or_should(small: Path, tmp_path
         cards.load(tmp_path / "absent")
     with pytest.raises(ShardError, match="no converted task in this folder"):
         task_folders(tmp_path / "notes")
+    with pytest.raises(ShardError, match="absent: no such folder"):
+        task_folders(tmp_path / "absent")
 
 
 def test_a_conversion_under_way_is_named_with_the_process_that_is_at_it(small: Path, tmp_path: Path) -> None:
