@@ -22,7 +22,7 @@ from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, targets
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer_runs
 
-SHOWN = ("iou", "f1", "pq", "mae")  # scores besides the own metric, of masks, points, instances and numbers
+SHOWN = ("iou", "f1", "pq", "aji", "mae")  # scores besides the own metric, of masks, points, instances and numbers
 T = TypeVar("T", Task, str)
 R = TypeVar("R")
 
