@@ -17,10 +17,12 @@ from mtrain.cli.options import (
     RUNS,
     SWEEPS,
     WORKERS,
+    end,
     note_unused,
     reporter,
     run_of,
 )
+from mtrain.errors import UsageError, UserError
 
 
 @click.command()
@@ -190,6 +192,7 @@ def predict(
     <name>.geojson, its patches for QuPath.
     For other images: one table, pictures.csv.
     With --dense, for each slide: <name>.mask.tif, <name>.masks.geojson, and <name>.points.geojson.
+    A file that cannot be predicted is reported at the end, after the others; the exit status is then 1.
 
     \b
     Example: mtrain predict --run RUN --task Camelyon16 slide.svs
@@ -198,8 +201,6 @@ def predict(
     if task is not None:
         run.check_trained_on(task)
     if dense and (features or shown is not None):
-        from mtrain.errors import UsageError
-
         raise UsageError("--dense goes neither with --features nor with --class", remedy="omit one of them")
     from mtrain.atomic import check_folder
     from mtrain.predict import Classifier, Patch, Segmenter, predict_dense
@@ -210,19 +211,28 @@ def predict(
     segmenter = Segmenter(run, classifier) if dense else None
     size = Patch.of(classifier.about, patch, mpp, mpp_override, tissue)
     report = reporter(quiet or as_json)
+    failures: list[str] = []
+
+    def failed(path: Path, error: UserError) -> None:
+        failures.append(str(error) if error.where is not None else f"{path}: {error}")
+
     if mpp_override is not None:
         note_unused(report, {"mpp": "--mpp-override replaces it"})
     if segmenter is not None:
-        results = predict_dense(segmenter, paths, size, out, report, workers)
+        results = predict_dense(segmenter, paths, size, out, report, workers, failed)
         answer([one.pop("line") for one in results], results, as_json=as_json)
+        end(failures)
         return
-    results = run_prediction(classifier, paths, size, out, report, shown, features=features, workers=workers)
-    if not any("heatmap" in result for result in results):
+    results = run_prediction(
+        classifier, paths, size, out, report, shown, features=features, workers=workers, on_failure=failed
+    )
+    if not failures and not any("heatmap" in result for result in results):
         side = ("patch",) if classifier.about.side else ()  # else it was needed
         note_unused(
             report, dict.fromkeys(("mpp", "mpp_override", "tissue", "shown", "workers", *side), "it is for slides")
         )
     answer(map(_line, results), results, as_json=as_json)
+    end(failures)
 
 
 def _line(result: dict[str, Any]) -> str:

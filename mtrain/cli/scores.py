@@ -291,6 +291,8 @@ def evaluate(
     unused = unread(modes) | transfer_lines.unmoved(modes, tuning["tune"])
     unused |= _unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
     note_unused(report, unused | ({} if store else places(target)))
+    if store and (note := transfer_lines.other_decoder(store, modes, options)):
+        report.note(note)
     if store:
         results, failures = transfer_lines.sweep_evaluations(store, target, shards, request, report)
     else:

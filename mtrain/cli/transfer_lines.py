@@ -16,13 +16,14 @@ from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
 from mtrain.runs import Run
 from mtrain.settings import fit_config
+from mtrain.sweep.store import Store
 from mtrain.transfers.dense_tuned import Moving
 from mtrain.transfers.features import features, write_features
 from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, targets
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer_runs
 
-SHOWN = ("iou", "f1", "pq", "mae")  # scores besides the own metric, of masks, points, instances and numbers
+SHOWN = ("iou", "f1", "pq", "aji", "mae")  # scores besides the own metric, of masks, points, instances and numbers
 T = TypeVar("T", Task, str)
 R = TypeVar("R")
 
@@ -198,6 +199,19 @@ def sweep_evaluations(
         return final.evaluate(chosen, task, request, report)
 
     return each(names or final.selected_targets(sweep), scored)
+
+
+def other_decoder(sweep: Path, modes: Sequence[str], options: TransferOptions) -> str | None:
+    """What to say if decoders of masks and points are trained otherwise than those that the sweep's choice rests on."""
+    cells = Store(sweep).transfer()
+    theirs, ours = (cells.steps, cells.batch), (options.steps, options.recipe.batch)
+    if cells.mode != "dense" or "dense" not in modes or theirs == ours:
+        return None
+    told = "{} steps of {} images".format
+    return (
+        f"the sweep scored its cells with decoders of {told(*theirs)}, the evaluation trains {told(*ours)} "
+        f"(--steps {theirs[0]} --batch {theirs[1]}: as the sweep)"
+    )
 
 
 def evaluation_lines(results: Sequence[dict[str, Any]]) -> list[str]:

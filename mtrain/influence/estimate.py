@@ -30,6 +30,7 @@ from mtrain.transfers.transfer import source_of
 from mtrain.versions import versions
 
 DRAWS = 1000
+BEYOND = 2.0  # times the loss of a guess: no probe that is fitted again does so badly
 
 
 def path_of(run: Run, target: str, layers: str) -> Path:
@@ -85,6 +86,14 @@ def _check(run: Run, config: FitConfig, target: Task) -> None:
     for split in OPEN:
         if not len(target.rows[split]):
             raise UsageError(f"{target.name} has no {split} set", where=target.folder, remedy="choose another --target")
+    train, val = (np.unique(target.rows[split].label).tolist() for split in OPEN)
+    if unseen := [target.classes[label] for label in val if label not in train]:
+        raise UsageError(
+            f"{target.name}: the training set has no image of a class of the validation set, so that no probe finds it",
+            where=target.folder,
+            found=", ".join(unseen),
+            remedy="choose another --target",
+        )
 
 
 def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estimator) -> dict[str, Any]:
@@ -96,6 +105,9 @@ def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estim
     theta = surrogate.effects(members, losses.mean(1))
     draws = _drawn_effects(members, losses, estimator.groups, options.seed, again=not exhaustive)
     rows = [_row(name, float(value), draws[:, j]) for j, (name, value) in enumerate(zip(sources, theta, strict=True))]
+    beyond = _beyond(estimator, losses.mean(1), target)
+    if beyond:
+        rows = [row | {"sign": "unclear"} for row in rows]
     best = _best(estimator, subsets, [row["task"] for row in sorted(rows, key=lambda row: -row["theta"])])
     harmful = [row["task"] for row in rows if row["sign"] == "harms"]
     notes = (
@@ -103,6 +115,8 @@ def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estim
         if len(draws)
         else [f"the validation set of {target.name} has only one {target.card.group_kind}: no intervals"]
     )
+    if beyond:
+        notes.append(beyond)
     if len(harmful) == len(sources):
         harmful = [name for name in harmful if name != best[0]["tasks"][0]]
         notes.append(
@@ -120,13 +134,28 @@ def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estim
         "loss": float(estimator.losses(sources).mean()),
         "sources": companions.beside(rows, estimator, target, run),
         "leave_out": harmful,
-        "best": best,
+        "best": [] if beyond else best,
         "saw": {target.name: list(OPEN)} | {name: list(sets) for name, sets in run.trained_on().items()},
         "cost": estimator.cost | {"regressions": 2 * len(estimator.known)},
         "verification": None,
         "matrix": None,
         "notes": notes,
     }
+
+
+def _beyond(made: Estimator, losses: Values, target: Task) -> str | None:
+    """What to say if the estimated losses of subsets are impossible, because the weights move too far for a linear
+    estimate.
+    """
+    guess = max(float(np.log(target.num_classes)), float(surrogate.softplus(-made.target.scored.margins).mean()))
+    worst = float(losses.max())
+    if worst <= BEYOND * guess:
+        return None
+    return (
+        f"the estimate says nothing: it is linear, and a loss of {worst:.4g} nats is far beyond that of a guess "
+        f"({guess:.4g}); so no sign and no subset is given (features of {target.name} that hardly vary are one cause; "
+        "--verify trains on subsets instead)"
+    )
 
 
 def _row(name: str, theta: float, draws: Values) -> dict[str, Any]:

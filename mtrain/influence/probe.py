@@ -17,6 +17,8 @@ from mtrain.influence.gradients import Values
 from mtrain.transfers import probes
 from mtrain.transfers.probes import TrainingSet
 
+ABSENT = -1e3  # logit of a class without training images: never predicted
+
 
 @dataclass(frozen=True)
 class FreshProbe:
@@ -60,6 +62,7 @@ def fresh_probe(sample: TrainingSet) -> FreshProbe:
         machine = LogisticRegression(C=cost, max_iter=2000).fit((sample.features - mean) / scale, sample.labels)
     rows = np.append(machine.coef_, machine.intercept_[:, None], axis=1)
     weight = np.zeros((sample.classes, rows.shape[1]))
+    weight[np.setdiff1d(np.arange(sample.classes), machine.classes_), -1] = ABSENT
     if len(rows) == 1:
         weight[machine.classes_[1]] = rows[0]
     else:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from dpconvert.errors import ReadError
 from dpconvert.image import SLIDE_SUFFIXES, Image, open_image
 from dpconvert.image.unread import is_folder
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.slide_files import slide_files
-from mtrain.errors import UsageError
+from mtrain.errors import UsageError, UserError
 from mtrain.predict.classifier import Classifier
-from mtrain.predict.dense import segment
-from mtrain.predict.image_files import SUFFIXES, predict_images
+from mtrain.predict.dense import lines, segment_slide
+from mtrain.predict.image_files import SUFFIXES, OnFailure, predict_images
 from mtrain.predict.segmenter import Segmenter
 from mtrain.predict.slide import Patch, predict_slide
 
 __all__ = ["Classifier", "Patch", "Segmenter", "predict", "predict_dense"]
 
 FOUR = 4  # a file in a slide format that holds fewer patches than this is treated as a single image
+T = TypeVar("T")
+
+
+def stop(_: Path, error: UserError) -> None:
+    """Raise the error of a file, so that no other file is predicted."""
+    raise error
 
 
 def predict(
@@ -34,19 +41,21 @@ def predict(
     *,
     features: bool = False,
     workers: int = 0,
+    on_failure: OnFailure = stop,
 ) -> list[dict[str, Any]]:
     """Write a heat map for each slide, and a row of `pictures.csv` for each other image, to `out`.
 
     paths: files, or folders, which are searched at any depth. shown: the class that heat maps show. features: also
-    write those of the patches of slides. workers: processes that read these patches; 0: this one. Returns one
-    dictionary for each slide (the fields of `slide.Answered`) and one for the table.
+    write those of the patches of slides. workers: processes that read these patches; 0: this one. on_failure: is called
+    for each file that cannot be predicted, and its error; if it returns, the next file follows. Returns one dictionary
+    for each slide (the fields of `slide.Answered`) and one for the table.
 
     Raises:
         UsageError: there is no such file or class, or nothing to read.
         ReadError: a file cannot be read.
     """
     label = classifier.label(shown)
-    slides, images = _slides_and_images(_files(paths), patch)
+    slides, images = _slides_and_images(_files(paths), patch, on_failure)
     if slides and classifier.about.target != "class":
         raise UsageError(
             f"a heat map shows one class, and {classifier.about.task} has images with "
@@ -54,37 +63,67 @@ def predict(
             where=slides[0],
             remedy="give images of the size of patches",
         )
-    names = _names(slides)
-    results = [
-        asdict(
-            predict_slide(
-                classifier, slide, patch, out / names[slide], report, label, features=features, workers=workers
-            )
-        )
-        for slide in slides
-    ]
+
+    def predicted(slide: Path, name: str) -> dict[str, Any]:
+        made = predict_slide(classifier, slide, patch, out / name, report, label, features=features, workers=workers)
+        return asdict(made)
+
+    results = _each(slides, predicted, on_failure)
     if images:
         if features:
             report.note(f"--features has no effect on {counted(len(images), 'image')}: features are those of slides")
-        table = out / "pictures.csv"
-        counts = predict_images(classifier, images, table, report)
-        results.append({"file": str(table), "pictures": len(images), "classes": counts})
+        table, failed = out / "pictures.csv", 0
+
+        def skip(file: Path, error: UserError) -> None:
+            nonlocal failed
+            on_failure(file, error)
+            failed += 1
+
+        counts = predict_images(classifier, images, table, report, skip)
+        if counts is not None:
+            results.append({"file": str(table), "pictures": len(images) - failed, "classes": counts})
     return results
 
 
 def predict_dense(
-    segmenter: Segmenter, paths: Sequence[Path], patch: Patch, out: Path, report: Reporter, workers: int = 0
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    patch: Patch,
+    out: Path,
+    report: Reporter,
+    workers: int = 0,
+    on_failure: OnFailure = stop,
 ) -> list[dict[str, Any]]:
-    """Write the masks and points of each slide to `out`. Returns one dictionary for each slide.
+    """Write the masks and points of each slide to `out`. Returns one dictionary for each (the fields of
+    `dense.Segmented`, and `line`).
+
+    on_failure: as of `predict`.
 
     Raises:
         UsageError: there is no such file, or one that is no slide.
         ReadError: a file cannot be read.
     """
-    slides, images = _slides_and_images(_files(paths), patch)
-    if images:
-        raise UsageError("--dense applies only to slides; this is an image", where=images[0])
-    return segment(segmenter, _names(slides), patch, out, report, workers)
+    slides, images = _slides_and_images(_files(paths), patch, on_failure)
+    for image in images:
+        size = f"fewer than {FOUR} patches of {patch.side} px" if image.suffix.lower() in SLIDE_SUFFIXES else None
+        on_failure(image, UsageError("--dense applies only to slides; this is an image", where=image, found=size))
+
+    def segmented(slide: Path, name: str) -> dict[str, Any]:
+        made = segment_slide(segmenter, slide, patch, out / name, report, workers)
+        return asdict(made) | {"line": lines(made)}
+
+    return _each(slides, segmented, on_failure)
+
+
+def _each(slides: Sequence[Path], do: Callable[[Path, str], T], on_failure: OnFailure) -> list[T]:
+    """What `do` returns for each slide and the name of its output files, without slides that cannot be predicted."""
+    results = []
+    for slide, name in _names(slides).items():
+        try:
+            results.append(do(slide, name))
+        except (ReadError, UsageError) as error:
+            on_failure(slide, error)
+    return results
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
@@ -121,9 +160,17 @@ def _without_parts(files: list[Path]) -> list[Path]:
     return [file for file in files if file not in parts]
 
 
-def _slides_and_images(files: Sequence[Path], patch: Patch) -> tuple[list[Path], list[Path]]:
-    slides = [file for file in files if file.suffix.lower() in SLIDE_SUFFIXES and _is_large(file, patch)]
-    return slides, [file for file in files if file not in set(slides)]
+def _slides_and_images(files: Sequence[Path], patch: Patch, on_failure: OnFailure) -> tuple[list[Path], list[Path]]:
+    """The files that are slides, and the others; without those that cannot be opened."""
+    slides: list[Path] = []
+    images: list[Path] = []
+    for file in files:
+        try:
+            is_slide = file.suffix.lower() in SLIDE_SUFFIXES and _is_large(file, patch)
+            (slides if is_slide else images).append(file)
+        except ReadError as error:
+            on_failure(file, error)
+    return slides, images
 
 
 def _is_large(file: Path, patch: Patch) -> bool:
@@ -135,7 +182,9 @@ def _is_large(file: Path, patch: Patch) -> bool:
 def _names(slides: Sequence[Path]) -> dict[Path, str]:
     """Slide -> the name of its output files. Slides with the same name in several folders are numbered."""
     names: dict[Path, str] = {}
+    taken: set[str] = set()
     for slide in slides:
-        number = sum(other.stem == slide.stem for other in names)
-        names[slide] = slide.stem if not number else f"{slide.stem}-{number + 1}"
+        every = (slide.stem, *(f"{slide.stem}-{number}" for number in range(2, len(slides) + 2)))
+        names[slide] = next(name for name in every if name.casefold() not in taken)
+        taken.add(names[slide].casefold())
     return names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -203,11 +203,3 @@ def lines(result: Segmented) -> str:
     parts += [f"{count} {name}" for name, count in result.found.items()]
     files = [file for file in (result.mask, result.polygons, result.points) if file]
     return f"{result.file}: {', '.join(parts)} -> {', '.join(files)}"
-
-
-def segment(
-    segmenter: Segmenter, slides: dict[Path, str], patch: Patch, out: Path, report: Reporter, workers: int = 0
-) -> list[dict[str, Any]]:
-    """Find masks and points in each slide; a dictionary for each (the fields of `Segmented`, and `line`)."""
-    found = [segment_slide(segmenter, slide, patch, out / name, report, workers) for slide, name in slides.items()]
-    return [asdict(one) | {"line": lines(one)} for one in found]

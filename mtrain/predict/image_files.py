@@ -4,43 +4,68 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert.errors import ReadError
 from dpconvert.image import Pixels, open_image
 from dpconvert.image.rgb import Range
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
+from mtrain.errors import UserError
 from mtrain.predict.classifier import BATCH, Classifier
 
 HALF = 0.5  # probability above which an image with any number of classes has one
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def predict_images(classifier: Classifier, files: Sequence[Path], table: Path, report: Reporter) -> dict[str, int]:
-    """Write the table. Returns for each class the number of images that it is the most probable class of; of tasks with
-    any number of classes for an image, those that it has a probability above a half for.
+OnFailure = Callable[[Path, UserError], None]
 
-    Raises:
-        ReadError: a file cannot be read.
+
+def predict_images(
+    classifier: Classifier, files: Sequence[Path], table: Path, report: Reporter, on_failure: OnFailure
+) -> dict[str, int] | None:
+    """Write the table. Returns for each class the number of images that it is the most probable class of; of tasks with
+    any number of classes for an image, those that it has a probability above a half for. None if no image can be read:
+    there is no table.
+
+    on_failure: is called for each file that cannot be read, which has no row.
     """
     counts: Counter[str] = Counter()
+    rows = _rows(classifier, files, report, on_failure, counts)
+    first = next(rows, None)
+    if first is None:
+        return None
     with replacing(table) as partial, partial.open("w", newline="", encoding="utf-8") as text:
         writer = csv.writer(text)
         writer.writerow(["file", *_head(classifier)])
-        with report.bar(f"{classifier.about.task}: images", len(files), unit="images") as advance:
-            for start in range(0, len(files), BATCH):
-                batch = files[start : start + BATCH]
-                answers = classifier.answer([_pixels(file, classifier.about.range) for file in batch])
-                for file, answer in zip(batch, answers, strict=True):
-                    cells, found = _cells(classifier, answer)
-                    writer.writerow([file, *cells])
-                    counts.update(found)
-                advance(len(batch))
+        writer.writerows(chain([first], rows))
     return {name: counts[name] for name in classifier.classes}
+
+
+def _rows(
+    classifier: Classifier, files: Sequence[Path], report: Reporter, on_failure: OnFailure, counts: Counter[str]
+) -> Iterator[list[object]]:
+    """The row of each image that can be read; its classes are added to `counts`."""
+    with report.bar(f"{classifier.about.task}: images", len(files), unit="images") as advance:
+        for start in range(0, len(files), BATCH):
+            batch = files[start : start + BATCH]
+            images = {}
+            for file in batch:
+                try:
+                    images[file] = _pixels(file, classifier.about.range)
+                except ReadError as error:
+                    on_failure(file, error)
+            answers = classifier.answer(list(images.values())) if images else ()
+            for file, answer in zip(images, answers, strict=True):
+                cells, found = _cells(classifier, answer)
+                counts.update(found)
+                yield [file, *cells]
+            advance(len(batch))
 
 
 def _head(classifier: Classifier) -> list[str]:

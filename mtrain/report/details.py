@@ -32,8 +32,9 @@ SCORES = {
     "pq": "panoptic quality",
     "dq": "detection quality",
     "sq": "segmentation quality",
+    "aji": "aggregated Jaccard index",
 }
-OF_CLASSES = ("dice", "iou", "f1", "pq", "dq", "sq")  # scores of masks, points and instances: also of each class
+OF_CLASSES = ("dice", "iou", "f1", "pq", "dq", "sq", "aji")  # scores of masks, points and instances: also of each class
 ERRORS = {"mae": "mean absolute error", "rmse": "root mean squared error"}
 FEW_SHOT = "nearest class mean (SimpleShot)"
 WEIGHTED = "mean of the training images, weighted by similarity"

@@ -481,3 +481,39 @@ def test_every_mistake_is_a_user_s_error(tree: Tree) -> None:
         with pytest.raises(UserError):
             tree.plan()
         (tree.root / name).unlink()
+
+
+DENSE = """
+[dense.seg]
+classes = ["tumour", "rest"]
+labels = {Tumor = "tumour"}
+ignore = ["Unsure"]
+skip = ["Pen"]
+unannotated = "rest"
+"""
+
+
+@pytest.mark.parametrize(
+    ("skip", "rule", "said"),
+    [
+        ("Unsure", AREA + DENSE, r"`skip` leaves out 'Unsure', which \[dense\] needs"),
+        ("Tumor", AREA, r"`skip` leaves out 'Tumor', which \[rule\] needs"),
+        ("Vessel", AREA + 'cut = ["Vessel"]\n', r"'Vessel', which \[rule\] needs"),
+        ("yes", '[rule]\ntype = "objects"\nsize = 64\npositive = "yes"\nnone = "no"\n', r"'yes', which \[rule\]"),
+        ("yes", '[rule]\ntype = "middle"\nsize = 64\n', r"'yes', which"),
+    ],
+)
+def test_labels_that_are_left_out_and_needed_are_refused(tree: Tree, skip: str, rule: str, said: str) -> None:
+    tree.manifest(f'[layout]\nmissing = "none"\nskip = ["{skip}"]\n' + rule)
+    tree.slide("P1.tif")
+    with pytest.raises(ManifestError, match=said):
+        tree.plan()
+
+
+def test_labels_may_be_left_out_of_the_file_and_of_masks(tree: Tree) -> None:
+    """Also where another label takes the name of one that is left out."""
+    tree.manifest('[layout]\nlabels = {T = "Tumor"}\nskip = ["Pen", "Tumor"]\n' + AREA + DENSE)
+    tree.slide("P1.tif")
+    right = [(256, 0), (512, 0), (512, 512), (256, 512)]
+    tree.write("P1.geojson", geojson(("Polygon", [LEFT_HALF], "T"), ("Polygon", [right], "Tumor")))
+    assert tree.counts() == {"no": 8, "yes": 8}

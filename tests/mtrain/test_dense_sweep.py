@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mtrain.cli import group
+from mtrain.cli.transfer_lines import other_decoder
 from mtrain.documents import read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation import paper_tables, selection
@@ -30,6 +31,8 @@ from mtrain.sweep.cells import Cell, cells_of, left_out_sets
 from mtrain.sweep.estimate import images_of
 from mtrain.sweep.spec import Transfer, load_sweep
 from mtrain.sweep.store import Store
+from mtrain.transfers.finetune_rate import Recipe
+from mtrain.transfers.pretrained import TransferOptions
 from tests.mtrain.dense_networks import body
 from tests.mtrain.dense_pools import write_dense_task, write_mixed_pool
 from tests.mtrain.pools import write_pool
@@ -265,6 +268,19 @@ def test_the_network_moves_with_the_decoder_if_asked_and_both_results_stay(folde
 
 
 # --- the test sets, and the page ---
+
+
+def test_decoders_of_an_evaluation_that_differ_from_those_of_the_sweep_are_told(folder: Path) -> None:
+    sweep = folder / "sweeps" / "tiny"
+    theirs = Store(sweep).transfer()
+    assert (theirs.mode, theirs.steps) == ("dense", 3)
+    same = TransferOptions(steps=3, recipe=Recipe(batch=theirs.batch))
+    assert other_decoder(sweep, ["svm", "dense"], same) is None
+    assert other_decoder(sweep, ["svm"], TransferOptions()) is None
+    told = other_decoder(sweep, ["dense"], TransferOptions())
+    assert told is not None
+    assert f"decoders of 3 steps of {theirs.batch} images, the evaluation trains 2000 steps of" in told
+    assert told.endswith(f"(--steps 3 --batch {theirs.batch}: as the sweep)")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -28,7 +29,7 @@ from mtrain.influence.estimate import influence
 from mtrain.influence.estimator import InfluenceOptions
 from mtrain.influence.gradients import Margins, margin, margins, moving
 from mtrain.influence.matrix import matrix
-from mtrain.influence.probe import FreshProbe
+from mtrain.influence.probe import FreshProbe, fresh_probe
 from mtrain.influence.projection import Projection
 from mtrain.influence.subsets import all_subsets, drawn
 from mtrain.influence.verify import compared
@@ -36,6 +37,7 @@ from mtrain.model.heads import load_heads
 from mtrain.report.influence_page import _matrix, lines
 from mtrain.runs import Run
 from mtrain.train.fit import fit
+from mtrain.transfers.probes import TrainingSet
 from mtrain.transfers.request import targets
 from mtrain.transfers.transfer import source_of
 from tests.mtrain.pools import write_pool
@@ -130,6 +132,23 @@ def test_a_projection_keeps_inner_products_and_depends_on_the_seed_alone() -> No
     assert float(a @ b) == pytest.approx(float(one @ other), rel=0.15)
     torch.testing.assert_close(Projection(5000, 800, 3, CPU)(one[None])[0], a, rtol=0, atol=0)
     assert not torch.equal(Projection(5000, 800, 4, CPU)(one[None])[0], a)
+
+
+@pytest.mark.parametrize("present", [(0, 2), (0, 1, 3)])
+def test_a_class_without_training_images_takes_no_probability(present: tuple[int, ...]) -> None:
+    """The probe's margins are those of scikit-learn's probabilities, among the classes that it has seen."""
+    labels = np.repeat(present, 20)
+    features = (RNG.normal(size=(len(labels), 3)) + labels[:, None]).astype(np.float32)
+    groups = [str(number) for number in range(len(labels))]
+    probe = fresh_probe(TrainingSet(features, labels, groups, 4, "accuracy", "cpu"))
+    weight, bias = probe.head()
+    found = torch.softmax(torch.from_numpy(features) @ weight.T + bias, 1).numpy()
+    scaled = (features - probe.mean) / probe.scale
+    machine = LogisticRegression(C=1 / (probe.penalty * len(labels)), max_iter=2000).fit(scaled, labels)
+    expected = np.zeros((len(labels), 4))
+    expected[:, machine.classes_] = machine.predict_proba(scaled)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.isfinite(probe.gradients(features, labels)).all()
 
 
 def test_gradients_of_a_probe_are_those_of_autograd() -> None:
@@ -244,6 +263,32 @@ def test_the_gradients_are_those_of_autograd_one_sample_at_a_time(run: Run, laye
         np.testing.assert_allclose(found.margins[places[0]], value.item(), rtol=1e-3, atol=1e-5)
         expected = projection(flat[None])[0].numpy()
         np.testing.assert_allclose(found.gradients[places[0]], expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+
+
+def test_an_estimate_that_is_impossible_gives_no_sign_and_drops_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe on features that hardly vary has gradients that are huge: the losses are far beyond those of a guess."""
+
+    def steep(*given: Any, **how: Any) -> Margins:
+        found = margins(*given, **how)
+        return Margins(found.margins, found.gradients * (1e6 if given[2].name == "Delta" else 1))
+
+    shutil.copytree(run.path.parent, tmp_path / "runs", ignore=shutil.ignore_patterns("influence"))
+    monkeypatch.setattr("mtrain.influence.estimator.margins", steep)
+    found = estimate(Run(tmp_path / "runs" / "base"))
+    assert {row["sign"] for row in found["sources"]} == {"unclear"}
+    assert (found["leave_out"], found["best"]) == ([], [])
+    assert "the estimate says nothing: it is linear" in found["notes"][-1]
+    assert any(line.startswith("note: the estimate says nothing") for line in lines(found))
+
+
+def test_a_target_with_a_class_that_no_training_image_has_is_refused(run: Run, tmp_path: Path) -> None:
+    task = targets(run, None, ["Delta"])[0]
+    train = task.rows["train"]
+    ones = dataclasses.replace(task, rows={**task.rows, "train": train.take(np.flatnonzero(train.label == 0))})
+    with pytest.raises(UsageError, match=f"no image of a class of the validation set.*found {task.classes[1]}"):
+        influence(run, ones, run.config().shards, OPTIONS, Notes())
 
 
 def test_the_command_estimates_verifies_and_writes_a_page(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Panoptic quality: cases worked out by hand, agreement with torchmetrics, and a transfer to a task with instances."""
+"""Panoptic quality and AJI: cases worked out by hand, agreement with torchmetrics, and a transfer with instances."""
 
 from __future__ import annotations
 
@@ -39,23 +39,22 @@ def test_a_match_needs_more_than_half_of_the_union() -> None:
     found = row(1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0).astype(np.uint8)
     mask = (truth > 0).astype(np.uint8)
     counts = matches(truth, np.array([0, 0]), mask, found, (1,))
-    assert counts.tolist() == [[pytest.approx(0.6), 1, 1, 1]]
-    assert scores(counts, ("n",)) == pytest.approx(
-        {"pq": 0.3, "dq": 0.5, "sq": 0.6, "pq_n": 0.3, "dq_n": 0.5, "sq_n": 0.6}
-    )
+    assert counts.tolist() == [[pytest.approx(0.6), 1, 1, 1, 3 + 2, 5 + 4]]
+    of_class = {"pq": 0.3, "dq": 0.5, "sq": 0.6, "aji": 5 / 9}
+    assert scores(counts, ("n",)) == pytest.approx(of_class | {f"{name}_n": one for name, one in of_class.items()})
 
 
 def test_objects_that_touch_in_the_prediction_are_one() -> None:
     """Two true objects of two pixels; their joint area has IoU 2 / 4 with each, which is not more than half."""
     truth = row(0, 1, 1, 2, 2, 0)
     mask = (truth > 0).astype(np.uint8)
-    assert matches(truth, np.array([0, 0]), mask, mask, (1,)).tolist() == [[0, 0, 1, 2]]
+    assert matches(truth, np.array([0, 0]), mask, mask, (1,)).tolist() == [[0, 0, 1, 2, 2 + 2, 4 + 4]]
 
 
 def test_pixels_that_touch_at_a_corner_are_connected() -> None:
     truth = np.array([[1, 0], [0, 1]], np.int32)
     assert matches(truth, np.array([0]), truth.astype(np.uint8), truth.astype(np.uint8), (1,)).tolist() == [
-        [1, 1, 0, 0]
+        [1, 1, 0, 0, 2, 2]
     ]
 
 
@@ -64,10 +63,11 @@ def test_classes_are_matched_apart() -> None:
     truth = row(1, 1, 0, 2, 2)
     found = row(1, 1, 0, 1, 1).astype(np.uint8)
     counts = matches(truth, np.array([0, 1]), row(1, 1, 0, 2, 2).astype(np.uint8), found, (1, 2))
-    assert counts.tolist() == [[1, 1, 1, 0], [0, 0, 0, 1]]
+    assert counts.tolist() == [[1, 1, 1, 0, 2, 2 + 2], [0, 0, 0, 1, 0, 2]]
     assert scores(counts, ("a", "b"))["pq"] == pytest.approx((1 / 1.5 + 0) / 2)
     assert np.isnan(scores(counts, ("a", "b"))["sq_b"])
-    assert np.isnan(scores(np.zeros((1, 4)), ("a",))["pq"])
+    assert np.isnan(scores(np.zeros((1, 6)), ("a",))["pq"])
+    assert np.isnan(scores(np.zeros((1, 6)), ("a",))["aji"])
 
 
 def test_what_is_not_annotated_is_neither_area_nor_false() -> None:
@@ -75,10 +75,10 @@ def test_what_is_not_annotated_is_neither_area_nor_false() -> None:
     mask = row(1, 1, 0, 0, 255, 255, 255, 255).astype(np.uint8)
     truth = row(1, 1, 0, 0, 0, 0, 0, 0)
     assert matches(truth, np.array([0]), mask, row(1, 1, 0, 1, 1, 1, 0, 1).astype(np.uint8), (1,)).tolist() == [
-        [1, 1, 0, 0]
+        [1, 1, 0, 0, 2, 2]
     ]
     assert matches(truth, np.array([0]), mask, row(1, 1, 0, 1, 1, 0, 0, 1).astype(np.uint8), (1,)).tolist() == [
-        [1, 1, 1, 0]
+        [1, 1, 1, 0, 2, 2 + 1]
     ]
 
 
@@ -108,7 +108,7 @@ def test_scores_are_those_of_torchmetrics() -> None:
     """
     sums = sum(matches(*drawn(number), (1, 2)) for number in range(8))
     assert isinstance(sums, np.ndarray)
-    assert sums[:, 1:].tolist() == [[10, 4, 16], [5, 7, 19]]
+    assert sums[:, 1:4].tolist() == [[10, 4, 16], [5, 7, 19]]
     assert sums[:, 0] == pytest.approx([6.4330, 3.4486], abs=5e-5)
     found = scores(sums, ("a", "b"))
     assert [found[f"{score}_{name}"] for name in "ab" for score in ("pq", "sq", "dq")] == pytest.approx(
@@ -116,13 +116,31 @@ def test_scores_are_those_of_torchmetrics() -> None:
     )
 
 
+Pixels = set[tuple[int, int]]
+
+
+def jaccard_by_the_paper(objects: list[Pixels], finds: list[Pixels], void: Pixels) -> tuple[int, int]:
+    """C and U of algorithm 1 of Kumar et al., over sets of pixels without void ones."""
+    shared, union, used = 0, 0, set()
+    for one in objects:
+        overlaps = [len(one & other) / len(one | (other - void)) for other in finds]
+        if max(overlaps, default=0) == 0:
+            union += len(one)
+            continue
+        best = overlaps.index(max(overlaps))
+        shared, union = shared + len(one & finds[best]), union + len(one | (finds[best] - void))
+        used.add(best)
+    unused = [other for number, other in enumerate(finds) if number not in used and 2 * len(other & void) <= len(other)]
+    return shared, union + sum(len(other - void) for other in unused)
+
+
 def by_the_paper(cases: list[Case], of: tuple[int, ...]) -> dict[str, float]:
-    """PQ as section 4 of the paper words it, over sets of pixels, without arrays: segments by scipy's labels, matches
+    """PQ as section 4 of its paper words it, and AJI, over sets of pixels, without arrays: segments by scipy, matches
     of more than half of the union without void pixels, and predictions that lie mostly in void left out.
     """
-    found: dict[str, list[float]] = {"pq": [], "dq": [], "sq": []}
+    found: dict[str, list[float]] = {"pq": [], "dq": [], "sq": [], "aji": []}
     for number, value in enumerate(of):
-        overlaps, false, missed = [], 0, 0
+        overlaps, false, missed, shared, union = [], 0, 0, 0, 0
         for truth, classes, mask, prediction in cases:
             void = set(zip(*np.nonzero(mask == 255), strict=True))
             objects = [
@@ -143,9 +161,12 @@ def by_the_paper(cases: list[Case], of: tuple[int, ...]) -> dict[str, float]:
             missed += len(objects) - len({o for o, _, _ in hits})
             hit = {f for _, f, _ in hits}
             false += sum(f not in hit and 2 * len(other & void) <= len(other) for f, other in enumerate(finds))
+            one_of = jaccard_by_the_paper(objects, finds, void)
+            shared, union = shared + one_of[0], union + one_of[1]
         if overlaps or false or missed:
             found["pq"].append(sum(overlaps) / (len(overlaps) + false / 2 + missed / 2))
             found["dq"].append(len(overlaps) / (len(overlaps) + false / 2 + missed / 2))
+            found["aji"].append(shared / union)
         if overlaps:
             found["sq"].append(sum(overlaps) / len(overlaps))
     return {name: float(np.mean(of_class)) if of_class else float("nan") for name, of_class in found.items()}
@@ -208,6 +229,9 @@ def test_a_transfer_scores_the_instances_of_a_task(tmp_path: Path, monkeypatch: 
     found = answers.scored()
     assert found["scores"]["pq"] == found["scores"]["pq_disc"] == pytest.approx(2 / (2 + 0.5 + 1))
     assert found["scores"]["sq"] == 1
+    # two blocks of 60 and 100 pixels found as they are; two of 100 within a find of 200, which both are paired with
+    assert found["scores"]["aji"] == found["scores"]["aji_disc"] == pytest.approx((160 + 200) / (160 + 400))
+    assert found["intervals"]["aji"] == pytest.approx((360 / 560, 360 / 560))
     assert found["intervals"]["pq"] == pytest.approx((2 / 3.5, 2 / 3.5))  # both groups are alike
     assert found["scores"]["dice"] == 1
     write_counts(tmp_path / "kept.npz", answers)
@@ -218,6 +242,12 @@ def test_a_transfer_scores_the_instances_of_a_task(tmp_path: Path, monkeypatch: 
     drawn_again = again.drawn("pq")
     assert drawn_again is not None
     assert drawn_again == pytest.approx(np.full(1000, 2 / 3.5))
+
+
+def test_counts_of_earlier_versions_have_no_aji() -> None:
+    sums = matches(*drawn(6), (1, 2))
+    now, before = scores(sums, ("a", "b")), scores(sums[:, :4], ("a", "b"))
+    assert before == {name: score for name, score in now.items() if not name.startswith("aji")}
 
 
 @pytest.mark.parametrize(

@@ -319,3 +319,37 @@ def test_features_of_patches_are_written_as_slide_level_tools_read_them(run: Run
         "level0_magnification": 20.0,
         "target_magnification": 10.0,
     }
+
+
+def test_what_cannot_be_predicted_is_left_to_the_caller_and_the_rest_follows(
+    run: Run, slide: Path, tmp_path: Path
+) -> None:
+    """Of four slides, one is no TIFF, one has no tissue; of three images, two are damaged."""
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.tif").write_bytes(b"II*\x00 and no more")
+    tifffile.imwrite(folder / "b.tif", np.full((256, 256, 3), PALE, np.uint8), photometric="rgb")
+    for name in ("c.tif", "deep/c-2.tif", "deep/c.tif"):
+        (folder / name).write_bytes(slide.read_bytes())
+    Image.new("RGB", (40, 40), RED).save(folder / "x.png")
+    for name in ("w.png", "y.jpg"):
+        (folder / name).write_bytes(b"damaged")
+    failed: dict[str, str] = {}
+    found = predict(
+        Redness(run, "Alpha"),
+        [folder],
+        Patch(side=64, mpp=None),
+        tmp_path / "out",
+        QUIET,
+        on_failure=lambda path, error: failed.update({path.name: str(error)}),
+    )
+    assert sorted(failed) == ["a.tif", "b.tif", "w.png", "y.jpg"]
+    assert "no patch of this slide holds enough tissue" in failed["b.tif"]
+    assert [Path(one["file"]).name for one in found] == ["c.tif", "c-2.tif", "c.tif", "pictures.csv"]
+    assert len({one["heatmap"] for one in found[:3]}) == 3  # no file of one slide replaces that of another
+    assert found[-1]["pictures"] == 1
+    with Path(found[-1]["file"]).open() as file:
+        assert [Path(row[0]).name for row in csv.reader(file)] == ["file", "x.png"]
+    with pytest.raises(ReadError):
+        predict(Redness(run, "Alpha"), [folder / "w.png"], Patch(64, None), tmp_path / "none", QUIET)
+    assert not (tmp_path / "none").exists()

@@ -154,6 +154,16 @@ def test_the_command_writes_what_the_decoder_of_the_run_finds_and_refuses_the_re
     assert "slide.points.geojson" in said("--task", "Points")
     assert "finds no masks and points of Alpha" in said("--task", "Alpha")
     assert "--dense goes neither with" in said("--task", "Masks", "--features")
+    tiny = tmp_path / "tiny.tif"
+    tifffile.imwrite(tiny, np.zeros((20, 20, 3), np.uint8), photometric="rgb")
+    narrow = tmp_path / "narrow.tif"
+    tifffile.imwrite(narrow, np.zeros((20, 2000, 3), np.uint8), photometric="rgb", tile=(16, 16))
+    (tmp_path / "out" / "slide.mask.tif").unlink()
+    several = said("--task", "Masks", str(tiny), str(narrow))
+    assert (tmp_path / "out" / "slide.mask.tif").exists()
+    assert "tiny.tif: --dense applies only to slides; this is an image; found fewer than 4 patches of 40 px" in several
+    assert "narrow.tif: this slide is smaller than a patch" in several
+    assert several.endswith("\n1")  # the exit status
     decoder = folder / "runs" / "toy" / "dense.safetensors"
     hidden = decoder.rename(decoder.with_name("hidden"))
     try:

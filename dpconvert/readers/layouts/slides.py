@@ -18,11 +18,11 @@ from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.labels import only, resolved
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.ndpa import Glass
-from dpconvert.errors import SourceError
+from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
 from dpconvert.manifest.model import Manifest
-from dpconvert.manifest.rules import Middle, Regional, Tiles, Whole
+from dpconvert.manifest.rules import Crop, Middle, Objects, Presence, Regional, Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import named_images, siblings, slide_table
 from dpconvert.readers.labels import ALL
@@ -98,6 +98,7 @@ class Layout(SlideTable):
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
+    _check_skipped(source.manifest, layout)
     called = called_as(slides)
     siblings.refuse_two_roles(source, "slides", "annotations")
     outlines = annotations_of_slides(source, slides, called)
@@ -178,6 +179,23 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         return found
     kept = [item for item in found.items if item.label not in layout.skip]
     return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.remarks)
+
+
+def _check_skipped(manifest: Manifest, layout: Layout) -> None:
+    """Refuse to leave out labels that the rule or [dense] names: its samples would lack them without a word."""
+    rule, dense = manifest.rule, manifest.dense
+    of_dense = set(dense.known()) - set(dense.seg.skip if dense and dense.seg else ()) if dense else set()
+    of_rule = {*rule.positive, *rule.cut} if isinstance(rule, Regional) else set()
+    of_rule |= {*manifest.classes} if isinstance(rule, Middle | Crop) else set()
+    of_rule |= {*rule.positive} if isinstance(rule, Presence) else set()
+    of_rule |= {rule.positive, *([rule.other] if rule.other else [])} if isinstance(rule, Objects) else set()
+    for table, known in (("[rule]", of_rule), ("[dense]", of_dense)):
+        if both := [label for label in layout.skip if label in known - {*layout.labels.values()}]:
+            raise ManifestError(
+                f"[layout]: `skip` leaves out {both[0]!r}, which {table} needs",
+                where=manifest.path,
+                remedy="omit it from one of them",
+            )
 
 
 def _needs_annotations(source: Source) -> bool:
