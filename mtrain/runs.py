@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,13 +46,19 @@ LOCK_SECONDS = 1.0  # `mtrain runs` briefly takes each lock to see whether it is
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder."""
+    """One run folder. title: what its lines on the terminal call it, where its name says nothing to a person."""
 
     path: Path
+    title: str = field(default="", compare=False, kw_only=True)
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def label(self) -> str:
+        """What to call the run on the terminal."""
+        return self.title or self.name
 
     @property
     def exists(self) -> bool:

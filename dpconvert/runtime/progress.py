@@ -37,6 +37,7 @@ class Reporter:
         self.stream = stream or sys.stderr
         self.name = name
         self._console: Console | None = None
+        self._known: set[str] = set()
 
     def named(self, name: str) -> Reporter:
         """A reporter for one of several things at a time: plain lines that begin with its name, and no bars."""
@@ -52,6 +53,13 @@ class Reporter:
             return
         self.stream.write(f"{text}\n")
         self.stream.flush()
+
+    def once(self, text: str, key: str | None = None) -> None:
+        """Print one line as `note` does, unless one of this key, by default the line itself, was printed before."""
+        key = text if key is None else key
+        if key not in self._known:
+            self._known.add(key)
+            self.note(text)
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0, unit: str = "samples") -> Iterator[Advance]:

@@ -97,7 +97,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"{result['task']}: robustness index {index} by {result['by']} (k = {result['k']}{chance})"
     for one in result["centres"]:
         yield (
-            f"  {one['centre']}: accuracy {one['accuracy']:.4f}, without its own neighbours "
-            f"{one['accuracy_without']:.4f} ({one['samples']} samples)"
+            f"  {one['centre']}: accuracy {one['accuracy']:.4f}, without neighbours of the same "
+            f"{result['by']} {one['accuracy_without']:.4f} ({one['samples']} samples)"
         )
     yield from (f"note: {note}" for note in result["notes"])

@@ -85,7 +85,9 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
 
 def _judged(request: SweepRequest, found: Mapping[str, Any]) -> list[str]:
     """Whether a race was right, once a run without it has completed the grid."""
-    if request.race or request.status or "scored" not in found or found["scored"] != found["cells"]:
+    if request.race or request.status or request.only_plan:
+        return []
+    if "scored" not in found or found["scored"] != found["cells"]:
         return []
     from mtrain.race.verdict import verdict
     from mtrain.sweep.store import Store

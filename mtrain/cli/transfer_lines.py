@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -185,6 +186,7 @@ def evaluations(
     runs: Sequence[Run], tasks: Sequence[Task], request: final.EvaluateRequest, report: Reporter
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The final evaluation of these runs on each target, and an error text for each target that failed."""
+    _announce([(runs, task) for task in tasks], request, report)
     return each(tasks, lambda task: final.evaluate(runs, task, request, report))
 
 
@@ -193,12 +195,36 @@ def sweep_evaluations(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The final evaluation of the runs that a sweep's selection chose: for the named targets, or for all."""
 
-    def scored(name: str) -> list[dict[str, Any]]:
-        chosen = final.winners(sweep, name)
-        (task,) = targets(chosen[0], shards, [name])
-        return final.evaluate(chosen, task, request, report)
+    def chosen(name: str) -> tuple[list[Run], Task]:
+        runs = final.winners(sweep, name)
+        (task,) = targets(runs[0], shards, [name])
+        return runs, task
 
-    return each(names or final.selected_targets(sweep), scored)
+    names = names or final.selected_targets(sweep)
+    known = []
+    for name in names:
+        with suppress(UserError):  # reported when its turn comes
+            known.append(chosen(name))
+    _announce(known, request, report)
+    return each(names, lambda name: final.evaluate(*chosen(name), request, report))
+
+
+def _announce(chosen: Sequence[tuple[Sequence[Run], Task]], request: final.EvaluateRequest, report: Reporter) -> None:
+    """Say before the first transfer how many there are, and what the longest of them train."""
+    jobs: Counter[str] = Counter()
+    for runs, task in chosen:
+        with suppress(UserError):  # reported when its turn comes
+            jobs.update(job.mode for job in final.jobs(runs, task, request))
+    if not jobs:
+        return
+    recipe = request.options.recipe
+    tuned = " and ".join(mode for mode in ("finetune", "scratch") if jobs[mode])
+    rates = counted(len(recipe.rates), "learning rate")
+    cost = f"; {tuned} at {rates}, up to {counted(recipe.epochs, 'epoch')} each" if tuned else ""
+    report.note(
+        f"{counted(jobs.total(), 'transfer')} on {counted(len(chosen), 'test set')}: "
+        f"{', '.join(f'{number} {mode}' for mode, number in jobs.items())}{cost}; finished ones are kept"
+    )
 
 
 def other_decoder(sweep: Path, modes: Sequence[str], options: TransferOptions) -> str | None:

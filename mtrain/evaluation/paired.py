@@ -78,7 +78,7 @@ def _draws_of_each(
 
 def verdict(ours: Summary | None, theirs: Summary | None) -> str:
     """The rule of the paper: better or worse where the difference of the means exceeds twice the larger
-    standard deviation; undefined where one of them is not known, below two seeds.
+    standard deviation; undefined where one of them is not known, below two seeds, and where both are 0.
     """
     if ours is None or theirs is None or margin(ours, theirs) is None:
         return UNDEFINED

@@ -117,7 +117,7 @@ class TaskRow:
     def verdict(self, mode: str) -> int | None:
         """1 if multi-task is significantly better than its baseline, -1 if it is significantly worse, else 0.
 
-        None if that is undefined: a score is missing, or there is only one seed.
+        None if that is undefined: a score is missing, there is only one seed, or no score differs between seeds.
         """
         pair = self._pair(mode)
         if pair is None or margin(*pair) is None:

@@ -164,12 +164,12 @@ def summary(values: Sequence[float], *, seeded: bool = True) -> Summary:
 def significant(one: Summary, other: Summary) -> bool:
     """The paper's rule: whether the difference of the means exceeds twice the larger standard deviation.
 
-    False if a standard deviation is unknown.
+    False where the rule is undefined: see `margin`.
     """
     apart, least = abs(one.mean - other.mean), margin(one, other)
     return least is not None and apart > least and not math.isclose(apart, least, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def margin(one: Summary, other: Summary) -> float | None:
-    """Twice the larger standard deviation; None if one is unknown."""
-    return None if one.std is None or other.std is None else 2 * max(one.std, other.std)
+    """Twice the larger standard deviation; None if one is unknown, or if both are 0 so that no seed tells anything."""
+    return None if one.std is None or other.std is None else 2 * max(one.std, other.std) or None

@@ -153,7 +153,8 @@ def _scores(run: Run) -> Iterator[str]:
     yield ""
     yield "In brackets: 95 % intervals by the bootstrap over groups (patients or slides). The difference is this"
     yield f"network minus {BASELINES[baseline_of(comparisons)]}, its interval is of the same groups. The paper's rule:"
-    yield "the difference exceeds twice the larger standard deviation over seeds; undefined below two seeds."
+    yield "the difference exceeds twice the larger standard deviation over seeds; it is undefined below two seeds, and"
+    yield "if all seeds score the same."
 
 
 def _score(c: Comparison, weights: str) -> str:

@@ -143,11 +143,11 @@ def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estim
     }
 
 
-def _beyond(made: Estimator, losses: Values, target: Task) -> str | None:
+def _beyond(estimator: Estimator, losses: Values, target: Task) -> str | None:
     """What to say if the estimated losses of subsets are impossible, because the weights move too far for a linear
     estimate.
     """
-    guess = max(float(np.log(target.num_classes)), float(surrogate.softplus(-made.target.scored.margins).mean()))
+    guess = max(float(np.log(target.num_classes)), float(surrogate.softplus(-estimator.target.scored.margins).mean()))
     worst = float(losses.max())
     if worst <= BEYOND * guess:
         return None

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtrain.evaluation.comparisons import BASELINES
+from mtrain.evaluation.comparisons import BASELINES, METRICS
 from mtrain.evaluation.paper_tables import TITLES, TaskRow
 from mtrain.evaluation.ranks import margin, summary
 
@@ -69,7 +69,7 @@ def differences(rows: Sequence[TaskRow], mode: str, paper: Mapping[str, TaskRow]
     paper: the published rows by task, which are drawn as diamonds.
     """
     shown = [row for row in rows if row.gain(mode) is not None]
-    figure, plot = axes(height=0.34 * len(shown) + 0.9)
+    figure, plot = axes(height=0.42 * len(shown) + 0.9)
     for place, row in enumerate(shown):
         ours, theirs = row.scores[f"{mode}-multitask"], row.scores[f"{mode}-{row.baseline(mode)}"]
         colour = SERIES[0] if ours.mean >= theirs.mean else SERIES[1]
@@ -226,9 +226,8 @@ def axes(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
 
 
 def _tasks_down(axes: Axes, rows: Sequence[TaskRow]) -> None:
-    short = {"accuracy": "acc", "roc_auc": "auc", "quadratic_kappa": "kappa", "dice": "Dice", "f1": "F1"}
-    short |= {"macro_auc": "mean auc", "pearson": "r"}
-    axes.set_yticks(range(len(rows)), [f"{row.task} ({short.get(row.metric, row.metric)})" for row in rows])
+    labels = [f"{row.task}\n({METRICS.get(row.metric, row.metric)})" for row in rows]
+    axes.set_yticks(range(len(rows)), labels, fontsize=9.0)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)

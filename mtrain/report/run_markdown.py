@@ -113,5 +113,6 @@ def caption(comparisons: Sequence[Comparison]) -> str:
     return (
         f"Scores in percent{f'{WITH} by the bootstrap over groups (patients or slides)' if intervals else ''}. "
         f"The difference is multi-task minus {baseline}, in percentage points{differences}. The paper's rule: the "
-        "difference exceeds twice the larger standard deviation over seeds; it is undefined below two seeds."
+        "difference exceeds twice the larger standard deviation over seeds; it is undefined below two seeds, "
+        "and if all seeds score the same."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ def attempt(store: Store, cell: Cell, report: Reporter) -> Outcome:
 
 def _run(store: Store, cell: Cell, report: Reporter) -> Outcome:
     begun = time.monotonic()
-    run = store.run(cell.training)
+    run = replace(store.run(cell.training), title=str(cell))
     if not checkpoint.newest(run.checkpoints) and run.state()[0] != "finished":
         _check_maps(cell)
         outcome = _begin(store, cell, run, report)
@@ -100,7 +100,8 @@ def _outcome(scores: Mapping[str, Any], failures: Mapping[str, UserError]) -> di
 def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
     """Make the warm-up of the cell unless it exists; return "busy" while another process makes it."""
     assert cell.warmup is not None
-    run = store.run(cell.warmup)
+    about = f"{cell.combination.backbone}, warm-up for {', '.join(cell.tasks)} with seed {cell.config.seed}"
+    run = replace(store.run(cell.warmup), title=about)
     if run.state()[0] == "finished":
         return "done"
     with store.claimed(cell.warmup, run) as ours:

@@ -65,7 +65,7 @@ def fit(
     _check_dense(config, pool)
     _check_division(config, ranks)
     for note in (*pool.notes, *notes, *choosing):
-        report.note(note)
+        report.once(note)
     network = network_of(config, run)
     start = run.started_from() if run.exists else seen_by(config.weights, network)
     about = provenance.about(config, pool, left, ranks.size, start, network, choice)
@@ -73,10 +73,10 @@ def fit(
         if ranks.broadcast(lambda: _finished(run, about, report)):
             return "finished"
         for note in pool.empty_sets:
-            report.note(note)
+            report.once(note)
         training = begin(config, network, pool, run, report, ranks)
         for note in remarks(config, pool, start, left):
-            report.note(note)
+            report.once(note)
         if ranks.first:
             run.write("config.json", about)
         with (
@@ -108,12 +108,12 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
     if run.state()[0] == "finished":
         fault = lost(run)
         if fault is None:
-            report.note(f"{run.name}: already finished, nothing to do")
+            report.note(f"{run.label}: already finished, nothing to do")
             return True
         report.note(f"{fault}; it is written again")
         check_recoverable(run, fault)
     elif run.state()[1] and not checkpoint.newest(run.checkpoints):
-        report.note(f"{run.name}: neither weights nor a checkpoint exist: the run starts from the beginning")
+        report.note(f"{run.label}: neither weights nor a checkpoint exist: the run starts from the beginning")
     if run.exists and (note := provenance.other_division(run, about)):
         report.note(note)
     return False
@@ -138,7 +138,9 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
     meter.restore(training.measured, training.device)
     numbers = range(training.iteration, config.iterations)
     journal.state("running", training.iteration)
-    with journal.report.bar(journal.run.name, config.iterations, done=training.iteration, unit="iterations") as advance:
+    with journal.report.bar(
+        journal.run.label, config.iterations, done=training.iteration, unit="iterations"
+    ) as advance:
         for parts in meter.timed(training.iterations(numbers)):
             warming = training.warming
             if _measures_cosines(training):

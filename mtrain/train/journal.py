@@ -65,7 +65,7 @@ class Journal:
             self.waited = False
         elif much and not before and training.config.features == "online":
             self.report.note(
-                f"{self.run.name}: at iteration {training.iteration}, {share:.0%} of the time is spent waiting for "
+                f"{self.run.label}: at iteration {training.iteration}, {share:.0%} of the time is spent waiting for "
                 f"data; more --workers (now {training.config.workers}), smaller stored images or a faster disk help"
             )
 
@@ -85,9 +85,9 @@ class Journal:
         self.log({"event": "validation", "iteration": iteration, "accuracy": dict(accuracy), **scored})
         for metric, of_tasks in scored.items():
             values = ", ".join(f"{task} {value:.3f}" for task, value in of_tasks.items())
-            self.report.note(f"{self.run.name}: iteration {iteration}, {metric} on val: {values}")
+            self.report.note(f"{self.run.label}: iteration {iteration}, {metric} on val: {values}")
         values = ", ".join(f"{task} {value:.3f}" for task, value in accuracy.items())
-        self.report.note(f"{self.run.name}: iteration {iteration}, accuracy on val: {values}")
+        self.report.note(f"{self.run.label}: iteration {iteration}, accuracy on val: {values}")
 
     def skipped(self, training: Training) -> None:
         """Log the corrupt samples that this process has skipped."""
@@ -95,7 +95,7 @@ class Journal:
         if not samples:
             return
         self.log({"event": "skipped", "iteration": training.iteration, "samples": samples})
-        self.report.note(f"{self.run.name}: {len(samples)} corrupt samples were skipped: {'; '.join(samples)}")
+        self.report.note(f"{self.run.label}: {len(samples)} corrupt samples were skipped: {'; '.join(samples)}")
 
     def save(self, training: Training, since: StateDict | None = None) -> None:
         """Write a checkpoint. since: the state of the meter, which measures since the last event.

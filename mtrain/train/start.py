@@ -78,7 +78,7 @@ def begin(
     training.skipping.note = report.note
     if config.resident and training.images is not None and config.features == "online":
         training.resident, said = _resident(training, training.images)
-        report.note(f"{run.name}: {said}")
+        report.note(f"{run.label}: {said}")
     if saved is None and ranks.first:
         _adapt(training, run, report)
     if config.batchnorm == "per-task":
@@ -86,14 +86,14 @@ def begin(
     if saved is not None:
         training.restore(saved[0])
         training.measured = saved[0]
-        report.note(f"{run.name}: resumed after iteration {done} of {config.iterations}")
+        report.note(f"{run.label}: resumed after iteration {done} of {config.iterations}")
     if not ranks.alone:
         training.restore(ranks.broadcast_state(training.state()))
     if isinstance(training, HeadTraining):
         training.read_features(run.path.parent / CACHE, report)
     if config.compile and config.tune != "heads":
         report.note(
-            f"{run.name}: compiling the network; torch keeps the result for other runs ($TORCHINDUCTOR_CACHE_DIR)"
+            f"{run.label}: compiling the network; torch keeps the result for other runs ($TORCHINDUCTOR_CACHE_DIR)"
         )
         training.features = compiled(shared, training.example(), report.note)
     _record(training, report)
@@ -142,7 +142,7 @@ def _tell_memory(config: FitConfig, model: MultiHead, device: torch.device, repo
         frozen = LOADED * Inference.on(device).joined(LOADED)
         samples = frozen if config.features == "cached" else len(ranks.share(config.batch, 0, config.accumulate))
         for line in footprint.remarks(config, model, device, samples, ranks.size):
-            report.note(line)
+            report.once(line, key=line.split("; ")[0])  # the free memory differs from one training to the next
 
 
 def _record(training: Training, report: Reporter) -> None:
@@ -173,10 +173,10 @@ def _adapt(training: Training, run: Run, report: Reporter) -> None:
     if not config.adapt_batches or not config.adapts or config.tune == "heads":
         return
     if not batchnorm_adapt.layers_of(shared):
-        report.note(f"{run.name}: {shared.name} has no batch normalization to adapt")
+        report.note(f"{run.label}: {shared.name} has no batch normalization to adapt")
     else:
         layers = adaptation.adapt(training)
-        report.note(f"{run.name}: {layers} batch-normalization layers adapted to the pool")
+        report.note(f"{run.label}: {layers} batch-normalization layers adapted to the pool")
 
 
 def _check_start(shared: SharedNetwork, weights: str) -> None:

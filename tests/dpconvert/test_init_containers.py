@@ -193,6 +193,30 @@ def test_what_may_mean_several_things_is_asked(write: Write, told: str, dpconver
     assert "NOT READY" in (tmp_path / "my.toml").read_text()
 
 
+def labels_apart(folder: Path) -> None:
+    """As PatchCamelyon comes: images and labels in files of their own, whose names end like two classes."""
+    for split in ("train", "valid", "test"):
+        for key, values in (("x", PIXELS), ("y", np.arange(COUNT) % 2)):
+            with h5py.File(folder / f"{split}_{key}.h5", "w") as file:
+                file[key] = values
+
+
+def class_folders(folder: Path) -> None:
+    for number in range(COUNT):
+        (folder / NAMES[number]).mkdir(exist_ok=True)
+        np.save(folder / NAMES[number] / f"{number}.npy", PIXELS[number])
+
+
+@pytest.mark.parametrize("write", [labels_apart, class_folders])
+def test_arrays_are_never_taken_for_single_images_of_a_class(write: Write, dpconvert: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "held"
+    folder.mkdir()
+    write(folder)
+    answer = dpconvert("init", folder, "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 1
+    assert 'see shape = "arrays"' in answer.err
+
+
 def test_sets_in_the_names_of_files_and_in_a_column_are_kept(dpconvert: Call, tmp_path: Path) -> None:
     folder = tmp_path / "held"
     folder.mkdir()

@@ -412,6 +412,18 @@ def test_evaluate_joins_runs_and_baselines_and_answers_programs(place: Path, mtr
         mtrain("transfer", "--mode", "scratch", "--weights", "imagenet")
 
 
+def test_evaluate_says_before_it_starts_how_much_there_is_to_do(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    trained(place, "toy")
+    trained(place, "other", seed=1)
+    words = ["evaluate", "--run", "toy", "--run", "other", "--seeds", "3", "--workers", "0", *TUNING]
+    answer = CliRunner().invoke(cli.group, words, catch_exceptions=False)
+    assert answer.stderr.splitlines()[0] == (
+        "8 transfers on 1 test set: 3 svm, 5 finetune; "
+        "finetune at 1 learning rate, up to 1 epoch each; finished ones are kept"
+    )
+
+
 def test_each_note_on_evaluations_is_a_line_with_their_number() -> None:
     one = {
         "task": "Gamma",

@@ -303,6 +303,8 @@ def test_a_later_run_completes_the_grid_and_says_whether_the_race_was_right(
     assert answer.exit_code == 0, answer.output
     assert "tiny: 72 of 72 cells" in answer.output
     assert f"the race, at {record.cost:.1%} of the iterations, chose as the full grid does in " in answer.output
+    planned = CliRunner().invoke(group, [*command, "--quiet", "--plan"], catch_exceptions=False)
+    assert planned.output == "tiny: 72 cells, all finished\n"
     full = selection.select(store)
     assert full.race is None
     right = sum(full.combinations[full.winner(c.target)[0]] == c.winner for c in record.contests)  # type: ignore[index]

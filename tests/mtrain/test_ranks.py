@@ -130,7 +130,7 @@ def test_the_summary_divides_by_one_less_than_there_are() -> None:
         ((77.63, 75.68), (3.27, 0.0), False),  # 1.95 < 6.54
         ((0.9, 0.8), (0.05, 0.01), False),  # exactly twice the larger one does not exceed it
         ((0.9, 0.8), (0.01, 0.0499), True),
-        ((0.8, 0.9), (0.0, 0.0), True),
+        ((0.8, 0.9), (0.0, 0.0), False),  # undefined: no seed tells how far scores vary
         ((0.8, 0.8), (0.0, 0.0), False),
     ],
 )
@@ -148,3 +148,4 @@ def test_one_seed_is_never_significant() -> None:
     assert not ranks.significant(fixed, alone)
     assert ranks.margin(alone, alone) is None
     assert ranks.significant(many, fixed), "what depends on no seed has no deviation"
+    assert ranks.margin(Summary(0.9, 0.0, 5), fixed) is None

@@ -42,6 +42,7 @@ from mtrain.train.fit import fit
 from tests.forked import Forked
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import changed_sweep
+from tests.mtrain.test_fit import Notes
 from tests.small_networks import whole_networks
 
 QUIET = Reporter(quiet=True)
@@ -383,6 +384,20 @@ def done(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Store,
     return store, cells, trained
 
 
+def test_lines_name_trainings_by_what_they_are_and_repeat_nothing(
+    tiny: Callable[..., list[Cell]], tmp_path: Path
+) -> None:
+    cells = tiny()[:2]
+    assert cells[0].warmup is not None
+    said = Notes()
+    for cell in cells:
+        cell_run.attempt(Store(tmp_path / "sweep"), cell, said)
+    assert not [line for line in said.said for cell in cells if cell.training in line or str(cell.warmup) in line]
+    assert f"{cells[0]}: resumed after iteration {cells[0].config.warmup} of {cells[0].config.iterations}" in said.said
+    assert len(set(said.said)) == len(said.said)
+    assert said.said[0].startswith(f"{cells[0].combination.backbone}, warm-up for {cells[0].tasks[0]} with seed 0: ")
+
+
 def test_every_cell_is_trained_once_and_every_warmup_once(done: tuple[Store, list[Cell], list[str]]) -> None:
     store, cells, trained = done
     assert sorted(trained) == sorted([cell.training for cell in cells] + list({c.warmup for c in cells if c.warmup}))
@@ -578,7 +593,7 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
     assert local_engine.run(store, cells, 1, report) == "finished"
     assert all(store.result_path(name).read_bytes() == content for name, content in there.items())
     if cells[1].digest not in there:
-        assert any(text.startswith(f"{second.name}: resumed after iteration") for text in said)
+        assert any(text.startswith(f"{cells[1]}: resumed after iteration") for text in said)
     alone = Run(tmp_path / "alone")
     fit(cells[1].config, alone, QUIET)
     assert weights(alone) == weights(second)

@@ -87,8 +87,13 @@ def _leave_out(found: Draft, labels: list[str]) -> str:
 
 
 def _stacks(survey: Survey, found: Draft) -> Iterator[str]:
-    """Files that hold many images, or images with their labels, where nothing else told the labels."""
-    if not found.questions or found.shape in ("slides", "table", "arrays", "parquet", "webdataset"):
+    """Files that hold many images, or images with their labels, which the shape of the draft does not read.
+
+    The shape folders reads none of them, whatever their names seem to tell; of others, nothing else told the labels.
+    """
+    if found.shape in ("slides", "table", "arrays", "parquet", "webdataset"):
+        return
+    if found.shape != "folders" and not found.questions:
         return
     for shape, kind in (("arrays", arrays.FILES["images"]), ("parquet", parquet.FILES["tables"])):
         pattern = re.compile(kind.pattern)
