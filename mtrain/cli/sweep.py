@@ -85,7 +85,7 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
 
 def _judged(asked: SweepRequest, found: Mapping[str, Any]) -> list[str]:
     """Whether a race was right, once a run without it has completed the grid."""
-    if asked.race or asked.status or "there" not in found or found["there"] != found["cells"]:
+    if asked.race or asked.status or asked.only_plan or "there" not in found or found["there"] != found["cells"]:
         return []
     from mtrain.race.verdict import verdict
     from mtrain.sweep.store import Store

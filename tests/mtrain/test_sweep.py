@@ -701,6 +701,13 @@ def test_a_part_fails_only_for_its_own_cells(shards: Path, tmp_path: Path, monke
     answer = CliRunner().invoke(group, [*command, "--part", "2/8"])
     assert answer.exit_code == 0, answer.stderr
     assert answer.stdout == f"tiny: 2 of 8 cells, 1 of them failed -> {tmp_path / 'sweeps' / 'tiny'}\n"
+    CliRunner().invoke(group, command)
+    plan = CliRunner().invoke(group, [*command, "--plan"])
+    assert plan.exit_code == 0, plan.exc_info
+    assert plan.stdout.splitlines() == [
+        "tiny: 8 cells, all finished",
+        "1 finished cell failed; --retry-failed runs it again",
+    ]
 
 
 def test_the_slurm_script_asks_for_each_part_and_is_queued_again_when_stopped(shards: Path, tmp_path: Path) -> None:
