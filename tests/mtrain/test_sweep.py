@@ -706,7 +706,7 @@ def test_a_part_fails_only_for_its_own_cells(shards: Path, tmp_path: Path, monke
     assert plan.exit_code == 0, plan.exc_info
     assert plan.stdout.splitlines() == [
         "tiny: 8 cells, all finished",
-        "1 finished cell failed; --retry-failed runs it again",
+        "1 cell of these failed; --retry-failed runs failed cells again",
     ]
 
 
