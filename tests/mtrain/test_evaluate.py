@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from mtrain import cli
-from mtrain.cli.transfer_lines import evaluation_lines
+from mtrain.cli.transfer_lines import evaluation_lines, transfer_lines
 from mtrain.config import FitConfig
 from mtrain.data.images import Images
 from mtrain.data.pool import find_task, open_pool
@@ -433,6 +433,13 @@ def test_evaluate_joins_runs_and_baselines_and_answers_programs(place: Path, mtr
         mtrain("evaluate", "--run", "toy", "--lr", "0")
     with pytest.raises(UsageError, match="--mode scratch takes no --weights"):
         mtrain("transfer", "--mode", "scratch", "--weights", "imagenet")
+
+
+def test_each_task_has_its_notes_and_states_those_of_several_runs_once() -> None:
+    result = {"mode": "eva", "weights": "run", "metric": "accuracy", "set": "val", "score": None, "notes": ["few"]}
+    results = [result | {"task": task, "epochs": 2, "epoch": 1, "seed": seed} for task in "AB" for seed in (0, 1)]
+    lines = transfer_lines(results, Run(Path("toy")))
+    assert [line[0] if "eva" in line else line for line in lines] == ["A", "note: few", "A", "B", "note: few", "B"]
 
 
 def test_each_note_on_evaluations_is_a_line_with_their_number() -> None:
