@@ -24,8 +24,10 @@ def open_run(runs: Path, name: str) -> Run:
     raise RunError(f"no run named {name!r}", where=runs, remedy=remedy)
 
 
-def newest_run(runs: Path) -> Run:
+def newest_run(runs: Path, *, to_score: bool = False) -> Run:
     """The run that was started or resumed last.
+
+    to_score: pass over releases, which saw the test sets that scores are for, if there is another run.
 
     Raises:
         RunError: there is none.
@@ -33,7 +35,16 @@ def newest_run(runs: Path) -> Run:
     existing = all_runs(runs)
     if not existing:
         raise RunError("no run in this folder", where=runs, remedy=NO_RUNS)
-    return existing[-1]
+    others = (run for run in reversed(existing) if not _is_release(run))
+    return next(others, existing[-1]) if to_score else existing[-1]
+
+
+def _is_release(run: Run) -> bool:
+    """Whether a run was trained on test sets; a damaged one is reported when it is used."""
+    try:
+        return any("test" in sets for sets in run.trained_on().values())
+    except RunError:
+        return False
 
 
 def all_runs(runs: Path) -> list[Run]:

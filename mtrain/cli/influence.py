@@ -96,7 +96,7 @@ def influence(
     from mtrain.run_names import open_run
     from mtrain.transfers.request import targets
 
-    run, singles = run_of(runs, name), [open_run(runs, one) for one in alone]
+    run, singles = run_of(runs, name, to_score=True), [open_run(runs, one) for one in alone]
     run.check_finished()
     found = targets(run, shards, [target] if target else [])
     if len(found) != 1:

@@ -214,7 +214,7 @@ def network_of(
     backbone_options: dict[str, Any] | None,
     size: int | None,
 ) -> Run:
-    """The run of that name, else the newest; or the network that is named in its place.
+    """The run of that name, else the newest that is no release; or the network that is named in its place.
 
     Raises:
         UsageError: both are named, or weights that the network does not have.
@@ -224,7 +224,7 @@ def network_of(
     if backbone is None:
         if backbone_options or size is not None:
             raise UsageError("--size and --backbone-option are for --backbone; a run has its own")
-        return run_of(runs, name)
+        return run_of(runs, name, to_score=True)
     if name is not None:
         raise UsageError("--run and --backbone cannot be combined", remedy="give one of them")
     from mtrain.settings import untrained
@@ -284,8 +284,8 @@ def _note_at_the_end() -> None:
         note_unused(reporter(bool(given.get("quiet") or given.get("as_json"))), idle)
 
 
-def run_of(runs: Path, name: str | None) -> Run:
-    """The run of that name; without a name, the newest one."""
+def run_of(runs: Path, name: str | None, *, to_score: bool = False) -> Run:
+    """The run of that name; without a name, the newest one, or the newest that is no release if it is `to_score`."""
     from mtrain.run_names import newest_run, open_run
 
-    return open_run(runs, name) if name else newest_run(runs)
+    return open_run(runs, name) if name else newest_run(runs, to_score=to_score)

@@ -122,8 +122,11 @@ def transfers(
 
 
 def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
-    """A line for each result, each point of its curve, and each note; then one for the mean of several runs."""
-    lines, found = [], list(results)
+    """A line for each result, each point of its curve, and each note; then one for the mean of several runs.
+
+    A note on several runs of a task is stated once.
+    """
+    lines, found, noted = [], list(results), set[tuple[str, str]]()
     for result in found:
         how = f"{result['mode']}, weights: {result['weights']} of {run.name}{_chosen(result)}"
         lines.append(f"{result['task']}: {result['metric']} {_score(result)} on {result['set']} ({how})")
@@ -138,8 +141,9 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
         ]
         for kind, of in result.get("objects", {}).items():
             lines.append(f"  {kind}: {of['objects']} objects, {of['found']} found")
-        lines += [f"note: {note}" for note in result["notes"]]
-    return [*dict.fromkeys(lines), *_mean_lines(found)]
+        lines += [f"note: {note}" for note in result["notes"] if (result["task"], note) not in noted]
+        noted |= {(result["task"], note) for note in result["notes"]}
+    return [*lines, *_mean_lines(found)]
 
 
 def _mean_lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:

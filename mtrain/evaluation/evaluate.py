@@ -63,12 +63,17 @@ def opened(tasks: Sequence[Task]) -> list[Task]:
 def evaluate(runs: Sequence[Run], task: Task, request: EvaluateRequest, report: Reporter) -> list[dict[str, Any]]:
     """Run every job of one target. Existing results are not computed again.
 
+    The baselines come first: their weights may be unavailable, which is better known before the runs take their time.
+
     Raises:
         UsageError: no run is suitable for one of the modes.
-        RunError: a run has not finished or cannot be read.
+        RunError: a run has not finished or cannot be read, or weights are not available.
     """
     (target,) = opened([task])
-    return [_evaluated(job, target, request, report) for job in jobs(runs, task, request)]
+    planned = list(jobs(runs, task, request))
+    baselines_first = sorted(range(len(planned)), key=lambda place: planned[place].source == MULTITASK)
+    found = {place: _evaluated(planned[place], target, request, report) for place in baselines_first}
+    return [found[place] for place in range(len(planned))]
 
 
 def jobs(runs: Sequence[Run], task: Task, request: EvaluateRequest) -> Iterator[TransferJob]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mtrain.backbones import catalog
 from mtrain.model.backbones import UNBUILDABLE, Body, body_of, body_of_card, names_of_timm, names_of_torchvision
 from mtrain.model.names import LITE, TIMM, architecture
 
-MOST_RELATIVES = 20  # per library
+MOST_RELATIVES, MOST_OTHERS = 20, 5  # per library: of the same family, and of others
+LIKE = 0.5  # share of letters that the names of others have in common
 
 
 def relatives(name: str) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
@@ -40,22 +44,34 @@ def listed_networks(width: int) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
                 break
 
 
+class _EmptyOnMeta(TorchFunctionMode):
+    """Weights take no memory, but what a network computes its widths from, as RegNet does, has values."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        place = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **place})
+
+
 def _shapes_of(make: Callable[[], Body]) -> Mapping[str, Tensor] | None:
-    try:
-        with torch.device("meta"):
+    for without_values in (torch.device("meta"), _EmptyOnMeta()):
+        with suppress(*UNBUILDABLE), without_values:
             return make().module.state_dict()
-    except UNBUILDABLE:
-        return None
+    return None
 
 
 def _near(name: str) -> list[str]:
+    """Names of the same family (resnet18: all with "resnet"), then others with like letters (resnext50_32x4d)."""
     plain = architecture(name)
     family = re.search(r"[a-z]{3,}", plain)
     same = family[0] if family else plain
 
     def nearest(names: list[str]) -> list[str]:
-        likeness = {other: difflib.SequenceMatcher(None, plain, other).ratio() for other in names if same in other}
-        return sorted(likeness, key=lambda other: -likeness[other])[:MOST_RELATIVES]
+        likeness = {other: difflib.SequenceMatcher(None, plain, other).ratio() for other in names}
+        ordered = sorted(likeness, key=lambda other: -likeness[other])
+        family = [other for other in ordered if same in other][:MOST_RELATIVES]
+        return family + [other for other in ordered if same not in other and likeness[other] > LIKE][:MOST_OTHERS]
 
     libraries = [nearest(names_of_torchvision()), [TIMM + other for other in nearest(names_of_timm())]]
     own_first = libraries[::-1] if name == LITE or name.startswith(TIMM) else libraries

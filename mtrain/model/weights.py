@@ -69,8 +69,10 @@ PLAIN: list[Any] = [
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
 ]
 DESCRIBED = ("model", "pytorch_model")  # names of weights files that a config.json in the same folder describes
-# tensor names that identify a file of the paper's authors: heads with one convolution each, next to the network
-AUTHORS = re.compile(r"heads\.[^.]+\.linear\.weight"), "features.features.norm5.weight"
+# tensor names that identify a file of the paper's authors, under any prefix: heads with one convolution each, next to
+# the network
+AUTHORS_HEAD = re.compile(r"((?:.*\.)?)heads\.[^.]+\.linear\.weight")
+AUTHORS_NORM = "features.features.norm5.weight"
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,8 @@ def _open_file(path: Path) -> Weights:
 
 
 def _named(tensors: StateDict, backbone: object, architecture: object) -> Weights:
-    pattern, norm = AUTHORS
-    if norm in tensors and any(pattern.fullmatch(name) and value.ndim == 4 for name, value in tensors.items()):
+    heads = (AUTHORS_HEAD.fullmatch(name) for name, value in tensors.items() if value.ndim == 4)
+    if any(head is not None and head[1] + AUTHORS_NORM in tensors for head in heads):
         backbone = AUTHORS_DENSENET
     return Weights(tensors, *(text if isinstance(text, str) else None for text in (backbone, architecture)))
 

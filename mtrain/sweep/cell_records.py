@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mtrain.scoring.metrics import lowest
 from mtrain.sweep.combination import Combination
 
 
@@ -22,6 +23,12 @@ class Score(BaseModel):
     set: str
     score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None
     scores: dict[str, float | None] = {}
+
+    @model_validator(mode="after")
+    def _within_the_metric(self) -> Score:
+        if self.score is not None and self.score < lowest(self.metric):
+            raise ValueError(f"not a score of {self.metric}: {self.score:g}")
+        return self
 
 
 class Result(BaseModel):

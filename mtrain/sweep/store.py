@@ -68,8 +68,15 @@ class Store:
         """Return the content of a cell's result; None if there is none, or a damaged one, or that of another cell."""
         path = self.result_path(digest)
         content = known_document(path, note)
-        if content is not None and content.get("cell", digest) != digest:
+        if content is None:
+            return None
+        if content.get("cell", digest) != digest:
             note(f"{path}: {OF_ANOTHER}; the cell is run again")
+            return None
+        try:
+            Result.model_validate(content)
+        except ValidationError as error:
+            note(f"{path}: not what a sweep writes: {first_fault(error, Result)}; the cell is run again")
             return None
         return content
 

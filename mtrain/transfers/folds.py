@@ -6,7 +6,7 @@ classes. The result depends only on names and counts, not on the order of the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,19 @@ def mean_score(metric: str, labels: NDArray[np.int64], values: NDArray[np.float6
     scores = [metrics.score(metric, labels[folds.of == k], values[folds.of == k]) for k in range(folds.count)]
     defined = [value for value in scores if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
+
+
+def undecided(choice: str, cv: Mapping[str, float], chosen: float) -> Iterator[str]:
+    """A note if the folds do not decide: none could be scored, or every value has the same score below the best one.
+
+    choice: the setting that the folds choose. cv: the mean score over the folds for each of its values.
+    """
+    scores = {round(value, 12) for value in cv.values() if not np.isnan(value)}
+    if not scores:
+        yield f"no fold could be scored: {choice} = {chosen:g} is used"
+    elif len(cv) > 1 and len(scores) == 1 and max(scores) < 1:
+        alike = f"cross-validation cannot tell the values of {choice} apart"
+        yield f"{alike}: all of them do equally well; {chosen:g} is used"
 
 
 def _class_counts(labels: NDArray[np.int64], of_sample: NDArray[np.int64], groups: int) -> NDArray[np.int64]:

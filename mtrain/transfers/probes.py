@@ -26,7 +26,7 @@ from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
 from mtrain.scoring.predictions import Predictions
 from mtrain.transfers import svm as machines
-from mtrain.transfers.folds import Folds, group_folds, mean_score
+from mtrain.transfers.folds import Folds, group_folds, mean_score, undecided
 
 INVERSE_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FINAL_TOLERANCE = 1e-6  # on the gradient; the scores of the folds need no more than the default
@@ -120,13 +120,13 @@ def logistic(sample: TrainingSet) -> Probe:
     """L2-regularised multinomial logistic regression on standardised features, C by cross-validation."""
     found = held_out_logistic(sample)
     decisions = [metrics.decisions_of(values) for values in found.logits]
-    chosen, cv = _chosen(sample, INVERSE_PENALTIES, decisions, found.folds)
+    chosen, cv = _chosen(sample, INVERSE_PENALTIES, decisions, found.folds, INVERSE_PENALTIES[-1])
     mean, scale = _standard(sample.features)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         machine = LogisticRegression(C=chosen, max_iter=2000, tol=FINAL_TOLERANCE)
         machine.fit((sample.features - mean) / scale, sample.labels)
-    notes = (*found.folds.notes, *_not_converged(found.late + _late(caught)))
+    notes = (*found.folds.notes, *undecided("C", cv, chosen), *_not_converged(found.late + _late(caught)))
 
     def answer(features: Features) -> Predictions:
         logits = _logits(machine, (features - mean) / scale, sample.classes)
@@ -153,7 +153,7 @@ def knn(sample: TrainingSet) -> Probe:
     available = len(y) - int(np.bincount(folds.of).max())
     choices = [k for k in NEIGHBOURS if k <= available] or [1]
     votes = _votes(x, fold, x, fold, y, sample.classes, choices)
-    chosen, cv = _chosen(sample, choices, [metrics.decisions_of(values) for values in votes], folds)
+    chosen, cv = _chosen(sample, choices, [metrics.decisions_of(values) for values in votes], folds, choices[0])
     nowhere = torch.full_like(fold, -1)
 
     def answer(features: Features) -> Predictions:
@@ -161,7 +161,8 @@ def knn(sample: TrainingSet) -> Probe:
         (found,) = _votes(queries, nowhere[:1].expand(len(queries)), x, fold, y, sample.classes, [int(chosen)])
         return Predictions(metrics.decisions_of(found), found)
 
-    return Probe(answer, {"k": int(chosen), "cv": cv}, cv[str(chosen)], folds.notes)
+    notes = (*folds.notes, *undecided("k", cv, chosen))
+    return Probe(answer, {"k": int(chosen), "cv": cv}, cv[str(chosen)], notes)
 
 
 def few_shot(
@@ -216,12 +217,18 @@ def nearest_mean(features: Features, labels: Labels, queries: Features, classes:
 
 
 def _chosen(
-    sample: TrainingSet, candidates: Sequence[float], held_out: Sequence[Values], folds: Folds
+    sample: TrainingSet, candidates: Sequence[float], held_out: Sequence[Values], folds: Folds, otherwise: float
 ) -> tuple[float, dict[str, float]]:
-    """The candidate with the best mean score over the folds (of equally good ones, the first), and all scores."""
+    """The candidate with the best mean score over the folds (of equally good ones, the first), and all scores.
+
+    otherwise: the candidate to take if no fold can be scored.
+    """
     scores = [mean_score(sample.metric, sample.labels, values, folds) for values in held_out]
+    cv = {str(c): value for c, value in zip(candidates, scores, strict=True)}
+    if np.isnan(scores).all():
+        return otherwise, cv
     rounded = [-np.inf if np.isnan(value) else round(value, 12) for value in scores]
-    return candidates[int(np.argmax(rounded))], {str(c): value for c, value in zip(candidates, scores, strict=True)}
+    return candidates[int(np.argmax(rounded))], cv
 
 
 def _logistic_path(x: Values, y: Labels, queries: Values, classes: int) -> Iterator[Values]:

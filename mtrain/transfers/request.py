@@ -37,14 +37,15 @@ ONLY = {"scratch": "random", "joint": OWN}  # modes that determine the weights t
 
 
 def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "svm") -> list[Task]:
-    """The named tasks; by default those that the run left out, or for `joint` those that it was trained on.
+    """The named tasks; by default those that the run left out, or for `joint` those of which it was trained on the
+    training set alone (on all tasks, if there are none: the mode says why it takes none of them).
 
     A name may be the path or the URL of a task folder.
 
     Raises:
         UsageError: no target is named and the run left no task out, there is no such task, or two have one name.
     """
-    names = names or (sorted(run.about().get("pool", {})) if mode == "joint" else run.left_out())
+    names = names or (_own_tasks(run) if mode == "joint" else run.left_out())
     if not names:
         raise UsageError("this run left no task out", where=run.path, remedy="name a target with --target TASK")
     pool = None
@@ -63,6 +64,11 @@ def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "sv
                 remedy="give one command for each",
             )
     return list(found.values())
+
+
+def _own_tasks(run: Run) -> list[str]:
+    trained_on = {task: run.trained_on()[task] for task in sorted(run.about().get("pool", {}))}
+    return [task for task, sets in trained_on.items() if sets == ("train",)] or list(trained_on)
 
 
 def _is_folder(name: str) -> bool:

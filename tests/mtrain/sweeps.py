@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from mtrain.documents import write_document
+from mtrain.sweep.cells import Cell
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
@@ -46,6 +47,13 @@ def write_sweep(
                     write_document(store.result_path(cell), {**about, **_result(cell, found)})
     write_document(path / "sweep.json", {"sweep": {}, "cells": planned})
     return store
+
+
+def write_result(store: Store, cell: Cell, failures: Mapping[str, str] | None = None) -> None:
+    """What a cell would have written: that its tasks failed for these reasons, or a score for none of them."""
+    about = {"cell": cell.digest, "combination": asdict(cell.combination), "seed": cell.config.seed}
+    state = {"state": "failed" if failures else "scored", "scores": {}, "failures": dict(failures or {})}
+    write_document(store.result_path(cell.digest), about | state | {"run": f"runs/{cell.training}", "seconds": 0.0})
 
 
 def _result(cell: str, found: dict[str, float | str | None]) -> dict[str, object]:

@@ -18,9 +18,9 @@ import click
 import pytest
 
 from dpconvert import card as cards
-from mtrain import cli
+from mtrain import cli, documents
 from mtrain.config import FitConfig
-from mtrain.run_names import new_name
+from mtrain.run_names import new_name, newest_run
 from mtrain.runs import Run
 from mtrain.settings import as_toml, fit_config, read_settings
 from mtrain.train.fit import fit
@@ -278,6 +278,19 @@ def test_a_transfer_takes_the_newest_run_and_answers_programs_in_json(place: Pat
     assert (place / "runs" / "toy" / "transfer" / "Gamma-svm-run.json").is_file()
     assert not (place / "runs" / "older" / "transfer").exists()
     assert answer.err == ""
+
+
+def test_what_scores_passes_over_a_release_that_is_newer(place: Path, mtrain: Command) -> None:
+    shutil.copytree(place / "runs" / "toy", place / "runs" / "release")
+    path = place / "runs" / "release" / "config.json"
+    about = json.loads(path.read_text()) | {"trained_on": {"Alpha": ["train", "val", "test"]}, "left_out": []}
+    documents.write_document(path, {name: value for name, value in about.items() if name != documents.DIGEST})
+    os.utime(path, (2**31, 2**31))
+    assert newest_run(place / "runs").name == "release"
+    assert newest_run(place / "runs", to_score=True).name == "toy"
+    assert "(svm, weights: run of toy, C = " in mtrain("transfer", "--target", "Gamma", "--workers", "0").out
+    shutil.rmtree(place / "runs" / "toy")
+    assert newest_run(place / "runs", to_score=True).name == "release"
 
 
 def test_a_run_goes_on_by_its_name_alone_and_says_when_it_is_finished(place: Path, mtrain: Command) -> None:

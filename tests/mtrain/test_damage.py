@@ -179,6 +179,9 @@ def test_what_is_no_score_is_refused_whatever_its_digest(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     write_sweep(tmp_path / "sweeps" / "toy", lambda *_: 1.5)
     assert "scores.Lung.score: must be at most 1" in line(mtrain("select"))
+    shutil.rmtree("sweeps")
+    write_sweep(tmp_path / "sweeps" / "toy", lambda *_: -0.25)
+    assert "scores.Lung: not a score of accuracy: -0.25" in line(mtrain("select"))
 
 
 def test_an_evaluation(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from mtrain import cli
-from mtrain.cli.transfer_lines import evaluation_lines
+from mtrain.cli.transfer_lines import evaluation_lines, transfer_lines
 from mtrain.config import FitConfig
 from mtrain.data.images import Images
 from mtrain.data.pool import find_task, open_pool
@@ -229,6 +229,24 @@ def test_winner_and_baseline_are_scored_by_svm_and_finetune_on_the_test_set(plac
         assert low <= told["score"] <= high
 
 
+def test_a_baseline_without_weights_is_told_before_the_runs_are_scored(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, source = trained(place, "toy"), evaluate.source_of
+
+    def without_hub(run: Run, weights: str, seed: int | None = None) -> Any:
+        if weights == "imagenet":
+            raise RunError("the ImageNet weights are not available")
+        return source(run, weights, seed)
+
+    monkeypatch.setattr(evaluate, "source_of", without_hub)
+    with pytest.raises(RunError, match="not available"):
+        evaluate.evaluate([run], target(place), asked(place, "svm", "finetune"), Notes())
+    assert not (run.path / "transfer").exists()
+    found = evaluate.evaluate([run], target(place), asked(place, "svm", baseline=False), Notes())
+    assert [one["source"] for one in found] == ["multitask"]
+
+
 def test_an_evaluation_is_recognised_and_a_seed_more_is_added_alone(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,7 +274,7 @@ def test_joint_is_the_head_that_the_run_trained(place: Path) -> None:
     (task,) = targets(run, None, ["Gamma"])
     scored = transfer(source_of(run, "run"), task, TransferOptions("joint", workers=0), Notes())
     assert scored["set"] == "val"
-    assert [t.name for t in targets(run, None, (), "joint")] == ["Alpha", "Beta", "Gamma"]
+    assert [t.name for t in targets(run, None, (), "joint")] == ["Gamma"], "the val sets of others were trained on"
     assert [result["mode"] for result in results(run)] == ["joint", "joint"]
     shutil.rmtree(run.checkpoints)
     (run.path / "transfer" / "Gamma-joint-run.json").unlink()
@@ -308,6 +326,11 @@ def test_no_score_of_a_set_that_was_trained_on_is_given(place: Path, tmp_path: P
         UsageError, match=r"trained on train and val of Gamma; joint training uses only the training set; "
     ):
         transfer(source, opened, replace(options, final=True, mode="joint"), Notes())
+
+
+def test_a_run_without_a_joint_task_is_asked_for_all_to_say_why(place: Path) -> None:
+    run = trained(place, "whole", leave_out=())
+    assert [task.name for task in targets(run, None, (), "joint")] == ["Alpha", "Beta", "Gamma"]
 
 
 def test_a_run_of_before_the_choice_trained_on_the_training_sets(place: Path) -> None:
@@ -422,6 +445,13 @@ def test_evaluate_says_before_it_starts_how_much_there_is_to_do(place: Path, mon
         "8 transfers on 1 test set: 3 svm, 5 finetune; "
         "finetune at 1 learning rate, up to 1 epoch each; finished ones are kept"
     )
+
+
+def test_each_task_has_its_notes_and_states_those_of_several_runs_once() -> None:
+    result = {"mode": "eva", "weights": "run", "metric": "accuracy", "set": "val", "score": None, "notes": ["few"]}
+    results = [result | {"task": task, "epochs": 2, "epoch": 1, "seed": seed} for task in "AB" for seed in (0, 1)]
+    lines = transfer_lines(results, Run(Path("toy")))
+    assert [line[0] if "eva" in line else line for line in lines] == ["A", "note: few", "A", "B", "note: few", "B"]
 
 
 def test_each_note_on_evaluations_is_a_line_with_their_number() -> None:

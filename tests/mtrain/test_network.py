@@ -13,7 +13,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import remove_classifier
 from mtrain.model.network import MultiHead, check_size, shared_network
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.weights import save_weights
+from mtrain.model.weights import open_weights, save_weights
 from mtrain.model.weights_fit import fit_names
 
 SMALL = "shufflenet_v2_x0_5"
@@ -211,6 +211,15 @@ def test_the_state_of_the_heads_is_that_of_a_linear_layer_for_each_task() -> Non
     ):
         with pytest.raises(RuntimeError, match=told):
             other.load_state_dict(wrong)
+
+
+@pytest.mark.parametrize("top", ["", "module.", "_orig_mod.module."])
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_authors_densenet_is_recognized_under_any_prefix(tmp_path: Path, top: str, nested: bool) -> None:
+    released("densenet121", tmp_path / "released.pth")
+    state = {top + key: value for key, value in torch.load(tmp_path / "released.pth").items()}
+    torch.save({"state_dict": state, "epoch": 3} if nested else state, tmp_path / "again.pth")
+    assert open_weights(tmp_path / "again.pth").backbone == "mtdp_densenet121"
 
 
 def test_unknown_names_are_answered_with_near_ones() -> None:

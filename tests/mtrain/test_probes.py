@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -71,6 +72,19 @@ def test_a_fold_that_leaves_one_class_to_train_on_is_survived(probe: Callable[[T
     divided = TrainingSet(sample.features, sample.labels, ["a", "a", "b", "b"], 2, "accuracy")
     found = probe(divided).answer(divided.features)
     assert metrics.predicted(found.decisions).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("probe", "chosen"), [(probes.logistic, "C = 1"), (probes.knn, "k = 1")])
+def test_folds_that_decide_nothing_are_told(probe: Callable[[TrainingSet], Probe], chosen: str) -> None:
+    """Each fold holds one class, so that no fold has a ROC curve, and none of its answers is right."""
+    sample = placed([[-1, 0.1], [-1, 0.0], [1, 0.1], [1, 0.2]], [0, 0, 1, 1])
+    divided = TrainingSet(sample.features, sample.labels, ["a", "a", "b", "b"], 2, "roc_auc")
+    found = probe(divided)
+    assert found.notes[-1] == f"no fold could be scored: {chosen} is used"
+    assert next(iter(found.settings.values())) == 1
+    notes = probe(dataclasses.replace(divided, metric="accuracy")).notes
+    apart = [note for note in notes if note.startswith("cross-validation cannot tell the values of")]
+    assert len(apart) == (probe is probes.logistic), "there is one k alone"
 
 
 def test_one_class_alone_is_refused() -> None:

@@ -28,7 +28,6 @@ from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data.kept import keeping
 from mtrain.data.pool import open_pool
-from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weights import state_digest
 from mtrain.runs import Run
@@ -41,7 +40,7 @@ from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.forked import Forked
 from tests.mtrain.pools import write_pool, write_task
-from tests.mtrain.sweeps import changed_sweep
+from tests.mtrain.sweeps import changed_sweep, write_result
 from tests.mtrain.test_fit import Notes
 from tests.small_networks import whole_networks
 
@@ -506,7 +505,7 @@ def test_a_cell_that_another_process_ends_while_it_is_being_claimed_is_not_done_
     store, cell, claimed = Store(tmp_path / "sweep"), tiny()[0], Store.claimed
 
     def done_meanwhile(*given: Any) -> Any:
-        write_json(store.result_path(cell.digest), {})
+        write_result(store, cell)
         return claimed(*given)
 
     monkeypatch.setattr(Store, "claimed", done_meanwhile)
@@ -699,23 +698,44 @@ def test_the_command_plans_with_measured_times_and_runs_a_part(
     assert str(wrong.exception) == "--part is I/N with I from 1 to N; found 4/3; for example --part 1/8"
 
 
+@pytest.mark.parametrize("content", [{}, {"cell": "DIGEST"}, {"cell": "DIGEST", "scores": []}])
+def test_a_cell_that_holds_no_result_is_run_again(
+    tiny: Callable[..., list[Cell]], tmp_path: Path, content: dict[str, Any]
+) -> None:
+    store, cell, said = Store(tmp_path / "sweep"), tiny()[0], list[str]()
+    write_json(store.result_path(cell.digest), content | ({"cell": cell.digest} if content else {}))
+    assert store.known(cell.digest, said.append) is None
+    assert not store.has(cell)
+    assert "not what a sweep writes: " in said[0]
+    assert said[0].endswith("; the cell is run again")
+    write_result(store, cell)
+    assert store.has(cell)
+
+
 def test_a_part_fails_only_for_its_own_cells(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
-    outcome = {"state": "failed", "scores": {}, "failures": {"Gamma": "no room"}, "seconds": 0.0}
+    failures = {"Gamma": "no room"}
 
     def attempt(store: Store, cell: Cell, _report: Reporter) -> str:
-        write_document(store.result_path(cell.digest), {"cell": cell.digest, "left_out": list(cell.tasks)} | outcome)
+        write_result(store, cell, failures)
         return "done"
 
     monkeypatch.setattr(local_engine, "attempt", attempt)
     answer = CliRunner().invoke(group, [*command, "--part", "1/8"])
     assert answer.exit_code == 1
     assert "Gamma in 1 cell: no room" in answer.stderr
-    outcome |= {"state": "scored", "failures": {}}
+    failures.clear()
     answer = CliRunner().invoke(group, [*command, "--part", "2/8"])
     assert answer.exit_code == 0, answer.stderr
     assert answer.stdout == f"tiny: 2 of 8 cells, 1 of them failed -> {tmp_path / 'sweeps' / 'tiny'}\n"
+    CliRunner().invoke(group, command)
+    plan = CliRunner().invoke(group, [*command, "--plan"])
+    assert plan.exit_code == 0, plan.exc_info
+    assert plan.stdout.splitlines() == [
+        "tiny: 8 cells, all finished",
+        "1 cell of these failed; --retry-failed runs failed cells again",
+    ]
 
 
 def test_the_slurm_script_asks_for_each_part_and_is_queued_again_when_stopped(shards: Path, tmp_path: Path) -> None:

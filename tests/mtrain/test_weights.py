@@ -78,12 +78,21 @@ def under(prefix: str, state: State) -> State:
         pytest.param("vgg13_bn", "vgg11_bn", "", "vgg13_bn", marks=pytest.mark.stress),
         pytest.param("densenet169", "densenet121", "", "densenet169", marks=pytest.mark.stress),
         ("timm:resnet50d", "timm:resnet50", "", "timm:resnet50d"),
+        ("resnext50_32x4d", "resnet50", "", "resnext50_32x4d"),
     ],
 )
 def test_weights_of_a_larger_network_are_refused(given: str, asked: str, first: str, right: str) -> None:
     with pytest.raises(RunError, match=rf"not the weights of {asked}: .*{first}") as caught:
         fitted(shapes(given), asked)
     assert str(caught.value).endswith(f"found weights of {right}; give --backbone {right}")
+
+
+def test_a_network_that_computes_its_widths_is_named_too() -> None:
+    """RegNet cannot be built on the meta device."""
+    state = torchvision.models.get_model("regnet_y_400mf").state_dict()
+    shapes_of = next(shapes for name, shapes in relatives("regnet_x_400mf") if name == "regnet_y_400mf")
+    assert all(state[name].shape == tensor.shape for name, tensor in shapes_of.items())
+    assert {"fc.weight", "fc.bias"} == state.keys() - shapes_of.keys()
 
 
 def test_a_transformer_with_layer_scale_is_none_without() -> None:
