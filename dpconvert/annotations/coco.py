@@ -20,7 +20,8 @@ import shapely
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from dpconvert.annotations import listed, outlines
+from dpconvert.annotations import coco_runs, listed
+from dpconvert.annotations.coco_runs import Rle, Side
 from dpconvert.annotations.frame import NEAR, SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
 from dpconvert.annotations.labels import resolved
@@ -40,7 +41,6 @@ def _id(value: object) -> object:
     return value
 
 
-Side = Annotated[int, Field(gt=0, lt=1_000_000)]
 MOSTLY = 0.9  # of the boxes of a file
 
 
@@ -55,11 +55,6 @@ class Category(Loose):
     id: Id
     name: str = ""
     supercategory: str | None = None
-
-
-class Rle(Loose):
-    size: Annotated[list[Side], Field(min_length=2, max_length=2)]
-    counts: list[Annotated[int, Field(ge=0, lt=1 << 40)]] | str
 
 
 def _as_polygons(value: Any) -> Any:
@@ -247,7 +242,7 @@ def _entry(file: File, name: str, image: str) -> CocoImage:
 
 def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str) -> Geometry | None:
     if isinstance(item.segmentation, Rle):
-        return _decoded(item.segmentation, remarks, name)
+        return coco_runs.decoded(item.segmentation, remarks, name)
     if item.segmentation:
         if odd := [flat for flat in item.segmentation if len(flat) % 2]:
             what = f"annotation {item.id}: a polygon of {len(odd[0])} numbers"
@@ -260,41 +255,3 @@ def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str)
         return shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
     remarks["annotation without an outline"] += 1
     return None
-
-
-def _decoded(rle: Rle, remarks: Counter[str], name: str) -> Geometry | None:
-    """Decode run lengths that alternate between off and on down the columns, starting with off."""
-    height, width = rle.size
-    lengths = _lengths(rle.counts, name) if isinstance(rle.counts, str) else rle.counts
-    if sum(lengths) != height * width:
-        raise ReadError("run lengths do not fill the mask", where=name, expected=height * width, found=sum(lengths))
-    edges = np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
-    start, end = edges[1:-1:2], edges[2::2]
-    keep = end > start
-    start, end = start[keep], end[keep]
-    if not len(start):
-        remarks["annotation without an outline"] += 1
-        return None
-    return outlines.outline(outlines.by_column(start, end, height, name), columns=True)
-
-
-def _lengths(text: str, name: str) -> list[int]:
-    """COCO's compressed counts: five bits a character from '0' on, the sixth says that more follow; from the fourth
-    count on, the difference to the one two before (the API's `rleFrString`)."""
-    lengths: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 40:
-            raise ReadError("run lengths that cannot be read", where=name, found=repr(text[:20]))
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (1 << shift) if bits & 16 else 0
-            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-            if lengths[-1] < 0:
-                raise ReadError("a negative run length", where=name, found=lengths[-1])
-            value = shift = 0
-    if shift:
-        raise ReadError("truncated run lengths", where=name)
-    return lengths
