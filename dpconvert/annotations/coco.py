@@ -1,4 +1,5 @@
-"""COCO JSON: pixels from the top left; polygons, run-length masks (column by column), boxes (x, y, width, height).
+"""COCO JSON: pixels from the top left; polygons, run-length masks (column by column), boxes (x, y, width, height), and
+single key points.
 
 https://cocodataset.org/#format-data
 
@@ -58,7 +59,9 @@ class Category(Loose):
 
 
 def _as_polygons(value: Any) -> Any:
-    """Wrap a single polygon that is not inside a list of polygons."""
+    """Wrap a single polygon that is not inside a list of polygons; a list of nothing but empty ones is none."""
+    if isinstance(value, list) and all(part == [] for part in value):
+        return []
     flat = isinstance(value, list) and len(value) >= 6 and not any(isinstance(part, list) for part in value)
     return [value] if flat else value
 
@@ -72,12 +75,18 @@ class CocoAnnotation(Loose):
     category_id: Id | None = None
     segmentation: Segmentation | None = None
     bbox: Annotated[list[Coordinate], Field(max_length=4)] | None = None
+    keypoints: list[Coordinate] | None = None
     iscrowd: Any = None
 
     @property
     def boxed(self) -> bool:
         """Whether the annotation has a box but no other outline."""
         return not self.segmentation and self.bbox is not None and len(self.bbox) == 4 and min(self.bbox[2:]) > 0
+
+    @property
+    def labelled_points(self) -> list[tuple[float, float]]:
+        """Key points (x, y) whose visibility is not 0, which stands for one that is not labelled."""
+        return [(x, y) for x, y, seen in zip(*((self.keypoints or [])[at::3] for at in range(3)), strict=False) if seen]
 
 
 class File(Loose):
@@ -253,5 +262,7 @@ def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str)
     if item.boxed and item.bbox is not None:
         x, y, third, fourth = item.bbox
         return shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
-    remarks["annotation without an outline"] += 1
+    if len(points := item.labelled_points) == 1:
+        return shapely.Point(points[0])
+    remarks["annotation of several key points" if points else "annotation without an outline"] += 1
     return None

@@ -325,6 +325,21 @@ def test_coco_polygons_boxes_and_runs_of_one_image() -> None:
     }
 
 
+@pytest.mark.parametrize("outline", [None, [], [[]]])
+def test_coco_annotations_without_an_outline_have_their_box_or_their_single_key_point(outline: Any) -> None:
+    found = of_coco(
+        coco_file(
+            {"segmentation": outline, "bbox": [5, 6, 7, 8]},
+            {"segmentation": outline, "bbox": [0, 0, 0, 0], "keypoints": [30.5, 40, 2, 0, 0, 0]},
+            {"segmentation": outline, "keypoints": [30, 40, 2, 50, 60, 1]},
+            {"segmentation": outline, "keypoints": [0, 0, 0]},
+        )
+    )
+    assert [item.geometry.bounds for item in found.items] == [(5, 6, 12, 14), (30.5, 40, 30.5, 40)]
+    assert found.remarks["annotation of several key points"] == 1
+    assert found.remarks["annotation without an outline"] == 1
+
+
 def test_coco_ids_are_the_same_as_text_and_as_numbers() -> None:
     texts = coco_file({"bbox": [5, 6, 7, 8], "image_id": "41", "category_id": "17"})
     assert areas(of_coco(texts)) == [("nucleus", 56)]
