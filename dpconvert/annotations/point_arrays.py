@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing import matlab, matlab73
+from dpconvert.annotations.parsing.coordinates import LIMIT
 from dpconvert.annotations.parsing.json_text import parsed
-from dpconvert.annotations.points import LIMIT, NAMED, Form, PointRow, check_units
+from dpconvert.annotations.points import NAMED, Form, PointRow, check_units
 from dpconvert.errors import ReadError
 
 JSON: TypeAdapter[Any] = TypeAdapter(Any)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,17 +14,15 @@ from dataclasses import dataclass, field, replace
 import shapely
 
 from dpconvert.annotations.geometry import Annotation
+from dpconvert.annotations.parsing.coordinates import coordinate, decimal_mark, is_number
 from dpconvert.annotations.parsing.lines import lines
 from dpconvert.errors import ReadError
 
-LIMIT = 1e9
 SAMPLED = 100  # lines, to tell how columns are divided
 NAMED = ("x", "y", "label", "image")
 UNIT = re.compile(r"(?i)(?:^|[\s_(\[])(?:[µμu]m|microns?|micromet(?:er|re)s?|[mn]m)(?:$|[\s)\]])")  # of a coordinate
 LABELS = ("label", "class", "type", "category", "kind")  # in a head
 DELIMITERS = ("\t", ";", ",", "")
-NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
-THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +97,12 @@ def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
     for number, cells in table:
         if len(cells) <= max(where.values()):
             raise ReadError(f"line {number} has {len(cells)} columns", where=name, expected=", ".join(form.columns))
-    decimal = form.decimal or _decimal([cells[where[axis]] for _, cells in table for axis in "xy"], name)
+    decimal = form.decimal or decimal_mark([cells[where[axis]] for _, cells in table for axis in "xy"], name)
     return [
         PointRow(
             number,
-            x=_number(cells[where["x"]], decimal, name, number),
-            y=_number(cells[where["y"]], decimal, name, number),
+            x=coordinate(cells[where["x"]], decimal, name, number),
+            y=coordinate(cells[where["y"]], decimal, name, number),
             label=cells[where["label"]] if "label" in where else form.label,
             image=cells[where["image"]] if "image" in where else "",
         )
@@ -143,7 +140,7 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
     head = [cell.casefold() for cell in before[-1][1]] if before else []
     places = [(form.columns or NAMED).index(axis) for axis in "xy"]
     check_units((head[place] for place in places if place < len(head)), name)
-    if not head and rest and not any(map(_is_number, rest[0][1][:2])):  # a head that nobody said to skip
+    if not head and rest and not any(map(is_number, rest[0][1][:2])):  # a head that nobody said to skip
         first = [cell.casefold() for cell in rest[0][1]]
         head, rest = (first, rest[1:]) if {"x", "y"} <= set(first) else ([], rest)
     if not {"x", "y"} <= set(head):
@@ -244,52 +241,5 @@ def _delimiter(data: bytes, name: str, form: Form) -> str:
 def _has_numbers(cells: list[str], axes: list[int] | None) -> bool:
     """Whether there are numbers at these places, or at two at least."""
     if axes is None:
-        return sum(map(_is_number, cells)) >= 2
-    return len(cells) > max(axes) and all(_is_number(cells[axis]) for axis in axes)
-
-
-def _decimal(numbers: list[str], name: str) -> str:
-    """ "," where numbers are written so.
-
-    Raises:
-        ReadError: commas that may be of thousands as well, or that are.
-    """
-    commas = [text for text in numbers if "," in text]
-    if not commas:
-        return "."
-    if all(THOUSANDS.fullmatch(text) for text in commas):
-        raise ReadError(
-            "numbers with commas that may be decimal or of thousands",
-            where=name,
-            found=repr(commas[0]),
-            remedy='say `decimal = ","` in the manifest\'s [layout], or write them without separators',
-        )
-    if any("." in text for text in numbers):
-        raise ReadError(
-            "numbers with decimal points and with commas",
-            where=name,
-            found=repr(commas[0]),
-            remedy='say `decimal = ","` or `decimal = "."` in the manifest\'s [layout]',
-        )
-    return ","
-
-
-def _is_number(text: str) -> bool:
-    return (NUMBER.fullmatch(text) or THOUSANDS.fullmatch(text)) is not None
-
-
-def _number(text: str, decimal: str, name: str, line: int) -> float:
-    try:
-        value = float(text if decimal == "." else text.replace(",", "."))
-    except ValueError:
-        value = math.nan
-    if not abs(value) < LIMIT:
-        raise ReadError(
-            f"line {line}: no coordinate",
-            where=name,
-            found=repr(text)[:40],
-            remedy='if this is a header, say in [layout] what it calls x and y: names = {x = "...", y = "..."}'
-            if line == 1
-            else None,
-        )
-    return value
+        return sum(map(is_number, cells)) >= 2
+    return len(cells) > max(axes) and all(is_number(cells[axis]) for axis in axes)
