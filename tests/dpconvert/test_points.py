@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from dpconvert import card as cards
 from dpconvert.annotations import point_arrays
+from dpconvert.annotations.point_boxes import BoxForm
 from dpconvert.annotations.points import Form, PointRow, read_rows
 from dpconvert.errors import ReadError
 from tests.dpconvert.test_formats import coco_file, feature
@@ -33,7 +35,7 @@ def read(text: str, columns: Sequence[str] = (), **form: Any) -> list[tuple[Any,
 
 
 def told(rows: list[PointRow]) -> list[tuple[Any, ...]]:
-    return [(row.x, row.y, row.label) for row in rows]
+    return [(*row.place, row.label) for row in rows]
 
 
 # --- text
@@ -64,12 +66,53 @@ def test_columns_by_the_names_of_the_head() -> None:
     text = 'Image;Class;Centroid X;Centroid Y\n"a; b";Tumor;400,5;32,25\n'
     names = {"x": "Centroid X", "y": "Centroid Y", "label": "Class", "image": "Image"}
     (row,) = read_rows(text.encode(), "p.csv", Form(names=names))
-    assert row == PointRow(2, 400.5, 32.25, "Tumor", "a; b")
+    assert row == PointRow(2, (400.5, 32.25), "Tumor", "a; b")
     with pytest.raises(ReadError, match=r"no column 'Centroid X'; found x, y"):
         read("x,y\n1,2\n", names=names)
     assert read(",x,y\n7,1,2\n", label="m") == read(" ,Area,X,Y\n1,0,1,2\n", label="m") == [(1, 2, "m")]
     assert read("x,y,class\n1,2,Tumor\n") == [(1, 2, "Tumor")]
     assert read("x,y,type\n1,2,3\n", label="m") == [(1, 2, "3")]
+
+
+BOXES = {"xywh": [(30, 20, 50, 44)], "cxcywh": [(20, 8, 40, 32)], "none": [(30, 20)]}
+
+
+@pytest.mark.parametrize("boxes", ["xywh", "cxcywh", "none", "", "xyxy"])
+def test_a_size_beside_x_and_y_is_a_box_of_the_stated_kind(boxes: BoxForm) -> None:
+    reads: list[Callable[[Form], list[PointRow]]] = [
+        lambda form: read_rows(b"x;y;Width;Height;label\n30;20;20;24;a\n", "p.csv", form),
+        lambda form: read_rows(
+            b"30 20 a 20 24\n", "p.txt", replace(form, columns=["x", "y", "label", "width", "height"])
+        ),
+        lambda form: read_rows(
+            b"X,Y,w,h,label\n30,20,20,24,a\n", "p.csv", replace(form, names={"x": "X", "y": "Y", "label": "label"})
+        ),
+        lambda form: point_arrays.read_json(b'[{"x": 30, "y": 20, "w": 20, "h": 24, "label": "a"}]', "p.json", form),
+    ]
+    for one in reads:
+        if boxes in BOXES:
+            assert [row.place for row in one(Form(boxes=boxes))] == BOXES[boxes]
+        else:
+            with pytest.raises(ReadError, match=r'corner of a box or its centre; .* say .*`boxes = "xywh"`'):
+                one(Form(boxes=boxes))
+
+
+@pytest.mark.parametrize(
+    "head", ["xmin,ymin,xmax,ymax", "X_min,Y_min,X_max,Y_max", "x1,y1,x2,y2", "left,top,right,bottom"]
+)
+def test_two_corners_are_a_box(head: str) -> None:
+    row = "30,20,50,44"
+    columns = head.split(",")
+    tables = read_rows(f"{head},label\n{row},a\n".encode(), "p.csv", Form())
+    named = read_rows(f"{head},{'kind'}\n{row},a\n".encode(), "p.csv", Form(names={"label": "kind"}))
+    bare = read_rows(f"{row},a\n".encode(), "p.csv", Form(columns=[*columns, "label"]))
+    (listed,) = point_arrays.read_json(
+        json.dumps([dict(zip(columns, [30, 20, 50, 44], strict=True)) | {"label": "a"}]).encode(), "p.json", Form()
+    )
+    for one in (*tables, *named, *bare, listed):
+        assert (one.annotation().geometry.bounds, one.label) == ((30, 20, 50, 44), "a")
+    with pytest.raises(ReadError, match="line 2: a box of no width or height; found -20 x 24"):
+        read_rows(f"{head},label\n50,20,30,44,a\n".encode(), "p.csv", Form())
 
 
 def test_commas_that_may_be_of_thousands_are_refused() -> None:

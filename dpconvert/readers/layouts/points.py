@@ -116,6 +116,8 @@ def idle(source: Source) -> Iterator[Idle]:
         yield ("variable",), "no file of points is of MATLAB or JSON"
     if not endings & {".json", ".csv"}:
         yield ("label_field",), "no file of points is of VIA"
+    if endings <= {".geojson", ".xml"}:
+        yield ("boxes",), "no file of points is a table, JSON or of MATLAB"
     if ".mat" not in endings:
         yield ("label_variable",), "no file of points is of MATLAB"
 

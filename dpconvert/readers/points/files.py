@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dpconvert import names
-from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
+from dpconvert.annotations import Annotation, Annotations, LabelMask, coco, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.parsing import matlab73
 from dpconvert.annotations.points import PointRow
@@ -27,7 +27,10 @@ def read_file(data: bytes, name: str, layout: Layout, source_image: SourceImage,
     if _of_a_program(data, name):
         known = list(layout.labels)
         size, origin = (image.width, image.height), image.bounds[:2]
-        subject = annotation_files.Subject(source_image.files[0], size, origin, label_field=layout.label_field)
+        boxes: coco.Boxes = "xywh" if layout.boxes == "xywh" else "xyxy" if layout.boxes == "xyxy" else ""
+        subject = annotation_files.Subject(
+            source_image.files[0], size, origin, boxes=boxes, label_field=layout.label_field
+        )
         found = annotation_files.read(data, name, subject, known)
         if isinstance(found, LabelMask):
             raise ReadError("an image, and no file of points", where=name)

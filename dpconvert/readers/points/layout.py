@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from dpconvert.annotations.point_boxes import BoxForm, with_boxes
 from dpconvert.annotations.points import Form
 from dpconvert.readers.pairing import Missing, SplitNames, stem
 from dpconvert.source.files import MatchedFile
@@ -35,6 +36,11 @@ class Layout(SplitNames):
     """Label of all points if no column holds it."""
     labels: dict[str, str] = {}
     """Label in the files -> label."""
+    boxes: BoxForm = ""
+    """Boxes of COCO: `"xywh"` (x, y, width, height, as COCO states) or `"xyxy"` (two corners); refused if they fit only
+    the other and this is not given. In tables and JSON lists, what x and y are beside a width and a height: `"xywh"`
+    (the upper left corner), `"cxcywh"` (the centre) or `"none"` (there are no boxes); refused if not given.
+    """
     label_field: str = ""
     """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
     missing: Missing = "error"
@@ -45,8 +51,8 @@ class Layout(SplitNames):
     @field_validator("columns")
     @classmethod
     def _places(cls, columns: list[str]) -> list[str]:
-        if columns and not {"x", "y"} <= set(columns):
-            raise ValueError("x and y must be among the columns")
+        if columns and not {"x", "y"} <= {*with_boxes(columns, "none", "")}:
+            raise ValueError("x and y (or xmin, ymin, xmax and ymax) must be among the columns")
         return columns
 
     def form(self) -> Form:
@@ -59,6 +65,7 @@ class Layout(SplitNames):
             label=self.label,
             decimal=self.decimal,
             check_head=self.check_head,
+            boxes=self.boxes,
         )
 
 

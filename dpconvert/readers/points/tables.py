@@ -54,7 +54,7 @@ def images_of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
     for image in images:
         if image in alone and layout.missing == "skip":
             continue
-        told = [[row.line, row.x, row.y, row.label] for row in rows[image.name]]
+        told = [[row.line, row.place, row.label] for row in rows[image.name]]
         table_name = files.get(image.name, "")
         points_of_it = {"points": json.dumps(told)} if told else {}
         yield source_image_of(image, (table_name,) if table_name else (), layout, points_of_it)
