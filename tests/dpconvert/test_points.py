@@ -309,6 +309,20 @@ def test_a_file_of_points_of_any_kind(ending: str, make: Make, tmp_path: Path) -
     assert "annotations: 3 x labelled 'other', which the rule does not name" in notes
 
 
+def test_the_manifest_says_what_boxes_of_coco_are_here_too(make: Make, tmp_path: Path) -> None:
+    root = draw_images(tmp_path, "a")
+    body = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}],
+        "categories": [{"id": 1, "name": "m"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [12, 2, 16, 6]}],
+    }
+    (root / "a.json").write_text(json.dumps(body))
+    assert 'say `boxes = "xyxy"`' in make(HEAD + PRESENCE, fails=True)
+    assert positives(make(HEAD + '[layout]\nboxes = "xyxy"\n' + PRESENCE)) == {("a.png", 10, 0)}
+    refused = make(HEAD + '[layout]\nboxes = "cxcywh"\n' + PRESENCE, fails=True)
+    assert "a file of an annotation program, whose boxes are not stated by their centres" in refused
+
+
 @pytest.mark.parametrize(("ending", "data"), [("csv", "x,y\n5,5\n15,5\n"), ("json", '{"m": [[5, 5], [15, 5]]}')])
 def test_points_without_a_label_are_refused_unless_the_manifest_says_what_they_are(
     ending: str, data: str, make: Make, tmp_path: Path

@@ -150,7 +150,8 @@ def test_the_manifest_may_override_too_and_within_sane_bounds_only(
     path.write_text("mpp_override = 0.25\n" + path.read_text())
     found = converted(tree, with_defaults(load(path)))
     assert {(told["width"], told["height"]) for told, _ in found} == {(256, 256)}
-    assert dpconvert(path, "--source", tree.root, "--mpp-override", 250).code == 2
+    for absurd in (250, "nan", "inf"):
+        assert dpconvert(path, "--source", tree.root, "--mpp-override", absurd).code == 2
     path.write_text("mpp_override = 250\n" + path.read_text().partition("\n")[2])
     with pytest.raises(ManifestError, match="mpp_override"):
         load(path)

@@ -27,6 +27,12 @@ def read_file(data: bytes, name: str, layout: Layout, source_image: SourceImage,
     if _of_a_program(data, name):
         known = list(layout.labels)
         size, origin = (image.width, image.height), image.bounds[:2]
+        if layout.boxes == "cxcywh" and is_json(data):
+            raise ReadError(
+                "a file of an annotation program, whose boxes are not stated by their centres",
+                where=name,
+                remedy='leave `boxes = "cxcywh"` out of [layout]',
+            )
         boxes: coco.Boxes = "xywh" if layout.boxes == "xywh" else "xyxy" if layout.boxes == "xyxy" else ""
         subject = annotation_files.Subject(
             source_image.files[0], size, origin, boxes=boxes, label_field=layout.label_field

@@ -52,7 +52,7 @@ class Layout(SplitNames):
     @classmethod
     def _places(cls, columns: list[str]) -> list[str]:
         if columns and not {"x", "y"} <= {*with_boxes(columns, "none", "")}:
-            raise ValueError("x and y (or xmin, ymin, xmax and ymax) must be among the columns")
+            raise ValueError("x and y must be among the columns, or xmin, ymin, xmax and ymax")
         return columns
 
     def form(self) -> Form:
