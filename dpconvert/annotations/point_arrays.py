@@ -18,7 +18,7 @@ from dpconvert.annotations.parsing import matlab, matlab73
 from dpconvert.annotations.parsing.coordinates import LIMIT
 from dpconvert.annotations.parsing.json_text import parsed
 from dpconvert.annotations.point_boxes import EXTENT, place_of, with_boxes
-from dpconvert.annotations.points import NAMED, Form, PointRow, check_units
+from dpconvert.annotations.points import NAMED, WIDEST, Form, PointRow, check_units, unnamed
 from dpconvert.errors import ReadError
 
 JSON: TypeAdapter[Any] = TypeAdapter(Any)
@@ -144,7 +144,9 @@ def _members(element: Any, form: Form, name: str) -> dict[str, Any]:
         ours = {theirs: our for our in NAMED if (theirs := form.names.get(our, our)) in element}
         keys = [ours.get(key, f"({key})" if key in NAMED else key) for key in element]
         return dict(zip(with_boxes(keys, form.boxes, name), element.values(), strict=True))
-    columns = with_boxes(form.columns, form.boxes, name) or NAMED[:3]
+    columns = with_boxes(form.columns, form.boxes, name) or NAMED[:WIDEST]
+    if isinstance(element, list) and not form.columns and len(element) > WIDEST:
+        raise unnamed(f"a point of {len(element)} values, which nothing names", name)
     return dict(zip(columns, element, strict=False)) if isinstance(element, list) else {}
 
 

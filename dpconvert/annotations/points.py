@@ -22,6 +22,7 @@ from dpconvert.errors import ReadError
 SAMPLED = 100  # lines, to tell how columns are divided
 NAMED = ("x", "y", "label", "image")
 UNIT = re.compile(r"(?i)(?:^|[\s_(\[])(?:[µμu]m|microns?|micromet(?:er|re)s?|[mn]m)(?:$|[\s)\]])")  # of a coordinate
+WIDEST = 3  # cells of a line that nothing names
 LABELS = ("label", "class", "type", "category", "kind")  # in a head
 DELIMITERS = ("\t", ";", ",", "")
 
@@ -155,7 +156,9 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
         first = with_boxes([cell.casefold() for cell in rest[0][1]], form.boxes, name)
         head, rest = (first, rest[1:]) if {"x", "y"} <= set(first) else ([], rest)
     if not {"x", "y"} <= set(head):
-        form = replace(form, columns=form.columns or (NAMED[:2] if form.label else NAMED[:3]))
+        if not form.columns:
+            form = replace(form, columns=NAMED[:2] if form.label else NAMED[:3])
+            _check_width(rest, name)
         return form, _no_halves(rest, form, name)
     rest = _no_longer(rest, head, form, name)
     if not form.columns:
@@ -170,6 +173,24 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
             remedy="correct `columns` in the manifest's [layout], or say `check_head = false` if the header is wrong",
         )
     return form, rest
+
+
+def _check_width(rest: list[Cells], name: str) -> None:
+    """Refuse lines with more cells than x, y and label, of which nothing says what they hold: a box, for example."""
+    for number, cells in rest:
+        if any(cells[WIDEST:]):
+            raise unnamed(f"line {number} has {len(cells)} cells, and no header names them", name)
+
+
+def unnamed(what: str, name: str) -> ReadError:
+    """Return the error for points with more than x, y and label."""
+    return ReadError(
+        what,
+        where=name,
+        expected=", ".join(NAMED[:WIDEST]),
+        remedy='say what they hold in the manifest\'s [layout], as in columns = ["x", "y", "score", "label"] or '
+        '["xmin", "ymin", "xmax", "ymax", "label"]',
+    )
 
 
 def _no_longer(rest: list[Cells], head: list[str], form: Form, name: str) -> list[Cells]:

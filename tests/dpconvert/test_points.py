@@ -74,6 +74,19 @@ def test_columns_by_the_names_of_the_head() -> None:
     assert read("x,y,type\n1,2,3\n", label="m") == [(1, 2, "3")]
 
 
+def test_numbers_that_nothing_names_are_refused() -> None:
+    for text in ("30,20,20,24\n", "30,20,20,24,m\n", "30 20 0.9 m\n"):
+        with pytest.raises(
+            ReadError, match=r"line 1 has [45] cells, and no header names them; expected x, y, label; say"
+        ):
+            read(text)
+    with pytest.raises(ReadError, match="a point of 4 values, which nothing names"):
+        point_arrays.read_json(b"[[30, 20, 20, 24]]", "p.json", Form())
+    assert read("30 20 0.9 m\n", ["x", "y", "score", "label"]) == [(30, 20, "m")]
+    assert read("30,20,m,\n", []) == [(30, 20, "m")]
+    assert read("30,20,7\n", [], label="m") == [(30, 20, "m")]
+
+
 BOXES = {"xywh": [(30, 20, 50, 44)], "cxcywh": [(20, 8, 40, 32)], "none": [(30, 20)]}
 
 
