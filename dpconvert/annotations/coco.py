@@ -6,11 +6,12 @@ https://cocodataset.org/#format-data
 One file may hold many images: the one wanted is found by the end of its file name. A label is its category's name,
 else its supercategory. What was drawn on a smaller copy is scaled by the stated size; a run-length mask of any size
 covers the whole image. Some sets (MIDOG++) write boxes as x1, y1, x2, y2: `boxes` says so, and boxes that leave their
-images but fit them so are refused.
+images but fit them so are refused. A box that CVAT's `attributes` state a `rotation` of is turned.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection
 from functools import cached_property
@@ -20,6 +21,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, TypeAdapter
+from shapely import affinity
 
 from dpconvert.annotations import coco_runs, listed
 from dpconvert.annotations.coco_runs import Rle, Side
@@ -77,11 +79,18 @@ class CocoAnnotation(Loose):
     bbox: Annotated[list[Coordinate], Field(max_length=4)] | None = None
     keypoints: list[Coordinate] | None = None
     iscrowd: Any = None
+    attributes: Any = None
 
     @property
     def boxed(self) -> bool:
         """Whether the annotation has a box but no other outline."""
         return not self.segmentation and self.bbox is not None and len(self.bbox) == 4 and min(self.bbox[2:]) > 0
+
+    @property
+    def rotation(self) -> float:
+        """Degrees by which the box is turned about its centre, from x towards y, as CVAT writes rectangles."""
+        stated = self.attributes.get("rotation") if isinstance(self.attributes, dict) else None
+        return float(stated) if isinstance(stated, int | float) and math.isfinite(stated) else 0.0
 
     @property
     def labelled_points(self) -> list[tuple[float, float]]:
@@ -261,7 +270,8 @@ def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str)
         return shapely.union_all(found) if found else None
     if item.boxed and item.bbox is not None:
         x, y, third, fourth = item.bbox
-        return shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
+        box = shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
+        return affinity.rotate(box, item.rotation, origin="centroid") if item.rotation else box
     if len(points := item.labelled_points) == 1:
         return shapely.Point(points[0])
     remarks["annotation of several key points" if points else "annotation without an outline"] += 1

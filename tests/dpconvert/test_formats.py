@@ -340,6 +340,21 @@ def test_coco_annotations_without_an_outline_have_their_box_or_their_single_key_
     assert found.remarks["annotation without an outline"] == 1
 
 
+@pytest.mark.parametrize(
+    ("attributes", "bounds"),
+    [
+        ({"rotation": 90.0, "occluded": False}, (35, -15, 85, 85)),
+        ({"rotation": 0.0}, (10, 10, 110, 60)),
+        ({"rotation": "much"}, (10, 10, 110, 60)),
+        ([], (10, 10, 110, 60)),
+    ],
+)
+def test_coco_boxes_of_cvat_are_turned_by_their_rotation(attributes: Any, bounds: tuple[float, ...]) -> None:
+    (item,) = of_coco(coco_file({"bbox": [10, 10, 100, 50], "attributes": attributes})).items
+    assert item.geometry.bounds == pytest.approx(bounds)
+    assert item.geometry.area == pytest.approx(5000)
+
+
 def test_coco_ids_are_the_same_as_text_and_as_numbers() -> None:
     texts = coco_file({"bbox": [5, 6, 7, 8], "image_id": "41", "category_id": "17"})
     assert areas(of_coco(texts)) == [("nucleus", 56)]
