@@ -41,9 +41,9 @@ Label = int | list[int] | float
 
 
 class Model(BaseModel):
-    """Frozen; unknown fields are errors."""
+    """Frozen; unknown fields and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Licence(Model):

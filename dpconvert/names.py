@@ -42,6 +42,7 @@ SIGNS = re.compile(r"[\s#/\\._*()\[\]<>{}\u2010-\u2015-]+")  # that a text is wr
 DECIMAL = re.compile(r"[-+]?\d{1,6}(\.\d{0,6})?", re.ASCII)
 AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
 YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
+ZEROS = re.compile(r"(?<!\d)(?<!\d[.,])0+(?=\d)")  # before a whole number
 UNDECODABLE = re.compile("[\udc80-\udcff]")  # Python's form of the bytes of a file name that are not UTF-8
 
 
@@ -86,13 +87,16 @@ def plain(name: str) -> str:
 
 
 def seen(name: str) -> str:
-    """Return a key that is equal for names that look the same: without case, invisible characters, widths of blanks."""
+    """Return a key that is equal for names that people take for one.
+
+    It is without case, invisible characters, widths of blanks, and zeros before numbers.
+    """
     visible = "".join(
         "-" if unicodedata.category(letter) == "Pd" else letter
         for letter in unicodedata.normalize("NFKC", name)
         if letter.isspace() or unicodedata.category(letter) not in ("Cf", "Cc")
     )
-    return folded(" ".join(visible.split()))
+    return folded(ZEROS.sub("", " ".join(visible.split())))
 
 
 def reads_missing(label: str) -> bool:

@@ -1,15 +1,17 @@
-"""COCO JSON: pixels from the top left; polygons, run-length masks (column by column), boxes (x, y, width, height).
+"""COCO JSON: pixels from the top left; polygons, run-length masks (column by column), boxes (x, y, width, height), and
+single key points.
 
 https://cocodataset.org/#format-data
 
 One file may hold many images: the one wanted is found by the end of its file name. A label is its category's name,
 else its supercategory. What was drawn on a smaller copy is scaled by the stated size; a run-length mask of any size
 covers the whole image. Some sets (MIDOG++) write boxes as x1, y1, x2, y2: `boxes` says so, and boxes that leave their
-images but fit them so are refused.
+images but fit them so are refused. A box that CVAT's `attributes` state a `rotation` of is turned.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection
 from functools import cached_property
@@ -19,8 +21,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, TypeAdapter
+from shapely import affinity
 
-from dpconvert.annotations import listed, outlines
+from dpconvert.annotations import coco_runs, listed
+from dpconvert.annotations.coco_runs import Rle, Side
 from dpconvert.annotations.frame import NEAR, SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
 from dpconvert.annotations.labels import resolved
@@ -40,7 +44,6 @@ def _id(value: object) -> object:
     return value
 
 
-Side = Annotated[int, Field(gt=0, lt=1_000_000)]
 MOSTLY = 0.9  # of the boxes of a file
 
 
@@ -57,13 +60,10 @@ class Category(Loose):
     supercategory: str | None = None
 
 
-class Rle(Loose):
-    size: Annotated[list[Side], Field(min_length=2, max_length=2)]
-    counts: list[Annotated[int, Field(ge=0, lt=1 << 40)]] | str
-
-
 def _as_polygons(value: Any) -> Any:
-    """Wrap a single polygon that is not inside a list of polygons."""
+    """Wrap a single polygon that is not inside a list of polygons; a list of nothing but empty ones is none."""
+    if isinstance(value, list) and all(part == [] for part in value):
+        return []
     flat = isinstance(value, list) and len(value) >= 6 and not any(isinstance(part, list) for part in value)
     return [value] if flat else value
 
@@ -77,12 +77,25 @@ class CocoAnnotation(Loose):
     category_id: Id | None = None
     segmentation: Segmentation | None = None
     bbox: Annotated[list[Coordinate], Field(max_length=4)] | None = None
+    keypoints: list[Coordinate] | None = None
     iscrowd: Any = None
+    attributes: Any = None
 
     @property
     def boxed(self) -> bool:
         """Whether the annotation has a box but no other outline."""
         return not self.segmentation and self.bbox is not None and len(self.bbox) == 4 and min(self.bbox[2:]) > 0
+
+    @property
+    def rotation(self) -> float:
+        """Degrees by which the box is turned about its centre, from x towards y, as CVAT writes rectangles."""
+        stated = self.attributes.get("rotation") if isinstance(self.attributes, dict) else None
+        return float(stated) if isinstance(stated, int | float) and math.isfinite(stated) else 0.0
+
+    @property
+    def labelled_points(self) -> list[tuple[float, float]]:
+        """Key points (x, y) whose visibility is not 0, which stands for one that is not labelled."""
+        return [(x, y) for x, y, seen in zip(*((self.keypoints or [])[at::3] for at in range(3)), strict=False) if seen]
 
 
 class CocoFile(Loose):
@@ -247,7 +260,7 @@ def _entry(file: CocoFile, name: str, image: str) -> CocoImage:
 
 def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str) -> Geometry | None:
     if isinstance(item.segmentation, Rle):
-        return _decoded(item.segmentation, remarks, name)
+        return coco_runs.decoded(item.segmentation, remarks, name)
     if item.segmentation:
         if odd := [flat for flat in item.segmentation if len(flat) % 2]:
             what = f"annotation {item.id}: a polygon of {len(odd[0])} numbers"
@@ -257,44 +270,9 @@ def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str)
         return shapely.union_all(found) if found else None
     if item.boxed and item.bbox is not None:
         x, y, third, fourth = item.bbox
-        return shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
-    remarks["annotation without an outline"] += 1
+        box = shapely.box(x, y, *((third, fourth) if boxes == "xyxy" else (x + third, y + fourth)))
+        return affinity.rotate(box, item.rotation, origin="centroid") if item.rotation else box
+    if len(points := item.labelled_points) == 1:
+        return shapely.Point(points[0])
+    remarks["annotation of several key points" if points else "annotation without an outline"] += 1
     return None
-
-
-def _decoded(rle: Rle, remarks: Counter[str], name: str) -> Geometry | None:
-    """Decode run lengths that alternate between off and on down the columns, starting with off."""
-    height, width = rle.size
-    lengths = _lengths(rle.counts, name) if isinstance(rle.counts, str) else rle.counts
-    if sum(lengths) != height * width:
-        raise ReadError("run lengths do not fill the mask", where=name, expected=height * width, found=sum(lengths))
-    edges = np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
-    start, end = edges[1:-1:2], edges[2::2]
-    keep = end > start
-    start, end = start[keep], end[keep]
-    if not len(start):
-        remarks["annotation without an outline"] += 1
-        return None
-    return outlines.outline(outlines.by_column(start, end, height, name), columns=True)
-
-
-def _lengths(text: str, name: str) -> list[int]:
-    """COCO's compressed counts: five bits a character from '0' on, the sixth says that more follow; from the fourth
-    count on, the difference to the one two before (the API's `rleFrString`)."""
-    lengths: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 40:
-            raise ReadError("run lengths that cannot be read", where=name, found=repr(text[:20]))
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (1 << shift) if bits & 16 else 0
-            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-            if lengths[-1] < 0:
-                raise ReadError("a negative run length", where=name, found=lengths[-1])
-            value = shift = 0
-    if shift:
-        raise ReadError("truncated run lengths", where=name)
-    return lengths

@@ -6,7 +6,6 @@ array of a row a point, and a second one of labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,10 @@ from pydantic import TypeAdapter
 
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing import matlab, matlab73
+from dpconvert.annotations.parsing.coordinates import LIMIT
 from dpconvert.annotations.parsing.json_text import parsed
-from dpconvert.annotations.points import LIMIT, NAMED, Form, PointRow, check_units
+from dpconvert.annotations.point_boxes import EXTENT, place_of, with_boxes
+from dpconvert.annotations.points import NAMED, WIDEST, Form, PointRow, check_units, unnamed
 from dpconvert.errors import ReadError
 
 JSON: TypeAdapter[Any] = TypeAdapter(Any)
@@ -78,8 +79,9 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
     values = _array(data, name, variable or _only(data, name, label_variable))
     if values.size == 0:
         return []
-    columns = form.columns or NAMED[: 3 if not form.label and not label_variable and values.shape[-1] > 2 else 2]
-    where = {column: columns.index(column) for column in ("x", "y", "label") if column in columns}
+    count = 3 if not form.label and not label_variable and values.shape[-1] > 2 else 2
+    columns = with_boxes(form.columns, form.boxes, name) or NAMED[:count]
+    where = {column: columns.index(column) for column in ("x", "y", *EXTENT, "label") if column in columns}
     fits = values.ndim == 2 and values.shape[1] > max(where.values()) and np.isfinite(values).all()
     if not fits or (not form.columns and values.shape[1] != len(columns)):
         found = " x ".join(map(str, values.shape))
@@ -94,8 +96,7 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
     return [
         PointRow(
             i,
-            row[where["x"]],
-            row[where["y"]],
+            place_of({one: row[at] for one, at in where.items() if one != "label"}, form.boxes, name, f"row {i}"),
             labels[i - 1] if labels else _text(row[where["label"]]) if "label" in where else form.label,
         )
         for i, row in enumerate(values.tolist(), start=1)
@@ -122,25 +123,30 @@ def _list(content: Any, name: str, variable: str) -> list[Any]:
 
 
 def _row(number: int, element: Any, form: Form, name: str) -> PointRow:
-    members = _members(element, form)
+    members = _members(element, form, name)
     try:
-        x, y = float(members["x"]), float(members["y"])
+        numbers = {key: float(members[key]) for key in ("x", "y", *EXTENT) if key in ("x", "y") or key in members}
     except (KeyError, ValueError, TypeError, OverflowError):
-        x = y = float("nan")
-    if not (abs(x) < LIMIT and abs(y) < LIMIT):
+        numbers = {"x": float("nan")}
+    if not all(abs(value) < LIMIT for value in numbers.values()):
         raise ReadError(
             f"point {number}: no coordinates",
             where=name,
             found=repr(element)[:60],
             expected='[x, y], or {"x": ..., "y": ...} by the names in the manifest\'s `names`',
         )
-    return PointRow(number, x, y, _text(members.get("label", form.label)), _text(members.get("image", "")))
+    place = place_of(numbers, form.boxes, name, f"point {number}")
+    return PointRow(number, place, _text(members.get("label", form.label)), _text(members.get("image", "")))
 
 
-def _members(element: Any, form: Form) -> dict[str, Any]:
+def _members(element: Any, form: Form, name: str) -> dict[str, Any]:
     if isinstance(element, dict):
-        return {ours: element[theirs] for ours in NAMED if (theirs := form.names.get(ours, ours)) in element}
-    columns: Sequence[str] = form.columns or NAMED[:3]
+        ours = {theirs: our for our in NAMED if (theirs := form.names.get(our, our)) in element}
+        keys = [ours.get(key, f"({key})" if key in NAMED else key) for key in element]
+        return dict(zip(with_boxes(keys, form.boxes, name), element.values(), strict=True))
+    columns = with_boxes(form.columns, form.boxes, name) or NAMED[:WIDEST]
+    if isinstance(element, list) and not form.columns and len(element) > WIDEST:
+        raise unnamed(f"a point of {len(element)} values, which nothing names", name)
     return dict(zip(columns, element, strict=False)) if isinstance(element, list) else {}
 
 

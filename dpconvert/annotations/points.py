@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,17 +14,17 @@ from dataclasses import dataclass, field, replace
 import shapely
 
 from dpconvert.annotations.geometry import Annotation
+from dpconvert.annotations.parsing.coordinates import coordinate, decimal_mark, is_number
 from dpconvert.annotations.parsing.lines import lines
+from dpconvert.annotations.point_boxes import EXTENT, BoxForm, place_of, with_boxes
 from dpconvert.errors import ReadError
 
-LIMIT = 1e9
 SAMPLED = 100  # lines, to tell how columns are divided
 NAMED = ("x", "y", "label", "image")
 UNIT = re.compile(r"(?i)(?:^|[\s_(\[])(?:[µμu]m|microns?|micromet(?:er|re)s?|[mn]m)(?:$|[\s)\]])")  # of a coordinate
+WIDEST = 3  # cells of a line that nothing names
 LABELS = ("label", "class", "type", "category", "kind")  # in a head
 DELIMITERS = ("\t", ";", ",", "")
-NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
-THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Form:
     names: what the head (or JSON) calls them instead: x, y, label, image -> name.
     delimiter: "" for blanks, None for what divides the lines into numbers. skip: lines before the points, or before
         the head where columns are named. label: of points without one. decimal: "." or ","; "" for what is written.
-    check_head: refuse columns that the head calls otherwise.
+    check_head: refuse columns that the head calls otherwise. boxes: what x and y are beside a width and a height.
     """
 
     columns: Sequence[str] = ()
@@ -47,6 +46,7 @@ class Form:
     label: str = ""
     decimal: str = ""
     check_head: bool = True
+    boxes: BoxForm = ""
 
     @property
     def of_all_images(self) -> bool:
@@ -56,17 +56,20 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class PointRow:
-    """A point: where in the file it stands, x and y in pixels, label, and the image where the file names it."""
+    """A point or a box: where in the file it stands, label, and the image where the file names it.
+
+    place: x and y in pixels; of a box left, top, right and bottom.
+    """
 
     line: int
-    x: float
-    y: float
+    place: Sequence[float]
     label: str
     image: str = ""
 
     def annotation(self) -> Annotation:
-        """The point as an annotation, with its line as id."""
-        return Annotation(shapely.Point(self.x, self.y), self.label, str(self.line))
+        """The point or box as an annotation, with its line as id."""
+        shape = shapely.box(*self.place) if len(self.place) == 4 else shapely.Point(self.place)
+        return Annotation(shape, self.label, str(self.line))
 
 
 Cells = tuple[int, list[str]]  # number of the line, its cells
@@ -82,7 +85,7 @@ def read_text(
     Raises:
         ReadError: a line that does not hold two finite numbers where they should be.
     """
-    form = Form(columns, delimiter=delimiter or "", skip=skip, label=label, decimal=".", check_head=False)
+    form = Form(columns, delimiter=delimiter or "", skip=skip, label=label, decimal=".", check_head=False, boxes="none")
     return [row.annotation() for row in read_rows(data, name, form)]
 
 
@@ -93,19 +96,25 @@ def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
         ReadError: a line that does not hold two finite numbers where they should be, columns that the head calls
             otherwise, or numbers with commas that may be decimal or of thousands.
     """
+    form = replace(form, columns=with_boxes(form.columns, form.boxes, name))
     if form.delimiter is None:
         form = replace(form, delimiter=_delimiter(data, name, form))
     form, table = _headed(list(_cells(data, name, form.delimiter or "")), form, name)
-    where = {column: form.columns.index(column) for column in NAMED if column in form.columns}
+    where = {column: form.columns.index(column) for column in (*NAMED, *EXTENT) if column in form.columns}
     for number, cells in table:
         if len(cells) <= max(where.values()):
             raise ReadError(f"line {number} has {len(cells)} columns", where=name, expected=", ".join(form.columns))
-    decimal = form.decimal or _decimal([cells[where[axis]] for _, cells in table for axis in "xy"], name)
+    lengths = [column for column in ("x", "y", *EXTENT) if column in where]
+    decimal = form.decimal or decimal_mark([cells[where[one]] for _, cells in table for one in lengths], name)
     return [
         PointRow(
             number,
-            x=_number(cells[where["x"]], decimal, name, number),
-            y=_number(cells[where["y"]], decimal, name, number),
+            place_of(
+                {one: coordinate(cells[where[one]], decimal, name, number) for one in lengths},
+                form.boxes,
+                name,
+                f"line {number}",
+            ),
             label=cells[where["label"]] if "label" in where else form.label,
             image=cells[where["image"]] if "image" in where else "",
         )
@@ -138,16 +147,18 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
     if form.names:
         head, rest = (rest[0][1], rest[1:]) if rest else ([], [])
         check_units((form.names.get(axis, "") for axis in "xy"), name)
-        form = replace(form, columns=_by_name(head, form.names, name) if head else NAMED)
+        form = replace(form, columns=_by_name(head, form, name) if head else NAMED)
         return form, _no_longer(rest, head, form, name)
-    head = [cell.casefold() for cell in before[-1][1]] if before else []
+    head = with_boxes([cell.casefold() for cell in before[-1][1]] if before else [], form.boxes, name)
     places = [(form.columns or NAMED).index(axis) for axis in "xy"]
     check_units((head[place] for place in places if place < len(head)), name)
-    if not head and rest and not any(map(_is_number, rest[0][1][:2])):  # a head that nobody said to skip
-        first = [cell.casefold() for cell in rest[0][1]]
+    if not head and rest and not any(map(is_number, rest[0][1][:2])):  # a head that nobody said to skip
+        first = with_boxes([cell.casefold() for cell in rest[0][1]], form.boxes, name)
         head, rest = (first, rest[1:]) if {"x", "y"} <= set(first) else ([], rest)
     if not {"x", "y"} <= set(head):
-        form = replace(form, columns=form.columns or (NAMED[:2] if form.label else NAMED[:3]))
+        if not form.columns:
+            form = replace(form, columns=NAMED[:2] if form.label else NAMED[:3])
+            _check_width(rest, name)
         return form, _no_halves(rest, form, name)
     rest = _no_longer(rest, head, form, name)
     if not form.columns:
@@ -162,6 +173,24 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
             remedy="correct `columns` in the manifest's [layout], or say `check_head = false` if the header is wrong",
         )
     return form, rest
+
+
+def _check_width(rest: list[Cells], name: str) -> None:
+    """Refuse lines with more cells than x, y and label, of which nothing says what they hold: a box, for example."""
+    for number, cells in rest:
+        if any(cells[WIDEST:]):
+            raise unnamed(f"line {number} has {len(cells)} cells, and no header names them", name)
+
+
+def unnamed(what: str, name: str) -> ReadError:
+    """Return the error for points with more than x, y and label."""
+    return ReadError(
+        what,
+        where=name,
+        expected=", ".join(NAMED[:WIDEST]),
+        remedy='say what they hold in the manifest\'s [layout], as in columns = ["x", "y", "score", "label"] or '
+        '["xmin", "ymin", "xmax", "ymax", "label"]',
+    )
 
 
 def _no_longer(rest: list[Cells], head: list[str], form: Form, name: str) -> list[Cells]:
@@ -192,8 +221,9 @@ def _no_halves(rest: list[Cells], form: Form, name: str) -> list[Cells]:
     return rest
 
 
-def _by_name(head: list[str], names: Mapping[str, str], name: str) -> list[str]:
+def _by_name(head: list[str], form: Form, name: str) -> list[str]:
     """The head in our own words."""
+    names = form.names
     absent = [theirs for theirs in names.values() if theirs not in head]
     if absent:
         raise ReadError(f"no column {absent[0]!r}", where=name, found=", ".join(head))
@@ -202,6 +232,7 @@ def _by_name(head: list[str], names: Mapping[str, str], name: str) -> list[str]:
         ours.get(cell, plain if (plain := cell.casefold()) in NAMED and plain not in names else f"({cell})")
         for cell in head
     ]
+    found = with_boxes(found, form.boxes, name)
     if not {"x", "y"} <= set(found):
         missing = next(axis for axis in "xy" if axis not in found)
         raise ReadError(
@@ -244,52 +275,5 @@ def _delimiter(data: bytes, name: str, form: Form) -> str:
 def _has_numbers(cells: list[str], axes: list[int] | None) -> bool:
     """Whether there are numbers at these places, or at two at least."""
     if axes is None:
-        return sum(map(_is_number, cells)) >= 2
-    return len(cells) > max(axes) and all(_is_number(cells[axis]) for axis in axes)
-
-
-def _decimal(numbers: list[str], name: str) -> str:
-    """ "," where numbers are written so.
-
-    Raises:
-        ReadError: commas that may be of thousands as well, or that are.
-    """
-    commas = [text for text in numbers if "," in text]
-    if not commas:
-        return "."
-    if all(THOUSANDS.fullmatch(text) for text in commas):
-        raise ReadError(
-            "numbers with commas that may be decimal or of thousands",
-            where=name,
-            found=repr(commas[0]),
-            remedy='say `decimal = ","` in the manifest\'s [layout], or write them without separators',
-        )
-    if any("." in text for text in numbers):
-        raise ReadError(
-            "numbers with decimal points and with commas",
-            where=name,
-            found=repr(commas[0]),
-            remedy='say `decimal = ","` or `decimal = "."` in the manifest\'s [layout]',
-        )
-    return ","
-
-
-def _is_number(text: str) -> bool:
-    return (NUMBER.fullmatch(text) or THOUSANDS.fullmatch(text)) is not None
-
-
-def _number(text: str, decimal: str, name: str, line: int) -> float:
-    try:
-        value = float(text if decimal == "." else text.replace(",", "."))
-    except ValueError:
-        value = math.nan
-    if not abs(value) < LIMIT:
-        raise ReadError(
-            f"line {line}: no coordinate",
-            where=name,
-            found=repr(text)[:40],
-            remedy='if this is a header, say in [layout] what it calls x and y: names = {x = "...", y = "..."}'
-            if line == 1
-            else None,
-        )
-    return value
+        return sum(map(is_number, cells)) >= 2
+    return len(cells) > max(axes) and all(is_number(cells[axis]) for axis in axes)

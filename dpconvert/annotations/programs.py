@@ -136,6 +136,9 @@ def detect(data: bytes, name: str) -> Format:
         ReadError: none that is read here; names the program that wrote it, where that is known.
     """
     head = data[:HEAD].lstrip(b"\xef\xbb\xbf \t\r\n\x1e")
+    if not data:
+        remedy = "save it again; remove it if nothing was annotated, and state what that means as `missing` in [layout]"
+        raise ReadError("an empty file (0 bytes)", where=name, expected="annotations", remedy=remedy)
     if head.startswith(IMAGES):
         return "mask"
     if head.startswith((b"[", b"{")):
@@ -149,9 +152,7 @@ def detect(data: bytes, name: str) -> Format:
     for at, magic, what, remedy in BINARY:
         if data.startswith(magic, at):
             raise ForeignError(f"{what}, which is not read", where=name, expected=READ, remedy=remedy)
-    raise ReadError(
-        "of no known annotation format", where=name, expected=READ, found=repr(bytes(head[:24])) if data else "nothing"
-    )
+    raise ReadError("of no known annotation format", where=name, expected=READ, found=repr(bytes(head[:24])))
 
 
 def _table(head: bytes) -> Format | None:

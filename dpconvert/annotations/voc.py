@@ -1,23 +1,28 @@
 """Pascal VOC XML: boxes of one image, <bndbox> of xmin, ymin, xmax, ymax in pixels from the top left.
 
 http://host.robots.ox.ac.uk/pascal/VOC/. A box is taken to reach from xmin to xmax, as torchvision and labelImg do. What
-was drawn on a smaller copy is scaled by the stated <size>.
+was drawn on a smaller copy is scaled by the stated <size>. Two extensions are read: outlines beside boxes, <polygon> of
+x1, y1, x2, y2, ... (Roboflow), and rotated boxes, <robndbox> of cx, cy, w, h and an angle in radians, from x towards y
+(roLabelImg).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
 import shapely
+from shapely import affinity
 
 from dpconvert.annotations.frame import SCALED, factors
-from dpconvert.annotations.geometry import Annotation, Annotations
+from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing import xml_tree
 
 SIDES = "xmin", "ymin", "xmax", "ymax"
+ROTATED = "cx", "cy", "w", "h", "angle"
 
 
 def read(data: bytes, name: str, size: tuple[int, int], known: Collection[str] = ()) -> Annotations:
@@ -31,19 +36,35 @@ def read(data: bytes, name: str, size: tuple[int, int], known: Collection[str] =
     remarks: Counter[str] = Counter()
     items = []
     for number, element in enumerate(document.iterfind("object")):
-        frame = element.find("bndbox")
-        left, top, right, bottom = _sides(frame, name)
-        if not (right > left and bottom > top):
+        shape = _shape(element, remarks, name)
+        if shape is None or not shape.area:
             remarks["annotation without an outline"] += 1
             continue
         remarks[SCALED] += (across, down) != (1, 1)
-        box = shapely.box(left * across, top * down, right * across, bottom * down)
-        items.append(Annotation(box, resolved([xml_tree.text(element, "name")], known, name), str(number)))
+        scaled = shapely.transform(shape, lambda xy: xy * (across, down))
+        items.append(Annotation(scaled, resolved([xml_tree.text(element, "name")], known, name), str(number)))
     return Annotations(items, remarks)
 
 
-def _sides(frame: Any, name: str) -> tuple[float, ...]:
-    return (0, 0, 0, 0) if frame is None else tuple(xml_tree.child_number(frame, side, name) for side in SIDES)
+def _shape(element: Any, remarks: Counter[str], name: str) -> Geometry | None:
+    """Return the outline of an object, else its rotated box, else its box; None if it has none."""
+    if (outline := element.find("polygon")) is not None and (corners := _corners(outline, name)):
+        return polygon(corners, remarks)
+    if (rotated := element.find("robndbox")) is not None:
+        x, y, width, height, angle = (xml_tree.child_number(rotated, side, name) for side in ROTATED)
+        box = shapely.box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        return affinity.rotate(box, angle, origin=(x, y), use_radians=True)
+    if (frame := element.find("bndbox")) is not None:
+        left, top, right, bottom = (xml_tree.child_number(frame, side, name) for side in SIDES)
+        return shapely.box(min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+    return None
+
+
+def _corners(outline: Any, name: str) -> list[tuple[float, float]]:
+    numbers = itertools.takewhile(lambda n: outline.find(f"x{n}") is not None, itertools.count(1))
+    return [
+        (xml_tree.child_number(outline, f"x{n}", name), xml_tree.child_number(outline, f"y{n}", name)) for n in numbers
+    ]
 
 
 def _stated(document: Any, size: tuple[int, int], name: str) -> tuple[float, float]:

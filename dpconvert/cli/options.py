@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dpconvert.manifest.roots import SOURCES_VARIABLE
+from dpconvert.runtime.finite import FiniteRange
 
 if TYPE_CHECKING:
     from dpconvert.manifest.model import Manifest
@@ -22,13 +23,13 @@ SOURCE = click.option(
 )
 MPP = click.option(
     "--mpp",
-    type=click.FloatRange(0.05, 10),
+    type=FiniteRange(0.05, 10),
     metavar="UM",
     help="Micrometres per pixel, for slides whose files do not state it.",
 )
 MPP_OVERRIDE = click.option(
     "--mpp-override",
-    type=click.FloatRange(0.05, 10),
+    type=FiniteRange(0.05, 10),
     metavar="UM",
     help="Micrometres per pixel, for all slides, whatever their files state.",
 )

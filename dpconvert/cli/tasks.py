@@ -11,6 +11,7 @@ import click
 from dpconvert.cli.options import PATH, SHARDS, WORKERS
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
+from dpconvert.runtime.finite import FiniteRange
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, tell
 
 
@@ -75,7 +76,7 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
 @SHARDS
 @click.option("--page", type=PATH, default=Path("audit.html"), show_default=True, help="HTML page to write.")
 @click.option(
-    "--alike", type=click.FloatRange(0.5, 1), default=0.85, show_default=True, help="Minimum similarity of a pair."
+    "--alike", type=FiniteRange(0.5, 1), default=0.85, show_default=True, help="Minimum similarity of a pair."
 )
 @click.option("--features", type=PATH, metavar="DIR", help="Folder of `mtrain features` to compare, too.")
 @WORKERS

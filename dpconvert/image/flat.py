@@ -49,8 +49,15 @@ from dpconvert.image.tiff_rgb import (
 )
 from dpconvert.plural import counted
 
-# beginnings of files in formats for which Pillow has no decoder
-UNREAD = {b"\xff\x0a": "JPEG XL", b"\x00\x00\x00\x0cJXL \r\n\x87\n": "JPEG XL", b"II\xbc\x01": "JPEG XR"}
+# (place, bytes) by which formats that are not read are known
+UNREAD = {
+    (0, b"\xff\x0a"): "JPEG XL",
+    (4, b"JXL \r\n\x87\n"): "JPEG XL",
+    (0, b"II\xbc\x01"): "JPEG XR",
+    (4, b"ftypavif"): "AVIF",
+    (4, b"ftypavis"): "AVIF",
+    (4, b"ftyp"): "HEIC, or a film",  # the other formats in the container of ISO/IEC 14496-12
+}
 HARMFUL = "it is damaged or malicious: fetch it again"
 UNPACK = "unpack the archive: slides are read piece by piece, from files of their own"
 WIDTHS = {"1": 1 / 8, "I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # bytes per sample, by Pillow mode; 1 for others
@@ -134,7 +141,8 @@ def flat(file: Opened, scale: Range | None = None) -> Pixels:
     except UnidentifiedImageError:
         if not head(file):
             raise ReadError("empty file (0 bytes)", where=name(file), remedy="fetch it again") from None
-        if known := next((kind for start, kind in UNREAD.items() if head(file).startswith(start)), None):
+        start = head(file, 16)
+        if known := next((kind for (at, magic), kind in UNREAD.items() if start.startswith(magic, at)), None):
             remedy = "convert these images to PNG, which loses nothing"
             raise ReadError(
                 f"an image in {known}, a format that is not read", where=name(file), remedy=remedy
@@ -255,8 +263,9 @@ def stored_bytes(file: Opened) -> int:
     return len(file.getvalue()) if isinstance(file, io.BytesIO) else file.stat().st_size
 
 
-def head(file: Opened) -> bytes:
+def head(file: Opened, size: int = 4) -> bytes:
+    """Return the first bytes of a file."""
     if isinstance(file, io.BytesIO):
-        return file.getvalue()[:4]
+        return file.getvalue()[:size]
     with file.open("rb") as opened:
-        return opened.read(4)
+        return opened.read(size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 
 import tifffile
 from defusedxml import ElementTree
+from PIL.TiffImagePlugin import IMAGEDESCRIPTION, ImageFileDirectory_v2
 
-from dpconvert.image.guards.libtiff import DAMAGED, open_tiff
+from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, open_tiff
 
 Opened = Path | io.BytesIO
 LONGEST_COMPANION = 1 << 24  # maximum bytes of an OME-XML file next to its TIFFs
+OME_END = "OME>"  # of a description, by which tifffile knows an OME-TIFF
+BIG = 43  # the version of a BigTIFF, whose header is 16 bytes long
 XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
 
 
@@ -26,6 +30,21 @@ class OmeImages:
 
     text: str
     pixels: list[Any]
+
+
+def has_ome_xml(path: Path) -> bool:
+    """Whether a TIFF is an OME-TIFF, whatever its name; only its first directory is read (some 50 microseconds)."""
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of directories that are cut, which their readers report
+            head = file.read(8)
+            head += file.read(8) if BIG in head[2:4] else b""
+            directory = ImageFileDirectory_v2(head)
+            file.seek(directory.next)
+            directory.load(file)
+            return str(directory.get(IMAGEDESCRIPTION, ""))[-len(OME_END) - 16 :].rstrip("\0 \r\n\t").endswith(OME_END)
+    except UNREADABLE:
+        return False
 
 
 def ome_images(tiff: tifffile.TiffFile, file: Opened) -> OmeImages | None:

@@ -1,8 +1,8 @@
 """Convert the pixel sizes that files state to micrometres per pixel along x and y.
 
 The sources are OME-XML
-(https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06, `UnitsLength`), ImageJ's
-description, and the resolution tags of TIFF 6.0 (282, 283, 296).
+(https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06, `UnitsLength`), the descriptions of Aperio
+and ImageJ, and the resolution tags of TIFF 6.0 (282, 283, 296).
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ WORDS = {
     "point": 25_400 / 72,
 }
 WORDS = {unicodedata.normalize("NFKC", word): length for word, length in WORDS.items()}
+APERIO = re.compile(r"\|\s*MPP\s*=\s*([\d.,]+)")
 # values of ResolutionUnit; the last two are not in TIFF 6.0, but tifffile writes them
 PER_UNIT = {2: ("inch", 25_400.0), 3: ("cm", 10_000.0), 4: ("mm", 1_000.0), 5: ("um", 1.0)}
 
@@ -112,6 +113,13 @@ def of_ome(pixels: Any) -> Spacing:
     if any(side is None for side, axis in zip(sides, "XY", strict=True) if pixels.get(f"PhysicalSize{axis}")):
         return Spacing(stated=stated)
     return Spacing.of(sides[0], sides[1], stated)
+
+
+def of_aperio(description: str) -> Spacing:
+    """Create a spacing from the description of a slide of Aperio's, or of a part that ImageScope extracted from one."""
+    found = APERIO.search(description) if description.startswith("Aperio") else None
+    stated = found[1].replace(",", ".") if found else ""
+    return of_texts(stated, stated)
 
 
 def of_tags(page: tifffile.TiffPage, imagej: dict[str, Any] | None = None) -> Spacing:

@@ -21,7 +21,7 @@ from dpconvert.image.ome_metadata import (
     Opened,
     ome_images,
 )
-from dpconvert.image.spacing import Spacing, of_ome, of_tags
+from dpconvert.image.spacing import Spacing, of_aperio, of_ome, of_tags
 
 LISTED = 4096  # maximum number of pages to inspect
 PLAIN = ("generic", "uniform", "shaped", "imagej")  # tifffile's names of the kinds of TIFF that no vendor defines
@@ -138,7 +138,8 @@ def _spacing(tiff: tifffile.TiffFile, chosen: Any, page: tifffile.TiffPage, ome:
         found = of_ome(ome.pixels[int(chosen.name)] if named else next(iter(alike), {}))
         if found.stated:
             return found
-    return of_tags(page, tiff.imagej_metadata if tiff.is_imagej else None)
+    aperio = of_aperio(page.description)
+    return aperio if aperio.stated else of_tags(page, tiff.imagej_metadata if tiff.is_imagej else None)
 
 
 def _first_page(series: Any) -> Any:

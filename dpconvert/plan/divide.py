@@ -75,8 +75,8 @@ def _alike(images: list[SourceImage], splits: dict[str, Split]) -> Iterator[str]
     if divided:
         first = " and ".join(map(repr, divided[0]))
         yield (
-            f"{counted(len(divided), 'group')} may be divided between sets, with names that differ only in case or "
-            f"blanks, the first {first}: if they are one, write them alike"
+            f"{counted(len(divided), 'group')} may be divided between sets, with names that differ only in case, "
+            f"blanks or zeros before numbers, the first {first}: if they are one, write them alike"
         )
 
 

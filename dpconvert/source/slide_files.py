@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dpconvert.errors import ReadError
+from dpconvert.image.ome_metadata import has_ome_xml
 from dpconvert.image.tiff_layout import layout
 from dpconvert.image.unread import EXTRAS, remedy, unread
 from dpconvert.plural import counted
 from dpconvert.source.dicom_identity import DICOM_NAME, Instance, instance
 
-OME_NAME = re.compile(r"(?i)\.ome\.(tiff?|tf[28]|btf)$")
+TIFF_NAME = re.compile(r"(?i)\.(tiff?|tf[28]|btf)$")
 MIRAX_DATA = re.compile(r"(?i)(^slidedat\.ini|\.dat)$")
 SLIDES = "SM"  # the modality of slide microscopy
 DRAWN = {"SEG": "segmentation", "ANN": "file of annotations", "SR": "structured report", "RTSTRUCT": "structure set"}
@@ -186,7 +187,7 @@ def _ome(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
     """Return sets of OME-TIFFs that hold the planes of one image, by their first file."""
     known, done = set(names), set[str]()
     for name in names:
-        if not OME_NAME.search(name) or name in done:
+        if name in done or not TIFF_NAME.search(name) or not has_ome_xml(root / name):
             continue
         try:
             found = layout(root / name)
@@ -195,7 +196,8 @@ def _ome(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
         files = sorted(str(PurePosixPath(_folder(name)) / file) for file in (found.files if found else ()))
         if len(files) > 1 and known.issuperset(files):
             done.update(files)
-            yield MultiFileSlide(files[0], tuple(files), tuple(files), frozenset(map(_stem, files)))
+            aliases = frozenset(map(_stem, (*files, *_common(tuple(files)))))
+            yield MultiFileSlide(files[0], tuple(files), tuple(files), aliases)
 
 
 def _unread(names: list[str]) -> Iterator[str]:

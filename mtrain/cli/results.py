@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dpconvert.plural import counted
+from dpconvert.runtime.finite import FiniteRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import (
     EVALUATIONS,
@@ -148,19 +149,19 @@ def export(
 @click.option("--patch", type=click.IntRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
 @click.option(
     "--mpp",
-    type=click.FloatRange(0.05, 10),
+    type=FiniteRange(0.05, 10),
     metavar="UM",
     help="Micrometres per pixel, for slides whose files do not state it.",
 )
 @click.option(
     "--mpp-override",
-    type=click.FloatRange(0.05, 10),
+    type=FiniteRange(0.05, 10),
     metavar="UM",
     help="Micrometres per pixel, for all slides, whatever their files state.",
 )
 @click.option(
     "--tissue",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     metavar="SHARE",
     help="Minimum share of tissue in a patch; 0: all patches.  [default: as in training; with --dense: any tissue]",
 )

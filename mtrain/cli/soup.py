@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dpconvert.runtime.finite import FiniteRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note_unused, reporter
 
@@ -24,7 +25,7 @@ from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note
 )
 @click.option(
     "--factor",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     metavar="F",
     help="Add what each run has learnt, times F, to the weights that all began from.  [default: average them; with "
     "--remove: 1]",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dpconvert.runtime.finite import FiniteRange
 from dpconvert.runtime.terminal import JSON, answer
 from mtrain.cli.options import RUNS, SWEEPS, note_unused, reporter, run_of
 
@@ -23,7 +24,7 @@ from mtrain.cli.options import RUNS, SWEEPS, note_unused, reporter, run_of
 @click.option("--once", is_flag=True, help="Print the state once and exit.")
 @click.option(
     "--every",
-    type=click.FloatRange(0.5),
+    type=FiniteRange(0.5),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

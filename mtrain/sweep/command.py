@@ -170,8 +170,8 @@ def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: 
     found = plan(store, cells, sets, paces)
     lines, here = outlook(store, [cell for cell in cells if not store.has(cell)], cards_of(cells), found.hours)
     failed = len(store.failed(cells))
-    told = [f"{counted(failed, 'cell')} of these failed; --retry-failed runs failed cells again"] if failed else []
-    return SweepResult([*found.lines(store.name), *told, *lines], found.json() | {"failed": failed} | here)
+    failures = [f"{counted(failed, 'cell')} of these failed; --retry-failed runs failed cells again"] if failed else []
+    return SweepResult([*found.lines(store.name), *failures, *lines], found.json() | {"failed": failed} | here)
 
 
 def script(request: SweepRequest, path: Path, sweep: Sweep, cells: Sequence[Cell]) -> SweepResult:

@@ -325,6 +325,36 @@ def test_coco_polygons_boxes_and_runs_of_one_image() -> None:
     }
 
 
+@pytest.mark.parametrize("outline", [None, [], [[]]])
+def test_coco_annotations_without_an_outline_have_their_box_or_their_single_key_point(outline: Any) -> None:
+    found = of_coco(
+        coco_file(
+            {"segmentation": outline, "bbox": [5, 6, 7, 8]},
+            {"segmentation": outline, "bbox": [0, 0, 0, 0], "keypoints": [30.5, 40, 2, 0, 0, 0]},
+            {"segmentation": outline, "keypoints": [30, 40, 2, 50, 60, 1]},
+            {"segmentation": outline, "keypoints": [0, 0, 0]},
+        )
+    )
+    assert [item.geometry.bounds for item in found.items] == [(5, 6, 12, 14), (30.5, 40, 30.5, 40)]
+    assert found.remarks["annotation of several key points"] == 1
+    assert found.remarks["annotation without an outline"] == 1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "bounds"),
+    [
+        ({"rotation": 90.0, "occluded": False}, (35, -15, 85, 85)),
+        ({"rotation": 0.0}, (10, 10, 110, 60)),
+        ({"rotation": "much"}, (10, 10, 110, 60)),
+        ([], (10, 10, 110, 60)),
+    ],
+)
+def test_coco_boxes_of_cvat_are_turned_by_their_rotation(attributes: Any, bounds: tuple[float, ...]) -> None:
+    (item,) = of_coco(coco_file({"bbox": [10, 10, 100, 50], "attributes": attributes})).items
+    assert item.geometry.bounds == pytest.approx(bounds)
+    assert item.geometry.area == pytest.approx(5000)
+
+
 def test_coco_ids_are_the_same_as_text_and_as_numbers() -> None:
     texts = coco_file({"bbox": [5, 6, 7, 8], "image_id": "41", "category_id": "17"})
     assert areas(of_coco(texts)) == [("nucleus", 56)]

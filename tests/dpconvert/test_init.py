@@ -463,6 +463,18 @@ def test_points_of_one_table(init: Callable[..., Any], tmp_path: Path) -> None:
     assert Counter(manifest["classes"][row["label"]] for row in rows) == {"a": 18, "b": 18}
 
 
+@pytest.mark.parametrize("several", [1, 3])
+def test_boxes_of_one_table(init: Callable[..., Any], tmp_path: Path, several: int) -> None:
+    lines = []
+    for number in range(9):
+        draw_image(tmp_path / "s" / f"{number}.png", 128)
+        lines += [f"{number}.png,128,128,{'ab'[(number + i) % 2]},{30 + 9 * i},40,90,80" for i in range(several)]
+    table(tmp_path / "s", "filename,width,height,class,xmin,ymin,xmax,ymax", lines)
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["shape"] == "points"
+    assert len(rows) == 9 * several
+
+
 @pytest.mark.parametrize("place", ["images/{}.png masks/{}_mask.png", "{}.png {}_mask.png", "{}.bmp {}.png"])
 def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: str) -> None:
     image, mask = place.split()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from dpconvert import card as cards
 from dpconvert.annotations import point_arrays
+from dpconvert.annotations.point_boxes import BoxForm
 from dpconvert.annotations.points import Form, PointRow, read_rows
 from dpconvert.errors import ReadError
 from tests.dpconvert.test_formats import coco_file, feature
@@ -33,7 +35,7 @@ def read(text: str, columns: Sequence[str] = (), **form: Any) -> list[tuple[Any,
 
 
 def told(rows: list[PointRow]) -> list[tuple[Any, ...]]:
-    return [(row.x, row.y, row.label) for row in rows]
+    return [(*row.place, row.label) for row in rows]
 
 
 # --- text
@@ -64,12 +66,66 @@ def test_columns_by_the_names_of_the_head() -> None:
     text = 'Image;Class;Centroid X;Centroid Y\n"a; b";Tumor;400,5;32,25\n'
     names = {"x": "Centroid X", "y": "Centroid Y", "label": "Class", "image": "Image"}
     (row,) = read_rows(text.encode(), "p.csv", Form(names=names))
-    assert row == PointRow(2, 400.5, 32.25, "Tumor", "a; b")
+    assert row == PointRow(2, (400.5, 32.25), "Tumor", "a; b")
     with pytest.raises(ReadError, match=r"no column 'Centroid X'; found x, y"):
         read("x,y\n1,2\n", names=names)
     assert read(",x,y\n7,1,2\n", label="m") == read(" ,Area,X,Y\n1,0,1,2\n", label="m") == [(1, 2, "m")]
     assert read("x,y,class\n1,2,Tumor\n") == [(1, 2, "Tumor")]
     assert read("x,y,type\n1,2,3\n", label="m") == [(1, 2, "3")]
+
+
+def test_numbers_that_nothing_names_are_refused() -> None:
+    for text in ("30,20,20,24\n", "30,20,20,24,m\n", "30 20 0.9 m\n"):
+        with pytest.raises(
+            ReadError, match=r"line 1 has [45] cells, and no header names them; expected x, y, label; say"
+        ):
+            read(text)
+    with pytest.raises(ReadError, match="a point of 4 values, which nothing names"):
+        point_arrays.read_json(b"[[30, 20, 20, 24]]", "p.json", Form())
+    assert read("30 20 0.9 m\n", ["x", "y", "score", "label"]) == [(30, 20, "m")]
+    assert read("30,20,m,\n", []) == [(30, 20, "m")]
+    assert read("30,20,7\n", [], label="m") == [(30, 20, "m")]
+
+
+BOXES = {"xywh": [(30, 20, 50, 44)], "cxcywh": [(20, 8, 40, 32)], "none": [(30, 20)]}
+
+
+@pytest.mark.parametrize("boxes", ["xywh", "cxcywh", "none", "", "xyxy"])
+def test_a_size_beside_x_and_y_is_a_box_of_the_stated_kind(boxes: BoxForm) -> None:
+    reads: list[Callable[[Form], list[PointRow]]] = [
+        lambda form: read_rows(b"x;y;Width;Height;label\n30;20;20;24;a\n", "p.csv", form),
+        lambda form: read_rows(
+            b"30 20 a 20 24\n", "p.txt", replace(form, columns=["x", "y", "label", "width", "height"])
+        ),
+        lambda form: read_rows(
+            b"X,Y,w,h,label\n30,20,20,24,a\n", "p.csv", replace(form, names={"x": "X", "y": "Y", "label": "label"})
+        ),
+        lambda form: point_arrays.read_json(b'[{"x": 30, "y": 20, "w": 20, "h": 24, "label": "a"}]', "p.json", form),
+    ]
+    for one in reads:
+        if boxes in BOXES:
+            assert [row.place for row in one(Form(boxes=boxes))] == BOXES[boxes]
+        else:
+            with pytest.raises(ReadError, match=r'corner of a box or its centre; .* say .*`boxes = "xywh"`'):
+                one(Form(boxes=boxes))
+
+
+@pytest.mark.parametrize(
+    "head", ["xmin,ymin,xmax,ymax", "X_min,Y_min,X_max,Y_max", "x1,y1,x2,y2", "left,top,right,bottom"]
+)
+def test_two_corners_are_a_box(head: str) -> None:
+    row = "30,20,50,44"
+    columns = head.split(",")
+    tables = read_rows(f"{head},label\n{row},a\n".encode(), "p.csv", Form())
+    named = read_rows(f"{head},{'kind'}\n{row},a\n".encode(), "p.csv", Form(names={"label": "kind"}))
+    bare = read_rows(f"{row},a\n".encode(), "p.csv", Form(columns=[*columns, "label"]))
+    (listed,) = point_arrays.read_json(
+        json.dumps([dict(zip(columns, [30, 20, 50, 44], strict=True)) | {"label": "a"}]).encode(), "p.json", Form()
+    )
+    for one in (*tables, *named, *bare, listed):
+        assert (one.annotation().geometry.bounds, one.label) == ((30, 20, 50, 44), "a")
+    with pytest.raises(ReadError, match="line 2: a box of no width or height; found -20 x 24"):
+        read_rows(f"{head},label\n50,20,30,44,a\n".encode(), "p.csv", Form())
 
 
 def test_commas_that_may_be_of_thousands_are_refused() -> None:
@@ -264,6 +320,20 @@ def test_a_file_of_points_of_any_kind(ending: str, make: Make, tmp_path: Path) -
     assert positives(make(HEAD + PRESENCE)) == {(f"{name}.png", 0, 0) for name in "abc"}
     notes = cards.load(tmp_path / "out" / "Mine").notes
     assert "annotations: 3 x labelled 'other', which the rule does not name" in notes
+
+
+def test_the_manifest_says_what_boxes_of_coco_are_here_too(make: Make, tmp_path: Path) -> None:
+    root = draw_images(tmp_path, "a")
+    body = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}],
+        "categories": [{"id": 1, "name": "m"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [12, 2, 16, 6]}],
+    }
+    (root / "a.json").write_text(json.dumps(body))
+    assert 'say `boxes = "xyxy"`' in make(HEAD + PRESENCE, fails=True)
+    assert positives(make(HEAD + '[layout]\nboxes = "xyxy"\n' + PRESENCE)) == {("a.png", 10, 0)}
+    refused = make(HEAD + '[layout]\nboxes = "cxcywh"\n' + PRESENCE, fails=True)
+    assert "a file of an annotation program, whose boxes are not stated by their centres" in refused
 
 
 @pytest.mark.parametrize(("ending", "data"), [("csv", "x,y\n5,5\n15,5\n"), ("json", '{"m": [[5, 5], [15, 5]]}')])

@@ -881,6 +881,10 @@ def test_what_is_damaged_is_one_line(data: bytes) -> None:
     refused(data, "^file", image="a")
 
 
+def test_an_empty_file_is_refused_by_its_emptiness() -> None:
+    refused(b"", r"an empty file \(0 bytes\); .* state what that means as `missing`", image="a")
+
+
 # --- what a shape needs
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from dpconvert.errors import ManifestError, SourceError
+from dpconvert.image.opening import open_image
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan.options import Options
@@ -131,6 +132,19 @@ def test_crops_and_shifted_patches_are_square_too(tree: Tree) -> None:
         assert row.box.y < 50 < row.box.y + 16
 
 
+@pytest.mark.parametrize("tile", [None, (64, 64)], ids=["strips", "tiles"])
+@pytest.mark.parametrize(("stated", "mpp"), [("MPP = 0.2525", 0.2525), ("MPP = 0,25", 0.25), ("AppMag = 40", None)])
+def test_a_part_of_a_slide_of_aperio_s_states_its_resolution(
+    tile: tuple[int, int] | None, stated: str, mpp: float | None, tmp_path: Path
+) -> None:
+    text = f"Aperio Image Library v11.1.9\r\n128x128 -> 128x128|Filename = 7|{stated}"
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels(128, 128), photometric="rgb", metadata=None, description=text, tile=tile
+    )
+    with open_image([tmp_path / "a.tif"]) as image:
+        assert image.mpp == mpp
+
+
 # what users know better
 
 
@@ -150,7 +164,8 @@ def test_the_manifest_may_override_too_and_within_sane_bounds_only(
     path.write_text("mpp_override = 0.25\n" + path.read_text())
     found = converted(tree, with_defaults(load(path)))
     assert {(told["width"], told["height"]) for told, _ in found} == {(256, 256)}
-    assert dpconvert(path, "--source", tree.root, "--mpp-override", 250).code == 2
+    for absurd in (250, "nan", "inf"):
+        assert dpconvert(path, "--source", tree.root, "--mpp-override", absurd).code == 2
     path.write_text("mpp_override = 250\n" + path.read_text().partition("\n")[2])
     with pytest.raises(ManifestError, match="mpp_override"):
         load(path)

@@ -205,16 +205,20 @@ def test_no_damage_of_a_dicom_file_ends_in_a_traceback(tmp_path: Path) -> None:
     assert found == {True, False}
 
 
-def test_an_ome_image_in_three_files_is_one_slide(tree: Tree) -> None:
+@pytest.mark.parametrize("ending", [".ome.tif", ".tif", ".TIFF"])
+def test_an_ome_image_in_three_files_is_one_slide_whatever_its_ending(ending: str, tree: Tree) -> None:
     rgb = drawn(3)
     ids = [f"urn:uuid:{number}" for number in range(3)]
     data = "".join(
-        in_file(f"c{number}.ome.tif", name).replace("IFD", f'FirstC="{number}" IFD') for number, name in enumerate(ids)
+        in_file(f"glass_c{number}{ending}", name).replace("IFD", f'FirstC="{number}" IFD')
+        for number, name in enumerate(ids)
     )
     for number, name in enumerate(ids):
         text = ome(ome_image(0, SIDE, data).replace(' SamplesPerPixel="3"', ""), uuid=name)
-        tifffile.imwrite(tree.root / f"c{number}.ome.tif", rgb[:, :, number].copy(), description=text, metadata=None)
-    tree.write("c2.geojson", LEFT)
+        tifffile.imwrite(
+            tree.root / f"glass_c{number}{ending}", rgb[:, :, number].copy(), description=text, metadata=None
+        )
+    tree.write("glass.geojson", LEFT)
     card = run(tree.manifest(RULE), tree.root, tree.folder / "out")
     assert card.samples() == 16
     assert sum(split.classes[1] for split in card.splits.values()) == 8

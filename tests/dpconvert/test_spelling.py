@@ -49,6 +49,9 @@ def counts(folder: Path, text: str) -> Counter[int]:
     return Counter(row["label"] for row in read_index(folder / "out" / "Mine" / "index.parquet").to_pylist())
 
 
+BLACK = np.zeros((16, 16, 3), np.uint8)
+
+
 @pytest.mark.parametrize("label", ["b\u00f6sartig", NFD, "B\u00d6SARTIG"])
 @pytest.mark.parametrize("layout", ["", 'layout = {labels = {"b\u00f6sartig" = "b\u00f6sartig"}}\n'])
 def test_labels_of_annotations_are_compared_as_people_see_them(label: str, layout: str, tmp_path: Path) -> None:
@@ -120,9 +123,19 @@ def test_dots_per_inch_of_a_photograph_are_no_resolution(ending: str, tmp_path: 
         assert image.mpp is None
 
 
-@pytest.mark.parametrize(("encode", "kind"), [("jpegxl_encode", "JPEG XL"), ("jpegxr_encode", "JPEG XR")])
-def test_an_image_in_a_format_that_is_not_read_is_called_by_its_name(encode: str, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (imagecodecs.jpegxl_encode(BLACK), "JPEG XL"),
+        (imagecodecs.jpegxl_encode(BLACK, usecontainer=True), "JPEG XL"),
+        (imagecodecs.jpegxr_encode(BLACK), "JPEG XR"),
+        (imagecodecs.avif_encode(BLACK), "AVIF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "HEIC, or a film"),
+    ],
+    ids=["JPEG XL", "JPEG XL in a container", "JPEG XR", "AVIF", "HEIC"],
+)
+def test_an_image_in_a_format_that_is_not_read_is_called_by_its_name(data: bytes, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
-    path.write_bytes(getattr(imagecodecs, encode)(np.zeros((16, 16, 3), np.uint8)))
+    path.write_bytes(data)
     with pytest.raises(ReadError, match=f"an image in {kind}, a format that is not read; convert these"):
         flat(path)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dpconvert import names
 from dpconvert.card import SPLITS, Split, empty_sets
 from dpconvert.errors import SourceError
 from dpconvert.manifest.splits import SplitPolicy
@@ -207,7 +208,7 @@ def test_named_groups_are_found_whatever_their_case_and_blanks_where_one_is_mean
 
 def test_groups_that_may_be_one_are_one_or_noted(tmp_path: Path, dpconvert: Callable[..., Answer]) -> None:
     """A column of numbers with a gap is written with decimals by pandas: patient 7 of one table is 7.0 in another."""
-    patients = {"train": ["7", "7", "8", "P1", "Q2"], "test": ["9.0", "", "10.0", "p1", "Q3"]}
+    patients = {"train": ["7", "7", "8", "P1", "Q2"], "test": ["9.0", "", "10.0", "p1", "Q03"]}
     for split, column in patients.items():
         lines = [f"{split}{number}.png,{'ab'[number % 2]},{patient}" for number, patient in enumerate(column)]
         (tmp_path / f"{split}.csv").write_text("\n".join(["file,label,patient", *lines, ""]))
@@ -220,10 +221,15 @@ def test_groups_that_may_be_one_are_one_or_noted(tmp_path: Path, dpconvert: Call
     run = (tmp_path / "my.toml", "--source", tmp_path, "--out", tmp_path / "out", "--workers", 1)
     answer = dpconvert(*run)
     assert answer.code == 0, answer.err
-    told = "1 group may be divided between sets, with names that differ only in case or blanks, the first 'P1' and 'p1'"
-    assert told in (tmp_path / "out" / "T" / "task.json").read_text()
+    told = "with names that differ only in case, blanks or zeros before numbers, the first 'P1' and 'p1'"
+    assert f"1 group may be divided between sets, {told}" in (tmp_path / "out" / "T" / "task.json").read_text()
     rows = read_index(tmp_path / "out" / "T" / "index.parquet").to_pylist()
     groups = {row["group"].partition(":")[2] for row in rows}
-    assert groups == {"7", "8", "9", "10", "test1.png", "P1", "p1", "Q2", "Q3"}
+    assert groups == {"7", "8", "9", "10", "test1.png", "P1", "p1", "Q2", "Q03"}
     (tmp_path / "test.csv").write_text((tmp_path / "test.csv").read_text().replace("9.0", "7.0"))
     assert "7: one group in several official sets" in dpconvert(*run, "--overwrite").err
+
+
+def test_names_that_people_take_for_one_have_one_key() -> None:
+    assert len({names.seen(name) for name in ("P7", "P07", "P007", "p\u200b7")}) == 1
+    assert len({names.seen(name) for name in ("7", "70", "0.7", "0.07", "P7-1", "P7-10", "0")}) == 7

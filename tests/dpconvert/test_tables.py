@@ -118,6 +118,8 @@ def test_the_manifest_names_an_encoding_that_has_no_mark() -> None:
         (b"file,label\na.png,benign\0\n", "a NUL character in a text; it is damaged"),
         (b"PK\x03\x04rest", "a zip archive"),
         (b"\xd0\xcf\x11\xe0rest", "an Excel workbook of before 2007"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "not text but a PNG image"),
+        (b"II*\0\x08\0\0\0", "not text but a TIFF image"),
     ],
 )
 def test_what_is_no_table_is_refused(data: bytes, words: str) -> None:

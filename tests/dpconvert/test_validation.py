@@ -29,6 +29,8 @@ TOY: dict[str, Any] = {"name": "toy", "task": "Toy", "classes": ["a", "b"]}
         ({"classes": "a"}, "classes: must be a list"),
         ({"licence": "CC0"}, "licence: must be a table of keys and values"),
         ({"split": {"strict": {"share": [1, 2]}}}, "split.strict.share.2: is missing"),
+        ({"pixels": {"range": [0, float("inf")]}}, "pixels.range.1: must be a finite number"),
+        ({"split": {"strict": {"share": [float("nan"), 0, 0]}}}, "split.strict.share.0: must be a finite number"),
         ({"image": {"format": "gif"}}, "image.format: must be 'png' or 'jpeg'"),
     ],
 )

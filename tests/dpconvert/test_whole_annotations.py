@@ -315,6 +315,37 @@ def test_pascal_voc_boxes() -> None:
     assert read(b"<annotation/>").items == []
 
 
+BOX = "<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>60</xmax><ymax>70</ymax></bndbox>"
+
+
+@pytest.mark.parametrize(
+    ("outline", "area", "bounds"),
+    [
+        (BOX.replace("10<", "60<", 1).replace("60</xmax", "10</xmax"), 2500, (10, 20, 60, 70)),
+        (
+            BOX + "<polygon><x1>10</x1><y1>20</y1><x2>60</x2><y2>20</y2><x3>10</x3><y3>70</y3></polygon>",
+            1250,
+            (10, 20, 60, 70),
+        ),
+        (
+            "<robndbox><cx>100</cx><cy>90</cy><w>50</w><h>20</h><angle>1.5707963</angle></robndbox>",
+            1000,
+            (90, 65, 110, 115),
+        ),
+        (
+            "<robndbox><cx>100</cx><cy>90</cy><w>50</w><h>20</h><angle>0.1</angle></robndbox>",
+            1000,
+            (74.127, 77.554, 125.873, 102.446),
+        ),
+    ],
+    ids=["swapped corners", "an outline beside its box", "rotated", "rotated a little"],
+)
+def test_outlines_and_rotated_boxes_in_pascal_voc(outline: str, area: float, bounds: tuple[float, ...]) -> None:
+    (item,) = read(f"<annotation><object><name>m</name>{outline}</object></annotation>".encode()).items
+    assert item.geometry.area == pytest.approx(area)
+    assert item.geometry.bounds == pytest.approx(bounds, abs=1e-3)
+
+
 # --- what lies outside the image
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dpconvert.annotations import Annotations
+from dpconvert.annotations.point_boxes import with_boxes
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
@@ -51,12 +52,20 @@ def _axes(columns: Sequence[str]) -> dict[str, str]:
     return {axis: of[0] for axis, of in found.items() if len(of) == 1}
 
 
+def _has_boxes(columns: Sequence[str]) -> bool:
+    """Whether columns hold two corners, which need no names."""
+    return not {"x", "y"} <= {*columns} and {"x", "y"} <= {*with_boxes(columns, "none", "")}
+
+
 def _of_table(survey: Survey) -> Draft | None:
-    """One table that names an image in several rows, with x and y."""
+    """One table that names an image in several rows, with x and y; or one with two corners of boxes."""
     found, _ = listings(survey)
     for listing in found:
-        axes = _axes(list(listing.rows[0]))
-        if len(axes) == 2 and len(listing.columns) == 1 and 1 < listing.matched < sum(map(bool, listing.images)):
+        columns = list(listing.rows[0])
+        boxes = _has_boxes(columns)
+        axes = {} if boxes else _axes(columns)
+        several = 1 < listing.matched < sum(map(bool, listing.images))
+        if len(listing.columns) == 1 and (boxes or (several and len(axes) == 2)):
             return _draft(survey, "^" + names.escaped(listing.file) + "$", _names(listing, axes))
     return None
 
@@ -96,7 +105,7 @@ def _headless(survey: Survey, files: list[str]) -> str:
         if name.lower().endswith((".json", ".mat")) or not data.strip():
             continue
         head = re.split(rb"[\s,;|]+", data.lstrip(b"\xef\xbb\xbf").split(b"\n")[0].strip().lower().replace(b'"', b""))
-        if not {b"x", b"y"} <= set(head):
+        if not {b"x", b"y"} <= set(head) and not _has_boxes([word.decode("latin-1") for word in head]):
             return name
     return ""
 

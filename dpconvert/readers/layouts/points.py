@@ -9,31 +9,24 @@ without the extension. [files.images] may also name `group` and `split`.
 
 from __future__ import annotations
 
-import json
-import re
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Literal
 
-from pydantic import field_validator
-
-from dpconvert import names
-from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
-from dpconvert.annotations import read as annotation_files
-from dpconvert.annotations.parsing import matlab73
-from dpconvert.annotations.parsing.table import Dialect, Table
-from dpconvert.annotations.points import Form, PointRow
-from dpconvert.errors import ManifestError, ReadError, SourceError
+from dpconvert.annotations import Annotations
+from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers import named_images
-from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, SplitNames, layout_of, no_partner, paired, stem
+from dpconvert.readers.pairing import IMAGE, Idle, layout_of, no_partner, paired, stem
+from dpconvert.readers.points.files import labelled, read_file
+from dpconvert.readers.points.layout import Layout, source_image_of
+from dpconvert.readers.points.tables import images_of_tables, refuse_names_of_images, stored_points
 from dpconvert.readers.slide_annotations import refuse_names_in_geojson
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
+
+__all__ = ["FILES", "GROUPS", "Layout", "idle", "images", "read_annotations"]
 
 FILES = {
     "images": FileKind(pattern=rf"(?i)(?P<name>[^/]+)\.{IMAGE}$", what="images", example="images/0001.png"),
@@ -45,64 +38,12 @@ FILES = {
 }
 GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}}
 OF_TEXT = "delimiter", "skip", "decimal", "check_head"
-OF_IMAGES = re.compile(r"(?i)(image|img|file|slide|picture|tile|patch)s?([ _-]?(name|id|path|file))?")
-MATLAB = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", matlab73.START
-
-
-class Layout(SplitNames):
-    """`[layout]` of a manifest of this shape."""
-
-    columns: list[str] = []
-    """What the columns of a file without a header hold, such as `["x", "y", "label"]`; `image` names the image."""
-    names: dict[Literal["x", "y", "label", "image"], str] = {}
-    """What the header or JSON calls them, such as `{x = "Centroid X", y = "Centroid Y"}`."""
-    delimiter: str | None = None
-    """Character between columns, `""` for blanks; found in the file if not given."""
-    skip: int = 0
-    """Number of header lines to skip."""
-    decimal: Literal["", ".", ","] = ""
-    """Decimal separator; commas are decimal if not given and unambiguous."""
-    check_head: bool = True
-    """Whether a header that contradicts `columns` is an error."""
-    variable: str = ""
-    """Array of points in a MATLAB file, or the list in a JSON object."""
-    label_variable: str = ""
-    """Array of their labels in a MATLAB file."""
-    label: str = ""
-    """Label of all points if no column holds it."""
-    labels: dict[str, str] = {}
-    """Label in the files -> label."""
-    label_field: str = ""
-    """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
-    missing: Missing = "error"
-    """Images without points: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
-    them, `"none"` says that they show none.
-    """
-
-    @field_validator("columns")
-    @classmethod
-    def _places(cls, columns: list[str]) -> list[str]:
-        if columns and not {"x", "y"} <= set(columns):
-            raise ValueError("x and y must be among the columns")
-        return columns
-
-    def form(self) -> Form:
-        """The form of the points in a file."""
-        return Form(
-            columns=self.columns,
-            names={str(ours): theirs for ours, theirs in self.names.items()},
-            delimiter=self.delimiter,
-            skip=self.skip,
-            label=self.label,
-            decimal=self.decimal,
-            check_head=self.check_head,
-        )
 
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     if layout.form().of_all_images:
-        yield from _of_tables(source, layout)
+        yield from images_of_tables(source, layout)
     else:
         naming = _naming(source)
         if all("name" not in found.parts for found in source.need("points")):
@@ -127,7 +68,7 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Mentions) -> 
     called = {name: image.name for image in source.match("images") for name in (image.name, stem(image.name))}
     for name in shared:
         refuse_names_in_geojson(source, name, called)
-        _refuse_names_of_images(source, name, layout)
+        refuse_names_of_images(source, name, layout)
     for image in source.need("images"):
         files = (*shared, *naming.of(image.name))
         if not files and layout.missing == "error":
@@ -135,50 +76,9 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Mentions) -> 
         if not files and layout.missing == "skip":
             alone.append(image.name)
         else:
-            yield _source_image(image, files, layout)
+            yield source_image_of(image, files, layout)
     if alone:
         source.notes.append(f"left out: {counted(len(alone), 'image')} without points, the first {alone[0]}")
-
-
-def _refuse_names_of_images(source: Source, name: str, layout: Layout) -> None:
-    """Refuse a file whose points would be on all images, although a column or key of it names the image of each.
-
-    Raises:
-        SourceError: there is such a column.
-    """
-    images = source.match("images")
-    by_ending = _by_ending(images)
-    taken = {"x", "y", "label", *layout.names.values(), *layout.columns}
-    cells: dict[str, list[str]] = defaultdict(list)
-    for row in _cells(source.read(name), name, layout):
-        for column, cell in row.items():
-            if cell and names.folded(column) not in taken:
-                cells[column].append(cell)
-    for column, some in cells.items():
-        here = sum(names.folded(names.file_name(cell)) in by_ending for cell in some)
-        is_named = here > 0 and (here * 2 >= len(some) or OF_IMAGES.fullmatch(column) is not None)
-        if is_named and max(len(images), len(set(some))) > 1:
-            raise SourceError(
-                f"{column!r} names an image here for each point, while without saying so all points are on all images",
-                where=name,
-                found=", ".join(sorted(set(some))[:3]),
-                remedy=f'say names = {{image = "{column}"}} in [layout], or, without a header, '
-                'columns = ["image", "x", "y"]',
-            )
-
-
-def _cells(data: bytes, name: str, layout: Layout) -> list[dict[str, str]]:
-    """The texts of each point in a table with a head, or in a JSON list; nothing in other files."""
-    data = annotation_files.unpacked(data, name)
-    try:
-        if _is_json(data):
-            content = json.loads(data)
-            content = content.get(layout.variable) if isinstance(content, dict) else content
-            rows = [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
-            return [{key: cell for key, cell in row.items() if isinstance(cell, str)} for row in rows]
-        return [dict(row.cells) for row in Table(data, name, Dialect(delimiter=layout.delimiter or ""))]
-    except (ReadError, ManifestError, ValueError, RecursionError):
-        return []  # which `_read` reports, if it cannot read it either
 
 
 def _paired(source: Source, layout: Layout, naming: named_images.Mentions) -> Iterator[SourceImage]:
@@ -201,7 +101,7 @@ def _paired(source: Source, layout: Layout, naming: named_images.Mentions) -> It
         if len(set(files)) > 1:
             raise SourceError("two files of points for one image", where=image.name, found=" and ".join(files[:2]))
         if files or layout.missing == "none":
-            yield _source_image(image, files[:1], layout)
+            yield source_image_of(image, files[:1], layout)
     if alone and layout.missing == "skip":
         source.notes.append(
             f"left out: {counted(len(alone), 'image')} without files of points, the first {alone[0].name}"
@@ -216,6 +116,8 @@ def idle(source: Source) -> Iterator[Idle]:
         yield ("variable",), "no file of points is of MATLAB or JSON"
     if not endings & {".json", ".csv"}:
         yield ("label_field",), "no file of points is of VIA"
+    if endings <= {".geojson", ".xml"}:
+        yield ("boxes",), "no file of points is a table, JSON or of MATLAB"
     if ".mat" not in endings:
         yield ("label_variable",), "no file of points is of MATLAB"
 
@@ -223,139 +125,9 @@ def idle(source: Source) -> Iterator[Idle]:
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
     layout = layout_of(source.manifest, Layout)
     if "points" in source_image.extra:
-        return _labelled(Annotations(_stored(source_image.extra["points"])), layout, source_image.annotations[0])
+        return labelled(Annotations(stored_points(source_image.extra["points"])), layout, source_image.annotations[0])
     found = Annotations([])
     for name in source_image.annotations:
-        of_file = _read(source.read(name), name, layout, source_image, image)
+        of_file = read_file(source.read(name), name, layout, source_image, image)
         found = Annotations(found.items + of_file.items, found.remarks + of_file.remarks)
-    return _labelled(found, layout, source_image.annotations[0]) if source_image.annotations else found
-
-
-def _source_image(
-    image: MatchedFile, files: tuple[str, ...], layout: Layout, extra: dict[str, str] | None = None
-) -> SourceImage:
-    return SourceImage(
-        stem(image.name),
-        (image.name,),
-        image.get("group") or image.get("name") or image.name,
-        split=layout.set_of(image.get("split"), image.name),
-        annotations=files,
-        extra=extra or {},
-    )
-
-
-def _read(data: bytes, name: str, layout: Layout, source_image: SourceImage, image: Image) -> Annotations:
-    data = annotation_files.unpacked(data, name)
-    if _of_a_program(data, name):
-        known = list(layout.labels)
-        size, origin = (image.width, image.height), image.bounds[:2]
-        subject = annotation_files.Subject(source_image.files[0], size, origin, label_field=layout.label_field)
-        found = annotation_files.read(data, name, subject, known)
-        if isinstance(found, LabelMask):
-            raise ReadError("an image, and no file of points", where=name)
-        return found if not layout.label else replace(found, items=[_named(item, layout) for item in found.items])
-    return Annotations([row.annotation() for row in _rows(data, name, layout)])
-
-
-def _rows(data: bytes, name: str, layout: Layout) -> list[PointRow]:
-    form = layout.form()
-    if data.startswith(MATLAB) or name.lower().endswith(".mat"):
-        return point_arrays.read_mat_rows(data, name, form, layout.variable, layout.label_variable)
-    if _is_json(data):
-        return point_arrays.read_json(data, name, form, layout.variable)
-    return points.read_rows(data, name, form)
-
-
-def _is_json(data: bytes) -> bool:
-    return data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"["))
-
-
-def _of_a_program(data: bytes, name: str) -> bool:
-    """Whether a known annotation program wrote the file, not a user's own script.
-
-    Raises:
-        ReadError: The program is known, but its files are not supported.
-    """
-    if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return True
-    return _is_json(data) and programs.is_named(data, name)
-
-
-def _named(item: Annotation, layout: Layout) -> Annotation:
-    return item if item.label else replace(item, label=layout.label)
-
-
-def _labelled(found: Annotations, layout: Layout, name: str) -> Annotations:
-    """The annotations by the names that `labels` gives to their labels."""
-    if not layout.labels:
-        return found
-    spelt = {label: names.match(label, layout.labels) for label in {item.label for item in found.items}}
-    unknown = [label for label, known in spelt.items() if known is None]
-    if unknown:
-        raise ReadError(f"label {min(unknown)!r} is not in `layout.labels`", where=name)
-    of_label = {label: layout.labels[known] for label, known in spelt.items() if known is not None}
-    return replace(found, items=[replace(item, label=of_label[item.label]) for item in found.items])
-
-
-# one table for all images
-
-
-def _of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
-    """Each image with its points in the tables."""
-    images = source.need("images")
-    by_ending = _by_ending(images)
-    named = FromRoot(lambda name: by_ending.get(names.folded(name), []))
-    rows: dict[str, list[PointRow]] = defaultdict(list)
-    files: dict[str, str] = {}
-    elsewhere = 0
-    for table in source.need("points"):
-        for row in _rows(source.read(table.name), table.name, layout):
-            about = _image(row, named, table.name)
-            if about is None:
-                elsewhere += 1
-            else:
-                rows[about].append(row)
-                files[about] = table.name
-    if not rows:
-        first = next(iter(source.match("points"))).name
-        raise SourceError("no point of the table is on an image here", where=first, found=counted(elsewhere, "point"))
-    source.notes += named.notes()
-    if elsewhere:
-        source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no image here")
-    alone = [image for image in images if image.name not in rows]
-    if alone and layout.missing == "error":
-        raise no_partner(source, "points in the tables", alone[0])
-    if alone and layout.missing == "skip":
-        source.notes.append(f"left out: {counted(len(alone), 'image')} without points, the first {alone[0].name}")
-    for image in images:
-        if image in alone and layout.missing == "skip":
-            continue
-        cells = [[row.line, row.x, row.y, row.label] for row in rows[image.name]]
-        table_name = files.get(image.name, "")
-        points_of_it = {"points": json.dumps(cells)} if cells else {}
-        yield _source_image(image, (table_name,) if table_name else (), layout, points_of_it)
-
-
-def _stored(text: str) -> list[Annotation]:
-    return [PointRow(*row).annotation() for row in json.loads(text)]
-
-
-def _image(row: PointRow, named: FromRoot, name: str) -> str | None:
-    """The image that a row names."""
-    matches = named.find(row.image)
-    if len(matches) > 1:
-        raise SourceError("several images of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3]))
-    return matches[0] if matches else None
-
-
-def _by_ending(images: list[MatchedFile]) -> dict[str, list[str]]:
-    """Every end of an image's name, with and without its extension, and its group `name`."""
-    endings: dict[str, set[str]] = defaultdict(set)
-    for image in images:
-        for name in (image.name, stem(image.name)):
-            parts = PurePosixPath(name).parts
-            for start in range(len(parts)):
-                endings[names.folded("/".join(parts[start:]))].add(image.name)
-        if image.get("name"):
-            endings[names.folded(image["name"])].add(image.name)
-    return {ending: sorted(found) for ending, found in endings.items()}
+    return labelled(found, layout, source_image.annotations[0]) if source_image.annotations else found

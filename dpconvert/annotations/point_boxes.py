@@ -1,0 +1,72 @@
+"""Boxes in tables and JSON lists of points: which columns or keys hold them, and what x and y are beside a size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from dpconvert.errors import ReadError
+
+BoxForm = Literal["", "xywh", "xyxy", "cxcywh", "none"]
+RIGHT, BOTTOM, WIDTH, HEIGHT = EXTENT = (":right", ":bottom", ":width", ":height")  # our names; no column has these
+CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x1", "y1", "x2", "y2"),
+    ("x0", "y0", "x1", "y1"),
+    ("left", "top", "right", "bottom"),
+    ("xtl", "ytl", "xbr", "ybr"),
+)
+SIZES = (("width", "height"), ("w", "h"))
+SIZED: tuple[BoxForm, ...] = ("xywh", "cxcywh")
+
+
+def with_boxes(columns: Sequence[str], boxes: BoxForm, name: str) -> list[str]:
+    """Return the columns of a head, or the keys of a JSON object, with those that hold a box by our names.
+
+    Corners become x, y, RIGHT and BOTTOM; a width and a height beside x and y become WIDTH and HEIGHT.
+
+    Raises:
+        ReadError: there are x, y and a size, and `boxes` does not state what x and y are.
+    """
+    plain = [re.sub(r"[\W_]|^bbox", "", column.casefold()) for column in columns]
+    if {"x", "y"} <= {*columns}:
+        ours = dict(zip(_first_of(SIZES, plain), (WIDTH, HEIGHT), strict=False))
+        if ours and boxes not in (*SIZED, "none"):
+            raise ReadError(
+                "a width and a height beside x and y, which may be the corner of a box or its centre",
+                where=name,
+                found=", ".join(columns)[:120],
+                remedy='say in the manifest\'s [layout] `boxes = "xywh"` (x and y are the upper left corner), "cxcywh" '
+                '(the centre), or "none" (there are no boxes)',
+            )
+        ours = {} if boxes == "none" else ours
+    else:
+        ours = dict(zip(_first_of(CORNERS, plain), ("x", "y", RIGHT, BOTTOM), strict=False))
+    return [ours.get(cell, column) for cell, column in zip(plain, columns, strict=True)]
+
+
+def _first_of(some: Sequence[Sequence[str]], columns: Sequence[str]) -> Sequence[str]:
+    return next((one for one in some if {*one} <= {*columns}), ())
+
+
+def place_of(numbers: Mapping[str, float], boxes: BoxForm, where: str, place: str) -> tuple[float, ...]:
+    """Return x and y of a point, or left, top, right and bottom of a box, in pixels.
+
+    numbers: x, y, and RIGHT and BOTTOM or WIDTH and HEIGHT of a box. place: in the file `where`, for the error.
+
+    Raises:
+        ReadError: the box has no area.
+    """
+    x, y = numbers["x"], numbers["y"]
+    if RIGHT in numbers:
+        frame = x, y, numbers[RIGHT], numbers[BOTTOM]
+    elif WIDTH in numbers:
+        left, top = (x - numbers[WIDTH] / 2, y - numbers[HEIGHT] / 2) if boxes == "cxcywh" else (x, y)
+        frame = left, top, left + numbers[WIDTH], top + numbers[HEIGHT]
+    else:
+        return x, y
+    if frame[0] >= frame[2] or frame[1] >= frame[3]:
+        found = f"{frame[2] - frame[0]:g} x {frame[3] - frame[1]:g}"
+        raise ReadError(f"{place}: a box of no width or height", where=where, found=found)
+    return frame

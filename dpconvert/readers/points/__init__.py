@@ -1,0 +1,1 @@
+"""The parts of the shape "points" (dpconvert.readers.layouts.points)."""

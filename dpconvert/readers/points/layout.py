@@ -1,0 +1,83 @@
+"""`[layout]` of a manifest of the shape "points"."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from dpconvert.annotations.point_boxes import BoxForm, with_boxes
+from dpconvert.annotations.points import Form
+from dpconvert.readers.pairing import Missing, SplitNames, stem
+from dpconvert.source.files import MatchedFile
+from dpconvert.source.record import SourceImage
+
+
+class Layout(SplitNames):
+    """`[layout]` of a manifest of this shape."""
+
+    columns: list[str] = []
+    """What the columns of a file without a header hold, such as `["x", "y", "label"]`; `image` names the image."""
+    names: dict[Literal["x", "y", "label", "image"], str] = {}
+    """What the header or JSON calls them, such as `{x = "Centroid X", y = "Centroid Y"}`."""
+    delimiter: str | None = None
+    """Character between columns, `""` for blanks; found in the file if not given."""
+    skip: int = 0
+    """Number of header lines to skip."""
+    decimal: Literal["", ".", ","] = ""
+    """Decimal separator; commas are decimal if not given and unambiguous."""
+    check_head: bool = True
+    """Whether a header that contradicts `columns` is an error."""
+    variable: str = ""
+    """Array of points in a MATLAB file, or the list in a JSON object."""
+    label_variable: str = ""
+    """Array of their labels in a MATLAB file."""
+    label: str = ""
+    """Label of all points if no column holds it."""
+    labels: dict[str, str] = {}
+    """Label in the files -> label."""
+    boxes: BoxForm = ""
+    """Boxes of COCO: `"xywh"` (x, y, width, height, as COCO states) or `"xyxy"` (two corners); refused if they fit only
+    the other and this is not given. In tables and JSON lists, what x and y are beside a width and a height: `"xywh"`
+    (the upper left corner), `"cxcywh"` (the centre) or `"none"` (there are no boxes); refused if not given.
+    """
+    label_field: str = ""
+    """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
+    missing: Missing = "error"
+    """Images without points: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
+    them, `"none"` says that they show none.
+    """
+
+    @field_validator("columns")
+    @classmethod
+    def _places(cls, columns: list[str]) -> list[str]:
+        if columns and not {"x", "y"} <= {*with_boxes(columns, "none", "")}:
+            raise ValueError("x and y must be among the columns, or xmin, ymin, xmax and ymax")
+        return columns
+
+    def form(self) -> Form:
+        """The form of the points in a file."""
+        return Form(
+            columns=self.columns,
+            names={str(ours): theirs for ours, theirs in self.names.items()},
+            delimiter=self.delimiter,
+            skip=self.skip,
+            label=self.label,
+            decimal=self.decimal,
+            check_head=self.check_head,
+            boxes=self.boxes,
+        )
+
+
+def source_image_of(
+    image: MatchedFile, files: tuple[str, ...], layout: Layout, extra: dict[str, str] | None = None
+) -> SourceImage:
+    """Return an image with the files that its points are in."""
+    return SourceImage(
+        stem(image.name),
+        (image.name,),
+        image.get("group") or image.get("name") or image.name,
+        split=layout.set_of(image.get("split"), image.name),
+        annotations=files,
+        extra=extra or {},
+    )
