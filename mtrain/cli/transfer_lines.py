@@ -237,9 +237,9 @@ def other_decoder(sweep: Path, modes: Sequence[str], options: TransferOptions) -
     theirs, ours = (cells.steps, cells.batch), (options.steps, options.recipe.batch)
     if cells.mode != "dense" or "dense" not in modes or theirs == ours:
         return None
-    recipe = "{} steps of {} images".format
+    decoder = "{} steps of {} images".format
     return (
-        f"the sweep scored its cells with decoders of {recipe(*theirs)}, the evaluation trains {recipe(*ours)} "
+        f"the sweep scored its cells with decoders of {decoder(*theirs)}, the evaluation trains {decoder(*ours)} "
         f"(--steps {theirs[0]} --batch {theirs[1]}: as the sweep)"
     )
 
