@@ -85,6 +85,8 @@ def _folders(shards: Path) -> tuple[list[Path], tuple[str, ...]]:
         raise UsageError("no such folder of shards", where=shards, remedy=NAME_IT)
     finished, unfinished = cards.begun(shards)
     names = tuple(folder.name for folder in unfinished)
+    if not finished and not names and (shards / cards.FILE_NAME).is_file():
+        raise UsageError("this is one task, not the folder of the tasks", where=shards, remedy=f"give {shards.parent}")
     if not finished:
         remedy = NAME_IT if not names else f"finish the conversion of {names[0]}"
         found = f"unfinished: {', '.join(names)}" if names else None

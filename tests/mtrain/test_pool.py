@@ -94,6 +94,9 @@ def test_no_folder_and_an_empty_folder_are_told_apart(tmp_path: Path) -> None:
         open_pool(tmp_path / "absent")
     with pytest.raises(UsageError, match="no task in this folder"):
         open_pool(tmp_path)
+    write_task(tmp_path / "Alpha")
+    with pytest.raises(UsageError, match=f"this is one task, not the folder of the tasks; give {tmp_path}$"):
+        open_pool(tmp_path / "Alpha")
 
 
 def test_unfinished_tasks_are_left_aside_and_named(tmp_path: Path) -> None:
