@@ -95,7 +95,7 @@ def transfer(
 
     Returns:
         The result as it is written to `<run>/transfer/`: `score` (0 to 1, or None where it is not defined), `metric`,
-        `scores`, `intervals` (95 %, by the bootstrap over groups), `set` and the settings of the classifier.
+        `scores`, `intervals` (95%, by the bootstrap over groups), `set` and the settings of the classifier.
 
     Raises:
         UsageError: A mode, a task or weights that do not exist or do not go together.

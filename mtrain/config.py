@@ -273,7 +273,7 @@ class FitConfig(BaseModel):
     loss_scale: Literal["auto", "none", "log-classes"] = "auto"
     """Divide each task's loss by the logarithm of its classes: auto does so with --dense."""
     gradients: Literal["mean", "pcgrad", "upgrad"] = "mean"
-    """How to combine the gradients of the tasks in the shared network: mean, or by a method that settles conflicts."""
+    """How to combine the gradients of the tasks in the shared network: mean, or by a method that resolves conflicts."""
     features: Literal["online", "cached"] = "online"
     """Features of --tune heads: cached are computed once, without random crops and flips."""
 

@@ -14,7 +14,7 @@ target with masks or points is scored by `--mode dense` (a decoder on the frozen
 its validation set; no test set is read. Losses are scaled alike in all pools (--loss-scale log-classes). The ImageNet
 weights of the network are scored in the same way.
 
-A score is the mean over seeds; +- is their standard deviation. Intervals of differences are 95 %, by the bootstrap
+A score is the mean over seeds; +- is their standard deviation. Intervals of differences are 95%, by the bootstrap
 over groups (patients, slides, images) of the target: all seeds of both pools are scored on the same groups in each
 draw. They do not show how much a difference depends on the seeds, so the difference of each seed is printed, too. An
 interrupted run resumes.
@@ -147,7 +147,7 @@ def tell(table: Table, seconds: Mapping[str, float], options: argparse.Namespace
     for task, of in table.items():
         cells = [f"{100 * np.mean(one.scores):.2f} +- {100 * np.std(one.scores, ddof=1):.2f}" for one in of.values()]
         say(f"| {task} | {of['both'].metric} | {' | '.join(cells)} |")
-    say("\n| target | difference | points | 95 % interval | seeds |\n|---|---|---:|---|---|")
+    say("\n| target | difference | points | 95% interval | seeds |\n|---|---|---:|---|---|")
     for task, of in table.items():
         rows = [difference(of, one, other) for one, other in PAIRS]
         scores = {pool: one.scores for pool, one in of.items()}

@@ -67,20 +67,20 @@ def protocols(combinations: int, seeds: int, networks: list[int], *, bootstrap: 
     yield Protocol("full grid", grid(1.0, seeds))
     yield Protocol("1 seed", grid(1.0, 1))
     yield Protocol("2 seeds", grid(1.0, 2))
-    yield Protocol("10 % of the length, 1 seed", grid(0.1, 1))
+    yield Protocol("10% of the length, 1 seed", grid(0.1, 1))
     yield Protocol("race on seeds", lambda one: race(rules(lengths=(1.0,)), one))
-    yield Protocol("race, keep 40 %", lambda one: race(rules(keep=0.4), one))
-    yield Protocol("race, keep 60 %", lambda one: race(rules(keep=0.6), one))
+    yield Protocol("race, keep 40%", lambda one: race(rules(keep=0.4), one))
+    yield Protocol("race, keep 60%", lambda one: race(rules(keep=0.6), one))
     each = replace(
         rules_of(Race.model_validate(ruled_out | {"per_network": True, "keep": 0.4}), combinations // 2, seeds),
         draws=DRAWS,
     )
-    yield Protocol("race, keep 40 %, each network its own", lambda one: race(each, one, networks))
+    yield Protocol("race, keep 40%, each network its own", lambda one: race(each, one, networks))
     yield Protocol("4 sets together", grid(1.0, seeds, together=True), 4)
     yield Protocol("4 sets together, 2 seeds", grid(1.0, 2, together=True), 4)
     yield Protocol("4 sets together, race on seeds", lambda one: race(rules(lengths=(1.0,)), one, together=True), 4)
-    yield Protocol("4 sets together, race, keep 40 %", lambda one: race(rules(keep=0.4), one, together=True), 4)
-    yield Protocol("4 sets together, race, keep 60 %", lambda one: race(rules(keep=0.6), one, together=True), 4)
+    yield Protocol("4 sets together, race, keep 40%", lambda one: race(rules(keep=0.4), one, together=True), 4)
+    yield Protocol("4 sets together, race, keep 60%", lambda one: race(rules(keep=0.6), one, together=True), 4)
 
 
 @cache
@@ -129,7 +129,7 @@ def compare(model: ScoreModel, worlds: int, seed: int, jobs: int, *, bootstrap: 
 
 def table(rows: list[Row]) -> Iterator[str]:
     """Markdown."""
-    yield "| protocol | trainings | cost | 95 % of worlds below | regret | loss against the full grid | same choice |"
+    yield "| protocol | trainings | cost | 95% of worlds below | regret | loss against the full grid | same choice |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for row in rows:
         loss = f"{row['loss']:+.3f} ± {1.96 * float(row['loss_error']):.3f}"

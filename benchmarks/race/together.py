@@ -1,7 +1,7 @@
 """Compares a sweep that leaves out one set a training with the same sweep that leaves out several (`together = 4`).
 
 For each target: the rank correlation of the combinations' mean scores in both, and, as what noise alone leaves of it,
-that of two seeds of the first sweep. Intervals: 95 %, by the bootstrap over combinations. Run both sweeps to the end
+that of two seeds of the first sweep. Intervals: 95%, by the bootstrap over combinations. Run both sweeps to the end
 before:
 
     python benchmarks/race/together.py sweeps/one sweeps/four

@@ -75,7 +75,7 @@ class Row:
     used: float | None
 
     def __str__(self) -> str:
-        used = "" if self.used is None else f"{self.used:.0f} %"
+        used = "" if self.used is None else f"{self.used:.0f}%"
         hourly = 3600 * self.cells / self.seconds
         start = f"{self.begun / self.seconds:.0%}"
         return (

@@ -77,7 +77,7 @@ def _crossings(shape: Geometry) -> float:
 def ellipse(bounds: tuple[float, float, float, float], remarks: Counter[str]) -> Geometry | None:
     """The ellipse that fills a frame (left, top, right, bottom), as a polygon of 128 vertices; None without area.
 
-    Its area is 0.04 % less than the ellipse's.
+    Its area is 0.04% less than the ellipse's.
     """
     left, top, right, bottom = bounds
     if not (right > left and bottom > top):

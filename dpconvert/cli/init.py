@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def init(folder: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Draft a manifest for a folder of images or slides.
 
-    Looks at the files, writes a manifest with comments, and checks it. What several things may mean is not guessed: the
-    manifest and stderr say what to fill in, and the exit status is 1 until `dpconvert check` finds no problem.
+    Looks at the files, writes a manifest with comments, and checks it. It does not guess where the files can be read in
+    several ways: the manifest and stderr then say what to fill in, and the exit status is 1.
 
     \b
     Example: dpconvert init cells/

@@ -80,7 +80,7 @@ class Spacing:
 
     @property
     def is_square(self) -> bool:
-        """Whether both axes agree to within 2 %, or are unknown."""
+        """Whether both axes agree to within 2%, or are unknown."""
         return self.x is None or self.y is None or max(self.x, self.y) <= SQUARE * min(self.x, self.y)
 
     @property

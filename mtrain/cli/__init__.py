@@ -80,7 +80,7 @@ def group() -> None:
     mtrain fit --shards shards/ --leave-out Lung     train on all tasks but Lung
     mtrain transfer --mode svm                       score Lung with the newest run
     mtrain transfer --mode svm --weights imagenet    score Lung with the ImageNet weights
-    mtrain report                                    write a page of all of it
+    mtrain report                                    write a page with all results
     """
 
 

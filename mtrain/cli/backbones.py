@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @JSON
 def backbones(action: str | None, name: str | None, as_json: bool) -> None:
-    """List the networks that are known by name; with `show NAME`, all about one.
+    """List the networks that are known by name or, with `show NAME`, describe one.
 
     Pathology foundation models, and the networks of natural images that they are measured against. You download their
     weights yourself, from where `show` says and under the licence that it names.

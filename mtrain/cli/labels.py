@@ -59,7 +59,7 @@ def audit_labels(
     from mtrain.transfers.request import places, targets, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
-    chosen, weights = targets(run, shards, tasks), weights_of(run, weights, key=weights_key)
+    chosen, weights = targets(run, shards, tasks, option="--task"), weights_of(run, weights, key=weights_key)
     report = reporter(quiet or as_json)
     note_unused(report, places(tasks))
     from mtrain.cli import transfer_lines

@@ -179,7 +179,7 @@ def reporter(quiet: bool) -> Reporter:
 
 
 UNTRAINED = together(
-    click.option("--backbone", metavar="NETWORK", help="Score this network instead of a run."),
+    click.option("--backbone", metavar="NETWORK", help="Use this network instead of a run."),
     BACKBONE_OPTION,
     click.option("--size", type=click.IntRange(16), metavar="PX", help="Side of its input.  [default: its own]"),
 )

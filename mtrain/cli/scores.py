@@ -177,7 +177,7 @@ def features(
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     chosen, weights, report = (
-        targets(run, shards, tasks),
+        targets(run, shards, tasks, option="--task"),
         weights_of(run, weights, key=weights_key),
         reporter(quiet or as_json),
     )

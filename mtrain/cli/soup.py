@@ -55,7 +55,7 @@ def soup(
 
     \b
     Example: mtrain soup seed0 seed1 seed2 --name average
-    Without one source: mtrain soup lung colon skin --factor 1 --name sum
+    Sum: mtrain soup lung colon skin --factor 1 --name sum
     """
     from mtrain.run_names import named_run, open_run
 

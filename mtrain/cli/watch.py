@@ -43,9 +43,8 @@ def watch(
 ) -> None:
     """Show the progress of a run or a sweep: iterations, time left, losses, scores, and the ranks so far.
 
-    NAME is that of a run or of a sweep, or the path of its folder. The command reads the files that the training
-    writes, which it does not disturb, and ends with it. With --json, or where the output is no terminal, it prints the
-    state once.
+    NAME is that of a run or of a sweep, or the path of its folder. The command only reads the files of the training,
+    and ends when the training ends. With --json, or if the output is not a terminal, it prints the state once.
 
     \b
     Example: mtrain watch demo

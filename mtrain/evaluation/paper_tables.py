@@ -205,7 +205,7 @@ def untabled(evaluations: Iterable[Evaluation]) -> list[str]:
         if one.score is not None and one.column not in TITLES:
             found.setdefault((one.task, one.backbone, one.column, one.metric), {})[one.seed] = one.score
     return [
-        f"{task}, {backbone}, {column}: {METRICS.get(metric, metric)} {100 * fmean(scores.values()):.2f} % on the test "
+        f"{task}, {backbone}, {column}: {METRICS.get(metric, metric)} {100 * fmean(scores.values()):.2f}% on the test "
         f"set ({counted(len(scores), 'evaluation')}), not in a table"
         for (task, backbone, column, metric), scores in sorted(found.items())
     ]

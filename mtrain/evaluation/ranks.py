@@ -43,7 +43,7 @@ class ScoreGrid:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """low, high: 95 % interval of the mean rank of each combination. wins: share of draws in which it was smallest."""
+    """low, high: 95% interval of the mean rank of each combination. wins: share of draws in which it was smallest."""
 
     low: Values
     high: Values

@@ -12,7 +12,7 @@ from mtrain.evaluation.selection import Selection
 def lines(selection: Selection) -> list[str]:
     """The table and the winners as lines of text."""
     tasks = selection.grid.tasks
-    head = ["combination", "mean rank", "95 %", "wins", *tasks]
+    head = ["combination", "mean rank", "95%", "wins", *tasks]
     rows = [text_row(selection, c) for c in selection.order]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     shown = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in [head, *rows]]

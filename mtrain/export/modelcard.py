@@ -151,7 +151,7 @@ def _scores(run: Run) -> Iterator[str]:
         cells = [c.task, c.how, c.scored_on, c.metric, sizes, *(_score(c, w) for w in networks), gain, c.verdict]
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
-    yield "In brackets: 95 % intervals by the bootstrap over groups (patients or slides). The difference is this"
+    yield "In brackets: 95% intervals by the bootstrap over groups (patients or slides). The difference is this"
     yield f"network minus {BASELINES[baseline_of(comparisons)]}, its interval is of the same groups. The paper's rule:"
     yield "the difference exceeds twice the larger standard deviation over seeds; it is undefined below two seeds, and"
     yield "if all seeds score the same."

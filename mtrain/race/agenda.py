@@ -204,8 +204,8 @@ def rules_of(race: Race, entrants: int, seeds: int) -> Rules:
 
 
 def describe(share: float, seeds: int) -> str:
-    """A rung in words, such as '10 % of the length, 1 seed'."""
-    length = "" if share == 1 else f"{100 * share:g} % of the length, "
+    """A rung in words, such as '10% of the length, 1 seed'."""
+    length = "" if share == 1 else f"{100 * share:g}% of the length, "
     return f"{length}{counted(seeds, 'seed')}"
 
 

@@ -23,7 +23,7 @@ SMALL = 3.0  # inches: the width of a chart in a grid of small ones
 SMOOTH = 20  # a smoothed point is the mean of this fraction (1 / SMOOTH) of all points
 LONGEST = 28  # characters of a name in a legend
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-WITH = ", with 95 % intervals"
+WITH = ", with 95% intervals"
 
 
 @dataclass(frozen=True)

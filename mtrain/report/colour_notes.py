@@ -40,6 +40,6 @@ def _in_words(task: Task) -> str:
     if found is None:
         return ""
     return (
-        f"colours alone, without any shape, score {100 * found.score:.2f} % {METRICS[found.metric]} on "
-        f"{found.val:,} validation images after {found.train:,} training images (chance: {100 * found.chance:.2f} %)"
+        f"colours alone, without any shape, score {100 * found.score:.2f}% {METRICS[found.metric]} on "
+        f"{found.val:,} validation images after {found.train:,} training images (chance: {100 * found.chance:.2f}%)"
     )

@@ -27,7 +27,7 @@ def write_page(content: dict[str, Any], out: Path) -> Path:
         "sets": _sets(content),
         "figures": _figures(content),
         "published": _published(content),
-        "intervals": " with 95 % intervals by the bootstrap over groups" if some else "",
+        "intervals": " with 95% intervals by the bootstrap over groups" if some else "",
         "differences": ", their intervals on the same groups" if of_differences else "",
     }
     write_text(out, page.render(**content, **more))

@@ -35,7 +35,7 @@ def _training(config: FitConfig, steps: Sequence[dict[str, Any]]) -> Iterator[tu
     yield "images per second", f"{median(event['images_per_s'] for event in steps):.1f} (median)"
     waits = [event["wait"] for event in steps if isinstance(event.get("wait"), float)]
     if waits:
-        yield "waiting for data", f"{100 * median(waits):.0f} % of the time (median)"
+        yield "waiting for data", f"{100 * median(waits):.0f}% of the time (median)"
 
 
 def _memory(steps: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -100,7 +100,7 @@ class Details:
 
 
 def _with(cells: Iterable[ScoreCell]) -> str:
-    return ", with 95 % intervals" if any(cell.interval for cell in cells) else ""
+    return ", with 95% intervals" if any(cell.interval for cell in cells) else ""
 
 
 def details(c: Comparison, number: int, titles: Mapping[str, str], names: Sequence[str] | None) -> Details | None:

@@ -255,9 +255,7 @@ def _interval_figures(rows: Sequence[TaskRow], name: str) -> list[RenderedFigure
             if (gain := row.gain(mode)) is not None and mode in row.differences
         ]
         if gains:
-            caption = (
-                f"{name}, {mode}: multi-task minus {_baseline(rows, mode)}, with 95 % intervals on the same groups"
-            )
+            caption = f"{name}, {mode}: multi-task minus {_baseline(rows, mode)}, with 95% intervals on the same groups"
             words = ", ".join(f"{task} {dot['multi-task'].value:+.2f}" for task, dot in gains)
             figure = dots(gains, figures.minus(_baseline(rows, mode)), zero=True)
             found.append(drawn(f"differences-{mode}-{plain(name)}", caption, f"{caption}: {words}", figure))

@@ -80,7 +80,7 @@ def run_lines(status: Mapping[str, Any]) -> Iterator[str]:
     if status["loss"] is None:
         yield "nothing was logged yet"
     else:
-        yield _speed(status)
+        yield from filter(None, (_losses(status), _speed(status)))
         yield from _columns("loss by task", {task: f"{loss:.3f}" for task, loss in status["tasks"].items()})
     accuracies = {task: _percent(value) for task, value in status["accuracy"].items() if isinstance(value, float)}
     yield from _columns("accuracy on val, percent", accuracies)
@@ -92,15 +92,20 @@ def run_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"note: {note}" for note in status["notes"])
 
 
-def _speed(status: Mapping[str, Any]) -> str:
+def _losses(status: Mapping[str, Any]) -> str:
     rates = ", ".join(f"{name} {rate:.2g}" for name, rate in status["lr"].items())
-    parts = [f"loss {status['loss']:.3f}", f"lr {rates}" if rates else ""]
+    return f"loss {status['loss']:.3f}" + (f", lr {rates}" if rates else "")
+
+
+def _speed(status: Mapping[str, Any]) -> str:
+    """Speed and memory, on a line of their own: together with losses and rates they would not fit 80 columns."""
+    parts = []
     if status["images_per_s"] is not None:
         parts.append(f"{status['images_per_s']:.1f} images/s")
     if status["wait"] is not None:
         parts.append(f"{status['wait']:.0%} waiting for data")
     parts += [f"{name} memory {value:,.0f} MiB" for name, value in status["memory"].items()]
-    return ", ".join(filter(None, parts))
+    return ", ".join(parts)
 
 
 def _columns(title: str, values: Mapping[str, str]) -> Iterator[str]:

@@ -98,7 +98,7 @@ def measured(store: Store, cell: Cell, cards: Cards, limits: JobLimits, report: 
     machine, first = cards.machine(), cards.cards[0]
     if first.is_busy:
         report.note(
-            f"other programs use GPU {first.name} ({first.used / 1024:.1f} GiB of memory, {first.load:.0f} % of the "
+            f"other programs use GPU {first.name} ({first.used / 1024:.1f} GiB of memory, {first.load:.0f}% of the "
             "time): measuring beside them; not recorded"
         )
     share = share_of_machine(0, min(limits.by_processors, limits.cells), cards)

@@ -36,18 +36,23 @@ CHOICES = frozenset().union(*READS.values())
 ONLY = {"scratch": "random", "joint": OWN}  # modes that determine the weights themselves
 
 
-def targets(run: Run, shards: Path | None, names: Sequence[str], mode: str = "svm") -> list[Task]:
+def targets(
+    run: Run, shards: Path | None, names: Sequence[str], mode: str = "svm", option: str = "--target"
+) -> list[Task]:
     """The named tasks; by default those that the run left out, or for `joint` those of which it was trained on the
     training set alone (on all tasks, if there are none: the mode says why it takes none of them).
 
-    A name may be the path or the URL of a task folder.
+    A name may be the path or the URL of a task folder. option: the command's option for them.
 
     Raises:
         UsageError: no target is named and the run left no task out, there is no such task, or two have one name.
     """
     names = names or (_own_tasks(run) if mode == "joint" else run.left_out())
     if not names:
-        raise UsageError("this run left no task out", where=run.path, remedy="name a target with --target TASK")
+        remedy = f"name one with {option} TASK"
+        if isinstance(run, Start):
+            raise UsageError("no task is named, and only a run has left some out", remedy=remedy)
+        raise UsageError("this run left no task out", where=run.path, remedy=remedy)
     pool = None
     found: dict[str, Task] = {}
     for name in names:

@@ -371,7 +371,7 @@ def test_a_damaged_task_is_told_in_one_line(harm: str, tmp_path: Path) -> None:
 
 
 def planted(count: int, share: int = 100) -> tuple[NDArray[np.int8], set[tuple[int, int]]]:
-    """Random waves, of which one in `share` is another one in another position with 10 % of noise, and which."""
+    """Random waves, of which one in `share` is another one in another position with 10% of noise, and which."""
     rng = np.random.default_rng(0)
     made = rng.integers(-100, 100, (count, SIDE, SIDE), dtype=np.int8)
     half, number = count // 2, count // share

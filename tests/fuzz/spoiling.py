@@ -45,7 +45,7 @@ class Outcome:
     def __str__(self) -> str:
         share = 100 * self.read / max(self.inputs, 1)
         return (
-            f"{self.inputs} inputs, {share:.0f} % read, {self.seconds:.0f} s, "
+            f"{self.inputs} inputs, {share:.0f}% read, {self.seconds:.0f} s, "
             f"the slowest {1000 * self.slowest:.0f} ms, {self.mib} MiB over its start"
         )
 

@@ -85,7 +85,7 @@ def store(tmp_path: Path) -> Store:
     ("rates", "chosen"),
     [
         ((1200,), 1),
-        ((1200, 2100, 2250), 2),  # 2 250 is 7 % more than 2 100
+        ((1200, 2100, 2250), 2),  # 2 250 is 7% more than 2 100
         ((1000, 1100), 2),  # exactly a tenth more
         ((1000, 1099), 1),
         ((1000, 900), 1),
@@ -113,7 +113,7 @@ def test_processors_cells_and_the_work_left_bound_the_number() -> None:
     assert JobLimits(9, 1e9, processors=2, loaders=2).by_processors == 1
     three = replace(ENOUGH, cells=3)
     assert next_step(levels(1, 2), [], three, 0, 0) == Step(None, "3 cells left", settled=False)
-    # a million images at 1 000 a second take 1 000 s, of which 5 % are 50 s
+    # a million images at 1 000 a second take 1 000 s, of which 5% are 50 s
     short = replace(ENOUGH, images=1e6)
     assert next_step(levels(1000), [], short, 30, 20) == Step(2)
     assert next_step(levels(1000), [], short, 31, 20).at_once is None
@@ -241,7 +241,7 @@ def test_beside_other_programs_it_is_measured_but_not_kept(
     notes = Notes()
     busy = Cards((Card("0", "GPU-0", "A card", 80 * 1024, 12 * 1024),))
     assert at_once.jobs(store, cells, busy, [], notes) == 2
-    assert notes.lines[0].startswith("other programs use GPU 0 (12.0 GiB of memory, 0 % of the time): measuring beside")
+    assert notes.lines[0].startswith("other programs use GPU 0 (12.0 GiB of memory, 0% of the time): measuring beside")
     assert at_once.known(store, cells, busy) is None
 
 

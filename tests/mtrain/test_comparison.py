@@ -144,7 +144,10 @@ def test_features_without_a_run_are_those_of_the_table(mtrain: Command, place: P
     [
         (["--backbone", "uni", "--target", "Alpha"], "uni starts from its own weights"),
         (["--backbone", "tiny.toml", "--weights", "gone.pth", "--target", "Alpha"], "gone.pth: no such weights file"),
-        (["--backbone", "tiny.toml", "--weights", "tiny.safetensors"], "this run left no task out"),
+        (
+            ["--backbone", "tiny.toml", "--weights", "tiny.safetensors"],
+            "no task is named, and only a run has left some out; name one with --target TASK",
+        ),
         (["--backbone", SMALL, "--run", "toy"], "--run and --backbone cannot be combined"),
         (["--size", "64"], "--size and --backbone-option are for --backbone"),
         (["--backbone", "ctranspath", "--target", "Alpha"], "ctranspath cannot be built"),
@@ -361,7 +364,7 @@ def test_draws_are_the_same_groups_for_all_networks(made: Path, tmp_path: Path) 
 
 def test_mean_ranks_are_drawn_for_each_task_on_its_own() -> None:
     """Eight tasks with equal draws, half of which are won by either network: of eight fair coins, 1 to 7 show heads in
-    99 % of the draws. If the tasks rose and fell together, it would be all or none.
+    99% of the draws. If the tasks rose and fell together, it would be all or none.
     """
     draws = {"a": np.tile([0.0, 1.0], 500), "b": np.full(1000, 0.5)}
     found = rank_intervals(("a", "b"), {f"Task{number}": draws for number in range(8)})

@@ -488,7 +488,7 @@ def test_the_sweeps_page_has_intervals_over_groups_and_of_the_differences(tmp_pa
     assert "Not run: scratch; finetune, ImageNet; finetune, multi-task; joint." in text
     assert f"difference Lung accuracy 40 8 (4) 75.00 [{low:.1f}, 100.0] 100.00±0.00 [100.0, 100.0]" in text
     assert f"+25.00 [+0.0, +{100 - low:.1f}]" in text
-    assert "multi-task minus ImageNet, with 95 % intervals on the same groups" in text
+    assert "multi-task minus ImageNet, with 95% intervals on the same groups" in text
 
 
 def test_imagenet_is_a_line_in_the_figures_of_a_sweep_or_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -514,7 +514,7 @@ def levels(figure: Figure) -> dict[str, list[float]]:
 def test_published_weights_that_a_sweep_began_from_are_a_line_in_its_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two seeds of a decoder on the published weights score 60 and 65 %."""
+    """Two seeds of a decoder on the published weights score 60 and 65%."""
     store = write_sweep(tmp_path / "s" / "toy", scores)
     monkeypatch.setattr(grid_figures, "start_of", lambda run: tmp_path / "vit.safetensors")
     folder = store.path / "runs" / f"{0:024}"
@@ -593,7 +593,7 @@ def test_a_network_is_compared_with_the_published_weights_that_it_began_from(tmp
         "finetune, ImageNet",
     }
     (note,) = paper_tables.untabled([one("multitask", 0, 0.75, "knn")])
-    assert note == "Lung, uni2-h, knn-multitask: accuracy 75.00 % on the test set (1 evaluation), not in a table"
+    assert note == "Lung, uni2-h, knn-multitask: accuracy 75.00% on the test set (1 evaluation), not in a table"
 
 
 def test_the_page_of_a_sweep_has_the_averages_of_the_seeds_beside_these(tmp_path: Path) -> None:

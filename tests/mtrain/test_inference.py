@@ -155,7 +155,7 @@ def test_on_the_cpu_features_are_those_of_one_plain_pass_to_the_bit(task: Task, 
 
 
 def test_features_of_bfloat16_are_those_of_float32_within_its_precision(task: Task, network: SharedNetwork) -> None:
-    """8 bits of mantissa in each of 18 layers: within 2 % of the largest feature, and not equal."""
+    """8 bits of mantissa in each of 18 layers: within 2% of the largest feature, and not equal."""
     rows = task.rows["train"]
     exact, rough = (
         frozen.computed(network, task, rows, "train", size=SIZE, workers=0, inference=how, report=Notes())

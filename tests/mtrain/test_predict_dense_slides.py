@@ -147,7 +147,7 @@ def test_what_a_slide_states_to_contain_pixels_is_predicted_at_the_place_it_has_
 
 
 def test_an_object_in_little_tissue_is_found_and_what_is_skipped_is_said(tmp_path: Path) -> None:
-    """Two objects on glass, each less than 4 % of a tile of 256 x 256 pixels, and much less than the patches of the
+    """Two objects on glass, each less than 4% of a tile of 256 x 256 pixels, and much less than the patches of the
     training had (half).
     """
     pixels, truth = drawn(1024, 1024, [(300, 300, 26), (800, 640, 26)], glass=True)

@@ -281,10 +281,8 @@ def test_a_later_run_completes_the_grid_and_says_whether_the_race_was_right(
     answer = CliRunner().invoke(group, [*command, "--quiet", "--race"])
     assert answer.exit_code == 0, answer.output
     assert "tiny: race finished, " in answer.output
-    assert "after 25 % of the length, 1 seed: " in answer.output
-    assert (
-        "out after 25 % of the length, 1 seed: shufflenet_v2_x0_5 lr 1e-1 tau 1 with warm-up: place " in answer.output
-    )
+    assert "after 25% of the length, 1 seed: " in answer.output
+    assert "out after 25% of the length, 1 seed: shufflenet_v2_x0_5 lr 1e-1 tau 1 with warm-up: place " in answer.output
     there = sum(store.has(cell) for cell in cells)
     assert 0 < there < len(cells) / 2
     assert CliRunner().invoke(group, [*command, "--status"]).stdout == answer.stdout
@@ -477,7 +475,7 @@ def test_the_plan_gives_the_expected_and_the_worst_cost(
     answer = CliRunner().invoke(group, [*command, "--quiet", "--race", "--plan"])
     assert answer.exit_code == 0, answer.output
     assert "tiny: race of 12 combinations in 4 contests" in answer.output
-    assert "  25 % of the length, 1 seed: 12.0 combinations expected, 12 at worst" in answer.output
+    assert "  25% of the length, 1 seed: 12.0 combinations expected, 12 at worst" in answer.output
     assert "  2 seeds: " in answer.output
     found = json.loads(CliRunner().invoke(group, [*command, "--quiet", "--race", "--plan", "--json"]).output)
     # a whole training of a combination in 3 sets: 6 of 12 combinations warm up for 4 iterations, which they share; then

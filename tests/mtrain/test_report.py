@@ -117,8 +117,8 @@ def test_captions_name_intervals_only_where_there_are_some(tmp_path: Path) -> No
     for folder, interval in (("none", {}), ("some", there)):
         run = a_run(tmp_path / folder, transfers=[a_transfer("run", 0.5, **interval)])
         path, table = write_report(run, tmp_path / f"{folder}.html")
-        assert ("95 %" in table) is bool(interval)
-        assert path.read_text().count("95 %") == (4 if interval else 0)  # table, figure, its words, details
+        assert ("95%" in table) is bool(interval)
+        assert path.read_text().count("95%") == (4 if interval else 0)  # table, figure, its words, details
 
 
 def test_a_transfer_without_its_baseline_has_no_difference(tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_the_page_says_what_colours_alone_reveal_of_the_scored_task(
             votes[row, task.rows["train"].label[place]] += likeness[place]
     score = float((votes.argmax(1) == task.rows["val"].label).mean())
     alone = "Gamma: colours alone, without any shape, score"
-    expected = f"{alone} {100 * score:.2f} % accuracy on {len(asked)} validation images"
+    expected = f"{alone} {100 * score:.2f}% accuracy on {len(asked)} validation images"
     page, _ = write_report(run, tmp_path / "report.html")
     assert expected in page.read_text()
     monkeypatch.setattr("mtrain.report.colour_notes.colours_of", None)

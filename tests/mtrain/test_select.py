@@ -142,7 +142,7 @@ def test_the_command_prints_the_table_and_writes_the_choice(tmp_path: Path) -> N
     answer = CliRunner().invoke(group, ["select", "--sweeps", str(tmp_path / "sweeps")])
     assert answer.exit_code == 0, answer.output
     lines = answer.output.splitlines()
-    assert lines[0].split() == ["combination", "mean", "rank", "95", "%", "wins", "Lung", "Necrosis", "Glomeruli"]
+    assert lines[0].split() == ["combination", "mean", "rank", "95%", "wins", "Lung", "Necrosis", "Glomeruli"]
     assert "tiny lr 1e-3 tau 5 with warm-up" in lines[1]
     assert "Necrosis: tiny lr 1e-3 tau 5 with warm-up (mean rank 1.25 on the other tasks)" in lines
     # rank sums 6.5 6.5 7 10: 12 * 8.5 / (3 * 4 * 5) = 1.7, over 1 - 6 / 180 for the tie

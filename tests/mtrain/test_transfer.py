@@ -305,6 +305,6 @@ def test_an_unfinished_run_is_refused_with_how_to_go_on(run: Run) -> None:
 def test_a_run_that_left_nothing_out_needs_a_target(run: Run) -> None:
     about = run.about() | {"left_out": []}
     run.write("config.json", about)
-    with pytest.raises(UsageError, match="left no task out; name a target with --target"):
+    with pytest.raises(UsageError, match="left no task out; name one with --target TASK"):
         targets(run, None, ())
     assert [task.name for task in targets(run, None, ["alpha"])] == ["Alpha"]

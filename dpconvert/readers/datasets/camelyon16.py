@@ -36,7 +36,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
 
 
 def fake(tree: FakeTree) -> None:
-    width, height, margin = 3072, 2304, (640, 384)  # the patches in the corners hold less than 10 % of tissue
+    width, height, margin = 3072, 2304, (640, 384)  # the patches in the corners hold less than 10% of tissue
     for number in range(1, 5):
         padding = 384 if number == 2 else 0
         pixels = tree.tissue_slide(width, height, padding=padding, margin=margin)

@@ -19,7 +19,7 @@ from dpconvert.tasks.audit.prints import SIDE
 HASHED = 8  # waves per side that form the hash
 ORDERS = 24
 AROUND = 4  # neighbours to each side of the position of a hash in the sorted order
-MOST_DIFFERENT = 13  # bits of 63: a crop by 2 % changes 7, while a million other images give few candidates
+MOST_DIFFERENT = 13  # bits of 63: a crop by 2% changes 7, while a million other images give few candidates
 ALIKE = 0.85  # correlation; docs/explanation/audit-accuracy.md explains the choice
 SURE = 8.0  # standard deviations of chance (Fisher's z)
 AT_ONCE = 1 << 15  # pairs

@@ -3,7 +3,7 @@
 The colours of an image are a histogram of 8 x 8 x 8 cells of RGB, without any position. An image of the validation set
 takes the classes of the training images with the nearest histograms (Hellinger distance). A high score means that
 stain, scanner or compression differ between the classes, or that the classes differ in colour: a network may then
-learn nothing else (for NCT-CRC-HE, arXiv:2409.11546 reports over 80 %).
+learn nothing else (for NCT-CRC-HE, arXiv:2409.11546 reports over 80%).
 """
 
 from __future__ import annotations
