@@ -7,6 +7,7 @@ array of a row a point, and a second one of labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from dpconvert import names
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing import matlab, matlab73
 from dpconvert.annotations.parsing.json_text import parsed
@@ -139,9 +141,17 @@ def _row(number: int, element: Any, form: Form, name: str) -> PointRow:
 
 def _members(element: Any, form: Form) -> dict[str, Any]:
     if isinstance(element, dict):
-        return {ours: element[theirs] for ours in NAMED if (theirs := form.names.get(ours, ours)) in element}
+        keys = tuple(element)
+        told = ((ours, _key(form.names.get(ours, ours), keys)) for ours in NAMED)
+        return {ours: element[key] for ours, key in told if key is not None}
     columns: Sequence[str] = form.columns or NAMED[:3]
     return dict(zip(columns, element, strict=False)) if isinstance(element, list) else {}
+
+
+@lru_cache(1 << 10)
+def _key(wanted: str, keys: tuple[str, ...]) -> str | None:
+    """Return the key of an element that has this name in another Unicode form or, where that leaves one, case."""
+    return names.match(wanted, keys)
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
 
 ROWS = 256  # read at once
@@ -76,6 +77,7 @@ class Columns:
         Raises:
             ReadError: the column does not exist, holds no images, or is damaged.
         """
+        column = self._named(column)
         if column not in self._images:
             self._check(column)
             self._images[column] = Images(self._unpack(column, lambda to: self._write(column, to)), self._where(column))
@@ -88,6 +90,7 @@ class Columns:
             SourceError: the column does not exist.
             ReadError: the column is damaged.
         """
+        column = self._named(column)
         if column not in self.schema.names:
             raise SourceError(f"no column {column!r}", where=self.name, found=", ".join(self.schema.names))
         try:
@@ -101,12 +104,16 @@ class Columns:
         The column holds such numbers, or lists of them.
         """
         try:
-            feature = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+            feature = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][self._named(column)]
             of_list = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
             told = of_list["names"]
         except (KeyError, ValueError, TypeError, IndexError, AttributeError):
             return []
         return [str(name) for name in told] if isinstance(told, list) else []
+
+    def _named(self, column: str) -> str:
+        """Return the column as the file spells its name: in another Unicode form or, where that leaves one, case."""
+        return names.match(column, self.schema.names) or column
 
     def _where(self, column: str) -> str:
         return f"{self.name}/{column}"

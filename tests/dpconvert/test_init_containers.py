@@ -113,6 +113,14 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
     ),
     "two columns of Hugging Face's classes": (hugging_twice, "classification", NAMES),
     "numbers in HDF5": (hdf5(label=np.arange(COUNT) % 3), "classification", [str(n % 3) for n in range(COUNT)]),
+    "names of numbers in HDF5": (
+        hdf5(
+            label=np.arange(COUNT).astype(h5py.enum_dtype({"tumour": 0, "normal": 1, "2": 2}, "i1")) % 2,
+            patient=np.array(PATIENTS, "S"),
+        ),
+        "classification",
+        NAMES[1:] + NAMES[:1],
+    ),
     "a number in HDF5": (hdf5(score=np.array(NUMBERS)), "regression", NUMBERS),
     "grades in npz": (npz(grade=np.array(GRADES)), "classification", [str(g) for g in GRADES]),
     "a number in npz": (npz(score=np.array(NUMBERS)), "regression", NUMBERS),

@@ -142,6 +142,9 @@ def test_points_in_json_by_other_names() -> None:
         point_arrays.read_json(json.dumps(body).encode(), "p", form)
     with pytest.raises(ReadError, match=r"no list 'points'; .*found cells, meta"):
         point_arrays.read_json(json.dumps(body).encode(), "p", form, "points")
+    apart = Form(names={"label": "\u00e9tat"})
+    body = {"cells": [{"x": 1, "y": 2, "e\u0301tat": "a"}]}
+    assert told(point_arrays.read_json(json.dumps(body).encode(), "p", apart)) == [(1, 2, "a")]
     yx = Form(["y", "x"], label="m")
     assert told(point_arrays.read_json(b"[[1, 2]]", "p", yx)) == [(2, 1, "m")]
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
+from dpconvert.readers.array_values import named
 from dpconvert.readers.draft import names, sets, tables, targets
 from dpconvert.readers.draft.listings import Listing
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -26,7 +27,7 @@ from dpconvert.readers.layouts import arrays, parquet, webdataset
 from dpconvert.readers.values import decoded, name_in
 from dpconvert.source import elements
 from dpconvert.source.elements import Element
-from dpconvert.source.stacks import Stacks
+from dpconvert.source.stacks import Array, Stacks, enumeration
 
 PLACES = re.compile("(labels?|value|indicators|group|split) = ")
 SMALL = 1 << 20  # bytes of a field that may be a label
@@ -102,6 +103,7 @@ def _arrays(survey: Survey) -> Held | None:
     if not files:
         return None
     values: Values = {}
+    classes: dict[str, list[str]] = {}
     keys: set[tuple[str, ...]] = set()
     image, asked = "", ""
     for file in files:
@@ -115,12 +117,15 @@ def _arrays(survey: Survey) -> Held | None:
         keys.add((image, *beside))
         asked = asked or _asked(stacks, image)
         for name in beside:
-            values.setdefault(name, []).extend(_listed(np.asarray(stacks.array(name))))
+            array = stacks.array(name)
+            values.setdefault(name, []).extend(_listed(array, f"{file}/{name}"))
+            if known := enumeration(array):
+                classes.setdefault(name, [*known.values()])
     if len(keys) != 1:
         return None
     line = f"images = {quoted(image)}"
     splits = _splits(files, arrays.FILES["images"].pattern)
-    return Held("arrays", files, values, "labels", (line,), splits=splits, asked=(asked,) if asked else ())
+    return Held("arrays", files, values, "labels", (line,), classes, splits, asked=(asked,) if asked else ())
 
 
 def _asked(stacks: Stacks, key: str) -> str:
@@ -133,10 +138,12 @@ def _asked(stacks: Stacks, key: str) -> str:
     return ""
 
 
-def _listed(array: Any) -> list[Any]:
+def _listed(array: Array, where: str) -> list[Any]:
     """Values of an array: numbers, texts, or lists of numbers; a single column counts as values."""
-    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    return list(map(decoded, array.tolist()))
+    values = np.asarray(array)
+    if values.ndim == 2 and values.shape[1] > 1:
+        return list(map(decoded, values.tolist()))
+    return list(map(decoded, named(array, values.reshape(-1).tolist(), where)))
 
 
 def _shards(survey: Survey) -> Held | None:
@@ -328,6 +335,6 @@ def _of_list(held: Held, place: str, known: list[str]) -> Labels:
 def _cell(value: Any, known: Sequence[str] = ()) -> str:
     """A value as the text of a cell, or the class that it counts among those that the file names; '' for none."""
     text = name_in(value)
-    if not known or not text.lstrip("-").isdecimal():
+    if isinstance(value, str) or not known or not text.lstrip("-").isdecimal():
         return text
     return known[int(text)] if 0 <= int(text) < len(known) else ""
