@@ -323,6 +323,14 @@ def test_one_table_for_all_images(name: str, layout: str, make: Make, tmp_path: 
     assert "line 3: several images of this name" in str(make(text, fails=True)) or name.endswith("json")
 
 
+def test_bare_names_in_several_folders_mean_the_images_near_the_table(make: Make, tmp_path: Path) -> None:
+    for name, x in {"train": 5, "val": 15}.items():
+        draw_image(tmp_path / "source" / "images" / name / "1.png")
+        (tmp_path / "source" / f"points_{name}.csv").write_text(f"image,x,y,label\n1.png,{x},5,m\n")
+    text = HEAD + '[layout]\nnames = {image = "image"}\n' + PRESENCE
+    assert positives(make(text)) == {("images/train/1.png", 0, 0), ("images/val/1.png", 10, 0)}
+
+
 def test_a_table_about_other_images_is_refused(make: Make, tmp_path: Path) -> None:
     root = draw_images(tmp_path)
     (root / "points.csv").write_text("image,x,y\nq.png,5,5\nr.png,5,5\n")

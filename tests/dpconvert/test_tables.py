@@ -196,6 +196,19 @@ def test_case_counts_where_two_files_differ_in_nothing_else(convert: Convert, tm
         convert("file,label\na.PNG,benign\n", "")
 
 
+def test_bare_names_in_several_folders_mean_the_images_near_the_table(convert: Convert, tmp_path: Path) -> None:
+    for name, rows in {"train": ("benign", "malignant"), "test": ("malignant", "benign")}.items():
+        (tmp_path / "source" / name).mkdir(parents=True)
+        text = "".join(f"{number}.png,{label}\n" for number, label in enumerate(rows))
+        (tmp_path / "source" / name / "all.csv").write_text(f"file,label\n{text}")
+    told = "\n[files.table]\npattern = 'all.csv$'\n"
+    convert("", "train/0.png train/1.png test/0.png test/1.png", told)
+    assert labels(tmp_path) == {"train/0.png": 0, "train/1.png": 1, "test/0.png": 1, "test/1.png": 0}
+    (tmp_path / "source" / "test" / "1.png").unlink()
+    with pytest.raises(SourceError, match=r"test/all.csv, line 3: the only image of this name lies elsewhere"):
+        convert("", "", told)
+
+
 def test_images_in_no_row_and_rows_without_a_label_are_counted(convert: Convert, tmp_path: Path) -> None:
     table = "file,label\na.png,benign\nb.png,malignant\nc.png,\n"
     with pytest.raises(SourceError, match=r"line 4: no label in column 'label'; .*missing = true"):

@@ -13,6 +13,7 @@ from dpconvert.readers.draft import folders, pixels
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some
 from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, Endings
+from dpconvert.readers.nearby import Nearby
 from dpconvert.source.record import hashed
 
 Row = dict[str, str]
@@ -46,13 +47,14 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
     masks = pixels.masks_of(survey)
     images = [name for name in survey.images if name not in masks]
     endings = Endings(iter(images))
+    nearby = Nearby.of(survey.tables)
     for name in survey.tables:
         try:
             rows = survey.rows(name)
         except ReadError as error:
             unclear.append(str(error))
             continue
-        best = _best(rows, images, endings)
+        best = _best(rows, images, endings, nearby[name])
         if len({tuple(images) for _, images in best}) > 1:
             ways = some((quoted(template) for template, _ in best), 4)
             unclear.append(f"{name} may name images in several ways: {ways}. Say in [layout] which one is `file`")
@@ -63,17 +65,17 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
     return found, unclear
 
 
-def _best(rows: list[Row], images: Sequence[str], endings: Endings) -> list[tuple[str, list[str]]]:
+def _best(rows: list[Row], images: Sequence[str], endings: Endings, nearby: Nearby) -> list[tuple[str, list[str]]]:
     """The templates that name the most images, with the image of each row; none where they name few."""
     tried = _sample(rows)
     scored: dict[str, int] = {}
     for template in _templates(rows, images):
-        scored[template] = len({image for row in tried if (image := _image(template, row, endings))})
+        scored[template] = len({image for row in tried if (image := _image(template, row, endings, nearby))})
     most = max(scored.values(), default=0)
     if most < 2:
         return []
     best = [template for template, score in scored.items() if score == most]
-    found = [(template, [_image(template, row, endings) for row in rows]) for template in best]
+    found = [(template, [_image(template, row, endings, nearby) for row in rows]) for template in best]
     return [(t, of) for t, of in found if len({*of} - {""}) >= ENOUGH * min(len(images), len(rows))]
 
 
@@ -97,10 +99,11 @@ def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
         yield from (f"{{{one}}}{between}{{{other}}}{suffix}" for suffix in suffixes)
 
 
-def _image(template: str, row: Row, endings: Endings) -> str:
+def _image(template: str, row: Row, endings: Endings, nearby: Nearby) -> str:
     try:
         wanted = UPWARDS.sub("", plain.file_name(TEMPLATE.vformat(template, (), row)))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         return ""
     found = endings.find(wanted) if wanted and PurePosixPath(wanted).stem else []
+    found = nearby.choose(found) if len(found) > 1 else found
     return found[0] if len(found) == 1 else ""

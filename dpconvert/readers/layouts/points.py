@@ -30,6 +30,7 @@ from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers import named_images
+from dpconvert.readers.nearby import Nearby
 from dpconvert.readers.pairing import IMAGE, FromRoot, Idle, Missing, SplitNames, layout_of, no_partner, paired, stem
 from dpconvert.readers.slide_annotations import refuse_names_in_geojson
 from dpconvert.source.files import MatchedFile, Source
@@ -308,14 +309,16 @@ def _of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
     rows: dict[str, list[PointRow]] = defaultdict(list)
     files: dict[str, str] = {}
     elsewhere = 0
+    nearby = Nearby.of(table.name for table in source.need("points"))
     for table in source.need("points"):
         for row in _rows(source.read(table.name), table.name, layout):
-            about = _image(row, named, table.name)
+            about = _image(row, named, nearby[table.name], f"{table.name}, line {row.line}")
             if about is None:
                 elsewhere += 1
             else:
                 rows[about].append(row)
                 files[about] = table.name
+        nearby[table.name].check()
     if not rows:
         first = next(iter(source.match("points"))).name
         raise SourceError("no point of the table is on an image here", where=first, found=counted(elsewhere, "point"))
@@ -340,11 +343,11 @@ def _stored(text: str) -> list[Annotation]:
     return [PointRow(*row).annotation() for row in json.loads(text)]
 
 
-def _image(row: PointRow, named: FromRoot, name: str) -> str | None:
+def _image(row: PointRow, named: FromRoot, nearby: Nearby, where: str) -> str | None:
     """The image that a row names."""
-    matches = named.find(row.image)
+    matches = nearby.of_row(named.find(row.image), row.image, where)
     if len(matches) > 1:
-        raise SourceError("several images of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3]))
+        raise SourceError("several images of this name", where=where, found=", ".join(matches[:3]))
     return matches[0] if matches else None
 
 
