@@ -189,7 +189,7 @@ def test_what_fails_is_reported_and_the_rest_is_made(site: Site, pool: Path, dpc
     assert answer.code == 1
     assert "s3: " in answer.err
     assert "file not found (HTTP 404)" in answer.err
-    assert "not an archive, perhaps a web page" in answer.err
+    assert "a web page, and not the file" in answer.err
     assert "3 converted" in answer.out
     site.files["/s3.zip"] = site.files["/signed/mendeley.zip"] = whole
     assert call(dpconvert, pool, "--accept-licences", "-q").code == 0
