@@ -189,6 +189,15 @@ def test_columns_files_and_classes_are_found_whatever_their_case(convert: Conver
     assert labels(tmp_path) == {"im/a.png": 0, "im/b.png": 1}
 
 
+def test_numbers_beside_a_gap_are_the_same_classes_and_sets(convert: Convert, tmp_path: Path) -> None:
+    table = "file,label,fold\na.png,1.0,0.0\nb.png,2.0,1.0\nc.png,,\n"
+    more = (
+        'split = "fold"\nlabels = {1 = "benign", 2 = "malignant"}\nsplits = {0 = "train", 1 = "test"}\nmissing = true\n'
+    )
+    convert(table, "a.png b.png c.png", more)
+    assert labels(tmp_path) == {"a.png": 0, "b.png": 1}
+
+
 def test_case_counts_where_two_files_differ_in_nothing_else(convert: Convert, tmp_path: Path) -> None:
     convert("file,label\na.png,benign\nA.png,malignant\n", "a.png A.png")
     assert labels(tmp_path) == {"a.png": 0, "A.png": 1}
@@ -250,8 +259,8 @@ def test_a_name_without_its_ending_is_told_with_the_file_that_is_here(convert: C
 
 
 def test_a_label_that_none_of_those_named_equals_is_told_with_them(convert: Convert) -> None:
-    with pytest.raises(ManifestError, match=r"line 3: label not in `layout.labels`; expected '0', '1'; found '1.0'"):
-        convert("file,label\na.png,0\nb.png,1.0\n", "a.png b.png", 'labels = {0 = "benign", 1 = "malignant"}\n')
+    with pytest.raises(ManifestError, match=r"line 3: label not in `layout.labels`; expected '0', '1'; found '1.5'"):
+        convert("file,label\na.png,0\nb.png,1.5\n", "a.png b.png", 'labels = {0 = "benign", 1 = "malignant"}\n')
 
 
 def test_a_formula_is_no_label(convert: Convert) -> None:
