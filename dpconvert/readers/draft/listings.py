@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 
 from dpconvert import names as plain
 from dpconvert.errors import ReadError
-from dpconvert.readers.draft import folders, pixels
+from dpconvert.readers.draft import pixels
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some
+from dpconvert.readers.draft.tree import endings
 from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, Endings
 from dpconvert.readers.nearby import Nearby
 from dpconvert.source.record import hashed
@@ -87,7 +88,7 @@ def _sample(rows: list[Row]) -> list[Row]:
 def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
     """Ways in which columns may make the names of these images, the plainest first."""
     columns = [column for column in (rows[0] if rows else {}) if column and not set(column) & set("{}[].:!")]
-    suffixes = ["." + ending for ending in folders.endings(images)]
+    suffixes = ["." + ending for ending in endings(images)]
     stems = {PurePosixPath(name).stem for name in images}
     widths = {len(stem) for stem in stems} if all(map(str.isdecimal, stems)) else set()
     padded = [f":0{width}" for width in widths if len(widths) == 1 and width > 1]

@@ -15,6 +15,7 @@ from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, pixels
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import printed, some, strings
+from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.readers.layouts import slides as layout
 from dpconvert.source import unused
 from dpconvert.source.files import Source
@@ -60,13 +61,13 @@ def draft(survey: Survey) -> Draft | None:
     files = survey.slides or _outlined(survey)
     if not files:
         return None
-    tree = folders.Tree.of(files)
+    tree = Tree.of(files)
     labelled = len(tree.at("class")) == 1
     roles = {tree.at("class")[0]: "class"} if labelled else {}
     roles, inner, grouped = folders.grouping(tree, [], roles)
     split, lines, asked = folders.sets(tree, roles, grouped)
     ome = r"(?<!\.ome)(?:\.ome)?" if any(OME.search(name) for name in files) else ""
-    pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(folders.endings(files))})$")
+    pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$")
     noun = "slide" if survey.slides else "image"
     drawn, failed = _drawn(survey, pattern)
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
@@ -139,7 +140,7 @@ def _add(source: Source, source_image: SourceImage, drawn: OutlineSummary) -> No
 
 
 def _labels(
-    plain: Draft, survey: Survey, drawn: OutlineSummary, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]
+    plain: Draft, survey: Survey, drawn: OutlineSummary, tree: Tree, asked: list[str], lines: tuple[str, ...]
 ) -> Draft:
     """The draft with classes, rule, layout and questions."""
     noun = "slide" if survey.slides else "image"
@@ -200,9 +201,7 @@ def _size(drawn: OutlineSummary) -> Iterator[str]:
         yield "# mpp = 0.5             # ... of the file; not every file states a resolution as fine as this"
 
 
-def _of_tiles(
-    plain: Draft, drawn: OutlineSummary, tree: folders.Tree, asked: list[str], lines: tuple[str, ...]
-) -> Draft:
+def _of_tiles(plain: Draft, drawn: OutlineSummary, tree: Tree, asked: list[str], lines: tuple[str, ...]) -> Draft:
     """Slides without annotations: the class is that of the whole slide, where folders tell it."""
     rule = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
     if len(tree.at("class")) == 1 and not drawn.faults:
