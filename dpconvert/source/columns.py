@@ -94,9 +94,21 @@ class Columns:
         if column not in self.schema.names:
             raise SourceError(f"no column {column!r}", where=self.name, found=", ".join(self.schema.names))
         try:
-            return list(pq.read_table(self.path, columns=[column]).column(0).to_pylist())
+            return list(pq.read_table(self.path, columns=[column], partitioning=None).column(0).to_pylist())
         except DAMAGED as error:
             raise ReadError(f"damaged: {error}", where=self._where(column), remedy="fetch it again") from None
+
+    @property
+    def rows(self) -> int:
+        """The number of rows.
+
+        Raises:
+            ReadError: the file is damaged.
+        """
+        try:
+            return int(pq.read_metadata(self.path).num_rows)
+        except DAMAGED as error:
+            raise ReadError(f"damaged: {error}", where=self.name, remedy="fetch it again") from None
 
     def label_names(self, column: str) -> list[str]:
         """Return the class names of this column's numbers from Hugging Face's features; empty if they state none.

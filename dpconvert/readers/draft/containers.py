@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from dpconvert.errors import ReadError
 from dpconvert.readers.array_values import named
+from dpconvert.readers.draft.partitions import partitions
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted
 from dpconvert.readers.layouts import arrays, parquet, webdataset
@@ -32,7 +33,7 @@ class Held:
 
     label: the key of [layout] for one class. images: line that names the images. classes: place -> names of its
     numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ. asked: what
-    the first image leaves open.
+    the first image leaves open. folders: names of places that are levels of folders.
     """
 
     shape: str
@@ -44,6 +45,7 @@ class Held:
     splits: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     asked: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 def of_parquet(survey: Survey) -> Held | None:
@@ -62,8 +64,21 @@ def of_parquet(survey: Survey) -> Held | None:
         for name, found in values.items():
             found += map(decoded, columns.values(name))
     classes = {name: told for name in values if (told := first.label_names(name))}
+    folders = _of_folders(files, [survey.source.columns(name).rows for name in files], values)
     line = () if images[0] == "image" else (f"image = {quoted(images[0])}",)
-    return Held("parquet", files, values, "label", line, classes, _splits(files, parquet.FILES["tables"].pattern))
+    splits = _splits(files, parquet.FILES["tables"].pattern)
+    return Held("parquet", files, values, "label", line, classes, splits, folders=folders)
+
+
+def _of_folders(files: Sequence[str], counts: Sequence[int], values: Values) -> tuple[str, ...]:
+    """Add what levels of folders say of the images of each file, and return how it is called.
+
+    counts: how many images each file holds.
+    """
+    found = {place: of for place, of in partitions(files).items() if place not in values}
+    for place, of in found.items():
+        values[place] = [value for value, count in zip(of, counts, strict=True) for _ in range(count)]
+    return tuple(found)
 
 
 def _of_images(kind: pa.DataType) -> bool:
@@ -85,7 +100,7 @@ def of_arrays(survey: Survey) -> Held | None:
     values: Values = {}
     classes: dict[str, list[str]] = {}
     keys: set[tuple[str, ...]] = set()
-    image, asked = "", ""
+    image, asked, counts = "", "", list[int]()
     for file in files:
         stacks = survey.source.stacks(file)
         shapes = stacks.names()
@@ -95,6 +110,7 @@ def of_arrays(survey: Survey) -> Held | None:
         (image,) = several
         beside = [name for name, shape in shapes.items() if len(shape) in (1, 2) and shape[0] == shapes[image][0]]
         keys.add((image, *beside))
+        counts += [shapes[image][0]] if len(shapes[image]) == 4 else []  # else perhaps a single image
         asked = asked or _asked(stacks, image)
         for name in beside:
             array = stacks.array(name)
@@ -104,8 +120,9 @@ def of_arrays(survey: Survey) -> Held | None:
     if len(keys) != 1:
         return None
     line = f"images = {quoted(image)}"
+    folders = _of_folders(files, counts, values) if len(counts) == len(files) else ()
     splits = _splits(files, arrays.FILES["images"].pattern)
-    return Held("arrays", files, values, "labels", (line,), classes, splits, asked=(asked,) if asked else ())
+    return Held("arrays", files, values, "labels", (line,), classes, splits, {}, (asked,) if asked else (), folders)
 
 
 def _asked(stacks: Stacks, key: str) -> str:

@@ -16,12 +16,14 @@ from dpconvert.plural import counted
 from dpconvert.readers.draft import names, sets, tables, targets
 from dpconvert.readers.draft.containers import Held, Values, of_arrays, of_parquet, of_shards
 from dpconvert.readers.draft.listings import Listing
+from dpconvert.readers.draft.partitions import pattern
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted
 from dpconvert.readers.layouts import parquet
 from dpconvert.readers.values import name_in
 
 PLACES = re.compile("(labels?|value|indicators|group|split) = ")
+PLACE = re.compile('(?P<role>labels?|group|split) = "(?P<place>[^"]+)"')
 
 
 def draft(survey: Survey) -> Draft | None:
@@ -51,6 +53,7 @@ def _draft(held: Held) -> Draft:
     lines += [f"group = {quoted(group)}"] if group else []
     lines += [f"split = {quoted(split)}"] if split else []
     named = table.values(split) if split else held.splits
+    lines, files = _in_folders(held, lines)
     others = ", ".join(place for place in held.values if place not in {group, split})
     return Draft(
         held.shape,
@@ -60,6 +63,7 @@ def _draft(held: Held) -> Draft:
         why=(tables.why_grouped(table, group),)
         if group
         else (f"{ALONE}name the place of the patient as `group` in [layout]. Beside the images: {others}.",),
+        files=files,
         layout=(
             f"# {counted(len(held.files), 'file')} of {counted(count, 'image')}",
             *held.images,
@@ -69,6 +73,18 @@ def _draft(held: Held) -> Draft:
         remarks=tuple(remarks),
         questions=(*questions, *held.asked),
     )
+
+
+def _in_folders(held: Held, lines: list[str]) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    """The lines of [layout] but for those of places that are levels of folders, and a pattern that names these."""
+    found = {line: match for line in lines if (match := PLACE.match(line)) and match["place"] in held.folders}
+    if not found:
+        return lines, {}
+    roles = {match["place"]: match["role"].replace("labels", "label") for match in found.values()}
+    roles = {place: "class" if role == "label" else role for place, role in roles.items()}
+    kind = "tables" if held.shape == "parquet" else "images"
+    about = f"{counted(len(held.files), 'file')}, like {held.files[0]}"
+    return [line for line in lines if line not in found], {kind: (pattern(held.files, roles), about)}
 
 
 Labels = tuple[str, Mapping[str, int], list[str], list[str], list[str]]
