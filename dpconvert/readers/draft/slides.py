@@ -58,7 +58,7 @@ class OutlineSummary:
 
 def draft(survey: Survey) -> Draft | None:
     """A manifest of the shape slides; None without slides or outlines."""
-    files = survey.slides or _outlined(survey)
+    files = [*survey.slides, *filter(OME.search, survey.images)] if survey.slides else _outlined(survey)
     if not files:
         return None
     tree = Tree.of(files)
@@ -67,7 +67,9 @@ def draft(survey: Survey) -> Draft | None:
     roles, inner, grouped = folders.grouping(tree, [], roles)
     split, lines, asked = folders.sets(tree, roles, grouped)
     ome = r"(?<!\.ome)(?:\.ome)?" if any(OME.search(name) for name in files) else ""
-    pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$")
+    of_several = survey.outlines and all(map(_names_images, survey.outlines.values()))
+    named = tree.apart() if of_several else None  # else files of annotations are called as their images
+    pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$", named)
     noun = "slide" if survey.slides else "image"
     drawn, failed = _drawn(survey, pattern)
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
@@ -82,6 +84,11 @@ def draft(survey: Survey) -> Draft | None:
     return _labels(plain, survey, drawn, tree, [*failed, *asked, *_foreign(survey)], lines)
 
 
+def _names_images(program: str) -> bool:
+    """Whether files of a program name the images that they are about."""
+    return program == "coco" or program in OF_SEVERAL
+
+
 def _foreign(survey: Survey) -> Iterator[str]:
     for error in list(survey.foreign.values())[:1]:
         yield f"{counted(len(survey.foreign), 'file')} of a program that is not read: {error}"
@@ -89,7 +96,7 @@ def _foreign(survey: Survey) -> Iterator[str]:
 
 def _outlined(survey: Survey) -> list[str]:
     """Images that files of annotation programs are about: all of those with the endings of such."""
-    shared = [name for name, program in survey.outlines.items() if program == "coco" or program in OF_SEVERAL]
+    shared = [name for name, program in survey.outlines.items() if _names_images(program)]
     stems = {stem(name).casefold() for name in survey.outlines}
     about = [name for name in survey.images if stem(name).casefold() in stems]
     if not about and not shared:

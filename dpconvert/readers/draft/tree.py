@@ -52,11 +52,26 @@ class Tree:
     def stems(self) -> list[str]:
         return [names.stem(name) for name in self.images]
 
-    def pattern(self, roles: Mapping[int, str], file: str) -> str:
-        """A regular expression of whole names, whose levels `roles` are named groups."""
-        folders = [_level(level, roles.get(at, "")) for at, level in enumerate(self.levels)]
+    def apart(self) -> int | None:
+        """The last level from which on all names differ without their endings; None if their last parts do."""
+        stems = [stem.casefold() for stem in self.stems()]
+        for at in range(len(self.levels), -1, -1):
+            folders = [name.casefold().rpartition("/")[0].split("/")[at:] for name in self.images]
+            if len({*zip(map(tuple, folders), stems, strict=True)}) == len(stems):
+                return at if at < len(self.levels) else None
+        return None
+
+    def pattern(self, roles: Mapping[int, str], file: str, named: int | None = None) -> str:
+        """A regular expression of whole names, whose levels `roles` are named groups.
+
+        named: the level from which on the name of an image goes up to the group `name` of `file`.
+        """
+        folders = [f"{_level(level, roles.get(at, ''))}/" for at, level in enumerate(self.levels)]
         deeper = "(?:[^/]+/)*" if self.ragged else ""
-        return f"^{''.join(f'{folder}/' for folder in folders)}{deeper}{file}"
+        if named is None:
+            return f"^{''.join(folders)}{deeper}{file}"
+        within = f"{''.join(folders[named:])}{deeper}"
+        return f"^{''.join(folders[:named])}{file.replace('(?P<name>', f'(?P<name>{within}', 1)}"
 
     def file(self, inner: str, *, named: bool = True) -> str:
         """The last part of a pattern: `inner` in the stem, `named` as a whole where the names differ."""
