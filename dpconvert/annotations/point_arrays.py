@@ -72,7 +72,7 @@ def read_numbers(
 def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_variable: str = "") -> list[PointRow]:
     """The points of an array of numbers with a row a point; without `variable` of the only array that may be one.
 
-    label_variable: an array of as many labels.
+    variable: may be a field of a structure, as `cells.points`. label_variable: as many numbers or texts.
 
     Raises:
         ReadError: The content is not a MATLAB file, or it holds no such array or several.
@@ -180,10 +180,14 @@ def _only(data: bytes, name: str, other: str) -> str:
 
 
 def _labels(data: bytes, name: str, variable: str, count: int) -> list[str]:
-    labels = _array(data, name, variable).reshape(-1)
+    try:
+        texts = matlab73.texts(data, variable) if matlab73.is_hdf5(data) else matlab.texts(data, variable)
+    except ValueError as error:
+        raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
+    labels = _array(data, name, variable).reshape(-1) if texts is None else texts
     if len(labels) != count:
         raise ReadError(f"{len(labels)} labels of {count} points", where=name, found=variable)
-    return [_text(label) for label in labels.tolist()]
+    return texts if texts is not None else [_text(label) for label in labels]
 
 
 def _variable(data: bytes, variable: str) -> NDArray[np.float64] | None:

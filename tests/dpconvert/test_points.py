@@ -214,6 +214,43 @@ def test_arrays_of_matlab_7_3_are_read_as_those_of_before() -> None:
         point_arrays.read_mat_rows(mat73(points=CENTRES)[:-900], "p.mat", Form())
 
 
+def structure73(points: NDArray[Any], kinds: list[str]) -> bytes:
+    """A file of MATLAB 7.3 with a structure `cells`: an array, a cell array and a char array of texts."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=512) as file:
+        file["cells/points"] = points.T
+        references = np.empty((1, len(kinds)), h5py.ref_dtype)
+        for number, kind in enumerate(kinds):
+            text = file.create_dataset(f"#refs#/{number}", data=np.array([list(map(ord, kind))], np.uint16).T)
+            text.attrs["MATLAB_class"] = np.bytes_("char")
+            references[0, number] = text.ref
+        file.create_dataset("cells/kinds", data=references).attrs["MATLAB_class"] = np.bytes_("cell")
+        rows = np.array([list(map(ord, kind.ljust(8))) for kind in kinds], np.uint16)
+        file.create_dataset("cells/rows", data=rows.T).attrs["MATLAB_class"] = np.bytes_("char")
+    return b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512, b"\0") + buffer.getvalue()[512:]
+
+
+KINDS = ["m\u00e9trit", "o"]
+
+
+@pytest.mark.parametrize("form", ["5", "5, compressed", "7.3"])
+def test_points_in_structures_and_labels_as_texts(form: str) -> None:
+    if form == "7.3":
+        data = structure73(CENTRES, KINDS)
+    else:
+        buffer = io.BytesIO()
+        cells = {"points": CENTRES, "kinds": np.array(KINDS, object).reshape(2, 1), "rows": np.array(KINDS)}
+        scipy.io.savemat(buffer, {"other": 1, "cells": cells}, do_compression="compressed" in form)
+        data = buffer.getvalue()
+    for labels in ("cells.kinds", "cells.rows"):
+        found = point_arrays.read_mat_rows(data, "p.mat", Form(), "cells.points", labels)
+        assert told(found) == [(1.5, 2, KINDS[0]), (3, 4, KINDS[1])]
+    with pytest.raises(ReadError, match=r"cells\.points, cells\.kinds|no variable 'cells'|cells\.kinds, cells\.points"):
+        point_arrays.read_mat_rows(data, "p.mat", Form(label="m"), "cells")
+    with pytest.raises(ReadError, match=r"points, kinds, rows|no variable 'cells.nothing'"):
+        point_arrays.read_mat_rows(data, "p.mat", Form(label="m"), "cells.nothing")
+
+
 def test_matlab_files_that_are_not_read_say_so() -> None:
     with pytest.raises(ReadError, match="not a table of points; expected one column for each of x, y"):
         point_arrays.read_mat_rows(mat(points=np.zeros((3, 1))), "p.mat", Form(label="m"))
