@@ -288,7 +288,12 @@ def test_the_command_line_names_what_excludes_what(dpconvert: Run) -> None:
     assert "give either a source or --pool" in one_line(dpconvert("fetch", "lung", "--pool", "open-hour"))
     assert "did you mean open-hour" in one_line(dpconvert("pool", "open-hur"))
     assert "open-hour" in dpconvert("pool").out
-    assert "patch-camelyon" in dpconvert("pool", "open-hour").out
+    shown = dpconvert("pool", "open-hour").out
+    assert "patch-camelyon" in shown
+    assert "(reported): others state this licence" in shown
+    assert "not stated: the release names no licence" in shown
+    assert "accept the terms of the 7 sources not known to be open" in shown
+    assert " 0.0 " not in shown
 
 
 @pytest.mark.parametrize(
