@@ -40,6 +40,7 @@ MISSING = frozenset(
 )
 SIGNS = re.compile(r"[\s#/\\._*()\[\]<>{}\u2010-\u2015-]+")  # that a text is written with, as in '#N/A' and '<n.a.>'
 DECIMAL = re.compile(r"[-+]?\d{1,6}(\.\d{0,6})?", re.ASCII)
+WHOLE = re.compile(r"([-+]?\d{1,9})(?:\.0*)?", re.ASCII)
 AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
 YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 ZEROS = re.compile(r"(?<!\d)(?<!\d[.,])0+(?=\d)")  # before a whole number
@@ -116,8 +117,14 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def match(name: str, known: Iterable[str]) -> str | None:
-    """Return the one of `known` that equals `name`, else the only one that equals it except for case; else None."""
+    """Return the one of `known` that equals `name`, else the only one that equals it except for case; else None.
+
+    Of whole numbers, decimals count only where two differ in nothing else: programs write 1 as 1.0 beside a gap.
+    """
+    known = list(known)
     same = [one for one in known if folded(one) == folded(name)]
+    if not same and (number := WHOLE.fullmatch(name)):
+        same = [one for one in known if (other := WHOLE.fullmatch(one)) and other[1] == number[1]]
     exact = [one for one in same if nfc(one) == nfc(name)]
     found = exact or same
     return found[0] if len(found) == 1 else None

@@ -6,6 +6,7 @@ array of a row a point, and a second one of labels.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from dpconvert import names
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing import matlab, matlab73
 from dpconvert.annotations.parsing.coordinates import LIMIT
@@ -71,7 +73,7 @@ def read_numbers(
 def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_variable: str = "") -> list[PointRow]:
     """The points of an array of numbers with a row a point; without `variable` of the only array that may be one.
 
-    label_variable: an array of as many labels.
+    variable: may be a field of a structure, as `cells.points`. label_variable: as many numbers or texts.
 
     Raises:
         ReadError: The content is not a MATLAB file, or it holds no such array or several.
@@ -141,13 +143,21 @@ def _row(number: int, element: Any, form: Form, name: str) -> PointRow:
 
 def _members(element: Any, form: Form, name: str) -> dict[str, Any]:
     if isinstance(element, dict):
-        ours = {theirs: our for our in NAMED if (theirs := form.names.get(our, our)) in element}
-        keys = [ours.get(key, f"({key})" if key in NAMED else key) for key in element]
-        return dict(zip(with_boxes(keys, form.boxes, name), element.values(), strict=True))
+        keys = tuple(element)
+        wanted = ((our, _key(form.names.get(our, our), keys)) for our in NAMED)
+        ours = {key: our for our, key in wanted if key is not None}
+        called = [ours.get(key, f"({key})" if key in NAMED else key) for key in keys]
+        return dict(zip(with_boxes(called, form.boxes, name), element.values(), strict=True))
     columns = with_boxes(form.columns, form.boxes, name) or NAMED[:WIDEST]
     if isinstance(element, list) and not form.columns and len(element) > WIDEST:
         raise unnamed(f"a point of {len(element)} values, which nothing names", name)
     return dict(zip(columns, element, strict=False)) if isinstance(element, list) else {}
+
+
+@lru_cache(1 << 10)
+def _key(wanted: str, keys: tuple[str, ...]) -> str | None:
+    """Return the key of an element that has this name in another Unicode form or, where that leaves one, case."""
+    return names.match(wanted, keys)
 
 
 def _text(value: Any) -> str:
@@ -176,10 +186,14 @@ def _only(data: bytes, name: str, other: str) -> str:
 
 
 def _labels(data: bytes, name: str, variable: str, count: int) -> list[str]:
-    labels = _array(data, name, variable).reshape(-1)
+    try:
+        texts = matlab73.texts(data, variable) if matlab73.is_hdf5(data) else matlab.texts(data, variable)
+    except ValueError as error:
+        raise ReadError(f"not a readable MATLAB file: {error}", where=name) from None
+    labels = _array(data, name, variable).reshape(-1) if texts is None else texts
     if len(labels) != count:
         raise ReadError(f"{len(labels)} labels of {count} points", where=name, found=variable)
-    return [_text(label) for label in labels.tolist()]
+    return texts if texts is not None else [_text(label) for label in labels]
 
 
 def _variable(data: bytes, variable: str) -> NDArray[np.float64] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,21 @@ def show_pool(pool: str | None, root: Path | None, out: Path, as_json: bool) -> 
     head = ["source", "task", "organ", "stain", "licence", "download GB", "with shards GB", "here"]
     table(head, [_row(member) for member in chosen], whole=0)
     tell("")
+    for line in _on_licences(chosen):
+        tell(line)
     tell(_total(chosen))
+
+
+def _on_licences(chosen: list[PoolMember]) -> Iterator[str]:
+    """What the licences in the table mean, where this is more than their names."""
+    stated = {member.manifest.licence.name for member in chosen}
+    if any(name.endswith("(reported)") for name in stated):
+        yield "(reported): others state this licence; nobody has verified it on the page of the data"
+    if "not stated" in stated:
+        yield "not stated: the release names no licence, so ask its authors before you publish anything made from it"
+    if closed := sum(not member.manifest.licence.open for member in chosen):
+        sources = counted(closed, "source")
+        yield f"`dpconvert fetch --pool` asks once whether you accept the terms of the {sources} not known to be open"
 
 
 def _list(pools: list[SourcePool], *, as_json: bool) -> None:
@@ -84,7 +99,7 @@ def _content(member: PoolMember) -> dict[str, Any]:
 def _row(member: PoolMember) -> list[Any]:
     manifest, sizes = member.manifest, member.sizes
     whole = sizes.download + sizes.unpacked + sizes.shards
-    known = [f"{size:.1f}" if size else "unknown" for size in (sizes.download, whole)]
+    known = [f"{size:.{1 if size >= 0.1 else 2}f}" if size else "unknown" for size in (sizes.download, whole)]
     return [manifest.name, manifest.task, manifest.organ, manifest.stain, manifest.licence.name, *known, member.state]
 
 

@@ -17,7 +17,8 @@ import pooch
 import requests
 
 from dpconvert.errors import FetchError, OutputError
-from dpconvert.obtain.responses import BusyError, Version, ends_at, first_byte, reason_of
+from dpconvert.obtain import responses
+from dpconvert.obtain.responses import BusyError, Version
 from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 
@@ -108,7 +109,10 @@ class Downloader:
                     f"no secure connection: {error}", where=remote.url, remedy=remote.remedy or None
                 ) from None
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-                reason = reason_of(error)
+                reason = responses.reason_of(error)
+            except requests.exceptions.ContentDecodingError as error:
+                reason = responses.reason_of(error)
+                _start_again(part)
             tries = 0 if _size(part) > most else tries + 1
             most = max(most, _size(part))
             if tries >= self.patience.tries:
@@ -145,25 +149,31 @@ class Downloader:
         ) as answer:
             if answer.status_code == 416:
                 same = not known.tag or Version.of(answer).tag in ("", known.tag)
-                return (same and ends_at(answer, had) and remote.size in (None, had)) or _start_again(part)
+                return (same and responses.ends_at(answer, had) and remote.size in (None, had)) or _start_again(part)
             if answer.status_code in EXPIRED and answer.history:
                 raise BusyError(answer, f"the address that it redirects to has expired (HTTP {answer.status_code})")
             _refuse(answer, remote)
             if answer.status_code in AGAIN:
                 raise BusyError(answer)
-            start, version = first_byte(answer), Version.of(answer)
-            if start not in (0, had) or (start and not known.can_resume_with(version)):
+            responses.as_sent(answer, part.name.removesuffix(".part"))
+            start, version = responses.first_byte(answer), Version.of(answer)
+            if start not in (0, had) or (start and (responses.is_packed(answer) or not known.can_resume_with(version))):
                 return _start_again(part)
             version = replace(version, total=version.total or known.total) if start else version
             _check_total(remote, version.total, part)
             _check_room(version.total or remote.size or 0, start, part)
             version.write(tag)
-            return self._append(answer, part, start, version.total or remote.size)
+            total = version.total or remote.size
+            done = self._append(answer, remote, part, start, total)
+        if total is None:
+            return not start  # the next response shows whether this was the last part
+        return done >= total if done <= total or not start else _start_again(part)
 
-    def _append(self, answer: requests.Response, part: Path, start: int, total: int | None) -> bool:
-        """Write the body of a response from the byte `start` on. Returns whether the file is complete.
+    def _append(self, answer: requests.Response, remote: Remote, part: Path, start: int, total: int | None) -> int:
+        """Write the body of a response from the byte `start` on. Returns the length of the part.
 
-        If the length is unknown, only the next response shows whether this was the last part.
+        Raises:
+            FetchError: the body is a web page in place of the file.
         """
         name = part.name.removesuffix(".part")
         done = start
@@ -175,10 +185,17 @@ class Downloader:
             for chunk in answer.iter_content(CHUNK):
                 if self.stop.is_set():
                     raise stopped(answer.url)
+                if done == start and responses.is_page(answer, chunk, name):
+                    _start_again(part)
+                    raise FetchError(
+                        "a web page, and not the file: perhaps of a log-in, a proxy or an address that has changed",
+                        where=remote.url,
+                        remedy=remote.remedy or None,
+                    )
                 file.write(chunk)
                 advance((done + len(chunk)) // KILO - done // KILO)
                 done += len(chunk)
-        return done >= total if total is not None else not start
+        return done
 
     def _check(self, remote: Remote, path: Path, named: Path, remedy: str = "download it again") -> None:
         """Check size and digest. A downloaded file with another digest is removed, an existing one is not."""
@@ -254,17 +271,13 @@ def _check_total(remote: Remote, total: int | None, part: Path) -> None:
     """
     if None not in (remote.size, total) and remote.size != total:
         _start_again(part)
-        raise _other_size(remote, total or 0)
-
-
-def _other_size(remote: Remote, size: int) -> FetchError:
-    return FetchError(
-        "size differs from the published one",
-        where=remote.url,
-        expected=f"{remote.size} bytes",
-        found=f"{size}",
-        remedy=remote.remedy or None,
-    )
+        raise FetchError(
+            "size differs from the published one",
+            where=remote.url,
+            expected=f"{remote.size} bytes",
+            found=f"{total}",
+            remedy=remote.remedy or None,
+        )
 
 
 def _start_again(part: Path) -> bool:

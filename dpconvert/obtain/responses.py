@@ -49,6 +49,31 @@ class Version:
         return self.tag == other.tag and (None in (self.total, other.total) or self.total == other.total)
 
 
+def as_sent(answer: requests.Response, name: str) -> None:
+    """Leave the body as it is sent where servers call a file that is compressed itself compressed for the way."""
+    if name.lower().endswith((".gz", ".tgz")) and _packing(answer) in ("gzip", "x-gzip"):
+        answer.headers.pop("Content-Encoding")
+        answer.raw.headers.pop("Content-Encoding", None)
+
+
+def is_packed(answer: requests.Response) -> bool:
+    """Whether the body is compressed for the way, so that lengths and ranges are not those of the file."""
+    return _packing(answer) not in ("", "identity")
+
+
+def _packing(answer: requests.Response) -> str:
+    return answer.headers.get("Content-Encoding", "").strip().lower()
+
+
+def is_page(answer: requests.Response, start: bytes, name: str) -> bool:
+    """Whether the body, which has this start, is a web page in place of the file, as log-ins and proxies send."""
+    if name.lower().endswith((".html", ".htm", ".xhtml")):
+        return False
+    head = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    called = answer.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml"))
+    return head.startswith((b"<!doctype html", b"<html")) or (called and head.startswith(b"<"))
+
+
 def first_byte(answer: requests.Response) -> int:
     """The first byte of the body: 0 for a whole file, -1 for a part without a valid range."""
     if answer.status_code != 206:
@@ -59,7 +84,7 @@ def first_byte(answer: requests.Response) -> int:
 
 def total_size(answer: requests.Response) -> int | None:
     """The length of the whole file, if it is stated."""
-    length = answer.headers.get("Content-Length", "")
+    length = "" if is_packed(answer) else answer.headers.get("Content-Length", "")
     if answer.status_code != 206:
         return int(length) if length.isdecimal() else None
     match = RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
@@ -87,4 +112,6 @@ def reason_of(error: requests.RequestException) -> str:
     """Why a request got no response, in a few words."""
     if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
         return "the server does not respond"
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return "the server sends what cannot be unpacked"
     return "the connection broke" if "IncompleteRead" in str(error) else "no connection"

@@ -13,7 +13,7 @@ from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.values import InValues, decoded, name_in
 from dpconvert.source.files import MatchedFile, Source
-from dpconvert.source.stacks import DAMAGED, Array, Stacks
+from dpconvert.source.stacks import DAMAGED, Array, Stacks, enumeration
 
 AT_ONCE = 1 << 26  # bytes of masks that are looked at together
 Rows = list[tuple[TableRow, str]]
@@ -95,12 +95,29 @@ def _values(array: Array, count: int, where: str, labels_in: InValues) -> list[A
     """Return what an array says of each image: a number, a text, or, of any number of classes, a list of numbers."""
     values = _rows_of(array, count, where)
     if values.shape[1] == 1:
-        return [_plain(value) for value in values[:, 0].tolist()]
+        if labels_in.target == "value" and (known := enumeration(array)):
+            raise SourceError("numbers of classes, not measured ones", where=where, found=", ".join(known.values()))
+        return [_plain(value) for value in named(array, values[:, 0].tolist(), where)]
     if labels_in.target == "labels":
         return [list(map(_plain, row)) for row in values.tolist()]
     if labels_in.target == "value":
         raise SourceError("several values an image, where one number is expected", where=where, found=f"{array.shape}")
     return list(_places(values, where).tolist())
+
+
+def named(array: Array, values: list[Any], where: str) -> list[Any]:
+    """Return values of an array; in place of numbers, the names that an enumerated type of HDF5 gives them.
+
+    Raises:
+        ReadError: the type names no such number.
+    """
+    known = enumeration(array)
+    if not known:
+        return values
+    if unknown := sorted(set(values) - known.keys()):
+        found = f"{unknown[0]}; it names {', '.join(f'{number} {name}' for number, name in known.items())}"
+        raise ReadError("a number that the file's type does not name", where=where, found=found)
+    return [known[value] for value in values]
 
 
 def _plain(value: Any) -> Any:
@@ -110,8 +127,9 @@ def _plain(value: Any) -> Any:
 def _texts(array: Array, count: int, where: str) -> list[str]:
     """Return a text for each image: of its group, split or an attribute."""
     values = _rows_of(array, count, where)
-    flat = values[:, 0] if values.shape[1] == 1 else _places(values, where)
-    return [name_in(value) for value in flat.tolist()]
+    if values.shape[1] > 1:
+        return [name_in(value) for value in _places(values, where).tolist()]
+    return [name_in(value) for value in named(array, values[:, 0].tolist(), where)]
 
 
 def _rows_of(array: Array, count: int, where: str) -> NDArray[Any]:

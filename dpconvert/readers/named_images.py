@@ -6,6 +6,7 @@ name no image here at all is refused.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.listed import NamedImage, Names, shared_folders
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.plural import counted
+from dpconvert.readers.nearby import Nearby
 from dpconvert.source.files import Source
 
 SHOWN = 3
@@ -57,18 +59,21 @@ class Mentions:
     listings: file -> the images that it names. images: names of the files of images here.
 
     Raises:
-        SourceError: an entry fits several images here.
+        SourceError: an entry fits several images here, or two files name one image, which lies near one of them only.
     """
 
     def __init__(self, listings: Mapping[str, Sequence[NamedImage]], images: Iterable[str]) -> None:
         self._of: dict[str, list[str]] = defaultdict(list)
         self._absent: dict[str, list[NamedImage]] = {}
         images = list(images)
+        nearby = Nearby.of(listings)
         for file, named in listings.items():
-            claims = _claims(named, images)
-            for entry, claimed in claims.items():
-                self._of[_best(claimed, named[entry], file)].append(file)
-            self._absent[file] = [one for entry, one in enumerate(named) if entry not in claims]
+            meant = _meant(_claims(named, images), named, nearby[file], file)
+            for image in meant.values():
+                self._of[image].append(file)
+            self._absent[file] = [one for entry, one in enumerate(named) if entry not in meant]
+        for image, files in self._of.items():
+            _check_files(image, list(dict.fromkeys(files)), nearby)
         self.naming_none = [file for file, named in listings.items() if named and len(self._absent[file]) == len(named)]
 
     @property
@@ -137,21 +142,43 @@ def _claims(named: Sequence[NamedImage], images: Sequence[str]) -> dict[int, lis
     return dict(claims)
 
 
-def _best(images: list[str], entry: NamedImage, file: str) -> str:
-    """The image that an entry means: the only one, or that whose name agrees best."""
-    exact = [image for image in images if image in entry.names]
-    if len(exact) == 1 or len(images) == 1:
-        return (exact or images)[0]
+def _meant(claims: dict[int, list[str]], named: Sequence[NamedImage], nearby: Nearby, file: str) -> dict[int, str]:
+    """Entry of a file -> the image that it means."""
+    found: dict[int, str] = {}
+    for entry, images in sorted(claims.items(), key=lambda claim: -len(claim[1])):  # those of several images first
+        best = _best(images, named[entry], nearby)
+        if len(best) > 1:
+            raise SourceError(
+                f"the name {_name(named[entry])!r} fits several images",
+                where=file,
+                found=", ".join(best[:3]),
+                remedy="let the file name them with their folders and endings, or narrow the pattern of the images",
+            )
+        if len(images) > 1 or best[0] in named[entry].names or not nearby.is_elsewhere(best[0]):
+            found[entry] = best[0]
+    return found
+
+
+def _best(images: list[str], entry: NamedImage, nearby: Nearby) -> list[str]:
+    """The image that an entry means: the only one, or that whose name agrees best; several where nothing tells."""
+    if len(images) == 1:
+        return images
     close = [max(shared_folders(name, image) for name in entry.names) for image in images]
     best = [image for image, score in zip(images, close, strict=True) if score == max(close)]
-    if len(best) > 1:
-        raise SourceError(
-            f"the name {_name(entry)!r} fits several images",
-            where=file,
-            found=", ".join(best[:3]),
-            remedy="let the file name them with their folders and endings, or narrow the pattern of the images",
-        )
-    return best[0]
+    near = nearby.choose(best) if len(best) > 1 else best
+    exact = [image for image in images if image in entry.names]
+    return near if len(near) == 1 and (not exact or max(close) == 0) else exact or best
+
+
+def _check_files(image: str, files: list[str], nearby: Mapping[str, Nearby]) -> None:
+    for one, other in itertools.permutations(files, 2):
+        if nearby[one].nearer(image, nearby[other]):
+            raise SourceError(
+                "two files name this image, which lies near one of them only",
+                where=image,
+                found=f"{one} and {other}",
+                remedy="let the files name images with their folders, or narrow the pattern of the files",
+            )
 
 
 def _no_image(file: str, absent: Sequence[str]) -> SourceError:

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
 
 ROWS = 256  # read at once
@@ -76,6 +77,7 @@ class Columns:
         Raises:
             ReadError: the column does not exist, holds no images, or is damaged.
         """
+        column = self._named(column)
         if column not in self._images:
             self._check(column)
             self._images[column] = ImageColumn(
@@ -90,12 +92,25 @@ class Columns:
             SourceError: the column does not exist.
             ReadError: the column is damaged.
         """
+        column = self._named(column)
         if column not in self.schema.names:
             raise SourceError(f"no column {column!r}", where=self.name, found=", ".join(self.schema.names))
         try:
-            return list(pq.read_table(self.path, columns=[column]).column(0).to_pylist())
+            return list(pq.read_table(self.path, columns=[column], partitioning=None).column(0).to_pylist())
         except DAMAGED as error:
             raise ReadError(f"damaged: {error}", where=self._where(column), remedy="fetch it again") from None
+
+    @property
+    def rows(self) -> int:
+        """The number of rows.
+
+        Raises:
+            ReadError: the file is damaged.
+        """
+        try:
+            return int(pq.read_metadata(self.path).num_rows)
+        except DAMAGED as error:
+            raise ReadError(f"damaged: {error}", where=self.name, remedy="fetch it again") from None
 
     def label_names(self, column: str) -> list[str]:
         """Return the class names of this column's numbers from Hugging Face's features; empty if they state none.
@@ -103,12 +118,16 @@ class Columns:
         The column holds such numbers, or lists of them.
         """
         try:
-            feature = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+            feature = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"][self._named(column)]
             of_list = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
             label_names = of_list["names"]
         except (KeyError, ValueError, TypeError, IndexError, AttributeError):
             return []
         return [str(name) for name in label_names] if isinstance(label_names, list) else []
+
+    def _named(self, column: str) -> str:
+        """Return the column as the file spells its name: in another Unicode form or, where that leaves one, case."""
+        return names.match(column, self.schema.names) or column
 
     def _where(self, column: str) -> str:
         return f"{self.name}/{column}"

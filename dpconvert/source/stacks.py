@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert import names
 from dpconvert.errors import ReadError
 
 CHUNKS = 64 << 20  # bytes of an HDF5 file that are kept unpacked
@@ -41,7 +42,10 @@ Array = Any  # h5py.Dataset | np.memmap
 
 
 class Stacks:
-    """The arrays of one file by name; the array of a .npy file has the empty name."""
+    """The arrays of one file by name; the array of a .npy file has the empty name.
+
+    Names are given in NFC, and found without regard to Unicode form, and to case where that leaves one.
+    """
 
     def __init__(self, path: Path, name: str, unpack: Callable[[Path, str], Path]) -> None:
         self.path, self.name, self._unpack = path, name, unpack
@@ -60,7 +64,7 @@ class Stacks:
             if self._is(".npz"):
                 with zipfile.ZipFile(self.path) as archive:
                     keys = [key.removesuffix(".npy") for key in archive.namelist() if key.endswith(".npy")]
-                return {key: tuple(self.array(key).shape) for key in keys[:MOST_NAMES]}
+                return {names.nfc(key): tuple(self.array(key).shape) for key in keys[:MOST_NAMES]}
             return _datasets(self._hdf5())
         except DAMAGED as error:
             raise self._damaged(error) from None
@@ -104,11 +108,12 @@ class Stacks:
     def _member(self, key: str) -> Array:
         with zipfile.ZipFile(self.path) as archive:
             known = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            if key not in known:
+            named = names.match(key, known)
+            if named is None:
                 raise ReadError(f"no array {key!r}", where=self.name, found=", ".join(list(known)[:10]) or None)
-            member = archive.getinfo(known[key])
+            member = archive.getinfo(known[named])
         if member.compress_type != zipfile.ZIP_STORED:
-            return _mapped(self._unpack(self.path, known[key]), f"{self.name}/{key}")
+            return _mapped(self._unpack(self.path, known[named]), f"{self.name}/{key}")
         with self.path.open("rb") as file:
             file.seek(member.header_offset)
             name, extra = struct.unpack("<HH", file.read(ZIP_HEAD)[26:])
@@ -116,6 +121,12 @@ class Stacks:
 
     def _damaged(self, error: BaseException) -> ReadError:
         return ReadError(f"cannot be read as arrays: {error}", where=self.name, remedy="fetch it again")
+
+
+def enumeration(array: Array) -> dict[int, str]:
+    """Return the names of an array's numbers in their order, if it is of an enumerated type of HDF5; else nothing."""
+    known = h5py.check_enum_dtype(array.dtype) or {}
+    return dict(sorted((int(number), names.nfc(name)) for name, number in known.items()))
 
 
 def _mapped(path: Path, name: str, offset: int = 0) -> NDArray[Any]:
@@ -136,10 +147,13 @@ def _dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
     """Return a data set that lies in the file itself; links into other files are ignored."""
     at: Any = file
     for part in filter(None, key.split("/")):
-        link = at.get(part, getlink=True) if isinstance(at, h5py.Group) else None
+        if not isinstance(at, h5py.Group):
+            return None
+        named = part if part in at else names.match(part, at)
+        link = at.get(named, getlink=True) if named is not None else None
         if link is None or isinstance(link, h5py.ExternalLink):
             return None
-        at = at.get(part)
+        at = at.get(named)
     plain = isinstance(at, h5py.Dataset) and not at.is_virtual and at.external is None
     return at if plain else None
 
@@ -149,7 +163,7 @@ def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
 
     def look(name: str | bytes, item: Any) -> bool | None:
         if isinstance(item, h5py.Dataset) and item.shape is not None and isinstance(name, str):  # bytes: no UTF-8
-            found[name] = tuple(item.shape)
+            found[names.nfc(name)] = tuple(item.shape)
         return True if len(found) >= MOST_NAMES else None
 
     file.visititems(look)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,35 @@ def test_labels_of_every_form(form: str, source: Path, convert: Convert) -> None
     }[form]
     hdf5(source / "all.h5", x=IMAGES, y=labels)
     assert same(convert('[layout]\nlabels = "y"\n'))
+
+
+def test_the_names_of_an_enumerated_type_are_the_classes_whatever_their_numbers(source: Path, convert: Convert) -> None:
+    of_label = h5py.enum_dtype({"yes": 0, "no": 5}, basetype="i1")
+    of_set = h5py.enum_dtype({"test": 0, "train": 1}, basetype="i1")
+    with h5py.File(source / "all.h5", "w") as file:
+        file["x"] = IMAGES
+        file.create_dataset("y", data=np.array([5, 0])[LABELS], dtype=of_label)
+        file.create_dataset("set", data=np.arange(8) % 2, dtype=of_set)
+    found = convert('[layout]\nlabels = "y"\nsplit = "set"\n[split.strict]\nofficial = true\n')
+    assert same(found)
+    assert {row["split"] for number, (_, _, row) in found.items() if number % 2} == {"train"}
+    (source / "all.h5").unlink()
+    with h5py.File(source / "all.h5", "w") as file:
+        file["x"] = IMAGES
+        file.create_dataset("y", data=np.array([5, 4])[LABELS], dtype=of_label)
+    assert "does not name; found 4; it names 0 yes, 5 no" in convert('[layout]\nlabels = "y"\n', fails=True)
+
+
+@pytest.mark.parametrize("ending", ["h5", "npz"])
+def test_arrays_are_found_in_another_unicode_form(ending: str, source: Path, convert: Convert) -> None:
+    apart = unicodedata.normalize("NFD", "étiquette")
+    if ending == "h5":
+        hdf5(source / "all.h5", **{"données__images": IMAGES, apart: LABELS})
+    else:
+        np.savez(source / "all.npz", **{"données/images": IMAGES, apart: LABELS})
+    told = '[layout]\nimages = "Données/images"\nlabels = "étiquette"\n'
+    assert same(convert(told))
+    assert "no " in convert(told.replace("étiquette", "etiquette"), fails=True)
 
 
 def test_npy_files_of_images_and_labels_are_mapped(source: Path, convert: Convert) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
 
@@ -27,7 +29,7 @@ from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Answer
-from tests.dpconvert.loopback import Site, serving
+from tests.dpconvert.loopback import Handler, Site, serving
 
 HASTY = Patience(connect=2, silence=0.3, tries=3, wait=0.01)
 QUIET = Reporter(quiet=True)
@@ -272,6 +274,69 @@ def test_what_does_not_fit_is_refused_before_the_first_byte(
     assert not any(path.stat().st_size for path in tmp_path.iterdir())
 
 
+class Packing(Handler):
+    """Sends files compressed for the way, whatever was asked for; a range is of the compressed bytes."""
+
+    def send_file(self, data: bytes, wanted: str | None) -> None:
+        packed = gzip.compress(data, mtime=0)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.site.ranges else 0
+        headers = {"Content-Encoding": "gzip"}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(packed) - 1}/{len(packed)}"
+        self.reply(206 if start else 200, packed[start:], headers, cut=self.site.take(self.site.cut_after))
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_that_is_compressed_for_the_way_is_never_gone_on_with(ranges: bool, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 64, 200_000, dtype=np.uint8).tobytes()
+    with serving(Site({"/a.bin": data}, ranges=ranges, cut_after=[80_000]), Packing) as site:
+        with requests.Session() as session:
+            assert Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.bin"), tmp_path / "a.bin")
+        assert len(site.asked) > 1
+    assert (tmp_path / "a.bin").read_bytes() == data
+
+
+def test_a_compressed_file_stays_so_where_the_server_calls_it_compressed_for_the_way(tmp_path: Path) -> None:
+    data = gzip.compress(DATA)
+    site = Site({"/a.csv.gz": data}, headers=[{"Content-Encoding": "x-gzip"}])
+    with serving(site), requests.Session() as session:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        assert Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.csv.gz", digest), tmp_path / "a.csv.gz")
+    assert (tmp_path / "a.csv.gz").read_bytes() == data
+
+
+class Overlong(Handler):
+    """Sends more bytes than its Content-Range says."""
+
+    def send_file(self, data: bytes, wanted: str | None) -> None:
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+        more = b"more" if start else b""
+        self.reply(206 if start else 200, data[start:] + more, headers, cut=self.site.take(self.site.cut_after))
+
+
+def test_a_part_that_is_longer_than_the_server_says_is_begun_anew(tmp_path: Path) -> None:
+    with serving(Site({"/a.bin": DATA}, cut_after=[300_000]), Overlong) as site, requests.Session() as session:
+        assert Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.bin"), tmp_path / "a.bin")
+        assert len(site.asked) == 3
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "a.7z", "a.parquet", "README"])
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [(b"\n<!DOCTYPE html><html>log in</html>", "application/octet-stream"), (b"<!-- x --><HTML>", "text/html")],
+)
+def test_a_web_page_in_place_of_a_file_is_refused(name: str, page: bytes, kind: str, tmp_path: Path) -> None:
+    site = Site({f"/{name}": page}, headers=[{"Content-Type": kind}] * 2)
+    with serving(site), requests.Session() as session:
+        with pytest.raises(FetchError, match="a web page, and not the file"):
+            Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/{name}"), tmp_path / name)
+        assert list(tmp_path.iterdir()) == []
+        site.files["/a.html"] = page
+        assert Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.html"), tmp_path / "a.html")
+
+
 def test_a_server_is_asked_again_when_it_says(site: Site, get: Get, tmp_path: Path) -> None:
     for seconds, least in (("1", 1.0), ("", 0.9)):
         told = seconds or format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
@@ -371,7 +436,9 @@ def test_a_damaged_tar_is_one_line(site: Site, tmp_path: Path, at: int) -> None:
 
 def test_a_page_instead_of_an_archive_is_not_kept(site: Site, tmp_path: Path) -> None:
     site.files["/a.zip"] = b"<html>Please log in</html>"
-    with pytest.raises(FetchError, match=r"not an archive.*request it at https://example.org/mine, or put a.zip"):
+    with pytest.raises(
+        FetchError, match=r"a web page, and not the file.*request it at https://example.org/mine, or put a.zip"
+    ):
         fetched(manifest(site, tmp_path, "a.zip"), tmp_path / "mine")
     assert not (tmp_path / "mine" / "a.zip").exists()
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import openpyxl
 import pytest
+import tifffile
 from PIL import Image
 
 from dpconvert.manifest.catalog import find
@@ -566,6 +567,38 @@ def test_a_coco_file_of_images(init: Callable[..., Any], tmp_path: Path) -> None
     manifest, rows, _ = init(tmp_path / "s")
     assert Counter(manifest["classes"][row["label"]] for row in rows) == {"gland": 6, "vessel": 6}
     assert {(row["x"], row["y"], row["width"], row["height"]) for row in rows} == {(10, 20, 30, 40), (20, 20, 30, 40)}
+
+
+def test_coco_files_of_sets_that_name_images_alike(init: Callable[..., Any], tmp_path: Path) -> None:
+    lefts = {"train": 8, "valid": 16, "test": 24}
+    for split, left in lefts.items():
+        for number in range(3):
+            draw_image(tmp_path / "s" / "images" / split / f"{number}.png", side=64)
+        boxes = [(number, label, left) for number in range(3) for label in (1, 2)]
+        content = {
+            "images": [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 64} for n in range(3)],
+            "categories": [{"id": 1, "name": "nucleus"}, {"id": 2, "name": "mitosis"}],
+            "annotations": [
+                {"id": n, "image_id": image, "category_id": label, "bbox": [x, 20 * label, 8, 8]}
+                for n, (image, label, x) in enumerate(boxes)
+            ],
+        }
+        (tmp_path / "s" / f"instances_{split}.json").write_text(json.dumps(content))
+    _, rows, _ = init(tmp_path / "s")
+    assert len(rows) == 18
+    for row in rows:
+        split = row["source"].split("/")[1]
+        assert (row["split"], row["x"]) == ({"valid": "val"}.get(split, split), lefts[split])
+
+
+def test_slides_of_several_formats_are_all_drafted(init: Callable[..., Any], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    for number, name in enumerate(("a/1.svs", "a/2.ome.tif", "b/3.svs", "b/4.ome.tif")):
+        (tmp_path / "s" / name).parent.mkdir(parents=True, exist_ok=True)
+        more: dict[str, Any] = {"ome": True} if "ome" in name else {"description": "Aperio Image Library v1|MPP = 0.5"}
+        tifffile.imwrite(tmp_path / "s" / name, pixels + number, tile=(128, 128), photometric="rgb", **more)
+    _, rows, _ = init(tmp_path / "s")
+    assert {row["source"] for row in rows} == {"a/1.svs", "a/2.ome.tif", "b/3.svs", "b/4.ome.tif"}
 
 
 def test_files_of_a_program_that_is_not_read_are_named(init: Callable[..., Any], tmp_path: Path) -> None:

@@ -80,6 +80,24 @@ def hdf5(**arrays: Any) -> Write:
     return write
 
 
+def in_folders(ending: str, folder: str, **columns: Any) -> Write:
+    """A file for each class, in a folder that only its name tells."""
+
+    def write(root: Path) -> None:
+        for name in ("normal", "tumour"):
+            chosen = [n for n in range(COUNT) if NAMES[n] == name]
+            path = root / folder.format(name) / f"part-0.{ending}"
+            path.parent.mkdir(parents=True)
+            if ending == "parquet":
+                more = {column: [values[n] for n in chosen] for column, values in columns.items()}
+                pq.write_table(pa.table({"image": [image(n) for n in chosen], **more}), path)
+            else:
+                with h5py.File(path, "w") as file:
+                    file["x"] = PIXELS[chosen]
+
+    return write
+
+
 def npz(**arrays: Any) -> Write:
     return lambda folder: np.savez(folder / "all.npz", images=PIXELS, **arrays)
 
@@ -99,6 +117,19 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
     "lists in Parquet": (parquet(findings=LISTS, patient=PATIENTS), "multilabel", LISTS),
     "a number in Parquet": (parquet(score=NUMBERS, patient=PATIENTS), "regression", NUMBERS),
     "grades in Parquet": (parquet(grade=GRADES, patient=PATIENTS), "classification", [str(g) for g in GRADES]),
+    "folders of Hive": (in_folders("parquet", "label={}"), "classification", NAMES),
+    "folders of Hive and a patient": (
+        in_folders("parquet", "data/diagnosis={}", patient=PATIENTS),
+        "classification",
+        NAMES,
+    ),
+    "a column beside folders of Hive": (
+        in_folders("parquet", "label={}", label=[f"{n % 3}" for n in range(COUNT)]),
+        "classification",
+        [f"{n % 3}" for n in range(COUNT)],
+    ),
+    "folders of classes in Parquet": (in_folders("parquet", "all/{}"), "classification", NAMES),
+    "folders of classes in HDF5": (in_folders("h5", "{}"), "classification", NAMES),
     "texts in HDF5": (hdf5(label=np.array(NAMES, "S"), patient=np.array(PATIENTS, "S")), "classification", NAMES),
     "bytes in Parquet": (parquet(label=[name.encode() for name in NAMES], patient=PATIENTS), "classification", NAMES),
     "no class in Parquet": (
@@ -113,6 +144,14 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
     ),
     "two columns of Hugging Face's classes": (hugging_twice, "classification", NAMES),
     "numbers in HDF5": (hdf5(label=np.arange(COUNT) % 3), "classification", [str(n % 3) for n in range(COUNT)]),
+    "names of numbers in HDF5": (
+        hdf5(
+            label=np.arange(COUNT).astype(h5py.enum_dtype({"tumour": 0, "normal": 1, "2": 2}, "i1")) % 2,
+            patient=np.array(PATIENTS, "S"),
+        ),
+        "classification",
+        NAMES[1:] + NAMES[:1],
+    ),
     "a number in HDF5": (hdf5(score=np.array(NUMBERS)), "regression", NUMBERS),
     "grades in npz": (npz(grade=np.array(GRADES)), "classification", [str(g) for g in GRADES]),
     "a number in npz": (npz(score=np.array(NUMBERS)), "regression", NUMBERS),
@@ -191,6 +230,32 @@ def test_what_may_mean_several_things_is_asked(write: Write, told: str, dpconver
     assert answer.code == 1
     assert told in answer.err
     assert "NOT READY" in (tmp_path / "my.toml").read_text()
+
+
+def test_sets_and_patients_in_the_names_of_folders_are_kept(dpconvert: Call, tmp_path: Path) -> None:
+    folder, at = tmp_path / "held", 0
+    for split, patients in {"train": (1, 2), "test": (3,)}.items():
+        for patient in patients:
+            for label in (0, 1):
+                path = folder / f"split={split}" / f"patient={patient}" / f"label={label}" / "a.parquet"
+                path.parent.mkdir(parents=True)
+                pq.write_table(pa.table({"image": [image(at), image(at + 1)]}), path)
+                at += 2
+    answer = dpconvert("init", folder, "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 0, answer.out + answer.err
+    text = (tmp_path / "my.toml").read_text().replace('classes = ["0", "1"]', 'classes = ["no", "yes"]')
+    (tmp_path / "my.toml").write_text(text.replace("val = 0.15", "# val = 0.15"))
+    made = dpconvert(tmp_path / "my.toml", "--source", folder, "--out", tmp_path / "out", "--workers", 1, "-q")
+    assert made.code == 0, made.err
+    rows = pq.read_table(tmp_path / "out" / "Held" / "index.parquet").to_pylist()
+    assert len(rows) == at
+    for row in rows:
+        told = dict(part.split("=") for part in row["source"].split("/")[:3])
+        assert (row["split"], row["group"], str(row["label"])) == (
+            told["split"],
+            f"my:{told['patient']}",
+            told["label"],
+        )
 
 
 def labels_apart(folder: Path) -> None:

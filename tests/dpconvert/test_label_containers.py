@@ -46,9 +46,9 @@ def parquet(**columns: Any) -> Write:
     return lambda source: pq.write_table(pa.table(table), source / "a.parquet")
 
 
-def hugging(feature: Any, values: list[Any]) -> Write:
-    features = datasets.Features({"image": datasets.Image(), "label": feature})
-    rows = {"image": [{"bytes": image(n), "path": None} for n in range(COUNT)], "label": values}
+def hugging(feature: Any, values: list[Any], column: str = "label") -> Write:
+    features = datasets.Features({"image": datasets.Image(), column: feature})
+    rows = {"image": [{"bytes": image(n), "path": None} for n in range(COUNT)], column: values}
 
     def write(source: Path) -> None:
         datasets.disable_progress_bars()
@@ -201,6 +201,7 @@ VALUES: dict[str, tuple[Write, str]] = {
         'shape = "table"\n[layout]\nfile = "{n}.png"\nvalue = "v"\n',
     ),
 }
+APART = "classe e\u0301"
 GRADES = [0, 2, 1, 1, 2, 0]
 ORDERED: dict[str, tuple[Write, str]] = {
     "Parquet": (parquet(label=GRADES), 'shape = "parquet"\n'),
@@ -249,6 +250,12 @@ WRONG: dict[str, tuple[str, Write, str, str]] = {
         'value = "label"',
         "numbers of classes, not measured ones; found tumour, stroma, normal",
     ),
+    "a number of an enumerated type": (
+        "regression",
+        hdf5(v=np.arange(COUNT).astype(h5py.enum_dtype({"low": 0, "high": 1}, "i1")) % 2),
+        'value = "v"',
+        "numbers of classes, not measured ones; found low, high",
+    ),
     "NaN": ("regression", parquet(v=[1.0, float("nan"), 2, 3, 4, 5]), 'value = "v"', "a.parquet, row 1: no number"),
     "infinity": ("regression", parquet(v=[1.0, float("inf"), 2, 3, 4, 5]), 'value = "v"', "row 1: not a number: 'inf'"),
     "a truth value": ("regression", parquet(v=[True] * COUNT), 'value = "v"', "not a number: True"),
@@ -272,11 +279,34 @@ WRONG: dict[str, tuple[str, Write, str, str]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (
+            parquet(**{APART: [CLASSES[grade] for grade in GRADES]}),
+            'shape = "parquet"\n[layout]\nlabel = "Classe \u00e9"\n',
+        ),
+        (
+            hugging(datasets.ClassLabel(names=CLASSES[::-1]), [2 - grade for grade in GRADES], APART),
+            'shape = "parquet"\n[layout]\nlabel = "classe \u00e9"\n',
+        ),
+        (
+            shards(*({"json": {APART: CLASSES[grade]}} for grade in GRADES)),
+            'shape = "webdataset"\n[layout]\nlabel = "json:classe \u00e9"\n',
+        ),
+    ],
+    ids=["parquet", "names in parquet", "json"],
+)
+def test_columns_and_members_are_found_in_another_unicode_form(write: Write, text: str, tmp_path: Path) -> None:
+    assert labels(tmp_path, "ordinal", write, text) == [CLASSES[grade] for grade in GRADES]
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_no_such_label_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
     kind, write, layout, told = WRONG[case]
+    shape = "arrays" if case == "a number of an enumerated type" else "parquet"
     with pytest.raises((ManifestError, SourceError)) as caught:
-        labels(tmp_path, kind, write, f'shape = "parquet"\n[layout]\n{layout}\n')
+        labels(tmp_path, kind, write, f'shape = "{shape}"\n[layout]\n{layout}\n')
     assert told in str(caught.value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dpconvert.plan import check
 from dpconvert.plan.options import Options
 from dpconvert.readers import reader, with_defaults
 from dpconvert.readers.fakes import draw_fake
+from dpconvert.shards.index import read_index
 from dpconvert.source.files import Source
 from tests.dpconvert.conftest import Answer
 
@@ -29,7 +31,7 @@ task = "Named"
 shape = "{shape}"
 classes = ["no", "yes"]
 [files.{images}]
-pattern = '(?P<name>[^/]+)\\.png$'
+pattern = '{pattern}'
 {more}
 [split.strict]
 share = [1, 1, 1]
@@ -88,7 +90,7 @@ class World:
 
     def __init__(self, folder: Path, dpconvert: Call) -> None:
         self.folder, self.call, self.root = folder, dpconvert, folder / "source"
-        self.shape, self.layout = "points", ""
+        self.shape, self.layout, self.pattern = "points", "", "(?P<name>[^/]+)\\.png$"
 
     def image(self, *files: str) -> None:
         for name in files:
@@ -104,7 +106,9 @@ class World:
         kinds = {"points": "points", "slides": "annotations"}
         more = "" if self.shape == "slides" else f"[files.{kinds[self.shape]}]\npattern = '\\.(?:json|xml)$'\n"
         images = "slides" if self.shape == "slides" else "images"
-        text = MANIFEST.format(shape=self.shape, images=images, more=more) + self.layout + PRESENCE
+        text = (
+            MANIFEST.format(shape=self.shape, images=images, more=more, pattern=self.pattern) + self.layout + PRESENCE
+        )
         path = self.folder / "named.toml"
         path.write_text(text)
         options = ["--source", self.root]
@@ -214,6 +218,72 @@ def test_a_name_that_fits_several_images_is_refused(world: World) -> None:
         assert answer.code == 1
         assert "the name '1.png' fits several images" in answer.err + answer.out
         assert "one/1.png, two/1.png" in answer.err + answer.out
+
+
+SETS = {"train": 1, "valid": 2, "test": 0}
+PLACES = {
+    "beside": ("{}/_annotations.coco.json", "{}/"),
+    "called as sets": ("annotations/instances_{}2017.json", "images/{}2017/"),
+    "called as sets, years apart": ("annotations/instances_{}.json", "images/{}2017/"),
+    "in parts": ("site_{}/labels/all.json", "site_{}/images/deep/"),
+}
+
+
+@pytest.mark.parametrize("shape", ["points", "slides"])
+@pytest.mark.parametrize("place", PLACES)
+def test_bare_names_in_several_folders_mean_the_images_near_the_file(place: str, shape: str, world: World) -> None:
+    file, folder = PLACES[place]
+    world.shape = shape
+    if shape == "slides":
+        world.pattern = "(?P<name>(?:[^/]+/)+[^/]+)\\.png$"
+    for number, (name, boxes) in enumerate(SETS.items()):
+        world.image(*(f"{folder.format(name)}{n}.png" for n in (1, 2)))
+        world.write(file.format(name), coco(("1.png", boxes), ("2.png", number)))
+    answer = world.run()
+    assert answer.code == 0, answer.err
+    rows = read_index(world.folder / "out" / "Named" / "index.parquet").to_pylist()
+    found = Counter(row["source"] for row in rows if row["label"])
+    expected = {f"{folder.format(n)}1.png": b for n, b in SETS.items()}
+    expected |= {f"{folder.format(n)}2.png": number for number, n in enumerate(SETS)}
+    assert found == {name: count for name, count in expected.items() if count}
+
+
+@pytest.mark.parametrize(
+    ("files", "images"),
+    [
+        (["labels/all.json"], ["labels/1.png", "images/1.png"]),  # perhaps pictures of the labels
+        (["all_v1.json"], ["fold1/1.png", "fold2/1.png"]),
+        (["train/val.json"], ["train/1.png", "val/1.png"]),
+        (["a.json", "b.json"], ["one/1.png", "two/1.png"]),
+    ],
+)
+def test_bare_names_that_no_folder_tells_apart_are_refused(files: list[str], images: list[str], world: World) -> None:
+    world.layout = "[layout]\nmissing = true\n"
+    world.image(*images)
+    for file in files:
+        world.write(file, coco(("1.png", 1)))
+    answer = world.run()
+    assert answer.code == 1
+    assert "the name '1.png' fits several images" in answer.err
+
+
+def test_an_entry_is_no_image_of_another_set_because_that_of_its_own_is_not_here(world: World) -> None:
+    world.layout = "[layout]\nmissing = true\n"
+    world.image("train/1.png", "val/1.png", "val/2.png")
+    world.write("train.json", coco(("1.png", 1), ("2.png", 1)))
+    assert world.run().code == 0
+    assert world.counts() == [3, 1]
+    assert any("train.json names 1 image of which no file is here" in note for note in world.notes)
+
+
+def test_an_image_of_two_files_that_lies_near_one_of_them_is_refused(world: World) -> None:
+    world.image("train/1.png", "train/2.png")
+    world.write("train/all.json", coco(("1.png", 1), ("2.png", 1)))
+    world.write("val/all.json", coco(("1.png", 2)))
+    answer = world.run()
+    assert answer.code == 1
+    assert "train/1.png: two files name this image, which lies near one of them only" in answer.err
+    assert "found train/all.json and val/all.json" in answer.err
 
 
 def test_folders_decide_between_entries_of_one_name(world: World) -> None:

@@ -65,6 +65,10 @@ def test_case_is_left_out_only_where_one_name_is_meant() -> None:
     assert names.match("Benign", ["benign", "malignant"]) == "benign"
     assert names.match("a", ["A", "a"]) == "a"
     assert names.match("Ab", ["AB", "ab"]) is None
+    assert names.match("1.0", ["1", "2", "11"]) == "1"
+    assert names.match("-1", ["-1.0", "1"]) == "-1.0"
+    assert names.match("1.0", ["01", "1.5", "1.0.0"]) is None
+    assert names.match("1.00", ["1", "1.0"]) is None
     assert names.plain("TUPAC2016-Mitosis") == names.plain("tupac2016_mitosis")
 
 

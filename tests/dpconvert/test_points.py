@@ -198,6 +198,9 @@ def test_points_in_json_by_other_names() -> None:
         point_arrays.read_json(json.dumps(body).encode(), "p", form)
     with pytest.raises(ReadError, match=r"no list 'points'; .*found cells, meta"):
         point_arrays.read_json(json.dumps(body).encode(), "p", form, "points")
+    apart = Form(names={"label": "\u00e9tat"})
+    body = {"cells": [{"x": 1, "y": 2, "e\u0301tat": "a"}]}
+    assert told(point_arrays.read_json(json.dumps(body).encode(), "p", apart)) == [(1, 2, "a")]
     yx = Form(["y", "x"], label="m")
     assert told(point_arrays.read_json(b"[[1, 2]]", "p", yx)) == [(2, 1, "m")]
 
@@ -265,6 +268,43 @@ def test_arrays_of_matlab_7_3_are_read_as_those_of_before() -> None:
         point_arrays.read_mat_rows(mat73(points=CENTRES), "p.mat", Form(), "c")
     with pytest.raises(ReadError, match="not a readable MATLAB file"):
         point_arrays.read_mat_rows(mat73(points=CENTRES)[:-900], "p.mat", Form())
+
+
+def structure73(points: NDArray[Any], kinds: list[str]) -> bytes:
+    """A file of MATLAB 7.3 with a structure `cells`: an array, a cell array and a char array of texts."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=512) as file:
+        file["cells/points"] = points.T
+        references = np.empty((1, len(kinds)), h5py.ref_dtype)
+        for number, kind in enumerate(kinds):
+            text = file.create_dataset(f"#refs#/{number}", data=np.array([list(map(ord, kind))], np.uint16).T)
+            text.attrs["MATLAB_class"] = np.bytes_("char")
+            references[0, number] = text.ref
+        file.create_dataset("cells/kinds", data=references).attrs["MATLAB_class"] = np.bytes_("cell")
+        rows = np.array([list(map(ord, kind.ljust(8))) for kind in kinds], np.uint16)
+        file.create_dataset("cells/rows", data=rows.T).attrs["MATLAB_class"] = np.bytes_("char")
+    return b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512, b"\0") + buffer.getvalue()[512:]
+
+
+KINDS = ["m\u00e9trit", "o"]
+
+
+@pytest.mark.parametrize("form", ["5", "5, compressed", "7.3"])
+def test_points_in_structures_and_labels_as_texts(form: str) -> None:
+    if form == "7.3":
+        data = structure73(CENTRES, KINDS)
+    else:
+        buffer = io.BytesIO()
+        cells = {"points": CENTRES, "kinds": np.array(KINDS, object).reshape(2, 1), "rows": np.array(KINDS)}
+        scipy.io.savemat(buffer, {"other": 1, "cells": cells}, do_compression="compressed" in form)
+        data = buffer.getvalue()
+    for labels in ("cells.kinds", "cells.rows"):
+        found = point_arrays.read_mat_rows(data, "p.mat", Form(), "cells.points", labels)
+        assert told(found) == [(1.5, 2, KINDS[0]), (3, 4, KINDS[1])]
+    with pytest.raises(ReadError, match=r"cells\.points, cells\.kinds|no variable 'cells'|cells\.kinds, cells\.points"):
+        point_arrays.read_mat_rows(data, "p.mat", Form(label="m"), "cells")
+    with pytest.raises(ReadError, match=r"points, kinds, rows|no variable 'cells.nothing'"):
+        point_arrays.read_mat_rows(data, "p.mat", Form(label="m"), "cells.nothing")
 
 
 def test_matlab_files_that_are_not_read_say_so() -> None:
@@ -388,6 +428,14 @@ def test_one_table_for_all_images(name: str, layout: str, make: Make, tmp_path: 
     assert len(make(text.replace("[layout]", '[layout]\nmissing = "none"'))) == 16
     draw_image(tmp_path / "source" / "two" / "b.png")
     assert "line 3: several images of this name" in str(make(text, fails=True)) or name.endswith("json")
+
+
+def test_bare_names_in_several_folders_mean_the_images_near_the_table(make: Make, tmp_path: Path) -> None:
+    for name, x in {"train": 5, "val": 15}.items():
+        draw_image(tmp_path / "source" / "images" / name / "1.png")
+        (tmp_path / "source" / f"points_{name}.csv").write_text(f"image,x,y,label\n1.png,{x},5,m\n")
+    text = HEAD + '[layout]\nnames = {image = "image"}\n' + PRESENCE
+    assert positives(make(text)) == {("images/train/1.png", 0, 0), ("images/val/1.png", 10, 0)}
 
 
 def test_a_table_about_other_images_is_refused(make: Make, tmp_path: Path) -> None:

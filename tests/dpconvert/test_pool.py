@@ -189,7 +189,7 @@ def test_what_fails_is_reported_and_the_rest_is_made(site: Site, pool: Path, dpc
     assert answer.code == 1
     assert "s3: " in answer.err
     assert "file not found (HTTP 404)" in answer.err
-    assert "not an archive, perhaps a web page" in answer.err
+    assert "a web page, and not the file" in answer.err
     assert "3 converted" in answer.out
     site.files["/s3.zip"] = site.files["/signed/mendeley.zip"] = whole
     assert call(dpconvert, pool, "--accept-licences", "-q").code == 0
@@ -288,7 +288,12 @@ def test_the_command_line_names_what_excludes_what(dpconvert: Run) -> None:
     assert "give either a source or --pool" in one_line(dpconvert("fetch", "lung", "--pool", "open-hour"))
     assert "did you mean open-hour" in one_line(dpconvert("pool", "open-hur"))
     assert "open-hour" in dpconvert("pool").out
-    assert "patch-camelyon" in dpconvert("pool", "open-hour").out
+    shown = dpconvert("pool", "open-hour").out
+    assert "patch-camelyon" in shown
+    assert "(reported): others state this licence" in shown
+    assert "not stated: the release names no licence" in shown
+    assert "accept the terms of the 7 sources not known to be open" in shown
+    assert " 0.0 " not in shown
 
 
 @pytest.mark.parametrize(

@@ -191,11 +191,33 @@ def test_columns_files_and_classes_are_found_whatever_their_case(convert: Conver
     assert labels(tmp_path) == {"im/a.png": 0, "im/b.png": 1}
 
 
+def test_numbers_beside_a_gap_are_the_same_classes_and_sets(convert: Convert, tmp_path: Path) -> None:
+    table = "file,label,fold\na.png,1.0,0.0\nb.png,2.0,1.0\nc.png,,\n"
+    more = (
+        'split = "fold"\nlabels = {1 = "benign", 2 = "malignant"}\nsplits = {0 = "train", 1 = "test"}\nmissing = true\n'
+    )
+    convert(table, "a.png b.png c.png", more)
+    assert labels(tmp_path) == {"a.png": 0, "b.png": 1}
+
+
 def test_case_counts_where_two_files_differ_in_nothing_else(convert: Convert, tmp_path: Path) -> None:
     convert("file,label\na.png,benign\nA.png,malignant\n", "a.png A.png")
     assert labels(tmp_path) == {"a.png": 0, "A.png": 1}
     with pytest.raises(SourceError, match="several images of this name"):
         convert("file,label\na.PNG,benign\n", "")
+
+
+def test_bare_names_in_several_folders_mean_the_images_near_the_table(convert: Convert, tmp_path: Path) -> None:
+    for name, rows in {"train": ("benign", "malignant"), "test": ("malignant", "benign")}.items():
+        (tmp_path / "source" / name).mkdir(parents=True)
+        text = "".join(f"{number}.png,{label}\n" for number, label in enumerate(rows))
+        (tmp_path / "source" / name / "all.csv").write_text(f"file,label\n{text}")
+    told = "\n[files.table]\npattern = 'all.csv$'\n"
+    convert("", "train/0.png train/1.png test/0.png test/1.png", told)
+    assert labels(tmp_path) == {"train/0.png": 0, "train/1.png": 1, "test/0.png": 1, "test/1.png": 0}
+    (tmp_path / "source" / "test" / "1.png").unlink()
+    with pytest.raises(SourceError, match=r"test/all.csv, line 3: the only image of this name lies elsewhere"):
+        convert("", "", told)
 
 
 def test_images_in_no_row_and_rows_without_a_label_are_counted(convert: Convert, tmp_path: Path) -> None:
@@ -239,8 +261,8 @@ def test_a_name_without_its_ending_is_told_with_the_file_that_is_here(convert: C
 
 
 def test_a_label_that_none_of_those_named_equals_is_told_with_them(convert: Convert) -> None:
-    with pytest.raises(ManifestError, match=r"line 3: label not in `layout.labels`; expected '0', '1'; found '1.0'"):
-        convert("file,label\na.png,0\nb.png,1.0\n", "a.png b.png", 'labels = {0 = "benign", 1 = "malignant"}\n')
+    with pytest.raises(ManifestError, match=r"line 3: label not in `layout.labels`; expected '0', '1'; found '1.5'"):
+        convert("file,label\na.png,0\nb.png,1.5\n", "a.png b.png", 'labels = {0 = "benign", 1 = "malignant"}\n')
 
 
 def test_a_formula_is_no_label(convert: Convert) -> None:

@@ -97,9 +97,10 @@ def _stacks(survey: Survey, found: Draft) -> Iterator[str]:
         return
     for shape, kind in (("arrays", arrays.FILES["images"]), ("parquet", parquet.FILES["tables"])):
         pattern = re.compile(kind.pattern)
-        if held := [name for name in survey.images if pattern.search(name)]:
+        held = [name for name in survey.images if pattern.search(name)]
+        if held and (found.questions or found.shape == "folders"):  # which reads none of them
             yield f'{counted(len(held), "file")} such as {held[0]} may hold many images: see shape = "{shape}"'
-    if beside := [name for name in survey.names if SHARD.search(name)]:
+    if found.questions and (beside := [name for name in survey.names if SHARD.search(name)]):
         yield f'Fields such as {beside[0]} stand beside images in a tar, as in shards: see shape = "webdataset"'
 
 

@@ -4,92 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.draft import names
-from dpconvert.readers.draft.names import FolderLevel, NameGroup
+from dpconvert.readers.draft.names import NameGroup
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import SHARE, key, quoted, some
+from dpconvert.readers.draft.tree import Tree
 from dpconvert.readers.pairing import SPLIT_NAMES
 from dpconvert.source import unused
 
-MOST_LISTED = 20  # values of a level that a pattern spells out
-STRAY = 0.02  # share of images that may lie outside the folders of the rest
 MAY_LABEL = re.compile(
     r"(?i)^(?!(?:.*/)?(?:readme|licen[cs]e|notice|citation))"
     r".*\.(?:jsonl?|xls|xlsm|xlsb|ods|txt|dat|mat|pkl|pickle|feather|arrow|ya?ml|db|sqlite3?"
     r"|(?:csv|tsv|jsonl?)\.(?:gz|bz2|xz|zip))$"
 )
 OFFICIAL = "official = true  # the sets that the files are divided into are kept"
-
-
-@dataclass(frozen=True)
-class Tree:
-    """Images by their folders: those at least `depth` folders deep, and the levels that all of them have.
-
-    strays: the rest, which no pattern shall match. ragged: whether some lie deeper.
-    """
-
-    images: tuple[str, ...]
-    levels: tuple[FolderLevel, ...]
-    strays: tuple[str, ...]
-    ragged: bool
-
-    @classmethod
-    def of(cls, images: Iterable[str]) -> Tree:
-        """Build the tree without the few images in shallower folders than the rest."""
-        parts = {name: name.split("/")[:-1] for name in images}
-        depths = sorted(len(folders) for folders in parts.values())
-        depth = depths[int(len(depths) * STRAY)] if depths else 0
-        kept = tuple(name for name, folders in parts.items() if len(folders) >= depth)
-        levels = tuple(names.level(parts[name][at] for name in kept) for at in range(depth))
-        strays = tuple(name for name in parts if name not in set(kept))
-        return cls(kept, levels, strays, any(len(parts[name]) > depth for name in kept))
-
-    def at(self, role: str) -> list[int]:
-        """The levels that have a role."""
-        return [number for number, level in enumerate(self.levels) if level.role == role]
-
-    def folder(self, name: str, at: int) -> str:
-        return name.split("/")[at]
-
-    def counts(self, at: int) -> dict[str, int]:
-        """The number of images of each value of a level."""
-        found = Counter(self.folder(name, at) for name in self.images)
-        return {value: found[value] for value in self.levels[at].values}
-
-    def stems(self) -> list[str]:
-        return [names.stem(name) for name in self.images]
-
-    def pattern(self, roles: Mapping[int, str], file: str) -> str:
-        """A regular expression of whole names, whose levels `roles` are named groups."""
-        folders = [_level(level, roles.get(at, "")) for at, level in enumerate(self.levels)]
-        deeper = "(?:[^/]+/)*" if self.ragged else ""
-        return f"^{''.join(f'{folder}/' for folder in folders)}{deeper}{file}"
-
-    def file(self, inner: str, *, named: bool = True) -> str:
-        """The last part of a pattern: `inner` in the stem, `named` as a whole where the names differ."""
-        stems = self.stems()
-        if named and len(set(map(str.casefold, stems))) == len(stems):
-            inner = f"(?P<name>{inner})"
-        return rf"{inner}\.(?i:{'|'.join(endings(self.images))})$"
-
-
-def endings(files: Iterable[str]) -> list[str]:
-    """The extensions of the file names, in lower case."""
-    return sorted({unused.suffix(name).removeprefix(".") for name in files} - {""})
-
-
-def _level(level: FolderLevel, role: str) -> str:
-    if level.role == "constant":
-        return names.escaped(level.values[0])
-    listed = "|".join(map(names.escaped, level.values)) if len(level.values) <= MOST_LISTED else "[^/]+"
-    if role == "group" or not role:
-        listed = "[^/]+"
-    return f"(?P<{role}>{listed})" if role else listed
 
 
 def draft(survey: Survey) -> Draft | None:

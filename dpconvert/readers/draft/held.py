@@ -6,56 +6,29 @@ Labels in a file of their own, and files of different columns, are left to someb
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from dpconvert.errors import ReadError, UserError
+from dpconvert.errors import UserError
 from dpconvert.plural import counted
 from dpconvert.readers.draft import names, sets, tables, targets
+from dpconvert.readers.draft.containers import Held, Values, of_arrays, of_parquet, of_shards
 from dpconvert.readers.draft.listings import Listing
+from dpconvert.readers.draft.partitions import pattern
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted
-from dpconvert.readers.layouts import arrays, parquet, webdataset
-from dpconvert.readers.values import decoded, name_in
-from dpconvert.source import elements
-from dpconvert.source.elements import Element
-from dpconvert.source.stacks import Stacks
+from dpconvert.readers.layouts import parquet
+from dpconvert.readers.values import name_in
 
 PLACES = re.compile("(labels?|value|indicators|group|split) = ")
-SMALL = 1 << 20  # bytes of a field that may be a label
-Values = dict[str, list[Any]]  # name of a place -> value of each image
-
-
-@dataclass(frozen=True)
-class Held:
-    """What files of one shape say of each image.
-
-    label: the key of [layout] for one class. images: line that names the images. classes: place -> names of its
-    numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ.
-    questions: what the first image leaves open.
-    """
-
-    shape: str
-    files: Sequence[str]
-    values: Values
-    label: str = "label"
-    images: tuple[str, ...] = ()
-    classes: Mapping[str, list[str]] = field(default_factory=dict)
-    splits: Sequence[str] = ()
-    places: Mapping[str, str] = field(default_factory=dict)
-    questions: tuple[str, ...] = ()
+PLACE = re.compile('(?P<role>labels?|group|split) = "(?P<place>[^"]+)"')
 
 
 def draft(survey: Survey) -> Draft | None:
     """A manifest of files that hold images; None where something else lies there, or they cannot be read alike."""
-    for look in (_parquet, _arrays, _shards):
+    for look in (of_parquet, of_arrays, of_shards):
         try:
             held = look(survey)
         except UserError:
@@ -63,141 +36,6 @@ def draft(survey: Survey) -> Draft | None:
         if held is not None and held.values:
             return _draft(held)
     return None
-
-
-def _parquet(survey: Survey) -> Held | None:
-    files = _only(survey, parquet.FILES["tables"].pattern)
-    if not files:
-        return None
-    schemas = [survey.source.columns(name).schema for name in files]
-    first = survey.source.columns(files[0])
-    images = [one.name for one in schemas[0] if _of_images(one.type)]
-    images = images if len(images) < 2 else [name for name in images if not _of_texts(first.values(name))]
-    if len(images) != 1 or any(schema.names != schemas[0].names for schema in schemas):
-        return None
-    values: Values = {name: [] for name in schemas[0].names if name != images[0]}
-    for file in files:
-        columns = survey.source.columns(file)
-        for name, found in values.items():
-            found += map(decoded, columns.values(name))
-    classes = {name: labels for name in values if (labels := first.label_names(name))}
-    line = () if images[0] == "image" else (f"image = {quoted(images[0])}",)
-    return Held("parquet", files, values, "label", line, classes, _splits(files, parquet.FILES["tables"].pattern))
-
-
-def _of_images(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        kind = kind.field("bytes").type
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _of_texts(values: Sequence[Any]) -> bool:
-    """Whether a column of bytes holds texts."""
-    present = [value for value in values if value is not None]
-    return all(isinstance(value, bytes) and value.isascii() and b"\0" not in value for value in present)
-
-
-def _arrays(survey: Survey) -> Held | None:
-    files = _only(survey, arrays.FILES["images"].pattern)
-    if not files:
-        return None
-    values: Values = {}
-    keys: set[tuple[str, ...]] = set()
-    image, question = "", ""
-    for file in files:
-        stacks = survey.source.stacks(file)
-        shapes = stacks.names()
-        several = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
-        if len(several) != 1:
-            return None
-        (image,) = several
-        beside = [name for name, shape in shapes.items() if len(shape) in (1, 2) and shape[0] == shapes[image][0]]
-        keys.add((image, *beside))
-        question = question or _asked(stacks, image)
-        for name in beside:
-            values.setdefault(name, []).extend(_listed(np.asarray(stacks.array(name))))
-    if len(keys) != 1:
-        return None
-    line = f"images = {quoted(image)}"
-    splits = _splits(files, arrays.FILES["images"].pattern)
-    return Held("arrays", files, values, "labels", (line,), splits=splits, questions=(question,) if question else ())
-
-
-def _asked(stacks: Stacks, key: str) -> str:
-    """What must be said of the first image, such as the order of its axes, or which samples are white."""
-    found = Element(stacks.name, key, 0)
-    try:
-        elements.image(elements.one(found, stacks.array(key)), found.name, "", (), None)
-    except ReadError as error:
-        return str(error)
-    return ""
-
-
-def _listed(array: Any) -> list[Any]:
-    """Values of an array: numbers, texts, or lists of numbers; a single column counts as values."""
-    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    return list(map(decoded, array.tolist()))
-
-
-def _shards(survey: Survey) -> Held | None:
-    pattern = re.compile(webdataset.FILES["members"].pattern)
-    found = [match for name in survey.names if (match := pattern.search(name))]
-    if len(survey.images) != sum(match["field"].lower() in webdataset.SUFFIXES for match in found):
-        return None
-    samples: dict[str, Values] = {}
-    shards: dict[str, str] = {}
-    for match in found:
-        shards[match.string.rpartition("/")[0]] = match["split"] or ""
-        row = samples.setdefault(match["name"], {})
-        if match["field"].lower() not in webdataset.SUFFIXES and survey.source.sizes[match.string] <= SMALL:
-            row |= dict(_fields(match["field"].lower(), survey.source.read(match.string)))
-    every = dict.fromkeys(place for row in samples.values() for place in row)
-    if not every:
-        return None
-    short = _short(every)
-    values = {short[place]: [row.get(place) for row in samples.values()] for place in every}
-    splits = list(shards.values()) if all(shards.values()) else []
-    places = {short[place]: place for place in every}
-    return Held("webdataset", list(shards), values, places=places, splits=splits)
-
-
-def _short(places: Iterable[str]) -> dict[str, str]:
-    """Place -> the last part of its name, by which it is judged; the whole name where parts are alike."""
-    last = {place: re.split("[:.]", place)[-1] for place in places}
-    often = Counter(last.values())
-    return {place: name if often[name] == 1 else place for place, name in last.items()}
-
-
-def _fields(name: str, data: bytes) -> Iterator[tuple[str, Any]]:
-    """The values of a field of text, or of the members of a field of JSON."""
-    try:
-        text = data.decode("utf-8-sig").strip()
-        if name == "json":
-            yield from _members("json:", json.loads(text))
-        elif text and "\n" not in text:
-            yield name, text
-    except (UnicodeError, ValueError, RecursionError):
-        return
-
-
-def _members(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    for key, member in value.items() if isinstance(value, dict) else ():
-        if isinstance(member, dict):
-            yield from _members(f"{prefix}{key}.", member)
-        else:
-            yield f"{prefix}{key}", member
-
-
-def _only(survey: Survey, pattern: str) -> list[str]:
-    """The files of this pattern, if nothing else here holds images or may hold labels."""
-    files = [name for name in survey.images if re.search(pattern, name)]
-    return files if len(files) == len(survey.images) and not survey.tables and not survey.slides else []
-
-
-def _splits(files: Sequence[str], pattern: str) -> list[str]:
-    """The set of each file; nothing if the name of one states none."""
-    found = [match["split"] or "" for name in files if (match := re.search(pattern, name))]
-    return found if all(found) else []
 
 
 def _draft(held: Held) -> Draft:
@@ -215,6 +53,7 @@ def _draft(held: Held) -> Draft:
     lines += [f"group = {quoted(group)}"] if group else []
     lines += [f"split = {quoted(split)}"] if split else []
     named = table.values(split) if split else held.splits
+    lines, files = _in_folders(held, lines)
     others = ", ".join(place for place in held.values if place not in {group, split})
     return Draft(
         held.shape,
@@ -224,6 +63,7 @@ def _draft(held: Held) -> Draft:
         why=(tables.why_grouped(table, group),)
         if group
         else (f"{ALONE}name the place of the patient as `group` in [layout]. Beside the images: {others}.",),
+        files=files,
         layout=(
             f"# {counted(len(held.files), 'file')} of {counted(count, 'image')}",
             *held.images,
@@ -233,6 +73,18 @@ def _draft(held: Held) -> Draft:
         remarks=tuple(remarks),
         questions=(*questions, *held.questions),
     )
+
+
+def _in_folders(held: Held, lines: list[str]) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    """The lines of [layout] but for those of places that are levels of folders, and a pattern that names these."""
+    found = {line: match for line in lines if (match := PLACE.match(line)) and match["place"] in held.folders}
+    if not found:
+        return lines, {}
+    roles = {match["place"]: match["role"].replace("labels", "label") for match in found.values()}
+    roles = {place: "class" if role == "label" else role for place, role in roles.items()}
+    kind = "tables" if held.shape == "parquet" else "images"
+    about = f"{counted(len(held.files), 'file')}, like {held.files[0]}"
+    return [line for line in lines if line not in found], {kind: (pattern(held.files, roles), about)}
 
 
 Labels = tuple[str, Mapping[str, int], list[str], list[str], list[str]]
@@ -328,6 +180,6 @@ def _of_list(held: Held, place: str, known: list[str]) -> Labels:
 def _cell(value: Any, known: Sequence[str] = ()) -> str:
     """A value as the text of a cell, or the class that it counts among those that the file names; '' for none."""
     text = name_in(value)
-    if not known or not text.lstrip("-").isdecimal():
+    if isinstance(value, str) or not known or not text.lstrip("-").isdecimal():
         return text
     return known[int(text)] if 0 <= int(text) < len(known) else ""

@@ -9,10 +9,12 @@ from pathlib import PurePosixPath
 
 from dpconvert import names as plain
 from dpconvert.errors import ReadError
-from dpconvert.readers.draft import folders, pixels
+from dpconvert.readers.draft import pixels
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some
+from dpconvert.readers.draft.tree import endings
 from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, Endings
+from dpconvert.readers.nearby import Nearby
 from dpconvert.source.record import hashed
 
 Row = dict[str, str]
@@ -46,13 +48,14 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
     masks = pixels.masks_of(survey)
     images = [name for name in survey.images if name not in masks]
     endings = Endings(iter(images))
+    nearby = Nearby.of(survey.tables)
     for name in survey.tables:
         try:
             rows = survey.rows(name)
         except ReadError as error:
             unclear.append(str(error))
             continue
-        best = _best(rows, images, endings)
+        best = _best(rows, images, endings, nearby[name])
         if len({tuple(images) for _, images in best}) > 1:
             ways = some((quoted(template) for template, _ in best), 4)
             unclear.append(f"{name} may name images in several ways: {ways}. Say in [layout] which one is `file`")
@@ -63,17 +66,17 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
     return found, unclear
 
 
-def _best(rows: list[Row], images: Sequence[str], endings: Endings) -> list[tuple[str, list[str]]]:
+def _best(rows: list[Row], images: Sequence[str], endings: Endings, nearby: Nearby) -> list[tuple[str, list[str]]]:
     """The templates that name the most images, with the image of each row; none where they name few."""
     tried = _sample(rows)
     scored: dict[str, int] = {}
     for template in _templates(rows, images):
-        scored[template] = len({image for row in tried if (image := _image(template, row, endings))})
+        scored[template] = len({image for row in tried if (image := _image(template, row, endings, nearby))})
     most = max(scored.values(), default=0)
     if most < 2:
         return []
     best = [template for template, score in scored.items() if score == most]
-    found = [(template, [_image(template, row, endings) for row in rows]) for template in best]
+    found = [(template, [_image(template, row, endings, nearby) for row in rows]) for template in best]
     return [(t, of) for t, of in found if len({*of} - {""}) >= ENOUGH * min(len(images), len(rows))]
 
 
@@ -85,7 +88,7 @@ def _sample(rows: list[Row]) -> list[Row]:
 def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
     """Ways in which columns may make the names of these images, the plainest first."""
     columns = [column for column in (rows[0] if rows else {}) if column and not set(column) & set("{}[].:!")]
-    suffixes = ["." + ending for ending in folders.endings(images)]
+    suffixes = ["." + ending for ending in endings(images)]
     stems = {PurePosixPath(name).stem for name in images}
     widths = {len(stem) for stem in stems} if all(map(str.isdecimal, stems)) else set()
     padded = [f":0{width}" for width in widths if len(widths) == 1 and width > 1]
@@ -97,10 +100,11 @@ def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
         yield from (f"{{{one}}}{between}{{{other}}}{suffix}" for suffix in suffixes)
 
 
-def _image(template: str, row: Row, endings: Endings) -> str:
+def _image(template: str, row: Row, endings: Endings, nearby: Nearby) -> str:
     try:
         wanted = UPWARDS.sub("", plain.file_name(TEMPLATE.vformat(template, (), row)))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         return ""
     found = endings.find(wanted) if wanted and PurePosixPath(wanted).stem else []
+    found = nearby.choose(found) if len(found) > 1 else found
     return found[0] if len(found) == 1 else ""

@@ -17,6 +17,7 @@ from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, names
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import quoted, some
+from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.source import unused
 
 WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|annotations?|manual|mask[-_ ]images?"
@@ -96,7 +97,7 @@ def draft(survey: Survey) -> Draft | None:
         return None
     known = set(masks)
     images = [name for name in survey.images if name not in known]
-    tree = folders.Tree.of(images)
+    tree = Tree.of(images)
     roles, inner, grouped = folders.grouping(tree, [], {})
     split, layout, unclear = folders.sets(tree, roles, grouped)
     values, questions = all_values(survey, sorted(masks))
@@ -125,19 +126,19 @@ def draft(survey: Survey) -> Draft | None:
     )
 
 
-def _named(tree: folders.Tree, inner: str, masks: dict[str, str]) -> str:
+def _named(tree: Tree, inner: str, masks: dict[str, str]) -> str:
     """The names of images, which do not end as those of masks do."""
     no_mask = "".join(f"(?<!{names.escaped(ending)})" for ending in _extra(masks) if ending)
-    return rf"(?P<name>{inner}){no_mask}\.(?i:{'|'.join(folders.endings(tree.images))})$"
+    return rf"(?P<name>{inner}){no_mask}\.(?i:{'|'.join(endings(tree.images))})$"
 
 
 def _mask_pattern(masks: list[str], images: dict[str, str]) -> str:
     """Folders of masks as they are, and the end of their names that images lack."""
-    tree = folders.Tree.of(masks)
+    tree = Tree.of(masks)
     extra = _extra(images)
     rest = "|".join(map(names.escaped, extra))
     ending = rest if len(extra) == 1 else f"(?:{rest})"
-    return tree.pattern({}, rf"(?P<name>[^/]+?){ending}\.(?i:{'|'.join(folders.endings(masks))})$")
+    return tree.pattern({}, rf"(?P<name>[^/]+?){ending}\.(?i:{'|'.join(endings(masks))})$")
 
 
 def _extra(masks: dict[str, str]) -> list[str]:

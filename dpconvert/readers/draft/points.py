@@ -16,6 +16,7 @@ from dpconvert.readers.draft import folders, names
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import some, strings, table
+from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.readers.layouts import points as layout
 
 POINTS = re.compile(r"(?i)\.(csv|tsv|txt|json|mat)$")
@@ -93,8 +94,8 @@ def _of_files(survey: Survey) -> Draft | None:
     ]
     if len(files) < 2 or len(files) * 2 < len(images):
         return None
-    tree = folders.Tree.of(files)
-    pattern = tree.pattern({}, rf"(?P<name>[^/]+)\.(?i:{'|'.join(folders.endings(files))})$")
+    tree = Tree.of(files)
+    pattern = tree.pattern({}, rf"(?P<name>[^/]+)\.(?i:{'|'.join(endings(files))})$")
     return _draft(survey, pattern, How(headless=_headless(survey, files)))
 
 
@@ -111,10 +112,10 @@ def _headless(survey: Survey, files: list[str]) -> str:
 
 
 def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
-    tree = folders.Tree.of(survey.images)
+    tree = Tree.of(survey.images)
     roles, inner, grouped = folders.grouping(tree, [], {})
     split, lines, unclear = folders.sets(tree, roles, grouped)
-    images = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(folders.endings(survey.images))})$")
+    images = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(endings(survey.images))})$")
     content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
     questions = list(unclear)
     found, missing, faults = _found(survey, images, pattern, content)

@@ -15,6 +15,7 @@ from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, pixels
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import printed, some, strings
+from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.readers.layouts import slides as layout
 from dpconvert.source import unused
 from dpconvert.source.files import Source
@@ -57,16 +58,18 @@ class OutlineSummary:
 
 def draft(survey: Survey) -> Draft | None:
     """A manifest of the shape slides; None without slides or outlines."""
-    files = survey.slides or _outlined(survey)
+    files = [*survey.slides, *filter(OME.search, survey.images)] if survey.slides else _outlined(survey)
     if not files:
         return None
-    tree = folders.Tree.of(files)
+    tree = Tree.of(files)
     labelled = len(tree.at("class")) == 1
     roles = {tree.at("class")[0]: "class"} if labelled else {}
     roles, inner, grouped = folders.grouping(tree, [], roles)
     split, lines, unclear = folders.sets(tree, roles, grouped)
     ome = r"(?<!\.ome)(?:\.ome)?" if any(OME.search(name) for name in files) else ""
-    pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(folders.endings(files))})$")
+    of_several = survey.outlines and all(map(_names_images, survey.outlines.values()))
+    named = tree.apart() if of_several else None  # else files of annotations are called as their images
+    pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$", named)
     noun = "slide" if survey.slides else "image"
     drawn, failed = _drawn(survey, pattern)
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
@@ -81,6 +84,11 @@ def draft(survey: Survey) -> Draft | None:
     return _labels(plain, survey, drawn, tree, [*failed, *unclear, *_foreign(survey)], lines)
 
 
+def _names_images(program: str) -> bool:
+    """Whether files of a program name the images that they are about."""
+    return program == "coco" or program in OF_SEVERAL
+
+
 def _foreign(survey: Survey) -> Iterator[str]:
     for error in list(survey.foreign.values())[:1]:
         yield f"{counted(len(survey.foreign), 'file')} of a program that is not read: {error}"
@@ -88,7 +96,7 @@ def _foreign(survey: Survey) -> Iterator[str]:
 
 def _outlined(survey: Survey) -> list[str]:
     """Images that files of annotation programs are about: all of those with the endings of such."""
-    shared = [name for name, program in survey.outlines.items() if program == "coco" or program in OF_SEVERAL]
+    shared = [name for name, program in survey.outlines.items() if _names_images(program)]
     stems = {stem(name).casefold() for name in survey.outlines}
     about = [name for name in survey.images if stem(name).casefold() in stems]
     if not about and not shared:
@@ -142,7 +150,7 @@ def _labels(
     plain: Draft,
     survey: Survey,
     drawn: OutlineSummary,
-    tree: folders.Tree,
+    tree: Tree,
     questions: list[str],
     lines: tuple[str, ...],
 ) -> Draft:
@@ -205,9 +213,7 @@ def _size(drawn: OutlineSummary) -> Iterator[str]:
         yield "# mpp = 0.5             # ... of the file; not every file states a resolution as fine as this"
 
 
-def _of_tiles(
-    plain: Draft, drawn: OutlineSummary, tree: folders.Tree, questions: list[str], lines: tuple[str, ...]
-) -> Draft:
+def _of_tiles(plain: Draft, drawn: OutlineSummary, tree: Tree, questions: list[str], lines: tuple[str, ...]) -> Draft:
     """Slides without annotations: the class is that of the whole slide, where folders tell it."""
     rule = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
     if len(tree.at("class")) == 1 and not drawn.faults:

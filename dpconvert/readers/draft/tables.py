@@ -13,6 +13,7 @@ from dpconvert.readers.draft import folders, names, sets, targets
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted, some
+from dpconvert.readers.draft.tree import Tree
 from dpconvert.readers.layouts.table import WHOLE
 
 GROUPS = re.compile(
@@ -65,7 +66,7 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     of_targets = [*questions, *targets.questions(columns, label)] if other is None else []
     questions = [*unclear, *of_targets]
     group, split = group_of(whole, questions), sets.split_column(whole, SETS)
-    tree = folders.Tree.of(used)
+    tree = Tree.of(used)
     labels = dict(zip(whole.images, (row.get(label, "") for row in whole.rows), strict=True))
     roles, inner, grouped = folders.grouping(tree, [labels.get(name, "") for name in tree.images], {})
     if group:

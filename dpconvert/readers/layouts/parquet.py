@@ -1,6 +1,7 @@
 """Shape "parquet": images in a column of Parquet files, as Hugging Face's `datasets` writes them.
 
-[files.tables] are the files; their pattern may name `split` (train-00000-of-00004.parquet).
+[files.tables] are the files; their pattern may name `split` (train-00000-of-00004.parquet), `group`, and `class`, the
+class of all images of the file (`label=tumour/part-0.parquet`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ FILES = {
 }
 UNLABELLED = -1  # what Hugging Face's features write for no label
 TARGETS = ALL
+GROUPS = {"tables": {"class", "group", "name", "split"}}
 
 
 class Layout(Values, SplitNames):
@@ -56,8 +58,12 @@ def images(source: Source) -> Iterator[SourceImage]:
     labels_in = InValues(source.manifest, layout, unlabelled=UNLABELLED)
     for found in source.need("tables"):
         columns = source.columns(found.name)
-        values = [list(map(decoded, columns.values(name))) for name in labels_in.places]
-        known = [] if layout.indicators else columns.label_names(labels_in.places[0])
+        of_all = "" if labels_in.given or labels_in.target != "class" else found.get("class")
+        if of_all:
+            values, known = [[of_all] * columns.rows], []
+        else:
+            values = [list(map(decoded, columns.values(name))) for name in labels_in.places]
+            known = [] if layout.indicators else columns.label_names(labels_in.places[0])
         labels = labels_in.labels(values, lambda number, name=found.name: f"{name}, row {number}", known)  # type: ignore[misc]
         yield from _of_file(source, found, columns, labels, layout)
     source.notes += labels_in.notes("row")
@@ -79,7 +85,7 @@ def _of_file(
         yield SourceImage(
             f"{name}_{number:0{digits}}",
             (file,),
-            group or file,
+            group or found.get("group") or file,
             label=label,
             split=layout.set_of(split or found.get("split"), file),
         )

@@ -21,6 +21,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.labels import ALL, InColumns, LabelColumns
+from dpconvert.readers.nearby import Nearby
 from dpconvert.readers.pairing import (
     IMAGE,
     Attributes,
@@ -102,6 +103,7 @@ class _ListedImages:
 
     files: the images that are here. images: file -> what a row says of it, and where. labels: those met. skipped: files
     of rows that are left out. rows: how many of the present table's rows are worth a note. table: the present table.
+    nearby: which images it means by names that several have.
     """
 
     files: dict[str, MatchedFile]
@@ -110,6 +112,7 @@ class _ListedImages:
     skipped: set[str] = field(default_factory=set)
     rows: Counter[str] = field(default_factory=Counter)
     table: MatchedFile | None = None
+    nearby: Nearby = field(default_factory=lambda: Nearby(""))
 
     def named(self, part: str, file: str) -> str:
         """What the present table's name says, else that of an image."""
@@ -122,11 +125,14 @@ def images(source: Source) -> Iterator[SourceImage]:
     columns = InColumns(source.manifest, layout, layout.decimal)
     files = {found.name: found for found in source.need("images")}
     images, listed = FromRoot(Endings(iter(files)).find), _ListedImages(files)
-    for found in source.need("table"):
-        listed.table = found
+    tables = source.need("table")
+    nearby = Nearby.of(found.name for found in tables)
+    for found in tables:
+        listed.table, listed.nearby = found, nearby[found.name]
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
             _add(row, layout, columns, images, listed, f"{found.name}, line {row.line}")
+        listed.nearby.check()
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
         listed.rows.clear()
@@ -144,7 +150,7 @@ def _add(
     cells = columns.cells(lambda column: cell(row, column, where, layout.skip))
     listed.labels.update(columns.parts(cells))
     wanted = _file(row.cells, layout, where)
-    found = images.find(UPWARDS.sub("", wanted.replace("\\", "/")))
+    found = listed.nearby.of_row(images.find(UPWARDS.sub("", wanted.replace("\\", "/"))), wanted, where)
     if columns.skipped(cells):
         listed.rows["that `skip` names, left out"] += columns.target != "class"
         listed.skipped.update(found)
@@ -160,7 +166,7 @@ def _add(
         )
 
 
-def _only(found: list[str], wanted: str, where: str, files: Iterable[str]) -> str:
+def _only(found: Sequence[str], wanted: str, where: str, files: Iterable[str]) -> str:
     if len(found) != 1:
         what = "several images of this name" if found else "no image of this name"
         remedy = None if found else _missing_remedy(names.file_name(wanted), files)

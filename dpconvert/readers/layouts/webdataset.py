@@ -169,5 +169,6 @@ def _array(data: bytes, where: str) -> Any:
 
 def _member(value: Any, path: str) -> Any:
     for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        named = names.match(part, value) if isinstance(value, dict) else None
+        value = None if named is None else value[named]
     return value

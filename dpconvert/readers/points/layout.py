@@ -29,9 +29,9 @@ class Layout(SplitNames):
     check_head: bool = True
     """Whether a header that contradicts `columns` is an error."""
     variable: str = ""
-    """Array of points in a MATLAB file, or the list in a JSON object."""
+    """Array of points in a MATLAB file, perhaps in a structure (`cells.points`), or the list in a JSON object."""
     label_variable: str = ""
-    """Array of their labels in a MATLAB file."""
+    """Array of their labels in a MATLAB file: numbers, or texts in a cell or char array."""
     label: str = ""
     """Label of all points if no column holds it."""
     labels: dict[str, str] = {}

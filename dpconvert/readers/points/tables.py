@@ -15,6 +15,7 @@ from dpconvert.annotations.parsing.table import Dialect, Table
 from dpconvert.annotations.points import PointRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.plural import counted
+from dpconvert.readers.nearby import Nearby
 from dpconvert.readers.pairing import FromRoot, no_partner, stem
 from dpconvert.readers.points.files import is_json, rows_of
 from dpconvert.readers.points.layout import Layout, source_image_of
@@ -32,14 +33,16 @@ def images_of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
     rows: dict[str, list[PointRow]] = defaultdict(list)
     files: dict[str, str] = {}
     elsewhere = 0
+    nearby = Nearby.of(table.name for table in source.need("points"))
     for table in source.need("points"):
         for row in rows_of(source.read(table.name), table.name, layout):
-            about = _image(row, named, table.name)
+            about = _image(row, named, nearby[table.name], f"{table.name}, line {row.line}")
             if about is None:
                 elsewhere += 1
             else:
                 rows[about].append(row)
                 files[about] = table.name
+        nearby[table.name].check()
     if not rows:
         first = next(iter(source.match("points"))).name
         raise SourceError("no point of the table is on an image here", where=first, found=counted(elsewhere, "point"))
@@ -65,11 +68,11 @@ def stored_points(text: str) -> list[Annotation]:
     return [PointRow(*row).annotation() for row in json.loads(text)]
 
 
-def _image(row: PointRow, named: FromRoot, name: str) -> str | None:
+def _image(row: PointRow, named: FromRoot, nearby: Nearby, where: str) -> str | None:
     """The image that a row names."""
-    matches = named.find(row.image)
+    matches = nearby.of_row(named.find(row.image), row.image, where)
     if len(matches) > 1:
-        raise SourceError("several images of this name", where=f"{name}, line {row.line}", found=", ".join(matches[:3]))
+        raise SourceError("several images of this name", where=where, found=", ".join(matches[:3]))
     return matches[0] if matches else None
 
 
