@@ -19,6 +19,27 @@ if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
     from mtrain.runs import Run
 
+# options of the commands that score, which only --help-all explains
+RARELY = (
+    "cache",
+    "cache_size",
+    "check_images",
+    "sweeps",
+    "evaluations",
+    "solver",
+    "epochs",
+    "rates",
+    "batch",
+    "early_stop",
+    "tune",
+    "layer_decay",
+    "steps",
+    "seed",
+    "dtype",
+    "weights_key",
+    "backbone_options",
+    "size",
+)
 CHECKS = "MTRAIN_CHECK_IMAGES"  # read by mtrain.data.images, which is not imported here because it imports numpy
 FOLDER = click.Path(path_type=Path, file_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)

@@ -60,6 +60,11 @@ def recipe(
     )
 
 
+def moved(tuning: dict[str, Any]) -> tuple[Sequence[float], str | None, float | None]:
+    """The rates, what is trained of the network, and the factor from block to block, as `moving` takes them."""
+    return tuning["rates"], tuning["tune"], tuning["layer_decay"]
+
+
 def moving(rates: Sequence[float], tune: str | None, layer_decay: float | None) -> Moving:
     """What `--mode dense` trains of the network, by these options; nothing unless asked.
 

@@ -12,8 +12,9 @@ import click
 import pytest
 
 from mtrain.cli import group
+from mtrain.cli.evaluate import unused_in_evaluation
 from mtrain.cli.options import AT_THE_END
-from mtrain.cli.scores import MODES, _unused_in_evaluation
+from mtrain.cli.scores import MODES
 from mtrain.cli.sweep import _unused as unused_in_sweep
 from mtrain.config import FitConfig
 from mtrain.evaluation.comparisons import compare
@@ -388,7 +389,7 @@ def test_a_sweep_says_what_does_not_go_with_what_it_does() -> None:
     assert unused_in_sweep(nothing | {"only_plan": True}).keys() == {"parts", *running}
     assert unused_in_sweep(nothing | {"sbatch": "x"}).keys() == {"only_plan", "part", *running}
     assert unused_in_sweep(nothing | {"status": True}).keys() == {"parts", "shards", "race", *running}
-    assert "runs" in _unused_in_evaluation(["svm"], baseline=True, of_sweep=True)
+    assert "runs" in unused_in_evaluation(["svm"], baseline=True, of_sweep=True)
 
 
 def test_nothing_to_try_again_is_said(tmp_path: Path) -> None:
