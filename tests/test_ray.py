@@ -204,7 +204,7 @@ def test_a_task_asks_for_a_gpu_where_there_are_gpus() -> None:
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
-    found = sweep_cluster._told(Store(tmp_path / "nowhere"), ray_cluster.__version__, lambda: None)
+    found = sweep_cluster._answered(Store(tmp_path / "nowhere"), ray_cluster.__version__, lambda: None)
     assert "not visible on the node" in str(found.error)  # type: ignore[union-attr]
 
 

@@ -193,7 +193,8 @@ def predict(
     <name>.geojson, its patches for QuPath.
     For other images: one table, pictures.csv.
     With --dense, for each slide: <name>.mask.tif, <name>.masks.geojson, and <name>.points.geojson.
-    A file that cannot be predicted is reported at the end, after the others; the exit status is then 1.
+    Files
+    that cannot be predicted are listed at the end; the exit status is then 1.
 
     \b
     Example: mtrain predict --run RUN --task Camelyon16 slide.svs

@@ -228,7 +228,7 @@ def test_a_name_that_is_nearly_that_of_a_file_here(
             "/nowhere: no such folder; expected the files of WarwickCRC",
         ),
         (("warwick-crc", "--source", "/dev/null"), "/dev/null: not a folder"),
-        (("verify", "/nowhere"), "/nowhere: no converted task in this folder; give the folder that --out named"),
+        (("verify", "/nowhere"), "/nowhere: no such folder; give the folder that --out named"),
         (("show", "/nowhere/my.toml"), "/nowhere/my.toml: cannot be read: No such file or directory"),
         (("all", "--root", "/nowhere"), "/nowhere: no known source in this folder"),
     ],

@@ -105,7 +105,7 @@ def test_an_error_of_the_disk_stops_a_shard_that_is_being_made(tmp_path: Path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tar, "PIECE", 1)
-    monkeypatch.setattr(tar._Stored, "write", full)
+    monkeypatch.setattr(tar._SyncedFile, "write", full)
     taken: list[int] = []
     samples = (Series(COMMON).sample(f"k{n}", b"image", "jpg", taken.append(n) or n, n) for n in range(1000))
     with pytest.raises(OutputError, match="No space left on device; make room"):

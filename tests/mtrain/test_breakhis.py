@@ -89,7 +89,7 @@ def test_a_fold_is_what_the_attributes_say_at_its_magnification_whatever_the_spl
         assert (len(train), len(test)) == (16, 4)
         assert {str(p) for p in images.patients[test]} == {f"14-{number - 1}", f"14-{number + 4}"}
         assert not set(images.patients[train]) & set(images.patients[test])
-        assert all(images.told[i]["magnification"] == "40X" for i in (*train, *test))
+        assert all(images.described[i]["magnification"] == "40X" for i in (*train, *test))
         tested += test.tolist()
     assert len(set(tested)) == 20
 
