@@ -23,6 +23,10 @@ from mtrain.transfers.results import results_with_answers
 
 NAME = "README.md"
 PROTOCOL = "Mormont, Geurts and Marée, IEEE JBHI 25(2), 2021, https://doi.org/10.1109/JBHI.2020.2992878"
+SQUARE = (
+    "Training and scores took the central square of a patch (if an odd number of pixels is left over, the left or upper "
+    "margin is the larger one), resized with antialiasing, as Pillow does."
+)
 SETTINGS = (
     "iterations",
     "warmup",
@@ -66,7 +70,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
     config, trained = run.config(), run.trained_on()
     yield f"# {config.backbone}, trained on {counted(len(pool), 'task')} of pathology"
     yield ""
-    yield f"Run `{run.name}`. Input: RGB images of {config.size} x {config.size} px, the central square of a patch."
+    yield f"Run `{run.name}`. Input: RGB images of {config.size} x {config.size} px. {SQUARE}"
     if (note := remark(config.backbone)) is not None:
         yield note
     if head:
