@@ -24,8 +24,8 @@ from mtrain.transfers.results import results_with_answers
 NAME = "README.md"
 PROTOCOL = "Mormont, Geurts and Marée, IEEE JBHI 25(2), 2021, https://doi.org/10.1109/JBHI.2020.2992878"
 SQUARE = (
-    "Training and scores took the central square of a patch (if an odd number of pixels is left over, the left or upper "
-    "margin is the larger one), resized with antialiasing, as Pillow does."
+    "Training and scores took the central square of a patch (if an odd number of pixels is left over, the left or "
+    "upper margin is the larger one), resized with antialiasing, as Pillow does."
 )
 SETTINGS = (
     "iterations",
