@@ -163,6 +163,14 @@ def test_faults_of_shards_are_told_in_one_line(source: Path, convert: Convert) -
         writer.write({"__key__": "x2", "cls": 1})
         writer.write({"__key__": "x3", "png": image(3), "cls": 1})
         writer.write({"__key__": "x4", "png": image(4), "json": {"label": [1]}})
+    with wds.TarWriter(str(source / "b.tar")) as writer:
+        writer.write({"__key__": "y0", "left.png": image(0), "cls": 0})
+    told = convert(
+        'shape = "webdataset"\n[files.members]\npattern = "^(?P<name>b.*?/[^.]+)[.](?P<field>.+)$"\n', fails=True
+    )
+    assert "b.tar/y0: a sample without an image" in told
+    assert 'name it in [layout]: image = ["left.png"]' in told
+    (source / "b.tar").unlink()
     assert "a.tar/x1: a sample without a label; expected cls; found png" in convert(
         'shape = "webdataset"\n', fails=True
     )
