@@ -456,6 +456,34 @@ def test_a_file_without_a_name_in_its_pattern_serves_all_images(make: Make, tmp_
     assert positives(make(HEAD + files + PRESENCE)) == {("a.png", 0, 0)}
 
 
+OF_IMAGES: dict[str, tuple[str, str, str]] = {
+    "lists by image": ("all.json", '{"a.png": [[5, 5]], "b.png": [[15, 5], [17, 5]], "z.png": []}', "*"),
+    "objects by image": ("all.json", '{"a": [{"x": 5, "y": 5}], "b": {"cells": [{"x": 15, "y": 5}]}}', "*"),
+    "a list of lists": ("all.json", '[{"file": "a.png", "at": [[5, 5]]}, {"file": "b.png", "at": [[15, 5]]}]', "file"),
+    "lines": ("all.jsonl", '{"file": "a.png", "x": 5, "y": 5}\n{"file": "b.png", "x": 15, "y": 5}\n', "file"),
+    "lines of lists": ("all.jsonl", '{"file": "a.png", "at": [[5, 5]]}\n{"file": "b.png", "at": [[15, 5]]}\n', "file"),
+}
+
+
+@pytest.mark.parametrize("case", OF_IMAGES)
+def test_one_file_of_json_for_all_images(case: str, make: Make, tmp_path: Path) -> None:
+    name, text, key = OF_IMAGES[case]
+    root = draw_images(tmp_path)
+    (root / name).write_text(text)
+    manifest = HEAD + f'[files.points]\npattern = \'{name}$\'\n[layout]\nlabel = "m"\nmissing = "none"\n'
+    found = make(manifest + f'names = {{image = "{key}"}}\n' + PRESENCE)
+    assert positives(found) == {("a.png", 0, 0), ("b.png", 10, 0)}
+    assert make(manifest + PRESENCE, fails=True)
+
+
+def test_a_single_key_that_names_an_image_is_not_about_all_of_them(make: Make, tmp_path: Path) -> None:
+    (draw_images(tmp_path) / "all.json").write_text('{"a.png": [[5, 5]]}')
+    manifest = HEAD + '[files.points]\npattern = \'all.json$\'\n[layout]\nlabel = "m"\nmissing = "none"\n'
+    told = str(make(manifest + PRESENCE, fails=True))
+    assert "the keys name images here, while without saying so all points are on all images" in told
+    assert 'say names = {image = "*"} in [layout]' in told
+
+
 @pytest.mark.parametrize("name", ["all.csv", "all.json"])
 def test_a_table_that_names_images_is_not_about_all_of_them(name: str, make: Make, tmp_path: Path) -> None:
     """Each image had the points of all."""
