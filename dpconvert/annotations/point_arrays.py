@@ -31,7 +31,9 @@ LINES = (".jsonl", ".ndjson")
 
 
 def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[PointRow]:
-    """The points of a file of JSON or JSON lines; `variable` is the member of an object that lists them, where there are several.
+    """The points of a file of JSON or JSON lines.
+
+    variable: the member of an object that lists them, where there are several.
 
     Raises:
         ReadError: The content is not JSON, it lists no points, or a point lacks two finite numbers.
