@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 
 from dpconvert import card as cards
 from dpconvert.annotations import point_arrays
+from dpconvert.annotations.listed import Names
 from dpconvert.annotations.point_boxes import BoxForm
 from dpconvert.annotations.points import Form, PointRow, read_rows
 from dpconvert.errors import ReadError
+from dpconvert.readers.points.tables import images_by_ending
+from dpconvert.source.files import MatchedFile
 from tests.dpconvert.test_formats import coco_file, feature
 from tests.dpconvert.test_shapes import Make, draw_image, make
 from tests.dpconvert.test_whole_annotations import voc
@@ -454,6 +457,12 @@ def test_a_file_without_a_name_in_its_pattern_serves_all_images(make: Make, tmp_
     )
     files = "[files.points]\npattern = 'all\\.json$'\n"
     assert positives(make(HEAD + files + PRESENCE)) == {("a.png", 0, 0)}
+
+
+def test_files_name_images_in_archives_as_if_they_were_unpacked() -> None:
+    endings = images_by_ending([MatchedFile(f"{archive}.zip/a/0.png", {}) for archive in ("one", "two")])
+    assert endings["one/a/0.png"] == endings["one/a/0"] == ["one.zip/a/0.png"]
+    assert Names(["one/a/0.png", "two/a/0.png"]).places("two.zip/a/0.png") == [1]
 
 
 OF_IMAGES: dict[str, tuple[str, str, str]] = {

@@ -94,8 +94,7 @@ def images_by_ending(images: list[MatchedFile]) -> dict[str, list[str]]:
 def _as_folders(image: str) -> tuple[str, ...]:
     """The name of an image in an archive as if this were unpacked, with and without its extension; else none."""
     unpacked = names.as_folders(image)
-    folder = PurePosixPath(unpacked).parent
-    return () if unpacked == image else (unpacked, str(folder / stem(image)))
+    return () if unpacked == image else (unpacked, stem(unpacked))
 
 
 def refuse_names_of_images(source: Source, name: str, layout: Layout) -> None:
