@@ -44,6 +44,7 @@ WHOLE = re.compile(r"([-+]?\d{1,9})(?:\.0*)?", re.ASCII)
 AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
 YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 ZEROS = re.compile(r"(?<!\d)(?<!\d[.,])0+(?=\d)")  # before a whole number
+PACKED = re.compile(r"(?i)\.(?:zip|7z|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz)(?=/)")  # of an archive among folders
 UNDECODABLE = re.compile("[\udc80-\udcff]")  # Python's form of the bytes of a file name that are not UTF-8
 
 
@@ -75,6 +76,11 @@ def file_name(name: str) -> str:
 def escaped(name: str) -> str:
     """Return a name of the operating system as text: '%FC' for a byte FC that is not UTF-8."""
     return UNDECODABLE.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+
+
+def as_folders(name: str) -> str:
+    """Return the name of a file with archives called as the folders that they unpack to: 'a.zip/1.png' -> 'a/1.png'."""
+    return PACKED.sub("", name)
 
 
 def folded(name: str) -> str:

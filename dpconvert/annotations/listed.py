@@ -20,7 +20,7 @@ from dpconvert.annotations.frame import SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
 from dpconvert.annotations.labels import of_field, only, resolved
 from dpconvert.errors import ReadError
-from dpconvert.names import folded
+from dpconvert.names import as_folders, folded
 
 Size = tuple[int, int]
 
@@ -103,8 +103,9 @@ class Names:
 
 
 def shared_folders(one: str, other: str) -> int:
-    """How many folders two names share, counted from the last one."""
-    pairs = zip(*(reversed(folded(name.replace("\\", "/")).split("/")[:-1]) for name in (one, other)), strict=False)
+    """How many folders two names share, counted from the last one; an archive counts as a folder."""
+    folders = (folded(as_folders(name.replace("\\", "/"))).split("/")[:-1] for name in (one, other))
+    pairs = zip(*map(reversed, folders), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 

@@ -1,11 +1,14 @@
 """Points in JSON and in MATLAB files, in the form of `points`.
 
-JSON: a list of [x, y, ...] or of {"x": ..., "y": ..., "label": ...}, alone or as a member of an object. MATLAB: an
-array of a row a point, and a second one of labels.
+JSON: a list of [x, y, ...] or of {"x": ..., "y": ..., "label": ...}, alone or as a member of an object; JSON lines of
+the latter. For several images, each point names its image, or {"image": ..., "points": [...]} names that of a list, or
+the keys of an object do. MATLAB: an array of a row a point, and a second one of labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,23 +21,57 @@ from dpconvert import names
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing import matlab, matlab73
 from dpconvert.annotations.parsing.coordinates import LIMIT
-from dpconvert.annotations.parsing.json_text import parsed
+from dpconvert.annotations.parsing.json_text import each, parsed
 from dpconvert.annotations.point_boxes import EXTENT, place_of, with_boxes
-from dpconvert.annotations.points import NAMED, WIDEST, Form, PointRow, check_units, unnamed
+from dpconvert.annotations.points import KEYS, NAMED, WIDEST, Form, PointRow, check_units, unnamed
 from dpconvert.errors import ReadError
 
 JSON: TypeAdapter[Any] = TypeAdapter(Any)
+LINES = (".jsonl", ".ndjson")
 
 
 def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[PointRow]:
-    """The points of a JSON file; `variable` is the member of an object that lists them, where there are several.
+    """The points of a file of JSON or JSON lines.
+
+    variable: the member of an object that lists them, where there are several.
 
     Raises:
         ReadError: The content is not JSON, it lists no points, or a point lacks two finite numbers.
     """
     check_units((form.names.get(axis, "") for axis in "xy"), name)
-    listed = _list(parsed(data, name, JSON), name, variable)
-    return [_row(number, element, form, name) for number, element in enumerate(listed, start=1)]
+    found = []
+    for number, (image, element) in enumerate(_elements(content_of(data, name), form, name, variable), start=1):
+        row = _row(number, element, form, name)
+        found.append(replace(row, image=image) if image else row)
+    return found
+
+
+def content_of(data: bytes, name: str) -> Any:
+    """The content of a file of JSON, or a list of the values of one of JSON lines.
+
+    Raises:
+        ReadError: The content is not JSON.
+    """
+    lines = name.lower().removesuffix(".gz").endswith(LINES)
+    return list(each(data, name, JSON, "")) if lines else parsed(data, name, JSON)
+
+
+def _elements(content: Any, form: Form, name: str, variable: str) -> Iterator[tuple[str, Any]]:
+    """(image, '' where the element itself may name it; element) of every point."""
+    if form.names.get("image") == KEYS:
+        if not isinstance(content, dict):
+            raise ReadError("no object whose keys name images", where=name, found=type(content).__name__)
+        for image, of in content.items():
+            yield from ((image, element) for element in _list(of, f"{name}, {image!r}", variable))
+        return
+    for element in _list(content, name, variable):
+        keys = tuple(element) if form.of_all_images and isinstance(element, dict) else ()
+        image, x = (_key(form.names.get(our, our), keys) for our in ("image", "x"))
+        lists = [element[key] for key in keys if isinstance(element[key], list)]
+        if image is not None and x is None and len(lists) == 1:
+            yield from ((_text(element[image]), one) for one in lists[0])
+        else:
+            yield "", element
 
 
 def read_mat(data: bytes, name: str, variable: str, label: str) -> list[Annotation]:
@@ -120,7 +157,10 @@ def _list(content: Any, name: str, variable: str) -> list[Any]:
         where=name,
         expected='a list of [x, y] or of {"x": ..., "y": ...}',
         found=found,
-        remedy="name it as `variable` in the manifest's [layout]" if lists else None,
+        remedy="name it as `variable` in the manifest's [layout]; if the keys name images, state "
+        f'names = {{image = "{KEYS}"}} there'
+        if lists
+        else None,
     )
 
 

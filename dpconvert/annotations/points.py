@@ -21,6 +21,7 @@ from dpconvert.errors import ReadError
 
 SAMPLED = 100  # lines, to tell how columns are divided
 NAMED = ("x", "y", "label", "image")
+KEYS = "*"  # the name of the image, where the keys of a JSON object are the images
 UNIT = re.compile(r"(?i)(?:^|[\s_(\[])(?:[µμu]m|microns?|micromet(?:er|re)s?|[mn]m)(?:$|[\s)\]])")  # of a coordinate
 WIDEST = 3  # cells of a line that nothing names
 LABELS = ("label", "class", "type", "category", "kind")  # in a head

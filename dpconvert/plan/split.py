@@ -88,7 +88,12 @@ def _drawn(
 def _official(group: str, content: GroupContent) -> Split | None:
     if len(content.official) > 1:
         found = ", ".join(sorted(str(s) for s in content.official))
-        raise SourceError("one group in several official sets", where=group, found=found)
+        raise SourceError(
+            "one group in several official sets",
+            where=group,
+            found=found,
+            remedy="correct its sets, or draw others: `share` in place of `official` in the manifest's [split]",
+        )
     return next(iter(content.official))
 
 

@@ -140,7 +140,13 @@ class Columns:
             kind = kind.field("bytes").type
         if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
             raise SourceError(
-                "no column of encoded images", where=self._where(column), found=str(kind), expected="bytes"
+                "no column of encoded images",
+                where=self._where(column),
+                found=str(kind),
+                expected="bytes",
+                remedy="pixels in lists are not read: save them as one array, for shape arrays, or as PNG"
+                if pa.types.is_nested(kind)
+                else None,
             )
 
     def _write(self, column: str, path: Path) -> None:

@@ -344,7 +344,60 @@ def test_labels_may_be_numbers_that_a_program_wrote_as_decimals(init: Callable[.
         draw_image(tmp_path / "s" / f"{number}.png")
     table(tmp_path / "s", "file,label,score", [f"{n}.png,{float(n % 2)},{n / 7}" for n in range(12)])
     manifest, rows, _ = init(tmp_path / "s")
-    assert labels(manifest, rows) == {f"{n}.png": f"{n % 2}.0" for n in range(12)}
+    assert labels(manifest, rows) == {f"{n}.png": f"{n % 2}" for n in range(12)}
+
+
+@pytest.mark.parametrize(
+    ("head", "shown", "kind", "classes"),
+    [
+        ("isup", ["1", "2.0", "3", "4", "5"], "ordinal", ["1", "2", "3", "4", "5"]),
+        ("Grade", ["G1", "G2", "G3"], "ordinal", ["G1", "G2", "G3"]),
+        ("her2_status", ["2+", "0", "1+", "3+"], "ordinal", ["0", "1+", "2+", "3+"]),
+        ("gleason", ["3+4", "4+3", "3+3", "5+4"], "classification", ["3+3", "3+4", "4+3", "5+4"]),
+        ("grade", ["high", "low"], "classification", ["high", "low"]),
+    ],
+)
+def test_grades_are_ordered_where_their_numbers_tell(
+    head: str, shown: list[str], kind: str, classes: list[str], init: Callable[..., Any], tmp_path: Path
+) -> None:
+    drawn(tmp_path / "s", head, lambda n: shown[n % len(shown)])
+    manifest, _, answer = init(tmp_path / "s")
+    assert (manifest["kind"], manifest["classes"]) == (kind, classes)
+    told = "holds grades: scores will be" if kind == "ordinal" else "may hold grades"
+    assert (f"label: The column {head!r} {told}" in answer.out) == (len(shown) > 2)
+
+
+@pytest.mark.parametrize("head", ["", "Unnamed: 0", "...1", "index"])
+def test_the_index_of_a_data_frame_is_no_label(head: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(ROWS):
+        draw_image(tmp_path / "s" / f"{number}.png")
+    rows = [f"{n * 7 % 61},{n}.png,{'a' * (n + 1)}" for n in range(ROWS)]
+    table(tmp_path / "s", f"{head},file,comment", rows)
+    manifest, answer, _ = init(tmp_path / "s", ready=False)
+    assert "value" not in manifest["layout"], answer.out
+
+
+def test_comments_of_a_table_are_no_rows(init: Callable[..., Any], tmp_path: Path) -> None:
+    drawn(tmp_path / "s", "dx", lambda n: "ab"[n % 2])
+    path = tmp_path / "s" / "labels.csv"
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join(["# exported by us, version 2, checked", "#", head, *rows[:5], "# more", *rows[5:]]))
+    manifest, found, answer = init(tmp_path / "s")
+    assert labels(manifest, found) == {f"{n}.png": "ab"[n % 2] for n in range(ROWS)}
+    assert "3 comments of labels.csv passed over" in answer.err + answer.out
+
+
+def test_a_table_names_images_in_archives_as_if_they_were_unpacked(init: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    for archive in ("one", "two"):
+        draw_image(tmp_path / archive / "1.png", value=len(archive))
+        with zipfile.ZipFile(tmp_path / "s" / f"{archive}.zip", "w") as packed:
+            for n in range(6):
+                draw_image(tmp_path / archive / f"{n}.png", value=n)
+                packed.write(tmp_path / archive / f"{n}.png", f"a/{n}.png")
+    table(tmp_path / "s", "file,dx", [f"{a}/a/{n}.png,{'xy'[n % 2]}" for a in ("one", "two") for n in range(6)])
+    manifest, rows, _ = init(tmp_path / "s")
+    assert labels(manifest, rows) == {f"{a}.zip/a/{n}.png": "xy"[n % 2] for a in ("one", "two") for n in range(6)}
 
 
 ROWS = 24
@@ -384,9 +437,7 @@ def test_few_whole_numbers_are_asked_about_or_told(name: str, dpconvert: Call, t
             in answer.err
         )
     else:
-        assert (
-            "label: The whole numbers in the column 'isup' are taken as names of classes. If they are in" in answer.out
-        )
+        assert "label: The column 'isup' holds grades: scores will be the quadratic kappa" in answer.out
 
 
 def test_several_columns_of_0_and_1_are_classes_that_an_image_may_have(

@@ -102,11 +102,12 @@ def npz(**arrays: Any) -> Write:
     return lambda folder: np.savez(folder / "all.npz", images=PIXELS, **arrays)
 
 
-def tar(fields: Callable[[int], dict[str, Any]]) -> Write:
+def tar(fields: Callable[[int], dict[str, Any]], *called: str) -> Write:
     def write(folder: Path) -> None:
         with wds.TarWriter(str(folder / "shard-000000.tar")) as writer:
             for number in range(COUNT):
-                writer.write({"__key__": f"s{number:02}", "png": image(number), **fields(number)})
+                images = dict.fromkeys(called or ("png",), image(number))
+                writer.write({"__key__": f"s{number:02}", **images, **fields(number)})
 
     return write
 
@@ -116,7 +117,7 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
     "texts in Parquet": (parquet(label=NAMES, patient=PATIENTS), "classification", NAMES),
     "lists in Parquet": (parquet(findings=LISTS, patient=PATIENTS), "multilabel", LISTS),
     "a number in Parquet": (parquet(score=NUMBERS, patient=PATIENTS), "regression", NUMBERS),
-    "grades in Parquet": (parquet(grade=GRADES, patient=PATIENTS), "classification", [str(g) for g in GRADES]),
+    "grades in Parquet": (parquet(grade=GRADES, patient=PATIENTS), "ordinal", [str(g) for g in GRADES]),
     "folders of Hive": (in_folders("parquet", "label={}"), "classification", NAMES),
     "folders of Hive and a patient": (
         in_folders("parquet", "data/diagnosis={}", patient=PATIENTS),
@@ -153,7 +154,7 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
         NAMES[1:] + NAMES[:1],
     ),
     "a number in HDF5": (hdf5(score=np.array(NUMBERS)), "regression", NUMBERS),
-    "grades in npz": (npz(grade=np.array(GRADES)), "classification", [str(g) for g in GRADES]),
+    "grades in npz": (npz(grade=np.array(GRADES)), "ordinal", [str(g) for g in GRADES]),
     "a number in npz": (npz(score=np.array(NUMBERS)), "regression", NUMBERS),
     "0 and 1 in Parquet": (
         parquet(a=[n % 2 for n in range(COUNT)], b=[n % 3 % 2 for n in range(COUNT)]),
@@ -161,6 +162,12 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
         [[name for name, has in (("a", n % 2), ("b", n % 3 % 2)) if has] for n in range(COUNT)],
     ),
     "texts in tars": (tar(lambda n: {"cls": NAMES[n].encode()}), "classification", NAMES),
+    "images of another name in tars": (
+        tar(lambda n: {"cls": NAMES[n].encode()}, "left.png"),
+        "classification",
+        NAMES,
+    ),
+    "two images in tars": (tar(lambda n: {"cls": NAMES[n].encode()}, "png", "mask.png"), "classification", NAMES),
     "numbers in tars": (tar(lambda n: {"cls": n % 2}), "classification", [str(n % 2) for n in range(COUNT)]),
     "members of JSON": (
         tar(lambda n: {"json": {"diagnosis": NAMES[n], "patient": PATIENTS[n]}}),
@@ -218,9 +225,13 @@ def test_what_is_converted_by_the_draft_is_what_was_written(case: str, dpconvert
             "Several columns may be the label",
         ),
         (parquet(counts=list(range(5, 5 + 7 * COUNT, 7)), lengths=NUMBERS), "Several columns hold numbers"),
+        (
+            tar(lambda n: {"cls": NAMES[n].encode()}, "left.png", "right.png"),
+            "Fields that may be the image: left.png, right.png",
+        ),
         (parquet(label=[[0, 2], [1]] * (COUNT // 2)), "Name the classes that the numbers of 'label' count"),
     ],
-    ids=["one-hot", "indicators", "floats", "axes", "two", "measured", "indices"],
+    ids=["one-hot", "indicators", "floats", "axes", "two", "measured", "fields", "indices"],
 )
 def test_what_may_mean_several_things_is_asked(write: Write, told: str, dpconvert: Call, tmp_path: Path) -> None:
     folder = tmp_path / "held"

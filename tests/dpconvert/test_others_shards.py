@@ -107,8 +107,11 @@ def test_rows_without_a_label_are_refused_or_left_out(source: Path, convert: Con
 
 
 def test_faults_of_parquet_are_told_in_one_line(source: Path, convert: Convert) -> None:
-    pq.write_table(pa.table({"picture": [image(0)], "label": [0], "n": [1]}), source / "a.parquet")
-    assert "no column 'image'; found picture, label, n" in convert('shape = "parquet"\n', fails=True)
+    table = {"picture": [image(0)], "label": [0], "n": [1], "pixels": [[[[0, 0, 0]]]]}
+    pq.write_table(pa.table(table), source / "a.parquet")
+    told = convert('shape = "parquet"\n[layout]\nimage = "pixels"\n', fails=True)
+    assert "pixels in lists are not read: save them as one array, for shape arrays, or as PNG" in told
+    assert "no column 'image'; found picture, label, n, pixels" in convert('shape = "parquet"\n', fails=True)
     told = convert('shape = "parquet"\n[layout]\nimage = "n"\n', fails=True)
     assert "a.parquet/n: no column of encoded images; expected bytes; found int64" in told
     whole = (source / "a.parquet").read_bytes()
@@ -163,6 +166,14 @@ def test_faults_of_shards_are_told_in_one_line(source: Path, convert: Convert) -
         writer.write({"__key__": "x2", "cls": 1})
         writer.write({"__key__": "x3", "png": image(3), "cls": 1})
         writer.write({"__key__": "x4", "png": image(4), "json": {"label": [1]}})
+    with wds.TarWriter(str(source / "b.tar")) as writer:
+        writer.write({"__key__": "y0", "left.png": image(0), "cls": 0})
+    told = convert(
+        'shape = "webdataset"\n[files.members]\npattern = "^(?P<name>b.*?/[^.]+)[.](?P<field>.+)$"\n', fails=True
+    )
+    assert "b.tar/y0: a sample without an image" in told
+    assert 'name it in [layout]: image = ["left.png"]' in told
+    (source / "b.tar").unlink()
     assert "a.tar/x1: a sample without a label; expected cls; found png" in convert(
         'shape = "webdataset"\n', fails=True
     )

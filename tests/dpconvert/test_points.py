@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 
 from dpconvert import card as cards
 from dpconvert.annotations import point_arrays
+from dpconvert.annotations.listed import Names
 from dpconvert.annotations.point_boxes import BoxForm
 from dpconvert.annotations.points import Form, PointRow, read_rows
 from dpconvert.errors import ReadError
+from dpconvert.readers.points.tables import images_by_ending
+from dpconvert.source.files import MatchedFile
 from tests.dpconvert.test_formats import coco_file, feature
 from tests.dpconvert.test_shapes import Make, draw_image, make
 from tests.dpconvert.test_whole_annotations import voc
@@ -454,6 +457,40 @@ def test_a_file_without_a_name_in_its_pattern_serves_all_images(make: Make, tmp_
     )
     files = "[files.points]\npattern = 'all\\.json$'\n"
     assert positives(make(HEAD + files + PRESENCE)) == {("a.png", 0, 0)}
+
+
+def test_files_name_images_in_archives_as_if_they_were_unpacked() -> None:
+    endings = images_by_ending([MatchedFile(f"{archive}.zip/a/0.png", {}) for archive in ("one", "two")])
+    assert endings["one/a/0.png"] == endings["one/a/0"] == ["one.zip/a/0.png"]
+    assert Names(["one/a/0.png", "two/a/0.png"]).places("two.zip/a/0.png") == [1]
+
+
+OF_IMAGES: dict[str, tuple[str, str, str]] = {
+    "lists by image": ("all.json", '{"a.png": [[5, 5]], "b.png": [[15, 5], [17, 5]], "z.png": []}', "*"),
+    "objects by image": ("all.json", '{"a": [{"x": 5, "y": 5}], "b": {"cells": [{"x": 15, "y": 5}]}}', "*"),
+    "a list of lists": ("all.json", '[{"file": "a.png", "at": [[5, 5]]}, {"file": "b.png", "at": [[15, 5]]}]', "file"),
+    "lines": ("all.jsonl", '{"file": "a.png", "x": 5, "y": 5}\n{"file": "b.png", "x": 15, "y": 5}\n', "file"),
+    "lines of lists": ("all.jsonl", '{"file": "a.png", "at": [[5, 5]]}\n{"file": "b.png", "at": [[15, 5]]}\n', "file"),
+}
+
+
+@pytest.mark.parametrize("case", OF_IMAGES)
+def test_one_file_of_json_for_all_images(case: str, make: Make, tmp_path: Path) -> None:
+    name, text, key = OF_IMAGES[case]
+    root = draw_images(tmp_path)
+    (root / name).write_text(text)
+    manifest = HEAD + f'[files.points]\npattern = \'{name}$\'\n[layout]\nlabel = "m"\nmissing = "none"\n'
+    found = make(manifest + f'names = {{image = "{key}"}}\n' + PRESENCE)
+    assert positives(found) == {("a.png", 0, 0), ("b.png", 10, 0)}
+    assert make(manifest + PRESENCE, fails=True)
+
+
+def test_a_single_key_that_names_an_image_is_not_about_all_of_them(make: Make, tmp_path: Path) -> None:
+    (draw_images(tmp_path) / "all.json").write_text('{"a.png": [[5, 5]]}')
+    manifest = HEAD + '[files.points]\npattern = \'all.json$\'\n[layout]\nlabel = "m"\nmissing = "none"\n'
+    told = str(make(manifest + PRESENCE, fails=True))
+    assert "the keys name images here, while without saying so all points are on all images" in told
+    assert 'say names = {image = "*"} in [layout]' in told
 
 
 @pytest.mark.parametrize("name", ["all.csv", "all.json"])

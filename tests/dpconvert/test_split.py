@@ -64,7 +64,9 @@ def test_official_sets_do_not_count_where_the_policy_does_not_take_them() -> Non
 
 def test_a_group_in_two_official_sets_is_an_error_unless_it_is_named() -> None:
     groups = {"p1": GroupContent(Counter(A=2), {"train", "test"})}
-    with pytest.raises(SourceError, match=r"p1: one group in several official sets; found test, train"):
+    with pytest.raises(
+        SourceError, match=r"p1: one group in several official sets; found test, train; correct its sets, or draw"
+    ):
         assign(groups, SplitPolicy(official=True), "Toy")
     assert assign(groups, SplitPolicy(official=True, val=["p1"]), "Toy") == {"p1": "val"}
 

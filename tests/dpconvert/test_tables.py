@@ -50,6 +50,26 @@ def test_what_the_standard_library_writes_is_read_back(
     assert [tuple(row.values()) for _, row in found] == wanted
 
 
+@pytest.mark.parametrize(
+    ("text", "columns", "wanted", "comments"),
+    [
+        ("# by us, v2, x\n#\n\nf,l\na,1\n# mid\nb,2\n", ["f", "l"], [(5, "a"), (7, "b")], 3),
+        ("#f,l\na,1\n", ["#f", "l"], [(2, "a")], 0),
+        ("# by us\n#f;l\na;1\n", ["#f", "l"], [(3, "a")], 1),
+        ("sep=;\n# by us\nf;l\na;1\n", ["f", "l"], [(4, "a")], 1),
+        ('# it\'s "odd\nf,l\na,"1\n2"\nb,2\n', ["f", "l"], [(3, "a"), (5, "b")], 1),
+        ("f,l\n#1.png,2\n", ["f", "l"], [(2, "#1.png")], 0),
+        ("f\n#1.png\n", ["f"], [(2, "#1.png")], 0),
+    ],
+)
+def test_lines_that_begin_with_a_number_sign_are_comments_unless_they_have_the_cells_of_a_row(
+    text: str, columns: list[str], wanted: list[tuple[int, str]], comments: int
+) -> None:
+    table = Table(text.encode(), "t.csv")
+    assert [(row.line, next(iter(row.cells.values()))) for row in table] == wanted
+    assert (table.columns, table.comments) == (columns, comments)
+
+
 @given(st.lists(st.text('ab"\n,; ', max_size=5), min_size=2, max_size=6))
 def test_rows_begin_where_the_file_says(remarks: list[str]) -> None:
     assume(all(remark.strip() for remark in remarks))

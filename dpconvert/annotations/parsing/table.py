@@ -3,7 +3,8 @@
 Cells in double quotes may hold delimiters, line ends and doubled quotes; blanks around cells do not count. The
 delimiter is the one that the first row holds most of outside quotes, unless the manifest or a line `sep=;` of Excel's
 names it. A text that is written as a formula, `="007"`, so that Excel keeps it, is that text. Rows without any text are
-passed over and counted. Excel's workbooks are read too, a sheet as a table.
+passed over and counted, and so are comments: lines that begin with `#` and have not the cells of a row. Excel's
+workbooks are read too, a sheet as a table.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ class Dialect:
     sheet: str = ""
 
 
+class Comment(list[str]):
+    """The one cell of a line that is a comment."""
+
+
 class Cells(dict[str, str]):
     """Column -> text. A column is found without regard to case where only one is meant."""
 
@@ -61,14 +66,14 @@ class TableRow:
 
 
 class Table:
-    """A table with a head: iterate over it for its rows. `empty` counts the rows passed over so far.
+    """A table with a head: iterate over it for its rows. `empty` and `comments` count what was passed over so far.
 
     Raises:
         ReadError: not such a table: two columns of one name, a row longer than the head, a quote that never ends.
     """
 
     def __init__(self, data: bytes, name: str, dialect: Dialect = Dialect()) -> None:
-        self.name, self.empty = name, 0
+        self.name, self.empty, self.comments = name, 0, 0
         as_text = not dialect.encoding and not is_workbook(data)
         self.windows = as_text and encoding_of(data, name) == WINDOWS
         self._records = records(data, name, dialect)
@@ -91,20 +96,24 @@ class Table:
     def notes(self) -> list[str]:
         """What a user should know once all rows are read."""
         found = [f"{counted(self.empty, 'empty row')} of {self.name} passed over"] if self.empty else []
+        if self.comments:
+            found.append(f"{counted(self.comments, 'comment')} of {self.name} passed over (lines with # in front)")
         if self.windows:
             found.append(f"{self.name} is not UTF-8 and is read as Windows-1252; `encoding` in [layout] names another")
         return found
 
     def _filled(self) -> Iterator[tuple[int, list[str]]]:
         for line, cells in self._records:
-            if any(cells):
+            if isinstance(cells, Comment):
+                self.comments += 1
+            elif any(cells):
                 yield line, cells
             else:
                 self.empty += 1
 
 
 def records(data: bytes, name: str, dialect: Dialect = Dialect()) -> Iterator[tuple[int, list[str]]]:
-    """(first line from 1, stripped cells) of every row, empty ones and the head included.
+    """(first line from 1, stripped cells) of every row, empty ones, comments and the head included.
 
     Raises:
         ReadError: not text, or quotes that are not those of RFC 4180.
@@ -113,18 +122,25 @@ def records(data: bytes, name: str, dialect: Dialect = Dialect()) -> Iterator[tu
         yield from workbook.records(data, name, dialect.sheet)
         return
     text, before, marked = lines(data, name, dialect.encoding), 0, ""
-    head = _first_row(text)
+    above, head = _to_first_row(text)
     if mark := SEP.match("".join(head)):
-        before, marked, head = len(head), mark[1], _first_row(text)
+        before, marked = len(above) + len(head), mark[1]
+        above, head = _to_first_row(text)
     delimiter = dialect.delimiter or marked or _delimiter("".join(head), name)
+    comments, above = _comments(above, head, delimiter)
+    yield from ((before + at, Comment([names.bare(line)])) for at, line in enumerate(comments, 1) if line.strip())
+    before, head = before + len(comments), above + head
     if (found := "".join(head).count(delimiter)) >= MOST_COLUMNS:
         raise ReadError("too many columns", where=name, expected=f"at most {MOST_COLUMNS}", found=found)
     reader = csv.reader(itertools.chain(head, text), delimiter=delimiter, strict=True, skipinitialspace=True)
+    columns = 0
     while True:
         line = before + reader.line_num + 1
         if (cells := _next(reader, name, line)) is None:
             return
-        yield line, [_plain(cell) for cell in cells]
+        row = [_plain(cell) for cell in cells]
+        columns = columns or len(row)
+        yield line, Comment(row) if columns > 1 and len(row) == 1 and row[0].startswith("#") else row
 
 
 def number(text: str, decimal: str = "") -> float:
@@ -178,6 +194,26 @@ def _first_row(text: Iterator[str]) -> list[str]:
         if (line.strip() and quotes % 2 == 0) or size > LONGEST:
             break
     return row
+
+
+def _to_first_row(text: Iterator[str]) -> tuple[list[str], list[str]]:
+    """The lines before the first row that are blank or begin with #, and that row; all are the row if no other is."""
+    above = list[str]()
+    for line in text:
+        if line.strip() and not line.lstrip().startswith("#"):
+            return above, _first_row(itertools.chain([line], text))
+        above.append(line)
+    return [], above
+
+
+def _comments(above: list[str], head: list[str], delimiter: str) -> tuple[list[str], list[str]]:
+    """Divide the lines above a row into comments and what belongs to the table: a head such as `#file,label`."""
+    last = next((at for at in range(len(above) - 1, -1, -1) if above[at].strip()), None)
+    if last is None:
+        return [], above
+    cells = (next(csv.reader(row, delimiter=delimiter, skipinitialspace=True), []) for row in ([above[last]], head))
+    is_head = len({len(row) for row in cells}) == 1
+    return (above[:last], above[last:]) if is_head else (above, [])
 
 
 def _delimiter(head: str, name: str) -> str:

@@ -100,8 +100,16 @@ def _stacks(survey: Survey, found: Draft) -> Iterator[str]:
         held = [name for name in survey.images if pattern.search(name)]
         if held and (found.questions or found.shape == "folders"):  # which reads none of them
             yield f'{counted(len(held), "file")} such as {held[0]} may hold many images: see shape = "{shape}"'
-    if found.questions and (beside := [name for name in survey.names if SHARD.search(name)]):
+    keys = {_sample(name) for name in survey.images}
+    beside = [name for name in survey.names if SHARD.search(name) and (found.questions or _sample(name) in keys)]
+    if beside:
         yield f'Fields such as {beside[0]} stand beside images in a tar, as in shards: see shape = "webdataset"'
+
+
+def _sample(name: str) -> str:
+    """The key of a member of a shard: its folder, and its name to the first point."""
+    folder, _, base = name.rpartition("/")
+    return f"{folder}/{base.partition('.')[0]}"
 
 
 def task_name(root: Path) -> str:

@@ -16,7 +16,7 @@ from dpconvert.errors import ReadError
 from dpconvert.readers.array_values import named
 from dpconvert.readers.draft.partitions import partitions
 from dpconvert.readers.draft.survey import Survey
-from dpconvert.readers.draft.toml import quoted
+from dpconvert.readers.draft.toml import quoted, some, strings
 from dpconvert.readers.layouts import arrays, parquet, webdataset
 from dpconvert.readers.values import decoded
 from dpconvert.source import elements
@@ -148,14 +148,15 @@ def _listed(array: Array, where: str) -> list[Any]:
 def of_shards(survey: Survey) -> Held | None:
     pattern = re.compile(webdataset.FILES["members"].pattern)
     found = [match for name in survey.names if (match := pattern.search(name))]
-    if len(survey.images) != sum(match["field"].lower() in webdataset.SUFFIXES for match in found):
+    if len(survey.images) != sum(webdataset.may_be_image(match["field"]) for match in found):
         return None
     samples: dict[str, Values] = {}
     shards: dict[str, str] = {}
+    fields = [match["field"].lower() for match in found]
     for match in found:
         shards[match.string.rpartition("/")[0]] = match["split"] or ""
         row = samples.setdefault(match["name"], {})
-        if match["field"].lower() not in webdataset.SUFFIXES and survey.source.sizes[match.string] <= SMALL:
+        if not webdataset.may_be_image(match["field"]) and survey.source.sizes[match.string] <= SMALL:
             row |= dict(_fields(match["field"].lower(), survey.source.read(match.string)))
     every = dict.fromkeys(place for row in samples.values() for place in row)
     if not every:
@@ -164,7 +165,18 @@ def of_shards(survey: Survey) -> Held | None:
     values = {short[place]: [row.get(place) for row in samples.values()] for place in every}
     splits = list(shards.values()) if all(shards.values()) else []
     places = {short[place]: place for place in every}
-    return Held("webdataset", list(shards), values, places=places, splits=splits)
+    line, question = _image_field(fields, len(samples))
+    return Held("webdataset", list(shards), values, images=line, places=places, splits=splits, questions=question)
+
+
+def _image_field(fields: Sequence[str], samples: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The line that names the field of the image, where it is not called by a format alone; else a question."""
+    if any(name in webdataset.SUFFIXES for name in fields):
+        return (), ()
+    counts = Counter(filter(webdataset.may_be_image, fields))
+    if len(counts) == 1 and samples == counts.total():
+        return (f"image = {strings(counts)}",), ()
+    return (), (f"Fields that may be the image: {some(counts)}. Say in [layout] which one is `image`, as a list",)
 
 
 def _short(places: Iterable[str]) -> dict[str, str]:

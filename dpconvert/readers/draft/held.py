@@ -114,7 +114,8 @@ def _labels(held: Held, table: Listing, lists: Values) -> Labels:
         without += counts.pop(str(parquet.UNLABELLED), 0)
     classes = {value: counts[value] for value in sorted(counts, key=names.natural)}
     lines = [f"{held.label} = {quoted(label)}", *_missing(without)]
-    return "classification", classes, lines, targets.remarks(columns, label), questions
+    kind = "ordinal" if targets.are_grades(label, classes) else "classification"
+    return kind, classes, lines, targets.remarks(columns, label), questions
 
 
 def _placed(held: Held, line: str) -> str:

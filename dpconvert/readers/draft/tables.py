@@ -22,7 +22,7 @@ GROUPS = re.compile(
 SETS = re.compile(r"(?i)(^|[^a-z])(split|set|subset|partition|phase|fold)($|[^a-z])")
 OTHER = re.compile(
     r"(?i)(^|[^a-z])(sex|gender|age|ethnicity|race|scanner|hospital|cent(er|re)|site|source|date|year|stain|organ|"
-    r"dataset|magnification|mag|operator|annotator|fold|index|id|width|height|size)($|[^a-z])"
+    r"dataset|magnification|mag|operator|annotator|fold|index|unnamed|id|width|height|size)($|[^a-z])|^\.\.\.\d+$"
 )
 NAMED = re.compile(rf"(?i)({'|'.join(LABELS)}|target|diagnosis)")
 NUMBER = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
@@ -79,13 +79,12 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     if split:
         layout.append(f"split = {quoted(split)}")
     layout += _missing(whole, label, other)
-    classes = Counter(whole.values(label)) if label else Counter[str]()
-    classes.pop("", None)
-    counts = {value: classes[value] for value in sorted(classes, key=names.natural)}
+    counts = targets.classes(whole.values(label)) if label else {}
+    graded = targets.are_grades(label, counts)
     pattern = "^" + names.escaped(whole.file) + "$" if len(tables) == 1 else sets.pattern(tables)
     return Draft(
         "table",
-        kind="classification" if other is None else other.kind,
+        kind=other.kind if other is not None else "ordinal" if graded else "classification",
         classes=counts if other is None else other.classes,
         of="images",
         remarks=tuple(targets.remarks(columns, label)) if other is None else other.remarks,

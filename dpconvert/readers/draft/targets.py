@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dpconvert.annotations.parsing.table import number
+from dpconvert.names import WHOLE
 from dpconvert.plural import counted
 from dpconvert.readers.draft import names
 from dpconvert.readers.draft.toml import quoted, some, strings
@@ -27,6 +28,7 @@ NOWHERE = re.compile(
     r"(?i)^(x|y|z|row|col(umn)?|left|top|right|bottom|x_?[01]|y_?[01]|.*coord.*|mpp|level|.*path.*|no\.?)$"
 )
 GRADES = re.compile(r"(?i)grade|isup|gleason|stage|her2|differentiation")
+GRADE = re.compile(r"(\D*)\d+(?:\.0*)?\+?", re.ASCII)
 CLASSES = re.compile(r"(?i)label|class|type|category|kind|diagnosis|subtype|tissue")
 
 
@@ -92,8 +94,19 @@ def questions(columns: Sequence[Column], label: str) -> list[str]:
 def remarks(columns: Sequence[Column], label: str) -> list[str]:
     """Return what a draft took numbers of a class for, and which other columns hold numbers."""
     cells = dict(columns).get(label, [])
+    distinct = classes(cells)
     found = []
-    if _are_whole(cells) and len({cell for cell in cells if cell}) > 2:
+    if are_grades(label, distinct):
+        found.append(
+            f"The column {label!r} holds grades: scores will be the quadratic kappa, which counts in the order of "
+            '`classes`, from the lowest. If they are in no order, state kind = "classification".'
+        )
+    elif GRADES.search(label) and len(distinct) > 2:
+        found.append(
+            f"The column {label!r} may hold grades. If so, list `classes` from the lowest to the highest and state "
+            'kind = "ordinal".'
+        )
+    elif _are_whole(cells) and len(distinct) > 2:
         found.append(
             f"The whole numbers in the column {label!r} are taken as names of classes. If they are in an order, state "
             f'kind = "ordinal"; if they are measured, kind = "regression" and value = {quoted(label)}.'
@@ -104,6 +117,20 @@ def remarks(columns: Sequence[Column], label: str) -> list[str]:
         if name != label and is_measured(name, cells)
     ]
     return found
+
+
+def classes(cells: Sequence[str]) -> dict[str, int]:
+    """Return class -> how many cells name it, in natural order; 1.0 is 1, unless both are here."""
+    counts = Counter(cell for cell in cells if cell)
+    bare = {cell.partition(".")[0]: count for cell, count in counts.items()}
+    return _ordered(bare if all(map(WHOLE.fullmatch, counts)) and len(bare) == len(counts) else counts)
+
+
+def are_grades(label: str, distinct: Collection[str]) -> bool:
+    """Whether a column holds grades whose order their numbers tell: 1 to 5, G1 to G3, or 0 to 3+, but not 3+4."""
+    found = [GRADE.fullmatch(name) for name in distinct]
+    alike = all(found) and len({one[1] for one in found if one}) == 1
+    return bool(GRADES.search(label)) and len(found) > 2 and alike
 
 
 def is_measured(name: str, cells: Sequence[str]) -> bool:

@@ -272,18 +272,29 @@ def cell(row: TableRow, wanted: str, where: str, skip: Sequence[str] = ()) -> st
 
 
 class Endings:
-    """Files by every trailing part of their names, without regard to case where that leaves one."""
+    """Files by every trailing part of their names, without regard to case where that leaves one.
+
+    Where no name has an ending, archives count as folders: `one/1.png` is `one.zip/1.png`.
+    """
 
     def __init__(self, files: Iterator[str]) -> None:
         self._exact: dict[str, list[str]] = defaultdict(list)
         self._folded: dict[str, list[str]] = defaultdict(list)
+        self._unpacked: dict[str, list[str]] = defaultdict(list)
         for name in files:
-            parts = PurePosixPath(name).parts
-            for start in range(len(parts)):
-                ending = "/".join(parts[start:])
+            for ending in _endings(name):
                 self._exact[ending].append(name)
                 self._folded[names.folded(ending)].append(name)
+            unpacked = names.as_folders(name)
+            for ending in _endings(unpacked) if unpacked != name else ():
+                self._unpacked[names.folded(ending)].append(name)
 
     def find(self, wanted: str) -> list[str]:
         """The files whose names have this ending."""
-        return self._exact.get(wanted) or self._folded.get(names.folded(wanted), [])
+        folded = names.folded(wanted)
+        return self._exact.get(wanted) or self._folded.get(folded) or self._unpacked.get(folded, [])
+
+
+def _endings(name: str) -> Iterator[str]:
+    parts = PurePosixPath(name).parts
+    return ("/".join(parts[start:]) for start in range(len(parts)))

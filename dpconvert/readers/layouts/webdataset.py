@@ -37,6 +37,11 @@ SUFFIXES = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp"]
 MOST = 1 << 20  # bytes of a label
 
 
+def may_be_image(field: str) -> bool:
+    """Whether a field may hold an image: `png`, and `left.png`, which `image` in [layout] must name."""
+    return field.lower().rpartition(".")[2] in SUFFIXES
+
+
 class Layout(Values, SplitNames):
     """`[layout]` of a manifest of this shape."""
 
@@ -100,13 +105,16 @@ def _check_complete(
     key: str, fields: dict[str, MatchedFile], has_image: bool, row: dict[str, Any], layout: Layout
 ) -> None:
     lacking = next((place for place, value in row.items() if value is None), "")
+    others = [] if has_image else list(filter(may_be_image, fields))
     if not has_image or lacking:
         raise SourceError(
             f"a sample without {'a label' if has_image else 'an image'}",
             where=key,
             found=", ".join(fields),
             expected=lacking if has_image else " or ".join(layout.image),
-            remedy="if such samples are to be left out, say `missing = true` in [layout]",
+            remedy=f"if one of its fields is the image, name it in [layout]: image = {json.dumps(others[:1])}"
+            if others
+            else "if such samples are to be left out, say `missing = true` in [layout]",
         )
 
 

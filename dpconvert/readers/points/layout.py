@@ -19,7 +19,9 @@ class Layout(SplitNames):
     columns: list[str] = []
     """What the columns of a file without a header hold, such as `["x", "y", "label"]`; `image` names the image."""
     names: dict[Literal["x", "y", "label", "image"], str] = {}
-    """What the header or JSON calls them, such as `{x = "Centroid X", y = "Centroid Y"}`."""
+    """What the header or JSON calls them, such as `{x = "Centroid X", y = "Centroid Y"}`; `image = "*"` where the keys
+    of a JSON object are the images.
+    """
     delimiter: str | None = None
     """Character between columns, `""` for blanks; found in the file if not given."""
     skip: int = 0

@@ -7,12 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
 from dpconvert import names
 from dpconvert.annotations import Annotation
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.parsing.table import Dialect, Table
-from dpconvert.annotations.points import PointRow
+from dpconvert.annotations.point_arrays import content_of
+from dpconvert.annotations.points import KEYS, PointRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.nearby import Nearby
@@ -80,13 +82,19 @@ def images_by_ending(images: list[MatchedFile]) -> dict[str, list[str]]:
     """Every end of an image's name, with and without its extension, and its group `name`."""
     endings: dict[str, set[str]] = defaultdict(set)
     for image in images:
-        for name in (image.name, stem(image.name)):
+        for name in (image.name, stem(image.name), *_as_folders(image.name)):
             parts = PurePosixPath(name).parts
             for start in range(len(parts)):
                 endings[names.folded("/".join(parts[start:]))].add(image.name)
         if image.get("name"):
             endings[names.folded(image["name"])].add(image.name)
     return {ending: sorted(found) for ending, found in endings.items()}
+
+
+def _as_folders(image: str) -> tuple[str, ...]:
+    """The name of an image in an archive as if this were unpacked, with and without its extension; else none."""
+    unpacked = names.as_folders(image)
+    return () if unpacked == image else (unpacked, stem(unpacked))
 
 
 def refuse_names_of_images(source: Source, name: str, layout: Layout) -> None:
@@ -99,6 +107,15 @@ def refuse_names_of_images(source: Source, name: str, layout: Layout) -> None:
     by_ending = images_by_ending(images)
     taken = {"x", "y", "label", *layout.names.values(), *layout.columns}
     cells: dict[str, list[str]] = defaultdict(list)
+    content = _json(source.read(name), name)
+    keys = [key for key, value in content.items() if isinstance(value, list)] if isinstance(content, dict) else []
+    if not layout.variable and any(names.folded(names.file_name(key)) in by_ending for key in keys):
+        raise SourceError(
+            "the keys name images here, while without saying so all points are on all images",
+            where=name,
+            found=", ".join(keys[:3]),
+            remedy=f'say names = {{image = "{KEYS}"}} in [layout]',
+        )
     for row in _cells(source.read(name), name, layout):
         for column, cell in row.items():
             if cell and names.folded(column) not in taken:
@@ -116,12 +133,21 @@ def refuse_names_of_images(source: Source, name: str, layout: Layout) -> None:
             )
 
 
+def _json(data: bytes, name: str) -> Any:
+    """The content of a file of JSON or JSON lines; None for another one."""
+    data = annotation_files.unpacked(data, name)
+    try:
+        return content_of(data, name) if is_json(data) else None
+    except (ReadError, RecursionError):
+        return None  # which `_read` reports, if it cannot read it either
+
+
 def _cells(data: bytes, name: str, layout: Layout) -> list[dict[str, str]]:
     """The texts of each point in a table with a head, or in a JSON list; nothing in other files."""
     data = annotation_files.unpacked(data, name)
     try:
         if is_json(data):
-            content = json.loads(data)
+            content = _json(data, name)
             content = content.get(layout.variable) if isinstance(content, dict) else content
             rows = [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
             return [{key: cell for key, cell in row.items() if isinstance(cell, str)} for row in rows]
