@@ -254,8 +254,8 @@ def _entry(file: CocoFile, name: str, image: str) -> CocoImage:
         return found[0]
     if found:
         raise ReadError(f"{len(found)} images named {image!r}", where=name)
-    have = ", ".join(p.file_name for p in file.images[:3])
-    raise ReadError(f"does not list the image {image!r}", where=name, found=f"{have}, ... ({len(file.images)})")
+    have = listed.some([image.file_name for image in file.images])
+    raise ReadError(f"does not list the image {image!r}", where=name, found=have)
 
 
 def _shape(item: CocoAnnotation, boxes: Boxes, remarks: Counter[str], name: str) -> Geometry | None:

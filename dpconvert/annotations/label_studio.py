@@ -3,7 +3,8 @@
 https://labelstud.io/guide/export. Rectangles and ellipses may be turned (degrees, clockwise; rectangles about their
 upper left corner). A brush is run lengths of RGBA pixels, as the SDK's `brush.decode_rle` reads them. Of several
 annotations of a task the first that was not cancelled counts; the others are counted. A task without any was skipped
-or not reached, and is not listed. JSON-MIN has no ids: there a shape and its labels are told by their place.
+or not reached, and is not listed. Predictions are no annotations: a file with nothing else is refused. JSON-MIN has no
+ids: there a shape and its labels are told by their place.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dpconvert.annotations.labels import Said
 from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
+from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -82,6 +84,7 @@ class LabelStudioTask(Loose):
     file_upload: str | None = None
     annotations: list[Answer] | None = None
     completions: list[Answer] | None = None
+    predictions: list[Any] | None = None
 
 
 TASKS: TypeAdapter[LabelStudioTask | list[LabelStudioTask]] = TypeAdapter(LabelStudioTask | list[LabelStudioTask])
@@ -93,15 +96,31 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     """Return the images of the file.
 
     Raises:
-        ReadError: The content is not such a file, or a brush cannot be decoded.
+        ReadError: The content is not such a file, holds predictions alone, or a brush cannot be decoded.
     """
-    if b'"from_name"' not in data and (b'"original_width"' in data or b'"result"' not in data):
+    if _is_minimal(data):
         entries = parsed(data, name, MINIMAL)
         fields = _fields(entries)
         return [_minimal(entry, name, fields, has_shapes=b'"original_width"' in data) for entry in entries]
     tasks = parsed(data, name, TASKS)
-    listed = [_task(task, name) for task in (tasks if isinstance(tasks, list) else [tasks])]
-    return [one for one in listed if one is not None]
+    tasks = tasks if isinstance(tasks, list) else [tasks]
+    listed = [image for task in tasks if (image := _task(task, name)) is not None]
+    predicted = sum(bool(task.predictions) for task in tasks)
+    if predicted and not listed:
+        raise ReadError(
+            "holds predictions of a model, and no annotations",
+            where=name,
+            found=f"predictions of {counted(predicted, 'task')}",
+            remedy="let Label Studio make annotations of the predictions, check them there, and export again",
+        )
+    return listed
+
+
+def _is_minimal(data: bytes) -> bool:
+    """Whether this is JSON-MIN; also the full JSON of tasks that nobody completed has no shape and no result."""
+    if b'"from_name"' in data:
+        return False
+    return b'"original_width"' in data or not (b'"result"' in data or (b'"data"' in data and b'"annotations"' in data))
 
 
 def _task(task: LabelStudioTask, name: str) -> ListedImage | None:

@@ -23,6 +23,7 @@ from dpconvert.errors import ReadError
 from dpconvert.names import as_folders, folded
 
 Size = tuple[int, int]
+SHOWN = 3  # names in a message
 
 
 def _bare(name: str) -> str:
@@ -133,8 +134,15 @@ class Index:
             return self._images[found.pop()]
         if found:
             raise ReadError(f"{len(found)} images named {image!r}", where=name)
-        have = f"{', '.join(listed.name for listed in self._images[:3])}, ... ({len(self._images)})"
-        raise ReadError(f"does not list the image {image!r}", where=name, found=have)
+        raise ReadError(
+            f"does not list the image {image!r}", where=name, found=some([listed.name for listed in self._images])
+        )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are."""
+    more = f", ... ({len(names)})" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more or "no image"
 
 
 def placed(listed: ListedImage, name: str, size: Size, known: Collection[str] = (), field: str = "") -> Annotations:

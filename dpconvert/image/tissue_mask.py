@@ -1,9 +1,9 @@
 """Detect tissue on a slide at about 8 micrometres per pixel.
 
 Rule "glass", the default: pixels that differ from the slide's own glass are tissue, whatever the stain. The glass is
-the brightest flat, nearly neutral colour of the slide; an image without glass is compared with white. The difference is
-that of CIE 1976 L*a*b* (CIE 15, section 8.2.1); pixels brighter than the glass do not differ. Black or white padding
-and pen ink are not tissue.
+the brightest flat, nearly neutral colour of the slide, also in an underexposed scan, where nothing else may be as
+bright; an image without glass is compared with white. The difference is that of CIE 1976 L*a*b* (CIE 15, section
+8.2.1); pixels brighter than the glass do not differ. Black or white padding and pen ink are not tissue.
 
 Rule "saturation": Otsu's threshold on the saturation, clipped to 0.05 to 0.15, the only rule of earlier versions. In
 immunohistochemistry it finds only the stained nuclei.
@@ -35,7 +35,8 @@ FRAME_RUN, FRAME_SHARE = 8, 0.5  # pixels in a straight edge; minimum share of s
 BORDER_SHARE, BLACK_SHARE = 0.02, 0.1  # minimum share of the border: of glass next to white; of a black background
 GLASS_LIGHT, GLASS_CHROMA, GLASS_STEP = 60.0, 12.0, 1.5  # minimum L*, maximum chroma, maximum range of L* in 3 x 3
 GLASS_SHARE, DIM, DIM_SHARE = 0.005, 92.0, 0.15  # minimum share of glass in an overview; for glass below L* DIM
-BRIGHTEST = 99  # percentile of the glass's L* that counts as its brightest
+BRIGHTEST = 99  # percentile of L* that counts as the brightest of some pixels
+DARKEST = 40.0  # minimum L* of glass in an underexposed scan, where nothing is brighter
 ALIKE = 2.5  # difference in L* within which glass is of one colour
 WHITE_LAB = 97.0, 0.0, 0.0
 DIFFERENT = 3.5  # minimum difference from glass; at this scale glass itself varies by 1.2 to 2.3 (99th percentile)
@@ -104,11 +105,12 @@ def by_glass(small: Pixels) -> tuple[NDArray[np.bool_], str]:
     white, black = small.min(axis=2) >= WHITE, small.max(axis=2) < DARK
     padded = white | black
     glass = _glass(lab, white, black)
-    differs = np.concatenate([_difference(part, glass) > DIFFERENT for part in _parts(lab)])
+    different = DIFFERENT * (glass[0] / 100 if glass[0] < GLASS_LIGHT else 1)  # all differences shrink with exposure
+    differs = np.concatenate([_difference(part, glass) > different for part in _parts(lab)])
     ink = ndimage.binary_dilation(_ink(lab), np.ones((3, 3), bool))
     found = (differs & ~padded & ~ink).astype(np.float32)
     mask = (ndimage.uniform_filter(found, 3, mode="nearest") > KEPT) & ~padded & ~ink
-    return mask, f"{DIFFERENT:g} from glass of L* {glass[0]:.0f}"
+    return mask, f"{different:.2g} from glass of L* {glass[0]:.0f}"
 
 
 def by_saturation(small: Pixels) -> tuple[NDArray[np.bool_], str]:
@@ -143,13 +145,11 @@ def _glass(lab: NDArray[np.float16], white: NDArray[np.bool_], black: NDArray[np
     light = lab[:, :, 0].astype(np.float32)
     step = ndimage.maximum_filter(light, 3, mode="nearest") - ndimage.minimum_filter(light, 3, mode="nearest")
     neutral = np.hypot(lab[:, :, 1], lab[:, :, 2]) < GLASS_CHROMA
-    flat = neutral & (light > GLASS_LIGHT) & (step < GLASS_STEP) & ~white & ~black
-    if not flat.any():
-        return WHITE_LAB
-    brightest = float(np.percentile(light[flat], BRIGHTEST))
-    glass = flat & (np.abs(light - brightest) < ALIKE)
-    least = DIM_SHARE if brightest < DIM else GLASS_SHARE
-    if flat.sum() < least * (~white & ~black).sum():
+    lit = ~white & ~black
+    glass = _brightest(light, neutral & lit & (light > GLASS_LIGHT) & (step < GLASS_STEP), lit)
+    if glass is None:
+        glass = _underexposed(light, neutral & lit, step, lit)
+    if glass is None:
         return WHITE_LAB
     if white.mean() > GLASS_SHARE and not (_is_frame(white) and _at_border(glass)):
         return WHITE_LAB
@@ -157,6 +157,32 @@ def _glass(lab: NDArray[np.float16], white: NDArray[np.bool_], black: NDArray[np
         return WHITE_LAB
     found = np.median(lab[glass].astype(np.float32), axis=0)
     return float(found[0]), float(found[1]), float(found[2])
+
+
+def _brightest(light: NDArray[np.float32], flat: NDArray[np.bool_], lit: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """The brightest colour of flat pixels, the glass; None if they are too few of those that are lit."""
+    if not flat.any():
+        return None
+    brightest = float(np.percentile(light[flat], BRIGHTEST))
+    least = DIM_SHARE if brightest < DIM else GLASS_SHARE
+    if flat.sum() < least * lit.sum():
+        return None
+    glass: NDArray[np.bool_] = flat & (np.abs(light - brightest) < ALIKE)
+    return glass
+
+
+def _underexposed(
+    light: NDArray[np.float32], neutral: NDArray[np.bool_], step: NDArray[np.float32], lit: NDArray[np.bool_]
+) -> NDArray[np.bool_] | None:
+    """Dark glass: flat, as bright as the brightest of all lit pixels, a large share of them, and at the border."""
+    if not lit.any():
+        return None
+    brightest = float(np.percentile(light[lit], BRIGHTEST))
+    flat = step < GLASS_STEP * brightest / 100  # the texture of tissue is faint, too, in such a scan
+    glass: NDArray[np.bool_] = neutral & flat & (np.abs(light - brightest) < ALIKE)
+    if not DARKEST < brightest < GLASS_LIGHT + ALIKE or glass.sum() < DIM_SHARE * lit.sum() or not _at_border(glass):
+        return None
+    return glass
 
 
 def _at_border(where: NDArray[np.bool_]) -> bool:

@@ -15,13 +15,12 @@ from weakref import WeakKeyDictionary
 
 from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
-from dpconvert.annotations.listed import NamedImage, Names, shared_folders
+from dpconvert.annotations.listed import NamedImage, Names, shared_folders, some
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.nearby import Nearby
 from dpconvert.source.files import Source
 
-SHOWN = 3
 _contents: WeakKeyDictionary[Source, tuple[str, bytes]] = WeakKeyDictionary()  # the last file of each source
 SEVERAL = re.compile(r"(?i)\.(xml|(nd)?json|jsonl|csv|sqlite|db)(\.gz)?$")  # files that may be about several images
 
@@ -182,12 +181,11 @@ def _check_files(image: str, files: list[str], nearby: Mapping[str, Nearby]) -> 
 
 
 def _no_image(file: str, absent: Sequence[str]) -> SourceError:
-    more = f", ... ({len(absent)})" if len(absent) > SHOWN else ""
     return SourceError(
         "names no image that is here",
         where=file,
         expected="names of files of images",
-        found=", ".join(map(repr, absent[:SHOWN])) + more,
+        found=some(absent),
         remedy="check that the images and this file belong together, and that the pattern of the images matches them",
     )
 

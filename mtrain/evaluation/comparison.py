@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ SIZES_DIFFER = (
     "masks and points are scored at the input size of each network: differences between sizes have no interval"
 )
 
+OTHERS = ("iou", "f1", "pq", "aji")  # of --mode dense, beside the own metric of a task
+
 
 @dataclass(frozen=True)
 class ComparedNetwork:
@@ -51,7 +53,8 @@ class ComparedNetwork:
 class Scored:
     """The score of one network on one task: the mean of its runs, and their deviation if there are several.
 
-    answers: the file of predictions of each run, () if the mode writes none.
+    answers: the file of predictions of each run, () if the mode writes none. others: further scores of masks, points
+    and instances.
     """
 
     score: float | None
@@ -60,6 +63,7 @@ class Scored:
     answers: tuple[Path, ...]
     metric: str
     deviation: float | None = None
+    others: dict[str, float | None] = field(default_factory=dict)
 
 
 def compare(
@@ -131,7 +135,8 @@ def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequ
     interval = (bounds[0], bounds[1]) if bounds else None
     values = [one["score"] for one in runs if one["score"] is not None]
     if len(runs) == 1 or not values:
-        return Scored(found["score"], interval, found["set"], answers, metric)
+        others = {name: found["scores"][name] for name in OTHERS if name in found.get("scores", {}) and name != metric}
+        return Scored(found["score"], interval, found["set"], answers, metric, others=others)
     drawn = draws({"": [one for path in answers if (one := kept_answers(path))]}, metric)
     interval = bootstrap.interval(drawn[""]) if drawn else None
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -210,6 +215,7 @@ def _versus(
     if one is None:
         return None
     content: dict[str, Any] = {"score": one.score, "interval": one.interval, "set": one.set, "rank": _plain(rank)}
+    content |= {"others": one.others} if one.others else {}
     if one.deviation is not None:
         content |= {"deviation": one.deviation, "runs": len(one.answers)}
     if name == reference or other is None or one.score is None or other.score is None:

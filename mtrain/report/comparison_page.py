@@ -10,6 +10,7 @@ from mtrain.atomic import write_text
 from mtrain.evaluation.comparisons import METRICS, SETS
 from mtrain.evaluation.eva_scores import ranked
 from mtrain.report.charts import Dot, dots, inline, intervals_of
+from mtrain.report.details import SCORES
 from mtrain.report.page import template, with_minus
 
 
@@ -23,6 +24,7 @@ def write_page(content: dict[str, Any], out: Path) -> Path:
     some, of_differences = (any(one.get(name) for one in scores) for name in ("interval", "difference_interval"))
     more = {
         "robustness_rows": rows,
+        "others": _others(content),
         "by": rows[0][1]["by"] if rows else "",
         "sets": _sets(content),
         "figures": _figures(content),
@@ -88,6 +90,7 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
         for network in content["networks"]:
             if (one := network["scores"][task["name"]]) is not None:
                 yield f"{task['name']}: {network['name']}: {task['metric']} {_score(one)}"
+                yield from (f"  {name} {_plain(value)}" for name, value in one.get("others", {}).items())
     for network in content["networks"]:
         cost = network["cost"]
         mean = network["mean_rank"]
@@ -103,6 +106,20 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
         yield f"{title}, beside {source['source']} ({source['url']}):"
         yield from (f"  {score:.4f} {name}{' (published)' if published else ''}" for name, score, published in rows)
     yield from (f"note: {note}" for note in content["notes"])
+
+
+def _others(content: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """(task, score, value of each network) of the further scores of masks, points and instances, in percent."""
+    found: list[tuple[str, str, list[str]]] = []
+    for task in content["tasks"]:
+        each = [(network["scores"][task["name"]] or {}).get("others", {}) for network in content["networks"]]
+        names = dict.fromkeys(name for one in each for name in one)
+        found += [(task["name"], SCORES[name], [_plain(one.get(name), 100, ".1f") for one in each]) for name in names]
+    return found
+
+
+def _plain(value: float | None, scale: float = 1, form: str = ".4f") -> str:
+    return "not defined" if value is None else f"{scale * value:{form}}"
 
 
 def _score(one: dict[str, Any]) -> str:

@@ -521,6 +521,29 @@ def test_a_task_that_was_skipped_is_an_image_without_annotations(answers: list[A
     assert read(nothing, image="b.png").items == []
 
 
+PREDICTED = [{"id": 4, "model_version": "v1", "result": [PER_CENT | {"id": "r0"} | STUDIO[0]]}]
+
+
+@pytest.mark.parametrize("predictions", [PREDICTED, [4]])
+@pytest.mark.parametrize("task", [{"annotations": []}, {}])
+def test_predictions_alone_are_no_annotations(task: dict[str, Any], predictions: list[Any]) -> None:
+    """Where missing annotations mean that there is nothing, all images would be negative without a word."""
+    tasks = [task | {"id": 1, "data": {"image": "a.png"}, "meta": {}, "predictions": predictions}] * 2
+    if not task and predictions == [4]:
+        return  # nothing tells that this is of Label Studio
+    message = "holds predictions of a model, and no annotations; found predictions of 2 tasks"
+    refused(tasks, message)
+    with pytest.raises(ReadError, match=message):
+        files.images_named(json.dumps(tasks).encode(), "file")
+    assert read([*tasks, *studio(STUDIO[0])]).items
+
+
+def test_an_export_in_which_no_task_was_reached_lists_no_image() -> None:
+    tasks = studio(image="a.png", annotations=[], predictions=[], meta={}) * 2
+    assert files.images_named(json.dumps(tasks).encode(), "file") == []
+    refused(tasks, "does not list the image 'slides.a.png'; found no image")
+
+
 def test_of_several_annotators_the_first_counts() -> None:
     body = studio(STUDIO[0])
     body[0]["annotations"] = [

@@ -15,7 +15,7 @@ from dpconvert.image import Flat, open_image, tissue
 from dpconvert.image.spacing import Spacing
 from dpconvert.image.tissue_mask import LINEAR, TISSUE_MPP, _lab, by_glass, by_saturation, side
 from tests.dpconvert.conftest import Answer
-from tests.dpconvert.synthetic_slides import STAINS, iou, padded, slide, with_pens
+from tests.dpconvert.synthetic_slides import STAINS, Stain, iou, padded, slide, with_pens
 
 SLIDES = Path(__file__).parents[3] / "shared" / "data" / "slides"
 Drawn = tuple[NDArray[np.uint8], NDArray[np.bool_]]
@@ -44,6 +44,48 @@ def test_saturation_finds_nuclei_alone_where_the_counterstain_is_pale() -> None:
 def test_a_field_without_glass_is_all_tissue(stain: str) -> None:
     """But for the two whose tissue is as flat and as pale as glass is."""
     pixels, mask = slide(STAINS[stain], share=1.0)
+    assert iou(by_glass(pixels)[0], mask) > 0.95
+
+
+def underexposed(pixels: NDArray[np.uint8], exposure: float) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(1).normal(0, 0.4, pixels.shape)
+    return (pixels * exposure + noise).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("stain", sorted(set(STAINS) - {"dark"}))
+@pytest.mark.parametrize(("around", "exposure"), [("glass", 0.55), ("glass", 0.45), ("pens", 0.5), ("black", 0.5)])
+def test_tissue_of_an_underexposed_scan_is_found(stain: str, around: str, exposure: float) -> None:
+    """Its glass is as dark as L* 45 to 55; once all of such a slide was tissue."""
+    pixels, mask = slide(STAINS[stain], seed=len(stain))
+    pixels = underexposed(pixels, exposure)
+    if around != "glass":
+        pixels, mask = with_pens(pixels, mask) if around == "pens" else padded(pixels, mask, 0)
+    assert iou(by_glass(pixels)[0], mask) > (0.9 if stain == "dab, pale counterstain" else 0.95)
+
+
+@pytest.mark.parametrize("stain", sorted(set(STAINS) - {"dark"}))
+@pytest.mark.parametrize("exposure", [0.4, 0.5, 0.6])
+def test_an_underexposed_field_without_glass_is_all_tissue(stain: str, exposure: float) -> None:
+    """But for the darkest nuclei, which are as dark as black ink."""
+    pixels, _ = slide(STAINS[stain], share=1.0)
+    assert by_glass(underexposed(pixels, exposure))[0].mean() > 0.9
+
+
+REDS = {
+    "eosin": (200, 60, 110),
+    "haemorrhage": (170, 40, 50),
+    "red cells": (205, 60, 80),
+    "congo red": (210, 70, 80),
+    "fibrin": (200, 40, 50),
+    "aec": (180, 60, 50),
+    "dab": (120, 75, 40),
+}
+
+
+@pytest.mark.parametrize("red", REDS)
+def test_what_is_stained_as_red_as_a_pen_stays_tissue(red: str) -> None:
+    """So a pen of such a colour does, too: `docs/how-to/slides.md` says so."""
+    pixels, mask = slide(Stain((232, 190, 212), REDS[red], REDS[red]))
     assert iou(by_glass(pixels)[0], mask) > 0.95
 
 

@@ -255,9 +255,17 @@ def test_networks_are_compared_on_masks_with_differences_on_the_same_groups(fold
         assert told["interval"] == pytest.approx(np.percentile(drawn[-1], [2.5, 97.5]))
     assert told["difference_interval"] == pytest.approx(np.percentile(drawn[1] - drawn[0], [2.5, 97.5]))
     assert found["networks"][1]["rank_interval"] is not None
-    assert "Dice" in (tmp_path / "page.html").read_text()
+    counts = np.load(path)["seg"].sum(0)
+    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+    assert told["others"]["iou"] == pytest.approx((counts.diagonal() / union).mean())
+    assert {"iou", "f1"} <= told["others"].keys()
+    page = (tmp_path / "page.html").read_text()
+    assert "Dice" in page
+    assert "<td>intersection over union</td>" in page
+    assert f"{100 * told['others']['iou']:.1f}" in page
     lines = CliRunner().invoke(group, list(map(str, words))).stdout
     assert "Both: toy: dice 0." in lines
+    assert f"  iou {told['others']['iou']:.4f}" in lines
 
 
 def test_networks_that_are_trained_with_their_decoders_are_compared(folder: Path, tmp_path: Path) -> None:
