@@ -156,3 +156,23 @@ def test_only_known_options_outside_of_commands_become_arguments() -> None:
     text = "no --limit, --dense or --no-dense; `dpconvert x --out DIR`; another --out; --outer, --seeds"
     expected = "no `limit`, `dense=True` or `dense=False`; `dpconvert x --out DIR`; another `out`; --outer, --seeds"
     assert in_arguments(text, names) == expected
+
+
+def test_a_missing_folder_of_the_users_sources_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DPCONVERT_PATH", str(tmp_path / "none"))
+    with pytest.raises(
+        dpconvert.UserError, match=r"no source named 'mine'; found no folder .*none, which DPCONVERT_PATH"
+    ):
+        dpconvert.convert("mine")
+
+
+def test_a_source_that_states_no_download_and_no_example_shows_its_pattern(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from dpconvert.cli import group
+
+    text = 'task = "Mine"\nshape = "folders"\nclasses = ["a", "b"]\n[split.strict]\nshare = [0.6, 0.2, 0.2]\n'
+    (tmp_path / "mine.toml").write_text(text + "[files.images]\npattern = '(?P<class>[ab])/(?P<name>.+)\\.png$'\n")
+    shown = CliRunner().invoke(group, ["show", str(tmp_path / "mine.toml")], catch_exceptions=False).output
+    assert "get it" not in shown
+    assert r"files, named (?P<class>[ab])/(?P<name>.+)\.png$" in shown
