@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from dpconvert import card, conversion
+from dpconvert.arguments import check_options, check_whole, named, of_model
 from dpconvert.card import TaskCard
 from dpconvert.manifest.catalog import find
 from dpconvert.manifest.roots import root_of
@@ -16,10 +17,20 @@ from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
 
 Folder = str | os.PathLike[str]
+ARGUMENTS = of_model(Options) | {
+    "source": "files",
+    "out": "out",
+    "workers": "workers",
+    "overwrite": "overwrite=True",
+    "retry-failed": "retry_failed=True",
+    "limit-memory": "limit_memory",
+    "limit-seconds": "limit_seconds",
+}
 
 
+@named(ARGUMENTS)
 def convert(
-    source: str,
+    source: Folder,
     files: Folder | None = None,
     out: Folder = "shards",
     options: Options | None = None,
@@ -53,20 +64,26 @@ def convert(
         read.
 
     Raises:
-        UsageError: There is no such source, or an option does not fit it.
+        UsageError: There is no such source, an option does not fit it, or an argument has no such value.
         ManifestError: The manifest is not valid.
         SourceError: The files are not those that the manifest describes.
         ReadError: A file cannot be read.
         OutputError: Another process works in the folder, it holds another conversion, or it cannot be written.
     """
-    manifest = with_defaults(find(source))
+    options = Options() if options is None else options
+    check_options(options, Options)
+    workers = processors() if workers is None else workers
+    check_whole("workers", workers, 1)
+    check_whole("limit_memory", limit_memory or 0, 0)
+    check_whole("limit_seconds", limit_seconds or 0, 0)
+    manifest = with_defaults(find(os.fspath(source)))
     root = root_of(manifest, None if files is None else Path(files))
     outcome = conversion.convert(
         manifest,
         root,
         Path(out),
-        options or Options(),
-        workers=workers or processors(),
+        options,
+        workers=workers,
         overwrite=overwrite,
         report=Reporter(quiet=quiet),
         retry_failed=retry_failed,
@@ -75,6 +92,7 @@ def convert(
     return outcome.card
 
 
+@named(ARGUMENTS)
 def load_task(folder: Folder) -> TaskCard:
     """Read the card (`task.json`) of a finished task: classes, splits, counts, licence, digests.
 

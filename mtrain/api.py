@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dpconvert.arguments import check_options, check_whole, in_arguments, named, of_model
 from dpconvert.names import closest
 from dpconvert.runtime.progress import Reporter
+from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.run_names import named_run, new_name, open_run
@@ -23,8 +25,17 @@ from mtrain.transfers.transfer import source_of
 from mtrain.transfers.transfer import transfer as score
 
 Folder = str | os.PathLike[str]
+ARGUMENTS = of_model(FitConfig) | {
+    "backbone-option": "backbone_options",
+    "task-weight": "task_weights",
+    "run": "run",
+    "runs": "runs",
+    "target": "target",
+    "mode": "mode",
+}
 
 
+@named(ARGUMENTS)
 def fit(
     shards: Folder | None = None,
     leave_out: str | Sequence[str] | None = None,
@@ -61,7 +72,7 @@ def fit(
     config = fit_config(existing, {name: value for name, value in given.items() if value is not None})
     for name, why in config.idle().items():
         if name in settings:
-            warnings.warn(f"{name} is not used: {why}", stacklevel=2)
+            warnings.warn(f"{name} is not used: {in_arguments(why, ARGUMENTS)}", stacklevel=3)
     made = existing or named_run(Path(runs), new_name(Path(runs), config))
     with made.removed_if_empty():
         state = training.fit(config, made, Reporter(quiet=quiet))
@@ -70,6 +81,7 @@ def fit(
     return made
 
 
+@named(ARGUMENTS)
 def transfer(
     run: Run | Folder,
     target: str,
@@ -101,10 +113,13 @@ def transfer(
         UsageError: A mode, a task or weights that do not exist or do not go together.
         RunError: The run has not finished.
     """
-    mode = closest(mode, MODES, "mode")
+    mode = closest(str(mode), MODES, "mode")
+    options = TransferOptions() if options is None else options
+    check_options(options, TransferOptions)
     given = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
     (task,) = targets(given, None if shards is None else Path(shards), [target], mode)
-    chosen = TransferOptions(**{**vars(options or TransferOptions()), "mode": mode})
+    chosen = TransferOptions(**{**vars(options), "mode": mode})
+    check_whole("workers", chosen.workers, 0)
     if chosen.final:
         raise UsageError("test sets are for the last step", remedy="run `mtrain transfer --final` or `mtrain evaluate`")
     weights = os.fspath(weights)
@@ -113,6 +128,7 @@ def transfer(
     return score(source, task, chosen, Reporter(quiet=quiet))
 
 
+@named(ARGUMENTS)
 def load_network(run: Run | Folder) -> SharedNetwork:
     """The shared network of a finished run, in evaluation mode on the CPU.
 

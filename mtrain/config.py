@@ -175,7 +175,7 @@ class FitConfig(BaseModel):
     leave_out: tuple[str, ...] = ()
     """Leave out this task and those related to it."""
     tasks: tuple[str, ...] = ()
-    """Train on these tasks only, such as A,B,C."""
+    """Train on these tasks only; their names are separated by commas."""
     drop: str | None = None
     """File of `mtrain influence`: leave out the tasks that it found harmful to its target."""
     train_on: Literal["train+val", "train", "train+val+test"] = "train+val"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,12 @@ def fit_config(run: Run | None, given: dict[str, Any]) -> FitConfig:
     base = run.config().model_dump() if run and run.exists else {"shards": Path("shards")}
     values = base | given
     values["shards"] = absolute(values["shards"])
-    if values.get("weights", "imagenet") not in ("imagenet", "random"):
-        values["weights"] = str(Path(values["weights"]).absolute())
+    weights = values.get("weights", "imagenet")
+    if isinstance(weights, str | os.PathLike) and weights not in ("imagenet", "random"):
+        values["weights"] = str(Path(weights).absolute())
     if values.get("drop"):
         values["drop"] = str(Path(values["drop"]).absolute())
-    if "backbone" in values:
+    if isinstance(values.get("backbone"), str):
         values["backbone"] = catalog.absolute(values["backbone"])
     try:
         return FitConfig.model_validate(values)

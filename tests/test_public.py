@@ -14,6 +14,7 @@ import pytest
 import dpconvert
 import dpconvert.plugin
 import mtrain
+from dpconvert.arguments import in_arguments, of_model
 from tests.documents import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "python.md").read_text()
@@ -97,7 +98,7 @@ def test_the_functions_do_what_the_commands_do(tmp_path: Path) -> None:
     assert repr(card).startswith("TaskCard(task='BoneMarrow', kind='classification', classes=[")
     settings: dict[str, Any] = {"backbone": "resnet18", "weights": "random", "size": 32, "workers": 0, "device": "cpu"}
     settings |= {"optimizer": "adamw", "momentum": 0.5}
-    with pytest.warns(UserWarning, match="momentum is not used: --optimizer adamw has none"):
+    with pytest.warns(UserWarning, match="momentum is not used: `optimizer` adamw has none"):
         run = mtrain.fit(
             tmp_path / "shards", [card.task], runs=tmp_path / "runs", iterations=2, batch=4, adapt_batches=1, **settings
         )
@@ -111,3 +112,67 @@ def test_the_functions_do_what_the_commands_do(tmp_path: Path) -> None:
         mtrain.fit(tmp_path / "shards", learning_rate=0.1)
     with pytest.raises(dpconvert.UserError, match="no mode named 'svn'; did you mean svm"):
         mtrain.transfer(run, card.task, mode="svn")
+
+
+@pytest.mark.parametrize("given", [{"limit": 0}, {"limit": -1}, {"samples_per_shard": 0}])
+def test_a_number_that_leaves_no_samples_is_refused_as_at_the_command_line(given: dict[str, int]) -> None:
+    with pytest.raises(dpconvert.UserError, match=r"Options: \w+: must be at least 1; found"):
+        dpconvert.Options(**given)  # type: ignore[arg-type]  # mypy reads int for all
+
+
+def test_an_option_that_does_not_exist_is_named_with_the_nearest() -> None:
+    with pytest.raises(dpconvert.UserError, match=r"image_formt: is not known here .did you mean 'image_format'"):
+        dpconvert.Options(image_formt="png")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"workers": 0}, "workers: must be a whole number, at least 1; found 0"),
+        ({"workers": "2"}, "workers: must be a whole number, at least 1; found '2'"),
+        ({"limit_memory": -1}, "limit_memory: must be a whole number, at least 0; found -1"),
+        ({"limit_seconds": 0.5}, "limit_seconds: must be a whole number, at least 0; found 0.5"),
+        ({"options": {"split": "paper"}}, "options: must be dpconvert.Options; found {'split': 'paper'}"),
+    ],
+)
+def test_arguments_are_checked_as_options_are(given: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    with pytest.raises(dpconvert.UserError) as raised:
+        dpconvert.convert("umcm-colorectal", tmp_path, tmp_path / "shards", **given)
+    assert str(raised.value) == expected
+    assert not (tmp_path / "shards").exists()
+
+
+def test_errors_name_arguments_where_those_of_the_commands_name_options(tmp_path: Path) -> None:
+    with pytest.raises(dpconvert.UserError, match=r"name their folder with `files`$"):
+        dpconvert.convert(Path("umcm-colorectal"), tmp_path / "none")
+    with pytest.raises(dpconvert.UserError, match="with `shards`, or convert a source with `dpconvert NAME --out DIR`"):
+        mtrain.fit(tmp_path / "none")
+    with pytest.raises(dpconvert.UserError, match=r"^`backbone`: must be text"):
+        mtrain.fit(tmp_path, backbone=3)
+
+
+def test_only_known_options_outside_of_commands_become_arguments() -> None:
+    names = of_model(dpconvert.Options) | {"out": "out"}
+    text = "no --limit, --dense or --no-dense; `dpconvert x --out DIR`; another --out; --outer, --seeds"
+    expected = "no `limit`, `dense=True` or `dense=False`; `dpconvert x --out DIR`; another `out`; --outer, --seeds"
+    assert in_arguments(text, names) == expected
+
+
+def test_a_missing_folder_of_the_users_sources_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DPCONVERT_PATH", str(tmp_path / "none"))
+    with pytest.raises(
+        dpconvert.UserError, match=r"no source named 'mine'; found no folder .*none, which DPCONVERT_PATH"
+    ):
+        dpconvert.convert("mine")
+
+
+def test_a_source_that_states_no_download_and_no_example_shows_its_pattern(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from dpconvert.cli import group
+
+    text = 'task = "Mine"\nshape = "folders"\nclasses = ["a", "b"]\n[split.strict]\nshare = [0.6, 0.2, 0.2]\n'
+    (tmp_path / "mine.toml").write_text(text + "[files.images]\npattern = '(?P<class>[ab])/(?P<name>.+)\\.png$'\n")
+    shown = CliRunner().invoke(group, ["show", str(tmp_path / "mine.toml")], catch_exceptions=False).output
+    assert "get it" not in shown
+    assert r"files, named (?P<class>[ab])/(?P<name>.+)\.png$" in shown

@@ -84,13 +84,14 @@ def _description(manifest: Manifest) -> list[str]:
         lines.append(f"{'the paper:':15}{counted(p.total, 'image')}: train {p.train}, val {p.val}, test {p.test}")
     for name, policy in manifest.split.items():
         lines.append(f"{'split ' + name + ':':15}{policy.note or 'by ' + _groups(manifest)}")
-    lines += ["", f"get it: {manifest.obtain.url}".rstrip(), *filter(None, [manifest.obtain.text.strip()])]
+    if manifest.obtain.url or manifest.obtain.text.strip() or manifest.obtain.archives:
+        lines += ["", f"get it: {manifest.obtain.url}".rstrip(), *filter(None, [manifest.obtain.text.strip()])]
     for archive in manifest.obtain.archives:
         lines.append("  " + "  ".join(filter(None, [archive.name, archive.url, archive.digest])))
     lines += ["", "expected files:"]
     for kind in manifest.files.values():
         count = f"{kind.expected} " if kind.expected else ""
-        lines.append(f"  {count}{kind.what}, like {kind.example}")
+        lines.append(f"  {count}{kind.what}, " + (f"like {kind.example}" if kind.example else f"named {kind.pattern}"))
     for erratum in manifest.errata:
         lines.append(
             f"erratum {erratum.name}{'' if erratum.default else ' (off)'}: {erratum.reason} [{erratum.citation}]"

@@ -78,7 +78,9 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
 @click.option(
     "--alike", type=FiniteRange(0.5, 1), default=0.85, show_default=True, help="Minimum similarity of a pair."
 )
-@click.option("--features", type=PATH, metavar="DIR", help="Folder of `mtrain features` to compare, too.")
+@click.option(
+    "--features", type=PATH, metavar="DIR", help="Also compare the features in this folder of `mtrain features`."
+)
 @WORKERS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every pair.")
 @QUIET

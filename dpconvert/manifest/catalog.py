@@ -61,6 +61,12 @@ def find(name: str) -> Manifest:
     found = plain.get(names.plain(name))
     if found is None:
         check_not_near(name, "source")
+        if absent := [folder for folder in plugin_folders() if not folder.is_dir()]:
+            raise UsageError(
+                f"no source named {name!r}",
+                found=f"no folder {absent[0]}, which DPCONVERT_PATH names",
+                remedy="correct the variable; `dpconvert list` names the known sources",
+            )
         found = names.closest(name, sources, "source")
     return load(sources[found])
 

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from dpconvert.card import Model
 from dpconvert.errors import UsageError
 from dpconvert.manifest.model import ImageFormat, Manifest
 from dpconvert.manifest.rules import Middle, Mpp, Presence, Regional, Tiles
 from dpconvert.manifest.splits import SplitName
+from dpconvert.validation import first_fault
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 class Options(Model):
-    """The options of a conversion; every one affects the bytes of the shards."""
+    """The options of a conversion; every one affects the bytes of the shards.
+
+    Raises:
+        UsageError: An option that does not exist, or a value that it does not take.
+    """
 
     split: SplitName = "strict"
     errata: str = "default"
     image_format: Literal["manifest", "png", "jpeg"] = "manifest"
-    samples_per_shard: int = 1000
-    limit: int | None = None
+    samples_per_shard: Positive = 1000
+    limit: Positive | None = None
     skip_failed: bool = False
     mpp: Mpp | None = None
     mpp_override: Mpp | None = None
     lossless_tiles: bool = False
     allow_outside: bool = False
     dense: bool = False
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _checked(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(given)
+        except ValidationError as error:
+            fault = first_fault(error, cls)
+            raise UsageError(f"Options: {fault}", found=fault.found) from None
 
     def with_targets(self, manifest: Manifest) -> Manifest:
         """Return the manifest under the split, with the dense targets that samples keep, or without any.

@@ -76,7 +76,7 @@ def _about(card: BackboneCard) -> Iterator[str]:
         "put it": None if card.unavailable else "in any folder, and give the file or the folder to --weights",
         "paper": card.paper,
         "note": card.note,
-        "reported": card.reported and f"{', '.join(card.reported)}: not read on the authors' own pages",
+        "reported": card.reported and f"{', '.join(card.reported)}: not confirmed on the authors' pages",
         "use it": None if card.unavailable else f"mtrain fit --backbone {card.name} --weights FILE",
     }
     wide = max(map(len, rows))

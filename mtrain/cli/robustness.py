@@ -26,7 +26,7 @@ TABLE = click.option(
     help="Take the column from a CSV file with a column key or group.",
 )
 NEIGHBOURS = click.option(
-    "--k", type=click.IntRange(1, 600), help="Number of neighbours.  [default: that which classifies best]"
+    "--k", type=click.IntRange(1, 600), help="Number of neighbours.  [default: the one that classifies best]"
 )
 COLUMN = together(PATTERN, TABLE, NEIGHBOURS)
 
@@ -41,7 +41,7 @@ COLUMN = together(PATTERN, TABLE, NEIGHBOURS)
 )
 @COLUMN
 @FEATURES_OF
-@click.option("--target", "names", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
+@click.option("--target", "names", multiple=True, metavar="TASK", help="Task, or its folder.  [default: all left out]")
 @DEVICE
 @WORKERS
 @JSON

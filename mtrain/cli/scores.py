@@ -48,7 +48,7 @@ MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joi
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
 @CACHE
 @CHECK
-@click.option("--target", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
+@click.option("--target", multiple=True, metavar="TASK", help="Task, or its folder.  [default: all left out]")
 @click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
 @WEIGHTS_KEY
 @click.option("--final", is_flag=True, help="Score the test set: once, at the end.")
@@ -121,7 +121,7 @@ def transfer(
 
 @click.command(cls=Detailed, rarely=RARELY)
 @FEATURES_OF
-@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task, or its folder.  [default: left out]")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task, or its folder.  [default: all left out]")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Data type."
 )

@@ -9,6 +9,7 @@ The dataset can be pickled. It works in loader processes with any start method: 
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,10 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
                 where=folder,
                 remedy="to read it, give open_test=True",
             )
+        if not Path(folder).is_dir():
+            raise UsageError(
+                "no such task folder", where=folder, remedy="give the folder of one task, such as shards/Lung"
+            )
         task = open_task(Path(folder))
         task = with_test(task, Permit.LIBRARY) if split == "test" else task
         rows = task.rows[split]
@@ -81,7 +86,10 @@ class ShardDataset(Dataset[tuple[Any, Any]]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        number = range(len(self))[index]  # negative numbers count from the end, others raise IndexError
+        number = operator.index(index)
+        number += len(self) if number < 0 else 0  # counted from the end
+        if not 0 <= number < len(self):
+            raise IndexError(f"no image {index}: this dataset has {counted(len(self), 'image')}")
         image: Any = Image.fromarray(self._images.decode(number))
         label: Any = self.targets[number]
         return (

@@ -38,8 +38,12 @@ def test_it_has_the_images_labels_and_groups_of_the_split(folder: Path) -> None:
     expected = Images([(task, task.rows["train"])]).decode(5)
     np.testing.assert_array_equal(np.asarray(image), expected)
     assert found[-1][1] == found[23][1]
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="no image 24: this dataset has 24 images"):
         found[24]
+    with pytest.raises(IndexError, match="no image -25"):
+        found[-25]
+    with pytest.raises(TypeError, match="'slice' object cannot be interpreted as an integer"):
+        found[0:2]  # type: ignore[index]
     assert repr(found) == "ShardDataset(Gamma, train: 24 images of 3 classes)"
 
 
@@ -81,7 +85,7 @@ def test_its_files_are_closed_with_it_even_if_somebody_has_closed_them(folder: P
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="absent: no such task folder; give the folder of the tasks with --shards"):
+    with pytest.raises(UsageError, match="absent: no such task folder; give the folder of one task"):
         ShardDataset(tmp_path / "absent")
 
 
