@@ -280,7 +280,7 @@ def test_ctrl_c_that_python_loses_in_a_callback_ends_the_program_all_the_same(tm
         "    thing = Thing()\n"
         "    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))\n"
         "    del thing\n"
-        "    time.sleep(9)\n"
+        "    time.sleep(90)\n"  # a wait that only a signal ends
     )
     command = [sys.executable, "-m", "program"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
 import re
@@ -99,7 +98,8 @@ def ended(program: str, stopped: str) -> Iterator[None]:
 def _recorded(interrupts: list[int]) -> Iterator[None]:
     """Note each Ctrl-C before it interrupts: libraries can replace the KeyboardInterrupt by an error of their own.
 
-    One that arrives while Python runs a callback of the garbage collector is lost there, and repeated.
+    One that arrives while Python runs a callback of the garbage collector is lost there. It is repeated by a signal,
+    which also ends a wait that is under way.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -113,7 +113,7 @@ def _recorded(interrupts: list[int]) -> Iterator[None]:
         if not issubclass(ignored.exc_type, KeyboardInterrupt):
             before(ignored)
         elif sys.unraisablehook is lost:
-            again = threading.Timer(AGAIN, _thread.interrupt_main)
+            again = threading.Timer(AGAIN, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
             again.daemon = True
             again.start()
 

@@ -20,6 +20,7 @@ from dpconvert import cli
 from dpconvert.conversion import convert
 from dpconvert.manifest.catalog import find, known
 from dpconvert.manifest.model import Manifest
+from dpconvert.obtain.download import PATIENT
 from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
 from dpconvert.readers.fakes import draw_fake
@@ -52,6 +53,12 @@ class Answer:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads are tried again at once, where a test does not say how long they wait."""
+    monkeypatch.setitem(PATIENT.__dict__, "wait", 0.01)
 
 
 @pytest.fixture(scope="session")
