@@ -150,5 +150,16 @@ def _load(path: Path) -> Reader:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+            if not callable(getattr(module, "images", None)):
+                raise ManifestError(
+                    "the module of this source has no function `images`",
+                    where=path,
+                    expected="def images(source), which yields a SourceImage for each image",
+                    remedy="define it; `dpconvert.plugin` says what it may import",
+                )
+        except BaseException:
+            del sys.modules[name]  # a part of a module is none
+            raise
     return cast(Reader, sys.modules[name])

@@ -375,3 +375,15 @@ def test_sources_of_one_s_own_share_a_reader(
     for name in ("lab-a", "lab-b"):
         answer = dpconvert(name, "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1, "--json")
         assert (answer.code, json.loads(answer.out)["classes"]) == (0, ["a", "b"])
+
+
+def test_a_module_of_ones_own_without_images_is_refused(
+    dpconvert: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab_c.py").write_text("def image(source): ...\n")
+    (tmp_path / "lab-c.toml").write_text("task = 'C'\nclasses = ['a']\n[files.images]\npattern = 'png$'\n")
+    monkeypatch.setenv("DPCONVERT_PATH", str(tmp_path))
+    draw_image(tmp_path / "source" / "a.png")
+    answer = dpconvert("lab-c", "--source", tmp_path / "source", "--out", tmp_path / "out", "--workers", 1)
+    assert answer.code == 1
+    assert answer.err.startswith(f"dpconvert: error: {tmp_path}/lab_c.py: the module of this source has no function")
