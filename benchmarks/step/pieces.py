@@ -80,14 +80,14 @@ def recorded(ours: Ours) -> None:
     training = ours.training
     (batch,) = next(ours.measured)
     found = training.recorded
-    if found is None or found.losses is None:
+    if found is None or not found.losses:
         say("| mtrain fit: not recorded | | |")
         return
     row("mtrain fit: next batch", lambda: next(ours.measured))
     row("mtrain fit: `Training.step` on a batch that is there", lambda: training.step(batch))
     scales = head_scales(batch.counts.tolist())
     row("of which copies into the inputs", lambda: found.inputs.fill(batch, scales))
-    row("of which the replay", found.recording.replay)
+    row("of which the replay", lambda: found.recording.replay(found.inputs.form))
 
 
 def bare(config: FitConfig, device: torch.device) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtrain.data.augment import flip, put_mask, square_points
+from mtrain.data.augment import mirrored_at_once, put_mask, square_points
 from mtrain.data.batch import Batch
 from mtrain.data.images import ShardFiles, checks
 from mtrain.data.metadata import json_headers, read_json
@@ -165,7 +165,7 @@ def turned(masks: Tensor, points: Tensor, flips: Tensor, quarter: Tensor | None 
     where `quarter` (D,) is true: what mtrain.data.augment.flip and mtrain.data.colour.quarter_turn do to images.
     """
     size, (x, y, classes) = masks.shape[-1], points.unbind(-1)
-    masks = flip(masks[:, None], flips)[:, 0]
+    masks = mirrored_at_once(masks[:, None], flips)[:, 0]
     x, y = (torch.where(flips[:, axis, None], size - part, part) for axis, part in enumerate((x, y)))
     if quarter is not None:
         masks = torch.where(quarter[:, None, None], masks.transpose(1, 2), masks)

@@ -130,7 +130,10 @@ def enlarged(logits: Tensor, size: int) -> Tensor:
 
 
 def _weights(side: int, size: int, like: Tensor) -> Tensor:
-    """Return (size, side): the weight of each pixel in each output pixel, as in F.interpolate(align_corners=False)."""
-    centres = ((torch.arange(size, dtype=torch.float64) + 0.5) * side / size - 0.5).clamp(0, side - 1)
-    shares = (1 - (centres[:, None] - torch.arange(side)).abs()).clamp(min=0)
-    return shares.to(like.device, like.dtype, non_blocking=True)
+    """Return (size, side): the weight of each pixel in each output pixel, as in F.interpolate(align_corners=False).
+
+    They are computed where they are used: a recorded iteration cannot receive them from the processor.
+    """
+    pixels, places = (torch.arange(count, dtype=torch.float64, device=like.device) for count in (size, side))
+    centres = ((pixels + 0.5) * side / size - 0.5).clamp(0, side - 1)
+    return (1 - (centres[:, None] - places).abs()).clamp(min=0).to(like.dtype)

@@ -2,7 +2,8 @@
 
 A graph repeats the same kernels on the same addresses. So the inputs of an iteration lie in tensors that are allocated
 once, learning rates are tensors too, and squares are padded to one size. Everything that depends on values on the
-processor (which images, seeds, rates) is prepared before the iteration and copied into those tensors.
+processor (which images, seeds, rates) is prepared before the iteration and copied into those tensors. Where masks and
+points are trained on, up to four numbers of images go through the decoder; each such form of the iteration has a graph.
 
 A recorded iteration is used only if it proves to be the iteration: the first replay and the same iteration without a
 graph must end in the same bits. So a resumed training, which runs its first iterations without a graph, ends with the
@@ -11,6 +12,7 @@ weights of an uninterrupted one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -29,18 +31,21 @@ ATTEMPTS = 2  # at a recording: libraries may do something for the first time in
 
 
 class Recording(Protocol):
-    """Records work of the device and repeats it: a CUDA graph, or in tests its double on the processor."""
+    """Records work of the device and repeats it: CUDA graphs, or in tests their double on the processor.
+
+    It holds a recording of each form of an iteration; a form has its own shapes.
+    """
 
     def running(self) -> AbstractContextManager[None]:
         """Run what is called inside where it will be recorded."""
 
-    def record(self) -> AbstractContextManager[None]:
-        """Record what is called inside, in place of what was recorded before."""
+    def record(self, form: int) -> AbstractContextManager[None]:
+        """Record what is called inside, in place of what was recorded of this form before."""
 
-    def replay(self) -> None:
+    def replay(self, form: int) -> None:
         """Repeat it."""
 
-    def release(self) -> None:
+    def release(self, form: int) -> None:
         """Discard what was recorded, and its memory."""
 
     def trim(self) -> None:
@@ -48,14 +53,18 @@ class Recording(Protocol):
 
 
 class CudaGraph:
-    """The recording of a CUDA device, by default the current one."""
+    """The recordings of a CUDA device, by default the current one.
+
+    They share their memory: one runs after the other, and nothing that one leaves there is read after the next.
+    """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        self.graph, self.stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.stream, self.memory = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run what is called inside on the stream of the recording.
+        """Run what is called inside on the stream of the recordings.
 
         A backward pass waits for the streams that its network ran on before. While it is recorded it may wait for no
         other stream: the recording of a network that ran on the default stream is invalid.
@@ -67,24 +76,24 @@ class CudaGraph:
         outside.wait_stream(self.stream)
 
     @contextmanager
-    def record(self) -> Iterator[None]:
+    def record(self, form: int) -> Iterator[None]:
         """Record the kernels that are launched inside; none of them runs."""
         outside = torch.cuda.current_stream(self.stream.device)
-        self.graph = torch.cuda.CUDAGraph()
+        self.graphs[form] = torch.cuda.CUDAGraph()
         mode = "thread_local"  # loaders may call CUDA meanwhile
         try:
-            with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode=mode):
+            with torch.cuda.graph(self.graphs[form], pool=self.memory, stream=self.stream, capture_error_mode=mode):
                 yield
         finally:
             torch.cuda.set_stream(outside)  # after a failure, some versions of torch leave the other stream in place
 
-    def replay(self) -> None:
+    def replay(self, form: int) -> None:
         """Run the recorded kernels."""
-        self.graph.replay()
+        self.graphs[form].replay()
 
-    def release(self) -> None:
-        """Discard the recorded kernels, and with them their memory."""
-        self.graph = torch.cuda.CUDAGraph()
+    def release(self, form: int) -> None:
+        """Discard the recorded kernels, and their memory unless another recording uses it."""
+        self.graphs.pop(form, None)
 
     def trim(self) -> None:
         """Return memory to the device that nothing uses: that of iterations before the recording, which has its own."""
@@ -92,7 +101,7 @@ class CudaGraph:
 
 
 class RecordedIteration:
-    """The iterations of one phase: the first ones as they are, then recorded.
+    """The iterations of one phase: the first ones of each form as they are, then recorded.
 
     losses_of: the part of the iteration from its inputs to the loss of each task, (tasks,), all on the device.
     """
@@ -110,23 +119,25 @@ class RecordedIteration:
     ) -> None:
         self.model, self.optimizer, self.losses_of, self.inputs = model, optimizer, losses_of, inputs
         self.batch, self.recording, self.note = batch, recording, note
-        self.losses: Tensor | None = None  # of the recording, as soon as it is used
-        self.done, self.refused = 0, False
+        self.losses: dict[int, Tensor] = {}  # of the recordings that are used, by form
+        self.done: Counter[int] = Counter()  # iterations of each form that ran as they are
+        self.refused = False  # nothing more is recorded
         optimizer.use_tensors_as_rates()
 
     def __call__(self, batch: Batch, scales: Tensor, seed: int) -> Tensor:
         """Run one iteration. Returns the loss of each task summed over its samples: (tasks,)."""
         self.inputs.fill(batch, scales)
         torch.manual_seed(seed)
-        if self.losses is not None:
-            self.recording.replay()
-            return self.losses.clone()
+        form = self.inputs.form
+        if form in self.losses:
+            self.recording.replay(form)
+            return self.losses[form].clone()
         with self.recording.running():
-            if self.done >= UNRECORDED and not self.refused:
-                losses = self._recorded(seed)
+            if self.done[form] >= UNRECORDED and not self.refused:
+                losses = self._recorded(form, seed)
                 self.recording.trim()
                 return losses
-            self.done += 1
+            self.done[form] += 1
             return self._run()
 
     def _run(self) -> Tensor:
@@ -137,7 +148,7 @@ class RecordedIteration:
         self.optimizer.step(self.inputs.scales)
         return losses.detach()
 
-    def _recorded(self, seed: int) -> Tensor:
+    def _recorded(self, form: int, seed: int) -> Tensor:
         """Run one iteration without a graph, record it, and replay it from the same state: the results must agree."""
         tensors = list(self._state())
         before = [tensor.clone() for tensor in tensors]
@@ -146,31 +157,32 @@ class RecordedIteration:
         reason = ""
         for _ in range(ATTEMPTS):
             try:
-                found = self._replayed(tensors, before, seed)
+                found = self._replayed(form, tensors, before, seed)
             except RuntimeError as error:  # the class of all errors of CUDA
                 reason = str(error).partition("\n")[0]
                 continue
             if all(torch.equal(one, other) for one, other in zip([found, *tensors], [losses, *after], strict=True)):
-                self.losses = found
+                self.losses[form] = found
                 return losses
             reason = "its replay gives other bits than the iteration"
             break
         self.refused = True
         _restore(tensors, after)
-        self.recording.release()
-        self.note(f"iterations run without a CUDA graph: {reason}")
+        self.recording.release(form)
+        some = "some iterations" if self.losses else "iterations"
+        self.note(f"{some} run without a CUDA graph: {reason}")
         return losses
 
-    def _replayed(self, tensors: list[Tensor], before: list[Tensor], seed: int) -> Tensor:
+    def _replayed(self, form: int, tensors: list[Tensor], before: list[Tensor], seed: int) -> Tensor:
         """The losses of an iteration that is recorded and replayed from the state `before`."""
         _restore(tensors, before)
         torch.manual_seed(seed)
         self.optimizer.before_recording()
-        with self.recording.record():
+        with self.recording.record(form):
             found = self._run()
         _restore(tensors, before)  # a double on the processor has run it
         torch.manual_seed(seed)
-        self.recording.replay()
+        self.recording.replay(form)
         return found
 
     def _state(self) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
 from mtrain.data.augment import LARGEST, mirrored_at_once, resized_at_once, room_for_squares
 from mtrain.data.batch import Batch
+from mtrain.train.dense_part import DenseInputs, DensePart
 
 SLOTS = 4  # iterations whose small inputs may be on their way at once
 
@@ -28,37 +29,78 @@ class Computed(NamedTuple):
     scales: Tensor  # float64 (tasks,): from `loss.head_scales`
     sides: Tensor  # int64 (N,)
     tasks: Tensor  # int64 (N,): the number of each image's task
+    dense_slots: Tensor  # int64 (N,): `DenseInputs.slots`, then anything
+    dense_tasks: Tensor  # int64 (N,): `DenseInputs.tasks`, then anything
     looks: Tensor  # float32 (N, 16)
 
     @staticmethod
     def bytes(images: int, tasks: int) -> int:
         """The size of the block."""
-        return 8 * tasks + (8 + 8 + 4 * sampling.LOOKS_A_SLOT) * images
+        return 8 * tasks + (4 * 8 + 4 * sampling.LOOKS_A_SLOT) * images
 
     @staticmethod
     def of(block: Tensor, images: int, tasks: int) -> Computed:
         """The views of a block, uint8 (bytes,)."""
-        sizes = [8 * tasks, 8 * images, 8 * images, 4 * sampling.LOOKS_A_SLOT * images]
-        scales, sides, numbers, looks = torch.split(block, sizes)
-        return Computed(
-            scales.view(torch.float64),
-            sides.view(torch.int64),
-            numbers.view(torch.int64),
-            looks.view(torch.float32).view(images, sampling.LOOKS_A_SLOT),
-        )
+        sizes = [8 * tasks, *[8 * images] * 4, 4 * sampling.LOOKS_A_SLOT * images]
+        scales, *whole, looks = torch.split(block, sizes)
+        sides, numbers, slots, dense = (part.view(torch.int64) for part in whole)
+        of_images = looks.view(torch.float32).view(images, sampling.LOOKS_A_SLOT)
+        return Computed(scales.view(torch.float64), sides, numbers, slots, dense, of_images)
+
+
+class Known(NamedTuple):
+    """What an iteration knows of its N images, on the device; see `Batch`."""
+
+    labels: Tensor
+    tasks: Tensor  # int64 (N,): the number of each image's task
+    targets: Tensor
+    flips: Tensor
+    looks: Tensor
+    dense: DenseInputs | None  # of a training on masks and points
 
 
 class Inputs:
-    """What an iteration reads, on the device: a batch of N images (see `Batch`) and what the processor knows of it."""
+    """What an iteration reads, on the device: a batch of N images (see `Batch`) and what the processor knows of it.
 
-    def __init__(self, images: int, size: int, tasks: int, device: torch.device, width: int = 0) -> None:
+    width: of `Batch.targets`. part: of a training on masks and points. objects: maximum number of points of an image.
+
+    All iterations of one `form` have the same shapes.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        size: int,
+        tasks: int,
+        device: torch.device,
+        *,
+        width: int = 0,
+        part: DensePart | None = None,
+        objects: int = 0,
+    ) -> None:
         self.pixels = torch.zeros(room_for_squares(images, size), dtype=torch.uint8, device=device)  # the end: anything
         self.labels = torch.zeros(images, dtype=torch.int64, device=device)
         self.targets = torch.zeros((images, width), dtype=torch.float32, device=device)
         self.flips = torch.zeros((images, 2), dtype=torch.bool, device=device)
         self._block = torch.zeros(Computed.bytes(images, tasks), dtype=torch.uint8, device=device)
-        self.scales, self.sides, self.tasks, self.looks = Computed.of(self._block, images, tasks)
+        found = Computed.of(self._block, images, tasks)
+        self.scales, self.sides, self.tasks, self.looks = found.scales, found.sides, found.tasks, found.looks
         self._outbox = _Outbox(self._block)
+        self._part = part
+        if part is not None:
+            room = DenseInputs.room(images, size, objects, device)
+            self._dense = room._replace(slots=found.dense_slots, tasks=found.dense_tasks)
+        self.form = 0  # the number of images that go through the decoder
+
+    @property
+    def known(self) -> Known:
+        """All but the images."""
+        return Known(self.labels, self.tasks, self.targets, self.flips, self.looks, self.dense)
+
+    @property
+    def dense(self) -> DenseInputs | None:
+        """What the decoder reads; None if there is none."""
+        return None if self._part is None else self._dense.first(self.form)
 
     def fill(self, batch: Batch, scales: Tensor) -> None:
         """Copy a batch and the scales of its heads, from wherever they are, without waiting for the device."""
@@ -66,11 +108,19 @@ class Inputs:
         self.labels.copy_(batch.labels, non_blocking=True)
         self.targets.copy_(batch.targets, non_blocking=True)
         self.flips.copy_(batch.flips, non_blocking=True)
-        tasks = torch.repeat_interleave(batch.counts)
+        slots = numbers = torch.zeros(0, dtype=torch.int64)
+        if self._part is not None:
+            slots, numbers = self._part.chosen(batch.counts.tolist())
+            self._dense.fill_targets(batch)
+        self.form = len(slots)
         with self._outbox.next() as block:
-            rooms = Computed.of(block, len(self.labels), len(self.scales))
-            for room, values in zip(rooms, (scales, batch.sides, tasks, batch.looks), strict=True):
-                room.copy_(values)
+            room = Computed.of(block, len(self.labels), len(self.scales))
+            room.scales.copy_(scales)
+            room.sides.copy_(batch.sides)
+            room.tasks.copy_(torch.repeat_interleave(batch.counts))
+            room.dense_slots[: self.form].copy_(slots)
+            room.dense_tasks[: self.form].copy_(numbers)
+            room.looks.copy_(batch.looks)
 
     def images(self, size: int, how: Interpolation) -> Tensor:
         """The images, resized and flipped: uint8 (N, 3, size, size), channels last."""

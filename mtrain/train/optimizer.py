@@ -74,7 +74,8 @@ class PhaseOptimizer:
     def use_tensors_as_rates(self) -> None:
         """Keep the learning rates on the device from now on, where a recorded iteration finds their current values."""
         device = self.model.heads.weight.device
-        self.heads.rate = torch.tensor(self.heads_rate, dtype=torch.float32, device=device)
+        for part in (self.heads, *(self.dense.parts if self.dense is not None else ())):
+            part.rate = torch.tensor(self.heads_rate, dtype=torch.float32, device=device)
         for group in self._groups():
             group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
 
@@ -124,7 +125,7 @@ class DenseOptimizer:
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next iteration."""
         for part in self.parts:
-            part.rate = rate
+            part.rate = _set(part.rate, rate)
 
     @torch.no_grad()
     def step(self, scales: Tensor) -> None:

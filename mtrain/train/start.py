@@ -155,7 +155,6 @@ def _record(training: Training, report: Reporter) -> None:
         "--accumulate": config.accumulate > 1,
         "--batchnorm per-task": config.batchnorm == "per-task",
         "--checkpointing": config.checkpointing,
-        "--dense": config.dense,
         "--features cached": config.features == "cached",
         f"--gradients {config.gradients}": config.gradients != "mean",
     }

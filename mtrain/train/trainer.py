@@ -40,7 +40,7 @@ from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.exactness import exact_gradients
 from mtrain.train.gradients import GradientSums
 from mtrain.train.graph import RecordedIteration, Recording
-from mtrain.train.inputs import Inputs
+from mtrain.train.inputs import Inputs, Known
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates
 
 
@@ -130,7 +130,9 @@ class Training:
         if self.recorded is None:
             size, tasks = self.config.size, len(self.tasks)
             width = 0 if self.images is None else self.images.width
-            inputs = Inputs(len(self.slots[0]), size, tasks, self.device, width)
+            objects = 0 if self.targets is None else self.targets.most
+            images = len(self.slots[0])
+            inputs = Inputs(images, size, tasks, self.device, width=width, part=self.dense, objects=objects)
             self.recorded = RecordedIteration(
                 self.model,
                 self.optimizer,
@@ -146,7 +148,7 @@ class Training:
 
     def _recorded_losses(self, inputs: Inputs) -> Tensor:
         images = self._normalized(inputs.images(self.config.size, self.how), inputs.looks)
-        return self._losses_of(images, inputs.labels, inputs.tasks, inputs.targets)
+        return self._losses_of(images, inputs.known)
 
     def _average(self) -> None:
         """Update the moving average. It starts with the weights after the first iteration that follows the warm-up."""
@@ -222,15 +224,15 @@ class Training:
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
         """The loss of each task: (tasks,)."""
         batchnorm_per_task.route(self.model.shared, counts)
-        labels = batch.labels.to(self.device, non_blocking=True)
-        tasks = torch.repeat_interleave(batch.counts).to(self.device, non_blocking=True)
-        targets = batch.targets.to(self.device, non_blocking=True)
-        return self._losses_of(self.prepare(batch), labels, tasks, targets, batch)
+        tasks = torch.repeat_interleave(batch.counts)
+        own = (batch.labels, tasks, batch.targets, batch.flips, batch.looks)
+        labels, tasks, targets, flips, looks = (part.to(self.device, non_blocking=True) for part in own)
+        dense = None if self.dense is None else self.dense.inputs(batch)
+        known = Known(labels, tasks, targets, flips, looks, dense)
+        return self._losses_of(self.prepare(batch), known)
 
-    def _losses_of(
-        self, images: Tensor, labels: Tensor, tasks: Tensor, targets: Tensor, batch: Batch | None = None
-    ) -> Tensor:
-        """The loss of each task: (tasks,). batch: masks and points, if they are trained on.
+    def _losses_of(self, images: Tensor, known: Known) -> Tensor:
+        """The loss of each task: (tasks,). images: as `prepare` gives them.
 
         A shared network that stands still is in evaluation mode.
         """
@@ -241,9 +243,12 @@ class Training:
             with torch.set_grad_enabled(not self.still):
                 features, maps = self._features_and_maps(images)
             logits = self.model.heads(features)
-        losses = task_losses(logits, labels, tasks, self.model.heads, self.config.label_smoothing, targets)
+        smoothing = self.config.label_smoothing
+        losses = task_losses(logits, known.labels, known.tasks, self.model.heads, smoothing, known.targets)
         losses = losses if self.scale is None else losses * self.scale
-        return losses if self.dense is None or batch is None else losses + self.dense.losses(maps, batch)
+        if self.dense is None or known.dense is None:
+            return losses
+        return losses + self.dense.losses(maps, known.dense, known.flips, known.looks)
 
     def _features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features, and the maps that masks and points are found in, from one pass of the shared network."""

@@ -38,16 +38,18 @@ def body() -> nn.Module:
     return nn.Sequential(first, second, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def dense_training(shards: Path, ranks: Ranks = SINGLE_PROCESS, **changed: Any) -> Training:
+def dense_training(
+    shards: Path, ranks: Ranks = SINGLE_PROCESS, *, precision: torch.dtype = torch.float64, **changed: Any
+) -> Training:
     """A training at its start."""
     config = FitConfig(shards=str(shards), **SETTINGS | changed)
     torch.manual_seed(7)
     pool = open_pool(shards)
     dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
     classes = {task.name: task.num_classes for task in pool.tasks}
-    model = MultiHead(SharedNetwork("toy", Body(body())), classes, dense, config.size).double()
+    model = MultiHead(SharedNetwork("toy", Body(body())), classes, dense, config.size).to(precision)
     ours = Training(config, pool, model, torch.device("cpu"), 0, ranks)
-    ours.prepare = lambda batch: Training.prepare(ours, batch).double()  # type: ignore[method-assign]
+    ours.prepare = lambda batch: Training.prepare(ours, batch).to(precision)  # type: ignore[method-assign]
     return ours
 
 

@@ -171,7 +171,7 @@ def test_a_recorded_and_resumed_training_of_all_kinds_has_the_bits_of_an_undistu
     calm, losses = trained(shards, Unsupported, range(2 * ITERATIONS), **settings)
     recorded, found = trained(shards, Double, range(ITERATIONS), **settings)
     assert recorded.recorded is not None
-    assert recorded.recorded.losses is not None
+    assert recorded.recorded.losses
     assert torch.equal(found, losses[:ITERATIONS])
     resumed, _ = trained(shards, Double, range(ITERATIONS, 2 * ITERATIONS), whole_state(recorded), **settings)
     assert agree(whole_state(resumed), whole_state(calm))

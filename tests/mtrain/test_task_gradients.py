@@ -161,7 +161,7 @@ def test_cosines_beside_recorded_iterations_leave_no_trace(shards: Path, monkeyp
     monkeypatch.setattr(Training, "step", logged)
     other, _ = trained(shards, Double, range(ITERATIONS))
     assert other.recorded is not None
-    assert other.recorded.losses is not None
+    assert other.recorded.losses
     assert agree(whole_state(other), whole_state(plain))
 
 
