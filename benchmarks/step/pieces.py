@@ -97,7 +97,7 @@ def bare(config: FitConfig, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = not deterministic
         which = "" if deterministic else ", any kernels (cudnn.benchmark)"
         row(f"bare loop{which}", Bare(config, device, 81).step)
-        row(f"bare loop, one CUDA graph{which}", BareGraph(config, device, 81).graph.replay)
+        row(f"bare loop, one CUDA graph{which}", BareGraph(Bare(config, device, 81)).graph.replay)
 
 
 def network(training: Training, images: torch.Tensor) -> None:
