@@ -32,7 +32,7 @@ from dpconvert.existing import (
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import known_errors, plan
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.atomic import replaced

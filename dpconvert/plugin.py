@@ -9,7 +9,8 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions, a
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 __all__ = [

@@ -8,13 +8,14 @@ from typing import Any
 
 from dpconvert.plural import counted
 from mtrain.backbones.card import BackboneCard
-from mtrain.config import INCIDENTAL, FitConfig, choices_off
+from mtrain.config import FitConfig, choices_off
 from mtrain.data.choice import Choice
 from mtrain.data.pool import Pool
 from mtrain.data.task import Task
 from mtrain.errors import RunError
 from mtrain.runs import Run
 from mtrain.seen import Seen
+from mtrain.setting_roles import INCIDENTAL
 from mtrain.versions import versions
 
 GIT_SECONDS = 10

@@ -30,12 +30,13 @@ from mtrain import event_log
 from mtrain.atomic import locked
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
-from mtrain.config import BEFORE, FitConfig
+from mtrain.config import FitConfig
 from mtrain.data.choice import Choice
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.event_log import FOREIGN
 from mtrain.seen import Seen
+from mtrain.setting_roles import BEFORE
 
 RunState = Literal["running", "stopped", "finished"]
 NO_RUNS = "train one with `mtrain fit`, or give the folder of your runs with --runs"

@@ -13,12 +13,13 @@ from dpconvert.manifest.toml_text import read_toml
 from dpconvert.names import closest
 from dpconvert.validation import first_fault
 from mtrain.backbones import catalog
-from mtrain.config import BEFORE, FitConfig
+from mtrain.config import FitConfig
+from mtrain.data.addresses import absolute, url_of
 from mtrain.data.choice import Choice, chosen
 from mtrain.data.pool import leave_out, outlined
-from mtrain.data.storage import absolute, url_of
 from mtrain.errors import UsageError
 from mtrain.runs import Run, Start, start_of
+from mtrain.setting_roles import BEFORE
 
 PAGE = "`mtrain fit --print-config` prints every setting"
 SWEEPS = {"grid", "seeds", "sweep"}  # entries of the file and of the plan of a sweep, which no training has

@@ -23,7 +23,8 @@ from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import target, unused
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import Record, SourceImage, kind_of_groups
 
 SHOWN = 10  # files

@@ -1,4 +1,4 @@
-"""The plan of a conversion, made before any pixel is stored: one row per sample, in the order of the shards.
+"""Makes the plan of a conversion before any pixel is stored: one row per sample, in the order of the shards.
 
 Each shard depends only on its rows and the source files. Shards can therefore be made in any order and by any number of
 processes, and an interrupted run resumes with the missing ones.
@@ -6,16 +6,11 @@ processes, and an interrupted run resumes with the missing ones.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-from dpconvert.card import SPLITS, Failure, Label, Split
+from dpconvert.card import SPLITS, Failure, Split
 from dpconvert.errors import SourceError
 from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Manifest
@@ -25,12 +20,13 @@ from dpconvert.plan.divide import classified, divide, listed
 from dpconvert.plan.given import Given
 from dpconvert.plan.known_errors import doubtful, not_found
 from dpconvert.plan.options import Options
+from dpconvert.plan.plan_rows import AnnotationFiles, Plan, PlanRow
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source import target
 from dpconvert.source.files import Source
-from dpconvert.source.record import Box, Record, SourceImage, hashed, kind_of_groups
+from dpconvert.source.record import Record, SourceImage, hashed, kind_of_groups
 
 VERSION = 5  # raised whenever the same manifest, options and files would give another plan
 TOLD = 10  # failures
@@ -38,99 +34,6 @@ LONGEST = 78  # characters of a key
 HASHED = 75  # characters before its hash: with it and ".seg.png", a key fills the 100 bytes of a name in a tar header
 PLAIN_NAME = re.compile(r"[^a-z0-9_-]+")
 SPLIT_ORDER = {split: number for number, split in enumerate(SPLITS)}
-
-
-class AnnotationFiles(NamedTuple):
-    """The files of an image's annotations, and further facts from its reader.
-
-    exhaustive: False if these annotations are known to be incomplete, whatever the manifest states.
-    """
-
-    files: tuple[str, ...]
-    extra: Mapping[str, str]
-    exhaustive: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRow:
-    """One sample of the plan. `box` is in level-0 pixels, None for the whole image; `stored` is None for no resampling.
-
-    annotations: the files of the image's annotations, if dense targets are kept.
-    """
-
-    key: str
-    split: Split
-    shard: str
-    label: Label
-    group: str
-    source_image: str
-    files: tuple[str, ...]
-    columns: int
-    box: Box | None
-    stored: tuple[int, int] | None
-    attributes: Mapping[str, str]
-    annotations: AnnotationFiles | None = None
-
-    def line(self) -> str:
-        """Return the values of the fields in order as JSON: the result of `json.dumps`, but faster."""
-        image = _image_json(self.group, self.source_image, self.files, self.columns)
-        box = "null" if self.box is None else f"[{', '.join(map(str, self.box))}]"
-        stored = "null" if self.stored is None else f"[{self.stored[0]}, {self.stored[1]}]"
-        attributes = json.dumps(self.attributes) if self.attributes else "{}"
-        targets = "" if self.annotations is None else f", {json.dumps(self.annotations)}"
-        return (
-            f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {image}, {box}, {stored}, {attributes}'
-            f"{targets}]"
-        )
-
-
-@lru_cache
-def _image_json(*fields: Any) -> str:
-    return json.dumps(fields)[1:-1]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All rows in shard order, with notes about them.
-
-    group_kind: what the groups of the images are; empty if the manifest states it.
-    """
-
-    classes: list[str]
-    rows: list[PlanRow]
-    notes: list[str]
-    failures: list[Failure]
-    group_kind: str = ""
-
-    def digest(self) -> str:
-        """Return the sha256 of the content of the plan."""
-        hashed, between = hashlib.sha256(), b""
-        for line in self.lines():
-            hashed.update(between + line.encode())
-            between = b"\n"
-        return hashed.hexdigest()
-
-    def lines(self) -> Iterator[str]:
-        """Return the plan as lines of JSON: a head, then one list per row."""
-        failures = [failure.model_dump() for failure in self.failures]
-        stated = {"group_kind": self.group_kind} if self.group_kind else {}
-        yield json.dumps({"classes": self.classes, "notes": self.notes, "failures": failures, **stated})
-        yield from (row.line() for row in self.rows)
-
-    @classmethod
-    def from_lines(cls, lines: Iterable[str]) -> Plan:
-        """Return the plan that these `lines` describe."""
-        values = map(json.loads, lines)
-        head = next(values)
-        failures = [Failure.model_validate(failure) for failure in head["failures"]]
-        return cls(head["classes"], list(map(_row, values)), head["notes"], failures, head.get("group_kind", ""))
-
-    def shards(self) -> dict[str, list[PlanRow]]:
-        """Return a mapping in order: shard name -> its rows."""
-        shards: dict[str, list[PlanRow]] = {}
-        for row in self.rows:
-            shards.setdefault(row.shard, []).append(row)
-        return shards
 
 
 def fingerprint(manifest: Manifest, source: Source, options: Options) -> dict[str, str]:
@@ -281,21 +184,3 @@ def _shard_names(splits: list[Split], size: int) -> list[str]:
         names.append(f"{split}-{seen[split] // size:06d}.tar")
         seen[split] += 1
     return names
-
-
-def _row(values: Any) -> PlanRow:
-    key, split, shard, label, group, image, files, columns, box, stored, attributes, *targets = values
-    return PlanRow(
-        key,
-        split,
-        shard,
-        label,
-        group,
-        image,
-        tuple(files),
-        columns,
-        box and Box(*box),
-        stored and tuple(stored),
-        attributes,
-        AnnotationFiles(tuple(targets[0][0]), *targets[0][1:]) if targets else None,
-    )

@@ -12,7 +12,8 @@ from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.values import InValues, decoded, name_in
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.stacks import DAMAGED, Array, Stacks, enumeration
 
 AT_ONCE = 1 << 26  # bytes of masks that are looked at together

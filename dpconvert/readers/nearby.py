@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from dpconvert.errors import SourceError
 from dpconvert.names import file_name, folded
-from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 WORD = re.compile(r"[^\W_]+")
 YEAR = re.compile(r"(?<=[a-z])(?:19|20)\d\d$")

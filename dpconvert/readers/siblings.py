@@ -12,7 +12,8 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.image.ome_zarr import label_images
 from dpconvert.image.unread import is_folder
 from dpconvert.plural import counted
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.slide_files import DRAWN
 
 IMAGES = re.compile(

@@ -15,7 +15,8 @@ from dpconvert.annotations.listed import NamedImage
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.plural import counted
 from dpconvert.readers import named_images
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 
 GEOJSON = re.compile(r"(?i)\.(geo)?json(\.gz)?$")
 

@@ -12,9 +12,10 @@ from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.labels import InColumns, LabelColumns, check_given
+from dpconvert.readers.layout_keys import Missing, SplitNames, Tabular
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.pairing import Missing, SplitNames, Tabular
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 
 SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|tiff?)"
 LABEL = "\0label"  # no name of a column

@@ -18,7 +18,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.readers.labels import LEAVE_OUT, ManyLabels, check_given, check_many, class_names, in_text
-from dpconvert.readers.pairing import Missing, never_named, refuse_missing_none
+from dpconvert.readers.layout_keys import Missing, never_named, refuse_missing_none
 from dpconvert.source import target
 
 Form = Literal["", "indices", "indicators"]

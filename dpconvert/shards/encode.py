@@ -23,7 +23,7 @@ from dpconvert.image.rgb import KindError
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import ImageFormat, Manifest
 from dpconvert.plan.collect import LazyScene
-from dpconvert.plan.plan import PlanRow
+from dpconvert.plan.plan_rows import PlanRow
 from dpconvert.plan.targets import ImageTargets
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage

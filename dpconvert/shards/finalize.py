@@ -40,7 +40,7 @@ from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Regional, Whole
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.plan.targets import pixels_of_radius
 from dpconvert.plural import counted
 from dpconvert.runtime.atomic import replaced

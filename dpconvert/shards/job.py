@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dpconvert.card import WORK, Failure, ShardCard
 from dpconvert.errors import ReadError
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import PlanRow
+from dpconvert.plan.plan_rows import PlanRow
 from dpconvert.runtime.atomic import replaced
 from dpconvert.runtime.limits import reading
 from dpconvert.shards.encode import EncodedSample, Encoder

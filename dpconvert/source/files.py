@@ -14,9 +14,8 @@ import re
 import shlex
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpconvert.errors import ManifestError, SourceError, UserError, printable
+from dpconvert.errors import SourceError, UserError, printable
 from dpconvert.image import Image, open_image
 from dpconvert.image.depth import takes_range
 from dpconvert.manifest.catalog import typed
@@ -36,37 +35,13 @@ from dpconvert.source.copies import ComparedFiles, copies, is_file, is_unpacked
 from dpconvert.source.elements import Element
 from dpconvert.source.folder import Folder
 from dpconvert.source.listing import Place, check_names, walk
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.slide_files import SlideFiles, slide_files
 from dpconvert.source.slide_links import linked, open_slide
 from dpconvert.source.stacks import Stacks
 from dpconvert.source.stamps import Stamps
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
-
-
-@dataclass(frozen=True, slots=True)
-class MatchedFile:
-    """A file whose name matched a pattern; item access gives the pattern's named groups ('' if unmatched).
-
-    aliases: other names of a slide that consists of several files.
-    """
-
-    name: str
-    parts: Mapping[str, str]
-    aliases: frozenset[str] = frozenset()
-
-    def __getitem__(self, part: str) -> str:
-        if part not in self.parts:
-            raise ManifestError(
-                f"the pattern that this file matches has no group (?P<{part}>...)",
-                where=self.name,
-                remedy="name one in the manifest's [files]",
-            )
-        return self.parts[part]
-
-    def get(self, part: str, default: str = "") -> str:
-        """Return the named group, or `default` if the pattern has no such group or it did not match."""
-        return self.parts.get(part) or default
 
 
 class ArchiveMember(io.BytesIO):

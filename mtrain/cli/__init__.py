@@ -27,7 +27,7 @@ from mtrain.cli import (
     train,
     watch,
 )
-from mtrain.cli.options import noting_unused
+from mtrain.cli.unused_options import noting_unused
 from mtrain.documents import unchecked
 from mtrain.errors import SaidElsewhereError, UsageError
 

@@ -9,22 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
-from mtrain.cli.options import (
-    BATCH,
-    CACHE,
-    CHECK,
-    DEVICE,
-    FOLDER,
-    OUT,
-    RUNS,
-    SOLVER,
-    STEPS,
-    WORKERS,
-    end,
-    note_unused,
-    reporter,
-)
+from mtrain.cli.options import BATCH, CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, STEPS, WORKERS, end, reporter
 from mtrain.cli.robustness import COLUMN
+from mtrain.cli.unused_options import note_unused
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
@@ -131,7 +118,7 @@ def compare(
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
     from mtrain.atomic import check_folder
-    from mtrain.cli import transfer_lines
+    from mtrain.cli import transfer_work
     from mtrain.data.columns import ColumnRequest
     from mtrain.evaluation.comparison import ComparedNetwork, beside_published
     from mtrain.evaluation.comparison import compare as put_side_by_side
@@ -142,9 +129,9 @@ def compare(
 
     report = reporter(quiet or as_json)
     of_runs = {} if backbones else {"size": "a run has its own"}
-    note_unused(report, unread([mode]) | of_runs | places(targets) | transfer_lines.unmoved([mode], tune))
-    transfer_lines.recipe(1, rates, batch, 0, 0, device, tune, layer_decay)  # checks them
-    moving = transfer_lines.moving(rates, tune, layer_decay) if mode == "dense" else Moving()
+    note_unused(report, unread([mode]) | of_runs | places(targets) | transfer_work.unmoved([mode], tune))
+    transfer_work.recipe(1, rates, batch, 0, 0, device, tune, layer_decay)  # checks them
+    moving = transfer_work.moving(rates, tune, layer_decay) if mode == "dense" else Moving()
     options = TransferOptions(mode, False, solver, workers, Recipe(batch=batch, device=device), steps, moving)
     entries = [ComparedNetwork(name, run, of) for (name, run), of in zip(networks, weights, strict=True)]
     column = None if by is None else ColumnRequest(by, pattern, table)

@@ -25,11 +25,10 @@ from mtrain.cli.options import (
     WEIGHTS_KEY,
     WORKERS,
     end,
-    is_given,
     network_of,
-    note_unused,
     reporter,
 )
+from mtrain.cli.unused_options import is_given, note_unused
 
 
 def unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool) -> dict[str, str]:
@@ -113,25 +112,25 @@ def evaluate(
     chosen = [open_run(runs, name) for name in names]
     store = open_store(sweeps, sweep).path if sweep else None
     tasks = targets(chosen[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if chosen else []
-    from mtrain.cli import transfer_lines
+    from mtrain.cli import transfer_lines, transfer_work
     from mtrain.evaluation.evaluate import EvaluateRequest
     from mtrain.transfers.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions
 
-    recipe = transfer_lines.recipe(**tuning, seed=0, device=device)
-    moving = transfer_lines.moving(*transfer_lines.moved(tuning)) if "dense" in modes else Moving()
+    recipe = transfer_work.recipe(**tuning, seed=0, device=device)
+    moving = transfer_work.moving(*transfer_work.moved(tuning)) if "dense" in modes else Moving()
     options = TransferOptions(solver=solver, workers=workers, recipe=recipe, steps=steps, moving=moving)
     request = EvaluateRequest(tuple(dict.fromkeys(modes)), baseline, seeds, options, evaluations)
     report = reporter(quiet or as_json)
-    unused = unread(modes) | transfer_lines.unmoved(modes, tuning["tune"])
+    unused = unread(modes) | transfer_work.unmoved(modes, tuning["tune"])
     unused |= unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
     note_unused(report, unused | ({} if store else places(target)))
-    if store and (note := transfer_lines.other_decoder(store, modes, options)):
+    if store and (note := transfer_work.other_decoder(store, modes, options)):
         report.note(note)
     if store:
-        results, failures = transfer_lines.sweep_evaluations(store, target, shards, request, report)
+        results, failures = transfer_work.sweep_evaluations(store, target, shards, request, report)
     else:
-        results, failures = transfer_lines.evaluations(chosen, tasks, request, report)
+        results, failures = transfer_work.evaluations(chosen, tasks, request, report)
     answer(transfer_lines.evaluation_lines(results), results, as_json=as_json)
     end(failures)
 
@@ -185,11 +184,11 @@ def breakhis(
     task, weights = open_task(shards), weights_of(run, weights, key=weights_key)
     report = reporter(quiet or as_json)
     note_unused(report, unread([mode], weights))
-    from mtrain.cli import transfer_lines
+    from mtrain.cli import transfer_lines, transfer_work
     from mtrain.evaluation.breakhis import breakhis as score
     from mtrain.transfers.transfer import TransferOptions, source_of
 
-    options = TransferOptions(mode, False, solver, workers, transfer_lines.recipe(**tuning, seed=seed, device=device))
+    options = TransferOptions(mode, False, solver, workers, transfer_work.recipe(**tuning, seed=seed, device=device))
     source = source_of(run, weights, seed if is_given("seed") else None, weights_key)
     result = score(source, task, options, evaluations, report)
     answer(transfer_lines.breakhis_lines(result), result, as_json=as_json)

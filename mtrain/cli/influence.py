@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
-from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note_unused, reporter, run_of
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, reporter, run_of
+from mtrain.cli.unused_options import note_unused
 
 
 @click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images", "dimensions", "subsets", "matrix", "alone"))

@@ -8,16 +8,8 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, Detailed, answer
-from mtrain.cli.options import (
-    DEVICE,
-    FEATURES_OF,
-    FOLDER,
-    WORKERS,
-    end,
-    network_of,
-    note_unused,
-    reporter,
-)
+from mtrain.cli.options import DEVICE, FEATURES_OF, FOLDER, WORKERS, end, network_of, reporter
+from mtrain.cli.unused_options import note_unused
 
 
 @click.command(
@@ -62,7 +54,7 @@ def audit_labels(
     chosen, weights = targets(run, shards, tasks, option="--task"), weights_of(run, weights, key=weights_key)
     report = reporter(quiet or as_json)
     note_unused(report, places(tasks))
-    from mtrain.cli import transfer_lines
+    from mtrain.cli import transfer_work
     from mtrain.report.labels_page import dump, lines, write_labels
     from mtrain.transfers.label_errors import audit_labels as audit
     from mtrain.transfers.transfer import source_of
@@ -75,6 +67,6 @@ def audit_labels(
         shown.extend(lines(found, paths))
         return [dump(found, paths)]
 
-    results, failures = transfer_lines.each(chosen, audited)
+    results, failures = transfer_work.each(chosen, audited)
     answer(shown, results, as_json=as_json)
     end(failures)

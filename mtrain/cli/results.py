@@ -10,19 +10,8 @@ import click
 from dpconvert.plural import counted
 from dpconvert.runtime.finite import FiniteRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
-from mtrain.cli.options import (
-    EVALUATIONS,
-    FOLDER,
-    OPEN_LICENCES,
-    OUT,
-    RUNS,
-    SWEEPS,
-    WORKERS,
-    end,
-    note_unused,
-    reporter,
-    run_of,
-)
+from mtrain.cli.options import EVALUATIONS, FOLDER, OPEN_LICENCES, OUT, RUNS, SWEEPS, WORKERS, end, reporter, run_of
+from mtrain.cli.unused_options import note_unused
 from mtrain.errors import UsageError, UserError
 
 

@@ -9,15 +9,8 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, Detailed, answer, together
-from mtrain.cli.options import (
-    DEVICE,
-    FEATURES_OF,
-    WORKERS,
-    end,
-    network_of,
-    note_unused,
-    reporter,
-)
+from mtrain.cli.options import DEVICE, FEATURES_OF, WORKERS, end, network_of, reporter
+from mtrain.cli.unused_options import note_unused
 
 PATTERN = click.option("--pattern", metavar="REGEX", help="Take the column from group ids or keys: (?P<NAME>...).")
 TABLE = click.option(
@@ -77,7 +70,7 @@ def robustness(
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     tasks, weights = targets(run, shards, names), weights_of(run, weights, key=weights_key)
-    from mtrain.cli.transfer_lines import each
+    from mtrain.cli.transfer_work import each
     from mtrain.evaluation.robustness_run import robustness_of
     from mtrain.transfers.transfer import source_of
 

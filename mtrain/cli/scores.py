@@ -23,11 +23,10 @@ from mtrain.cli.options import (
     WEIGHTS_KEY,
     WORKERS,
     end,
-    is_given,
     network_of,
-    note_unused,
     reporter,
 )
+from mtrain.cli.unused_options import is_given, note_unused
 
 MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joint", "dense"]
 
@@ -105,16 +104,16 @@ def transfer(
         reporter(quiet or as_json),
     )
     note_unused(report, unread([mode], weights) | places(target))
-    from mtrain.cli import transfer_lines
+    from mtrain.cli import transfer_lines, transfer_work
     from mtrain.transfers.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions
 
-    recipe = transfer_lines.recipe(**tuning, seed=seed, device=device)
-    moving = transfer_lines.moving(*transfer_lines.moved(tuning)) if mode == "dense" else Moving()
-    note_unused(report, transfer_lines.unmoved([mode], tuning["tune"]))
+    recipe = transfer_work.recipe(**tuning, seed=seed, device=device)
+    moving = transfer_work.moving(*transfer_work.moved(tuning)) if mode == "dense" else Moving()
+    note_unused(report, transfer_work.unmoved([mode], tuning["tune"]))
     options = TransferOptions(mode, final, solver, workers, recipe, steps, moving)
     drawn = seed if mode == "scratch" or is_given("seed") else None
-    results, failures = transfer_lines.transfers(run, tasks, weights, options, report, weights_key, drawn)
+    results, failures = transfer_work.transfers(run, tasks, weights, options, report, weights_key, drawn)
     answer(transfer_lines.transfer_lines(results, run), results, as_json=as_json)
     end(failures)
 
@@ -160,11 +159,11 @@ def features(
         reporter(quiet or as_json),
     )
     note_unused(report, places(tasks))
-    from mtrain.cli import transfer_lines
+    from mtrain.cli import transfer_work
     from mtrain.transfers.transfer import source_of
 
     source = source_of(run, weights, key=weights_key)
-    files, failures = transfer_lines.feature_files(source, chosen, out, dtype, workers, device, report)
+    files, failures = transfer_work.feature_files(source, chosen, out, dtype, workers, device, report)
     paths = [str(path) for path in files]
     answer(paths, paths, as_json=as_json)
     end(failures)

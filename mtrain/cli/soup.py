@@ -8,7 +8,8 @@ import click
 
 from dpconvert.runtime.finite import FiniteRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
-from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, note_unused, reporter
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, reporter
+from mtrain.cli.unused_options import note_unused
 
 
 @click.command(cls=Detailed, rarely=("cache", "cache_size", "check_images"))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
-from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, SWEEPS, WORKERS, note_unused, reporter
+from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, SWEEPS, WORKERS, reporter
+from mtrain.cli.unused_options import note_unused
 
 if TYPE_CHECKING:
     from mtrain.sweep.command import SweepRequest
@@ -140,13 +141,13 @@ def select(
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, name)
-    from mtrain.evaluation import selection, selection_lines
+    from mtrain.evaluation import selected, selection, selection_lines
     from mtrain.race.verdict import verdict
 
-    selected, report = selection.select(store, incomplete=incomplete), reporter(as_json)
-    if incomplete and not selected.missing:
+    found, report = selection.select(store, incomplete=incomplete), reporter(as_json)
+    if incomplete and not found.missing:
         note_unused(report, {"incomplete": "no score is missing for this choice"})
-    content, soups = selection.content(selected, store), list[str]()
+    content, soups = selected.content(found, store), list[str]()
     store.write_selection(content)
     if soup:
         from mtrain.evaluation import selection_soups
@@ -156,4 +157,4 @@ def select(
         soups = ["", *selection_soups.lines(content)]
     else:
         note_unused(report, dict.fromkeys(("shards", "device", "workers"), "only --soup uses it"))
-    answer([*selection_lines.lines(selected), *soups, *verdict(store)], content, as_json=as_json)
+    answer([*selection_lines.lines(found), *soups, *verdict(store)], content, as_json=as_json)

@@ -13,8 +13,9 @@ import click
 
 from dpconvert.errors import UserError
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, answer, say
-from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, OPEN_LICENCES, RUNS, SWEEPS, note_unused, reporter
+from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, OPEN_LICENCES, RUNS, SWEEPS, reporter
 from mtrain.cli.training_options import TrainingCommand
+from mtrain.cli.unused_options import note_unused
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
@@ -193,7 +194,7 @@ def release(
     \b
     Example: mtrain release --sweep paper --seed 0 --seed 1
     """
-    from mtrain.data.storage import absolute
+    from mtrain.data.addresses import absolute
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, sweep) if sweep else None

@@ -50,7 +50,7 @@ class TrainingCommand(Detailed):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options; with `--help-all`, the settings in sections."""
-        from mtrain.config import SECTIONS
+        from mtrain.setting_roles import SECTIONS
 
         parameters = self.get_params(ctx)
         if any(option.hidden for option in parameters if isinstance(option, click.Option)):

@@ -12,7 +12,8 @@ import click
 
 from dpconvert.runtime.finite import FiniteRange
 from dpconvert.runtime.terminal import JSON, answer
-from mtrain.cli.options import RUNS, SWEEPS, note_unused, reporter, run_of
+from mtrain.cli.options import RUNS, SWEEPS, reporter, run_of
+from mtrain.cli.unused_options import note_unused
 
 
 @click.command()

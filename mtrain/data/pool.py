@@ -17,8 +17,8 @@ from dpconvert import card as cards
 from dpconvert.names import plain
 from dpconvert.plural import counted
 from mtrain.data import shard_cache
+from mtrain.data.addresses import url_of
 from mtrain.data.rows import Rows
-from mtrain.data.storage import url_of
 from mtrain.data.task import NAME_IT, OPEN, Task, open_task
 from mtrain.errors import ShardError, UsageError
 

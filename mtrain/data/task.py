@@ -17,9 +17,9 @@ from dpconvert import card as cards
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import shard_cache
+from mtrain.data.addresses import url_of
 from mtrain.data.index import check_size, column_of, read_index, splits_of
 from mtrain.data.rows import DenseTargets, Rows
-from mtrain.data.storage import url_of
 from mtrain.errors import ShardError, UsageError
 
 NAME_IT = "give the folder of the tasks with --shards, or convert a source with `dpconvert NAME --out DIR`"

@@ -13,12 +13,13 @@ from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
 from mtrain.backbones.card import BackboneCard
-from mtrain.config import OPTIONAL, FitConfig
+from mtrain.config import FitConfig
 from mtrain.evaluation.comparisons import BASELINES, Comparison, baseline_of, compare, start_of, titles_of
 from mtrain.evaluation.paired import Interval
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import SOUP, Run
+from mtrain.setting_roles import OPTIONAL
 from mtrain.transfers.results import results_with_answers
 
 NAME = "README.md"

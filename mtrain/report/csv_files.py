@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mtrain.evaluation import ranks, selection
+from mtrain.evaluation import ranks, selected
 from mtrain.evaluation.paper_tables import TaskRow
 from mtrain.evaluation.selection import Selection
 from mtrain.report.breakhis_table import BreakhisRow
@@ -44,7 +44,7 @@ def ranked(chosen: Selection) -> str:
     for i, c in enumerate(chosen.combinations):
         of_combination = (chosen.mean_ranks[i], bootstrap.low[i], bootstrap.high[i], bootstrap.wins[i])
         for t, task in enumerate(chosen.grid.tasks):
-            of_task = (means[i, t], selection.spread(chosen.grid.scores[i, t]), chosen.ranks[i, t])
+            of_task = (means[i, t], selected.spread(chosen.grid.scores[i, t]), chosen.ranks[i, t])
             metric = chosen.metrics.get(task, "")
             numbers = [*map(_number, of_combination), task, metric, *map(_number, of_task)]
             rows.append([*_values(c), *numbers, _state(means[i, t])])

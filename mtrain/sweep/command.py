@@ -17,7 +17,7 @@ from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.runtime.ray_cluster import Cluster
 from mtrain.atomic import write_text
-from mtrain.data.storage import absolute
+from mtrain.data.addresses import absolute
 from mtrain.errors import UsageError
 from mtrain.sweep import slurm
 from mtrain.sweep.agenda import Agenda, agenda_of

@@ -7,7 +7,7 @@ batch normalization sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -16,16 +16,8 @@ from torch import Tensor, nn
 from mtrain.config import FitConfig
 from mtrain.data import colour, sampling
 from mtrain.data.batch import Batch
-from mtrain.data.image_batches import TrainingBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import Batches, Parts, Skipping, batches
-from mtrain.data.mixing import mixture
 from mtrain.data.pool import Pool
-from mtrain.data.prefetch import on_device
-from mtrain.data.resident import ResidentImages
 from mtrain.data.rows import Rows
-from mtrain.data.stream import StreamBatches
-from mtrain.data.targets import MasksAndPoints
 from mtrain.data.task import Task
 from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.loss import head_scales, task_losses
@@ -42,9 +34,10 @@ from mtrain.train.gradients import GradientSums
 from mtrain.train.graph import RecordedIteration, Recording
 from mtrain.train.inputs import Inputs, Known
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates
+from mtrain.train.supply import BatchSupply
 
 
-class Training:
+class Training(BatchSupply):
     """Trains `model`, on its device, on the training sets of `pool`. One rank of `ranks`."""
 
     def __init__(
@@ -56,25 +49,18 @@ class Training:
         done: int = 0,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
-        self.config, self.pool, self.model, self.device, self.ranks = config, pool, model, device, ranks
+        super().__init__(config, pool, device, ranks, how=model.shared.interpolation, dense=model.dense is not None)
+        self.model, self.ranks = model, ranks
         self.iteration, self.counts = done, [0] * len(pool.tasks)
         self.tasks = [task.name for task in pool.tasks]
-        self.how = model.shared.interpolation
-        rows = [(task, task.rows["train"]) for task in pool.tasks]
-        self.images = None if config.stream else Images(rows, how=self.how, scaled=True)
         self.dense = None if model.dense is None else DensePart(config, model.dense, self.tasks)
-        self.targets = None if self.dense is None else MasksAndPoints(rows)
         classes = torch.tensor([float(max(task.num_classes, 2)) for task in pool.tasks], device=device)
         self.scale = 1 / classes.log() if config.scales_losses else None
-        self.resident: ResidentImages | None = None  # training images in the memory of the device
         if self.scale is not None and model.heads.mixed:  # the losses of other targets are scaled in any case
             self.scale = torch.where(model.heads.of_class.to(device), self.scale, 1.0)
-        self.skipping = Skipping(config.skip_corrupt)
-        self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
         self.combines = config.gradients != "mean" and len(pool.tasks) > 1  # gradients of tasks, not by adding them
         self.sums = None if ranks.alone or self.combines else GradientSums(moved(model.shared))
-        self.mixture = mixture(config, pool)
         self.optimizer = PhaseOptimizer(config, model, done)
         self.average: Average | None = None
         self.measured: StateDict = {}  # of the checkpoint: what was measured since the last event of the log
@@ -285,62 +271,6 @@ class Training:
         """Zeros with the shape and memory format of a prepared micro-batch."""
         shape = (len(self.slots[0]), 3, self.config.size, self.config.size)
         return torch.zeros(shape, device=self.device).to(memory_format=torch.channels_last)
-
-    def drawn(
-        self, numbers: range, stream: sampling.Stream = sampling.Stream.TRAIN, slots: Sequence[range] | None = None
-    ) -> Iterator[Batch]:
-        """The batches of these iterations, as micro-batches of these slots, by default of this rank's share.
-
-        On the CPU their memory is reused: the micro-batches of one iteration stay valid until the next one.
-        """
-        config = self.config
-        parts = slots or self.slots
-        dataset = Parts([self._batches(part, stream) for part in parts])
-        items = range(numbers.start * len(parts), numbers.stop * len(parts))
-        pin = self.device.type == "cuda"
-        workers = min(config.workers, len(items))
-        lasting = None if pin else len(parts)
-        loaded = batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping, lasting=lasting)
-        return on_device(loaded, self.device, self._from_memory(dataset, items))
-
-    def _from_memory(self, dataset: Parts, items: range) -> Callable[[Batch, int], Batch] | None:
-        """Sends the batch at a position of `items` with its resident images; None if there are none."""
-        resident = self.resident
-
-        def send(batch: Batch, position: int) -> Batch:
-            item, part = divmod(items[position], len(dataset.parts))
-            batches = dataset.parts[part]
-            assert isinstance(batches, TrainingBatches)
-            assert resident is not None
-            drawn = batches.drawn(item)
-            return resident.sent(batch, drawn.index, drawn.place)
-
-        return None if resident is None else send
-
-    def _batches(self, slots: range, stream: sampling.Stream) -> Batches:
-        config, mixture, skip = self.config, self.mixture, self.config.skip_corrupt > 0
-        looks = bool(config.rotations or config.stain_jitter or config.colour_jitter)
-        if self.images is None:
-            tasks = self.pool.tasks
-            return StreamBatches(
-                tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks, how=self.how
-            )
-        return TrainingBatches(
-            self.images,
-            config.size,
-            config.seed,
-            slots,
-            stream,
-            skip=skip,
-            mixture=mixture,
-            looks=looks,
-            targets=self.targets,
-            resident=None if self.resident is None else self.resident.shapes,
-        )
-
-    def iterations(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
-        """For each of these iterations, the micro-batches of this rank's share."""
-        return zip(*[self.drawn(numbers)] * len(self.slots), strict=True)
 
     def validate(self, enough: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """The scores of the heads on validation sets (see `validation.accuracies`); None if cut short."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpconvert.names import plain
+from mtrain.data.addresses import url_of
 from mtrain.data.pool import find_task, open_pool
-from mtrain.data.storage import url_of
 from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.model.weights_file import weights_in, weights_kind

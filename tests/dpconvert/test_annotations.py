@@ -25,7 +25,7 @@ from dpconvert.errors import ReadError, UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from tests.dpconvert.scenes import manifest

@@ -17,9 +17,9 @@ from PIL import Image
 
 from dpconvert.errors import SourceError, UsageError
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan import known_errors, plan
+from dpconvert.plan import known_errors, plan, plan_rows
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import Box, Record, SourceImage
@@ -225,13 +225,13 @@ def test_options_tell_how_images_are_stored() -> None:
 )
 def test_the_line_of_a_row_is_the_json_of_its_fields(name: str, whole: bool, attributes: dict[str, str]) -> None:
     box, stored = (None, None) if whole else (Box(1, 2, 3, 4), (5, 6))
-    row = plan.PlanRow("k", "val", "val-000000.tar", 1, f"n:{name}", name, (name, "b"), 2, box, stored, attributes)
-    fields = [getattr(row, field) for field in plan.PlanRow.__slots__ if field != "annotations"]
+    row = plan_rows.PlanRow("k", "val", "val-000000.tar", 1, f"n:{name}", name, (name, "b"), 2, box, stored, attributes)
+    fields = [getattr(row, field) for field in plan_rows.PlanRow.__slots__ if field != "annotations"]
     assert row.line() == json.dumps(fields)
-    assert plan._row(json.loads(row.line())) == row
-    drawn = replace(row, annotations=plan.AnnotationFiles((name, "m.png"), attributes, exhaustive=whole))
+    assert plan_rows._row(json.loads(row.line())) == row
+    drawn = replace(row, annotations=plan_rows.AnnotationFiles((name, "m.png"), attributes, exhaustive=whole))
     assert drawn.line() == json.dumps([*fields, drawn.annotations])
-    assert plan._row(json.loads(drawn.line())) == drawn
+    assert plan_rows._row(json.loads(drawn.line())) == drawn
 
 
 def test_patches_of_an_image_in_strips_go_row_by_row_and_others_block_by_block() -> None:

@@ -25,7 +25,7 @@ from dpconvert.annotations.point_boxes import BoxForm
 from dpconvert.annotations.points import Form, PointRow, read_rows
 from dpconvert.errors import ReadError
 from dpconvert.readers.points.tables import images_by_ending
-from dpconvert.source.files import MatchedFile
+from dpconvert.source.matched import MatchedFile
 from tests.dpconvert.test_formats import coco_file, feature
 from tests.dpconvert.test_shapes import Make, draw_image, make
 from tests.dpconvert.test_whole_annotations import voc

@@ -23,7 +23,7 @@ from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import grid, placement, plan
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.readers import with_defaults
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import slides

@@ -25,7 +25,7 @@ from dpconvert.manifest.catalog import find, known, load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.readers import with_defaults
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.index import read_index

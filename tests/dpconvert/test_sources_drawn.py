@@ -22,7 +22,7 @@ from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import find
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.index import read_index

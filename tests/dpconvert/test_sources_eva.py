@@ -14,7 +14,7 @@ from PIL import Image
 from dpconvert.errors import ManifestError
 from dpconvert.manifest.catalog import find
 from dpconvert.manifest.model import Manifest
-from dpconvert.plan import plan
+from dpconvert.plan import plan, plan_rows
 from dpconvert.plan.options import Options
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
@@ -97,7 +97,7 @@ def test_a_source_without_eva_s_sets_says_which_it_has(
     assert "no split policy 'eva'" in answer.err
 
 
-def planned(manifest: Manifest, source: Path) -> tuple[Manifest, list[plan.PlanRow]]:
+def planned(manifest: Manifest, source: Path) -> tuple[Manifest, list[plan_rows.PlanRow]]:
     """The manifest under eva's split, and the rows of its plan."""
     options = Options(split="eva")
     manifest = options.applied_to(manifest)

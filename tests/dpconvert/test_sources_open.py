@@ -19,7 +19,7 @@ from dpconvert.manifest.catalog import find, known, load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.plan.split import _by_name
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter

@@ -20,7 +20,7 @@ from dpconvert.errors import SourceError
 from dpconvert.manifest.catalog import find, known, load
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
-from dpconvert.plan.plan import Plan
+from dpconvert.plan.plan_rows import Plan
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.encode import Encoder

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtrain.cli import group
-from mtrain.config import SECTIONS, FitConfig
+from mtrain.config import FitConfig
 from mtrain.data.mixing import mixture
 from mtrain.data.pool import open_pool
 from mtrain.errors import UsageError
@@ -21,6 +21,7 @@ from mtrain.model.loss import task_losses
 from mtrain.model.network import load_weights, shared_network
 from mtrain.model.task_heads import TaskHeads
 from mtrain.runs import Run
+from mtrain.setting_roles import SECTIONS
 from mtrain.train import fit
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import SMALL, Notes, a_training, config, interrupted

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mtrain.cli import group
-from mtrain.cli.transfer_lines import other_decoder
+from mtrain.cli.transfer_work import other_decoder
 from mtrain.documents import read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation import paper_tables, selection

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.cli import transfer_lines
+from mtrain.cli import transfer_work
 from mtrain.data.batch import Batch
 from mtrain.data.image_batches import EpochBatches
 from mtrain.data.images import Images
@@ -129,15 +129,15 @@ def test_a_training_repeats_bit_for_bit(task: Task) -> None:
 
 
 def test_rates_are_one_or_none_and_have_no_use_on_a_frozen_network() -> None:
-    assert transfer_lines.moving((), None, None) == Moving()
-    assert transfer_lines.moving((0.01,), "heads", None).determining() == {}
-    assert transfer_lines.moving((0.01,), "all", None).determining() == {"tune": "all", "lr": 0.01}
-    assert transfer_lines.moving((), "last:2", 0.5).determining() == {"tune": "last:2", "lr": 1e-4, "layer_decay": 0.5}
+    assert transfer_work.moving((), None, None) == Moving()
+    assert transfer_work.moving((0.01,), "heads", None).determining() == {}
+    assert transfer_work.moving((0.01,), "all", None).determining() == {"tune": "all", "lr": 0.01}
+    assert transfer_work.moving((), "last:2", 0.5).determining() == {"tune": "last:2", "lr": 1e-4, "layer_decay": 0.5}
     with pytest.raises(UsageError, match=r"--mode dense trains the network at one --lr"):
-        transfer_lines.moving((0.1, 0.01), "all", None)
-    assert set(transfer_lines.unmoved(["dense"], None)) == {"rates", "layer_decay"}
-    assert transfer_lines.unmoved(["dense", "finetune"], None) == {}
-    assert transfer_lines.unmoved(["dense"], "all") == {}
+        transfer_work.moving((0.1, 0.01), "all", None)
+    assert set(transfer_work.unmoved(["dense"], None)) == {"rates", "layer_decay"}
+    assert transfer_work.unmoved(["dense", "finetune"], None) == {}
+    assert transfer_work.unmoved(["dense"], "all") == {}
 
 
 def test_scores_are_those_that_numpy_and_pillow_find_in_the_shards(tmp_path: Path) -> None:

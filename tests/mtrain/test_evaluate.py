@@ -156,7 +156,7 @@ def test_the_door_to_test_sets_is_named_in_the_final_steps_alone() -> None:
     assert mentions("with_test") - {task} == doors
     assert mentions("Permit") - {task} == doors
     assert mentions("ShardDataset") <= {"__init__.py", "data/dataset.py"}  # for users: no step of ours goes through it
-    assert mentions("opened") - {evaluating, task} == {"cli/transfer_lines.py"}  # of `mtrain transfer --final`
+    assert mentions("opened") - {evaluating, task} == {"cli/transfer_work.py"}  # of `mtrain transfer --final`
     assert [mentions(step) - {task} for step in ("EVALUATE", "BREAKHIS", "RELEASE")] == [
         {evaluating},
         {"evaluation/breakhis.py"},

@@ -21,7 +21,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.cli import group
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
-from mtrain.evaluation import ranks, selection
+from mtrain.evaluation import ranks, selected, selection
 from mtrain.model.weights import state_digest
 from mtrain.race import decisions, plan
 from mtrain.race.agenda import RaceAgenda, race_agenda, rules_of
@@ -295,7 +295,7 @@ def test_a_later_run_completes_the_grid_and_says_whether_the_race_was_right(
         assert contest is not None
         assert chosen.combinations[found[0]] == contest.winner
     assert chosen.notes[0].startswith("a race dropped ")
-    content = selection.content(chosen, store)
+    content = selected.content(chosen, store)
     assert len(content["targets"]["Alpha"]["winner"]["models"]) == 2
     answer = CliRunner().invoke(group, [*command, "--quiet"])
     assert answer.exit_code == 0, answer.output
@@ -383,7 +383,7 @@ def test_each_network_can_have_a_race_of_its_own(shards: Path, tmp_path: Path) -
     record = read_record(store)
     assert record is not None
     assert {contest.network for contest in record.contests} == set(better)
-    chosen = selection.content(selection.select(store), store)["targets"]["Alpha"]
+    chosen = selected.content(selection.select(store), store)["targets"]["Alpha"]
     for backbone in better:
         contest = record.contest("Alpha", backbone)
         assert contest is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtrain.data import shard_cache, storage
+from mtrain.data import addresses, shard_cache, storage
 from mtrain.data.batch import Batch
 from mtrain.data.image_batches import TrainingBatches
 from mtrain.data.images import Images
@@ -340,11 +340,11 @@ def test_what_is_no_size_is_refused() -> None:
 
 
 def test_pathlib_may_have_folded_an_address() -> None:
-    assert storage.url_of(Path("s3://bucket/pool/")) == "s3://bucket/pool"
-    assert storage.url_of("https://host/a/Task") == "https://host/a/Task"
-    assert storage.url_of("shards") is None
-    assert storage.absolute(Path("gs://b/x")) == "gs://b/x"
-    assert storage.absolute("shards") == str(Path("shards").absolute())
+    assert addresses.url_of(Path("s3://bucket/pool/")) == "s3://bucket/pool"
+    assert addresses.url_of("https://host/a/Task") == "https://host/a/Task"
+    assert addresses.url_of("shards") is None
+    assert addresses.absolute(Path("gs://b/x")) == "gs://b/x"
+    assert addresses.absolute("shards") == str(Path("shards").absolute())
 
 
 def test_a_task_says_where_it_comes_from(faults: Faults) -> None:

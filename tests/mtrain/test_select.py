@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from mtrain.cli import group
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation import selection, selection_lines
+from mtrain.evaluation import selected, selection, selection_lines
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep
@@ -52,7 +52,7 @@ def test_a_choice_among_equal_ranks_is_said(tmp_path: Path) -> None:
     said = "Glomeruli: 2 combinations have the smallest mean rank; the first is chosen"
     assert found.notes == (said,)
     assert f"note: {said}" in selection_lines.lines(found)
-    assert selection.content(found, store)["notes"] == [said]
+    assert selected.content(found, store)["notes"] == [said]
 
 
 def test_each_network_has_a_winner_of_its_own(tmp_path: Path) -> None:
@@ -61,14 +61,14 @@ def test_each_network_has_a_winner_of_its_own(tmp_path: Path) -> None:
     found = selection.select(store)
     assert found.winner("Lung") == (0, 1.0)
     assert found.winner("Lung", "two") == (1, 2.0)
-    chosen = selection.content(found, store)["targets"]["Lung"]
+    chosen = selected.content(found, store)["targets"]["Lung"]
     assert chosen["winner"]["backbone"] == "one"
     assert chosen["by_backbone"]["two"]["lr"] == 1e-3
 
 
 def test_the_selection_names_the_models_that_left_the_target_out(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "toy", by_hand)
-    content = selection.content(selection.select(store), store)
+    content = selected.content(selection.select(store), store)
     models = content["targets"]["Glomeruli"]["winner"]["models"]
     assert [model["seed"] for model in models] == [0, 1]
     planned = {one.cell: one for one in store.planned()}
@@ -112,7 +112,7 @@ def test_diverged_trainings_rank_last_and_are_told(tmp_path: Path) -> None:
     assert found.ranks[0].tolist() == [4, 4, 4]
     assert found.notes[-1] == "2 trainings diverged: their combinations rank last there"
     assert found.notes[0] == "Glomeruli failed in 1 cell: the loss is not finite"
-    content = selection.content(found, store)
+    content = selected.content(found, store)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert content["combinations"][-1]["tasks"]["Lung"]["mean"] is None
     assert content["targets"]["Lung"]["winner"]["lr"] == SLOW_WARM.lr  # Necrosis 1, Glomeruli 2; FAST 3 and 1
@@ -133,7 +133,7 @@ def test_one_task_alone_has_nothing_to_choose_by(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "toy", by_hand, sets=[("Lung",)])
     found = selection.select(store)
     assert found.winner("Lung") is None
-    assert selection.content(found, store)["targets"]["Lung"]["winner"] is None
+    assert selected.content(found, store)["targets"]["Lung"]["winner"] is None
     assert "Lung: no other task was scored, nothing to choose by" in selection_lines.lines(found)
 
 

@@ -14,7 +14,7 @@ from dpconvert.annotations.parsing.json_text import Loose
 from dpconvert.errors import SourceError
 from dpconvert.manifest.rules import Regional
 from dpconvert.readers.cytomine.layout import Layout, notes_of
-from dpconvert.readers.pairing import layout_of
+from dpconvert.readers.layout_keys import layout_of
 from dpconvert.source.files import Source
 
 M = TypeVar("M", bound=Loose)

@@ -10,7 +10,7 @@ from dpconvert.annotations import cytomine
 from dpconvert.annotations.cytomine import CytomineImage
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.readers.cytomine.layout import Layout
-from dpconvert.readers.pairing import layout_of
+from dpconvert.readers.layout_keys import layout_of
 from dpconvert.source.files import Source
 
 COLUMNS = ("patient", "slide", "group")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dpconvert.card import Model
 from dpconvert.errors import SourceError
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.pairing import layout_of
+from dpconvert.readers.layout_keys import layout_of
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from dpconvert.card import Split
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.pairing import as_split
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.readers.layout_keys import as_split
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 

@@ -10,7 +10,7 @@ from dpconvert.card import Model
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree, Pixels
-from dpconvert.readers.pairing import layout_of
+from dpconvert.readers.layout_keys import layout_of
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 

@@ -10,7 +10,8 @@ from dpconvert.image import Image
 from dpconvert.manifest.rules import Regional
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.pairing import note_of_no_image
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 

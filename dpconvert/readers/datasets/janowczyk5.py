@@ -12,7 +12,8 @@ from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.pairing import note_of_no_image
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 LABEL = "Mitosis"

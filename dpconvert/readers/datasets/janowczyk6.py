@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 

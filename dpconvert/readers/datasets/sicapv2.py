@@ -10,7 +10,8 @@ from dpconvert.errors import SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts.table import Endings, cell
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 COLUMNS = ("NC", "G3", "G4", "G5")

@@ -18,10 +18,12 @@ from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.layout_keys import layout_of
 from dpconvert.readers.layouts.masks import Layout
 from dpconvert.readers.named_images import Mentions
-from dpconvert.readers.pairing import layout_of, only_file, paired
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.readers.pairing import only_file, paired
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 CELLS = "lymphocytes and plasma cells"

@@ -14,7 +14,7 @@ from dpconvert.readers.draft.names import NameGroup
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import SHARE, key, quoted, some
 from dpconvert.readers.draft.tree import Tree
-from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.readers.layout_keys import SPLIT_NAMES
 from dpconvert.source import unused
 
 MAY_LABEL = re.compile(

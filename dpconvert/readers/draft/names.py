@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from dpconvert.annotations.points import LABELS
-from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 Role = Literal["constant", "split", "class", "id", "unclear", "passed over"]
 SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:set|data|images?|imgs?|split|samples?|folder)?")

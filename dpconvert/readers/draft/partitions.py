@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from dpconvert.readers.draft import names
-from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 KEY = re.compile(r"(?P<key>[^\W\d]\w*)=(?P<value>.+)")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"

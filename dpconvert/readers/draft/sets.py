@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from dpconvert.readers.draft import folders, names
-from dpconvert.readers.pairing import SPLIT_NAMES
+from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 if TYPE_CHECKING:
     from dpconvert.readers.draft.listings import Listing

@@ -19,10 +19,12 @@ from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.readers.array_values import column, stated
 from dpconvert.readers.labels import ALL
-from dpconvert.readers.pairing import Attributes, ByName, SplitNames, Tabular, layout_of, stem
+from dpconvert.readers.layout_keys import Attributes, SplitNames, Tabular, layout_of
+from dpconvert.readers.pairing import ByName, stem
 from dpconvert.readers.values import InValues, Values
 from dpconvert.source.elements import Element
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 from dpconvert.source.stacks import DAMAGED, Array, Stacks
 

@@ -25,8 +25,9 @@ from dpconvert.readers.cytomine.export import Export
 from dpconvert.readers.cytomine.groups import Groups
 from dpconvert.readers.cytomine.layout import Layout, notes_of, number_first
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.pairing import as_split, layout_of
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.readers.layout_keys import as_split, layout_of
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 

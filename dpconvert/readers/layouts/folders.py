@@ -16,9 +16,11 @@ from dpconvert.card import Target
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.readers.labels import ALL, ManyLabels, check_many, in_text, parts_of
-from dpconvert.readers.pairing import IMAGE, Attributes, SplitNames, layout_of, never_named, stem
+from dpconvert.readers.layout_keys import Attributes, SplitNames, layout_of, never_named
+from dpconvert.readers.pairing import IMAGE, stem
 from dpconvert.source import target
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 FILES = {

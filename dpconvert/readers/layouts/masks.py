@@ -21,8 +21,10 @@ from dpconvert.image import Image
 from dpconvert.manifest.catalog import is_packaged
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
-from dpconvert.readers.pairing import IMAGE, Idle, Missing, SplitNames, layout_of, no_partner, no_white_zero, paired
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.readers.layout_keys import Idle, Missing, SplitNames, layout_of
+from dpconvert.readers.pairing import IMAGE, no_partner, no_white_zero, paired
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 FILES = {

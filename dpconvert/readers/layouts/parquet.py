@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dpconvert.errors import SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.readers.labels import ALL
-from dpconvert.readers.pairing import Missing, SplitNames, layout_of, stem
+from dpconvert.readers.layout_keys import Missing, SplitNames, layout_of
+from dpconvert.readers.pairing import stem
 from dpconvert.readers.values import InValues, Values, decoded, name_in
 from dpconvert.source.columns import Columns
 from dpconvert.source.elements import Element
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 FILES = {

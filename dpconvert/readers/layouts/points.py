@@ -18,7 +18,8 @@ from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers import named_images
-from dpconvert.readers.pairing import IMAGE, Idle, layout_of, no_partner, paired, stem
+from dpconvert.readers.layout_keys import Idle, layout_of
+from dpconvert.readers.pairing import IMAGE, no_partner, paired, stem
 from dpconvert.readers.points.files import labelled, read_file
 from dpconvert.readers.points.layout import Layout, source_image_of
 from dpconvert.readers.points.tables import images_of_tables, refuse_names_of_images, stored_points

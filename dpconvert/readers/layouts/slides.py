@@ -26,11 +26,13 @@ from dpconvert.manifest.rules import Crop, Middle, Objects, Presence, Regional, 
 from dpconvert.plural import counted
 from dpconvert.readers import named_images, siblings, slide_table
 from dpconvert.readers.labels import ALL
-from dpconvert.readers.pairing import Idle, Missing, Tabular, layout_of, no_white_zero
+from dpconvert.readers.layout_keys import Idle, Missing, Tabular, layout_of
+from dpconvert.readers.pairing import no_white_zero
 from dpconvert.readers.slide_annotations import annotations_of_slides, check_alone
 from dpconvert.readers.slide_table import SLIDE, SlideTable, called_as, stem
 from dpconvert.source import target
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 FILES = {

@@ -21,20 +21,19 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.labels import ALL, InColumns, LabelColumns
-from dpconvert.readers.nearby import Nearby
-from dpconvert.readers.pairing import (
-    IMAGE,
+from dpconvert.readers.layout_keys import (
     Attributes,
-    FromRoot,
     Missing,
     SplitNames,
     Tabular,
     layout_of,
     never_named,
     refuse_missing_none,
-    stem,
 )
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.readers.nearby import Nearby
+from dpconvert.readers.pairing import IMAGE, FromRoot, stem
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 FILES = {

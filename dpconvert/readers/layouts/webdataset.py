@@ -20,9 +20,10 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.labels import ALL
-from dpconvert.readers.pairing import Missing, SplitNames, layout_of
+from dpconvert.readers.layout_keys import Missing, SplitNames, layout_of
 from dpconvert.readers.values import InValues, Values, name_in
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 FILES = {

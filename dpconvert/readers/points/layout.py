@@ -8,8 +8,9 @@ from pydantic import field_validator
 
 from dpconvert.annotations.point_boxes import BoxForm, with_boxes
 from dpconvert.annotations.points import Form
-from dpconvert.readers.pairing import Missing, SplitNames, stem
-from dpconvert.source.files import MatchedFile
+from dpconvert.readers.layout_keys import Missing, SplitNames
+from dpconvert.readers.pairing import stem
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 

@@ -21,7 +21,8 @@ from dpconvert.readers.nearby import Nearby
 from dpconvert.readers.pairing import FromRoot, no_partner, stem
 from dpconvert.readers.points.files import is_json, rows_of
 from dpconvert.readers.points.layout import Layout, source_image_of
-from dpconvert.source.files import MatchedFile, Source
+from dpconvert.source.files import Source
+from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 OF_IMAGES = re.compile(r"(?i)(image|img|file|slide|picture|tile|patch)s?([ _-]?(name|id|path|file))?")
