@@ -40,8 +40,8 @@ from mtrain.data.pool import open_pool
 from mtrain.model.dense import CHANNELS, Decoder, enlarged
 from mtrain.model.maps import features_and_maps, levels_of
 from mtrain.model.network import MultiHead, shared_network
+from mtrain.model.recording import CudaGraph
 from mtrain.train.compilation import compiled
-from mtrain.train.graph import CudaGraph
 from mtrain.train.meter import Meter
 from mtrain.train.trainer import Training
 

@@ -18,6 +18,7 @@ from mtrain.data.task import Task
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.inference import LOADED, Inference, outputs
 from mtrain.model.network import SharedNetwork
+from mtrain.model.recorded_network import repeated
 from mtrain.model.tensor_file import read_tensors, write_tensors
 from mtrain.model.weights import StateDict, state_digest
 
@@ -86,7 +87,7 @@ def computed(
     done = 0
     with report.bar(f"{task.name}: features of {split}", len(rows)) as advance:
         for some in outputs(
-            lambda images: network(network.normalize(images)),
+            repeated(lambda images: network(network.normalize(images)), inference),
             dataset,
             inference,
             workers=workers,

@@ -16,6 +16,7 @@ from mtrain.model.devices import find_device
 from mtrain.model.heads import About, load_heads
 from mtrain.model.inference import Inference, InParts
 from mtrain.model.network import shared_network
+from mtrain.model.recorded_network import repeated
 from mtrain.runs import Run, trained_task
 
 BATCH = 64
@@ -46,7 +47,8 @@ class Classifier:
         self.device = find_device(device)
         self.network = shared_network(run.network(), run.weights).eval().to(self.device)
         self.inference = Inference.on(self.device)
-        self.run = InParts(lambda images: self.network(self.network.normalize(images)), self.inference)
+        features = repeated(lambda images: self.network(self.network.normalize(images)), self.inference)
+        self.run = InParts(features, self.inference)
         self.head = head.module().to(self.device)
 
     @property

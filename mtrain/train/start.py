@@ -23,13 +23,13 @@ from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
 from mtrain.model.batchnorm_sync import synchronize
 from mtrain.model.inference import LOADED, Inference
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
+from mtrain.model.recording import CudaGraph
 from mtrain.model.tensor_file import fault_of
 from mtrain.runs import Run
 from mtrain.train import adaptation, checkpoint, footprint
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
 from mtrain.train.exactness import make_exact
-from mtrain.train.graph import CudaGraph
 from mtrain.train.head_training import CACHE, HeadTraining
 from mtrain.train.trainer import Training
 

@@ -23,6 +23,7 @@ from mtrain.model import batchnorm_adapt, batchnorm_per_task
 from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.maps import features_and_maps
 from mtrain.model.network import MultiHead
+from mtrain.model.recording import Recording
 from mtrain.model.tuning import moved
 from mtrain.model.weights import StateDict
 from mtrain.train import checkpoint, conflicts, task_gradients, validation
@@ -31,7 +32,7 @@ from mtrain.train.dense_part import DensePart
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.exactness import exact_gradients
 from mtrain.train.gradients import GradientSums
-from mtrain.train.graph import RecordedIteration, Recording
+from mtrain.train.graph import RecordedIteration
 from mtrain.train.inputs import Inputs, Known
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates
 from mtrain.train.supply import BatchSupply

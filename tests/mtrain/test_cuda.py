@@ -19,12 +19,14 @@ import torch
 
 from mtrain.data.augment import resized
 from mtrain.data.pool import open_pool
+from mtrain.model import recorded_network
 from mtrain.model.frozen import computed
 from mtrain.model.inference import LOADED, Inference
 from mtrain.model.network import MultiHead, shared_network
+from mtrain.model.recorded_network import repeated
+from mtrain.model.recording import CudaGraph
 from mtrain.runs import Run
 from mtrain.train import fit, graph
-from mtrain.train.graph import CudaGraph
 from mtrain.train.trainer import Training
 from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool
@@ -106,6 +108,22 @@ def test_a_recorded_training_ends_with_the_bits_of_one_whose_recording_is_refuse
         assert (not there.recorded.losses) == refused
         found.append(there.state())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mtdp_densenet121", VIT])
+def test_a_recorded_network_gives_the_features_of_the_network_to_the_bit(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded_network, "WORTH", 2)
+    how = Inference.on(torch.device("cuda"))
+    network = shared_network(name, "random").eval().to(how.device).to(memory_format=torch.channels_last)
+    recorded = repeated(lambda images: network(network.normalize(images)), how)
+    assert isinstance(recorded, recorded_network.RecordedNetwork)
+    for _ in range(6):
+        images = torch.randint(256, (8, 3, 224, 224), dtype=torch.uint8, device=how.device)
+        with how.running():
+            assert torch.equal(recorded(images), network(network.normalize(images)))
+    assert recorded.results is not None
 
 
 def test_squares_of_all_sizes_are_those_of_the_processor_but_for_one_level() -> None:
