@@ -21,11 +21,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("no deadline", deadline=None)  # a machine may be busy
 settings.load_profile("no deadline")
 
+FSYNC = os.fsync
 SLOW, FAST = encode.PNG_LEVEL, 1  # zlib's level: the same pixels in more bytes and a quarter of the time
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take Ctrl-C as from a terminal, write PNG files fast, and hide GPUs from all tests but those marked `cuda`.
+    """Take Ctrl-C as from a terminal, write files fast, and hide GPUs from all tests but those marked `cuda`.
 
     Tests take the CPU for what `--device auto` finds, and fork, which a process that uses a GPU may not.
 
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     gc.disable()  # until the tests are collected: next to nothing of what is imported is garbage
     _use(FAST, _save)
+    os.fsync = _not_synced
 
 
 def pytest_collection_finish() -> None:
@@ -52,6 +54,12 @@ def pytest_unconfigure() -> None:
     """Let the interpreter end as it would have."""
     gc.unfreeze()
     gc.enable()
+    os.fsync = FSYNC
+
+
+def _not_synced(file: int) -> None:
+    """Refuse what `os.fsync` refuses, but wait for no disk: nothing that a test writes need outlive a loss of power."""
+    os.fstat(file)
 
 
 @contextmanager

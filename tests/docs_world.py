@@ -38,9 +38,10 @@ from mtrain.runs import Run
 from mtrain.train.fit import fit
 from tests.documents import PROGRAMS, ROOT, Line, programs_in
 from tests.small_networks import use_small_networks
-from tests.small_programs import SOURCES, TRAINING, call
+from tests.small_programs import SOURCES, TRAINING, call, draw_figures_once
 
 use_small_networks()
+draw_figures_once()
 QUIET = Reporter(quiet=True)
 SWEEP = """
 leave_out = ["Lung", "UMCMColorectal"]

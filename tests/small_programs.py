@@ -8,8 +8,10 @@ from typing import Any
 from dpconvert.cli import group as dpconvert
 from mtrain.cli import group as mtrain
 from mtrain.model import backbones
+from mtrain.report import figures
 from mtrain.train import footprint
 
+drawn_as_png = figures.png
 PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
 SOURCES = ("camelyon16", "lung", "umcm-colorectal")
 TRAINING = {"iterations": 2, "warmup": 1, "batch": 4, "size": 64, "workers": 0, "device": "cpu"}
@@ -44,3 +46,8 @@ def without_downloads(put: Callable[[object, str, object], None]) -> None:
 def without_estimates(put: Callable[[object, str, object], None]) -> None:
     """The same memory for every training: an estimate takes longer than a training of few iterations."""
     put(footprint, "footprint", lambda *_given: footprint.Footprint(1, 2, 3, 4))
+
+
+def draw_figures_once() -> None:
+    """As SVG. Drawing each as PNG too takes as long; tests/mtrain/test_figures.py draws one."""
+    figures.png = lambda _figure: b"\x89PNG, not drawn"

@@ -10,7 +10,7 @@ import click
 
 from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, WORKERS, with_shape
 from dpconvert.errors import UsageError, UserError
-from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of, sources_folder
+from dpconvert.manifest.roots import SOURCES_VARIABLE, existing_root, sources_folder
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import QUIET, Detailed, document, say, table, tell, together
 
@@ -153,11 +153,13 @@ def convert_all(root: Path | None, out: Path, as_json: bool, verbose: bool, **op
 
 
 def _convert(name: str, folder: Path | None, out: Path, as_json: bool, verbose: bool, **options: Any) -> None:
-    options["workers"] = _workers(options.pop("engine"), options["workers"], options.pop("address"))
     from dpconvert.manifest.catalog import find
 
-    manifest = with_shape(find(name))
-    outcome = _conversion(manifest, root_of(manifest, folder), out, **options)
+    manifest = find(name)
+    root = existing_root(manifest, folder)  # before what takes long to import
+    options["workers"] = _workers(options.pop("engine"), options["workers"], options.pop("address"))
+    manifest = with_shape(manifest)
+    outcome = _conversion(manifest, root, out, **options)
     if as_json:
         document(_content(outcome), indent=1)
     else:

@@ -14,6 +14,7 @@ import click
 from dpconvert.cli.options import PATH, with_shape
 from dpconvert.cli.sources import print_examples, print_findings
 from dpconvert.errors import OutputError
+from dpconvert.manifest.roots import UNDESCRIBED, check_folder
 from dpconvert.names import unaccented
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, tell
@@ -39,6 +40,7 @@ def init(folder: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: 
     Example: dpconvert init cells/
              dpconvert init cells/ --out my.toml
     """
+    check_folder(folder, UNDESCRIBED)  # before what takes long to import
     from dpconvert.readers.draft import draft
     from dpconvert.runtime.progress import Reporter
 

@@ -43,12 +43,13 @@ def show_pool(pool: str | None, root: Path | None, out: Path, as_json: bool) -> 
     Example: dpconvert pool open-hour
     """
     from dpconvert.manifest.pools import find_pool, known_pools
-    from dpconvert.obtain.pool import members
 
     if pool is None:
         _list([find_pool(str(path)) for path in known_pools().values()], as_json=as_json)
         return
     found = find_pool(pool)
+    from dpconvert.obtain.pool import members  # after the name is known: it takes long to import
+
     chosen = members(found, root or sources_folder(), out)
     if as_json:
         document({"pool": found.name, "title": found.title, "sources": [_content(member) for member in chosen]})
@@ -128,9 +129,10 @@ def fetch_pool(
     status is 1.
     """
     from dpconvert.manifest.pools import find_pool
-    from dpconvert.obtain.pool import arrivals, check_room, members
 
     pool, base = find_pool(name), base or sources_folder()
+    from dpconvert.obtain.pool import arrivals, check_room, members  # after the name is known: it takes long to import
+
     chosen = members(pool, base, out)
     todo = [m for m in chosen if m.state != "converted" and (convert or m.state != "downloaded")]
     _accept([m for m in todo if m.state != "downloaded"], accepted=accepted, as_json=as_json)

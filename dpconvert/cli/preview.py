@@ -10,7 +10,7 @@ import click
 
 from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, WORKERS, with_shape
 from dpconvert.errors import UsageError
-from dpconvert.manifest.roots import root_of
+from dpconvert.manifest.roots import existing_root
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, document, say, table, tell
 
@@ -80,11 +80,13 @@ def _is_shards(name: str) -> bool:
 
 
 def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None:
+    from dpconvert.tasks.folders import task_folders
+
+    folders = task_folders(shards)  # before what takes long to import
     from dpconvert.runtime.progress import Reporter
     from dpconvert.tasks.gallery import read_tasks, write_page
-    from dpconvert.tasks.verify import task_folders
 
-    gallery = read_tasks(task_folders(shards), Reporter(quiet=quiet or as_json))
+    gallery = read_tasks(folders, Reporter(quiet=quiet or as_json))
     write_page(gallery, page)
     if as_json:
         tasks = [
@@ -122,6 +124,9 @@ def _preview_source(
     **chosen: Any,
 ) -> None:
     from dpconvert.manifest.catalog import find
+
+    manifest = find(source)
+    root = existing_root(manifest, folder)  # before what takes long to import
     from dpconvert.plan.check import check
     from dpconvert.plan.options import Options
     from dpconvert.runtime import processes
@@ -132,8 +137,7 @@ def _preview_source(
     from dpconvert.tasks.slides_page import write_slides_page
 
     options = Options(**chosen)
-    manifest = options.applied_to(with_shape(find(source)))
-    root = root_of(manifest, folder)
+    manifest = options.applied_to(with_shape(manifest))
     page = None if slide else out / PAGE
     if page is not None:
         report = Reporter(quiet=quiet or as_json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, with_shape
-from dpconvert.manifest.roots import root_of
+from dpconvert.manifest.roots import existing_root
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 
@@ -135,14 +135,17 @@ def check(source: str, folder: Path | None, as_json: bool, quiet: bool, **option
              dpconvert check my.toml --source DIR
     """
     from dpconvert.manifest.catalog import find
+
+    manifest = find(source)
+    root = existing_root(manifest, folder)  # before what takes long to import
     from dpconvert.plan.check import check as examine
     from dpconvert.plan.options import Options
     from dpconvert.runtime.progress import Reporter
     from dpconvert.source.files import Source
 
     chosen = Options(**options)
-    manifest = chosen.applied_to(with_shape(find(source)))
-    files = Source.open(root_of(manifest, folder), manifest)
+    manifest = chosen.applied_to(with_shape(manifest))
+    files = Source.open(root, manifest)
     rows, missing = _files(files)
     findings = examine(files, chosen, Reporter(quiet=quiet or as_json))
     if as_json:
@@ -226,9 +229,10 @@ def fake(source: str, out: Path, seed: int, as_json: bool) -> None:
     Example: dpconvert fake camelyon16 --out sources/
     """
     from dpconvert.manifest.catalog import find, typed
-    from dpconvert.readers.fakes import draw_fake
 
     manifest = find(source)
+    from dpconvert.readers.fakes import draw_fake  # after the name is known: most of the start is importing it
+
     folder = draw_fake(manifest, out, seed)
     if as_json:
         document({"source": manifest.name, "folder": str(folder)})

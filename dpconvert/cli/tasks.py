@@ -32,16 +32,18 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
     \b
     Example: dpconvert verify shards/
     """
+    from dpconvert.tasks.folders import task_folders
+
+    folders = task_folders(shards)  # before what takes long to import
     from dpconvert.card import FILE_NAME
     from dpconvert.runtime import processes
     from dpconvert.runtime.progress import Reporter
     from dpconvert.tasks.compare import only_there
-    from dpconvert.tasks.verify import task_folders
     from dpconvert.tasks.verify import verify as verify_task
 
     results: list[dict[str, Any]] = []
     bad, report = 0, Reporter(quiet=quiet or as_json)
-    for folder in task_folders(shards):
+    for folder in folders:
         try:
             card, problems = verify_task(
                 folder, workers=workers or processes.processors(), report=report, against=against
@@ -96,17 +98,19 @@ def audit(
     \b
     Example: dpconvert audit shards/
     """
+    from dpconvert.tasks.folders import task_folders
+
+    folders = task_folders(shards)
     from dpconvert.runtime import processes
     from dpconvert.runtime.progress import Reporter
     from dpconvert.tasks import audit as auditing
     from dpconvert.tasks import webpage
     from dpconvert.tasks.audit.errata import errata
     from dpconvert.tasks.audit.page import write_page
-    from dpconvert.tasks.verify import task_folders
 
     report = Reporter(quiet=quiet or as_json)
     found = auditing.audit(
-        task_folders(shards),
+        folders,
         workers=workers or processes.processors(),
         report=report,
         alike=alike,
@@ -142,12 +146,14 @@ def unpack(shards: Path, out: Path, as_json: bool, quiet: bool) -> None:
     \b
     Example: dpconvert unpack shards/Lung --out unpacked/
     """
+    from dpconvert.tasks.folders import task_folders
+
+    folders = task_folders(shards)
     from dpconvert.runtime.progress import Reporter
     from dpconvert.tasks.unpack import unpack as unpack_task
-    from dpconvert.tasks.verify import task_folders
 
     report, done = Reporter(quiet=quiet or as_json), []
-    for folder in task_folders(shards):
+    for folder in folders:
         done.append(unpack_task(folder, out if folder == shards else out / folder.name, report))
         if not as_json:
             last = done[-1]

@@ -16,9 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import scipy.io
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image as Pillow
@@ -125,13 +123,17 @@ class FakeTree:
 
     def save_matlab(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """A MATLAB 5 file of these arrays, undated."""
+        from scipy.io import savemat  # half of what a conversion would import, for some fakes alone
+
         buffer = io.BytesIO()
-        scipy.io.savemat(buffer, dict(arrays))  # type: ignore[arg-type]
+        savemat(buffer, dict(arrays))  # type: ignore[arg-type]
         undated = MAT_HEAD + buffer.getvalue()[len(MAT_HEAD) :]
         self.write(name, undated)
 
     def save_hdf5(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """An HDF5 file of these data sets, undated; packed where its name ends in .gz."""
+        import h5py
+
         buffer = io.BytesIO()
         with h5py.File(buffer, "w") as file:
             for key, values in arrays.items():

@@ -28,6 +28,7 @@ from dpconvert.image import Image, open_image
 from dpconvert.image.depth import takes_range
 from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.roots import check_root
 from dpconvert.plural import counted
 from dpconvert.source import elements, packed
 from dpconvert.source.columns import Columns
@@ -84,13 +85,7 @@ class Source(Folder):
         Raises:
             SourceError: the folder does not exist.
         """
-        if not root.is_dir():
-            raise SourceError(
-                "no such folder" if not root.exists() else "not a folder",
-                where=root,
-                expected=f"the files of {manifest.task}",
-                remedy=f"`dpconvert show {typed(manifest)}` says where to get them; name their folder with --source",
-            )
+        check_root(root, manifest)
         hidden: list[str] = []
         found, packed_notes = packed.expanded(root, list(walk(root, hidden)))
         listed = sorted(found, key=lambda file: file[:2])

@@ -10,7 +10,6 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageColor, ImageDraw, ImageFont
-from scipy import ndimage
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.image import Image, TissueMask, thumbnail
@@ -85,6 +84,8 @@ def marked(
     colours = {label: CLASSES[i % len(CLASSES)] for i, label in enumerate(labels)}
     canvas = Pillow.fromarray(_veiled(pixels, seen.records, colours, scale))
     if tissue is not None:
+        from scipy import ndimage
+
         smooth = ndimage.uniform_filter(tissue.mask.astype(np.float32), SMOOTH) > 0.5  # specks would hide the slide
         _edge(canvas, smooth, TISSUE)
     outlined = _annotate(canvas, seen.annotations, scale)
@@ -133,6 +134,8 @@ def _veiled(
 
 def _edge(canvas: Pillow.Image, mask: NDArray[np.bool_], colour: str) -> None:
     """Draw the border of a mask that covers the canvas."""
+    from scipy import ndimage
+
     stretched = np.asarray(Pillow.fromarray(mask).resize(canvas.size, Pillow.Resampling.NEAREST))
     border = stretched & ~ndimage.binary_erosion(stretched)
     canvas.paste(colour, mask=Pillow.fromarray(border))

@@ -28,7 +28,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from scipy.ndimage import find_objects
 
 from dpconvert.card import TaskCard, load
 from dpconvert.errors import OutputError, ShardError
@@ -227,6 +226,8 @@ def _lines(card: TaskCard, fields: dict[str, Any], numbers: NDArray[np.int32] | 
             x, y, *corner = at
             yield [kind[: -1 if kind == "points" else -2], stated.classes[label], x, y, *(corner or ("", ""))]
     if numbers is not None and card.dense.instances is not None:
+        from scipy.ndimage import find_objects
+
         for (*_, label), (down, across) in zip(fields["instances"], find_objects(numbers), strict=True):
             corners = across.start, down.start, across.stop, down.stop
             yield ["instance", card.dense.instances.classes[label], *corners]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dpconvert.card import FILE_NAME, ShardCard, TaskCard, begun, dataset_digest, load
+from dpconvert.card import FILE_NAME, ShardCard, TaskCard, dataset_digest, load
 from dpconvert.errors import ShardError
 from dpconvert.image.decode import decode
 from dpconvert.plural import counted
@@ -38,21 +38,6 @@ class Problem:
 
     file: str
     what: str
-
-
-def task_folders(path: Path) -> list[Path]:
-    """The folder itself if it holds a task, else its subfolders that hold a task or an unfinished conversion.
-
-    Raises:
-        ShardError: No such folder exists.
-    """
-    if (path / FILE_NAME).exists():
-        return [path]
-    finished, unfinished = begun(path) if path.is_dir() else ([], [])
-    if not (finished or unfinished):
-        what = "no converted task in this folder" if path.is_dir() else "no such folder"
-        raise ShardError(what, where=path, remedy="give the folder that --out named")
-    return sorted([*finished, *unfinished])
 
 
 def verify(folder: Path, *, workers: int, report: Reporter, against: str = "") -> tuple[TaskCard, list[Problem]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -63,6 +64,54 @@ def test_help_loads_nothing_heavy() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(answer.stdout.splitlines()[-1].split()) & HEAVY == set()
     assert "SOURCE | COMMAND" in answer.stdout
+
+
+TOLD_EARLY = (  # what is wrong -> words of the error
+    ("lung --source absent", "absent: no such folder"),
+    ("lungg", "no command or source named 'lungg'; did you mean lung"),
+    ("check lung --source absent", "absent: no such folder"),
+    ("preview lung --source absent", "absent: no such folder"),
+    ("preview lungg", "no source named 'lungg'"),
+    ("preview empty", "empty: no converted task in this folder"),
+    ("fake lungg", "no source named 'lungg'"),
+    ("fetch lungg", "no source named 'lungg'"),
+    ("fetch --pool open-day", "no pool named 'open-day'"),
+    ("pool open-day", "no pool named 'open-day'"),
+    ("show lungg", "no source named 'lungg'"),
+    ("init absent", "absent: no such folder"),
+    ("verify absent", "absent: no such folder"),
+    ("audit absent", "absent: no such folder"),
+    ("unpack empty", "empty: no converted task in this folder"),
+)
+
+
+def test_a_wrong_name_is_told_before_images_and_annotations_can_be_read(tmp_path: Path) -> None:
+    """All of them one after the other in one process, where the libraries that take long to import are missing."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "without").mkdir()
+    for library in ("scipy", "shapely", "zarr", "tifffile", "pyarrow"):
+        (tmp_path / "without" / f"{library}.py").write_text(f"raise AssertionError('{library} is imported')")
+    code = (
+        "import json, sys; from dpconvert.cli import main\n"
+        "for line in json.load(sys.stdin):\n"
+        "    sys.argv = ['dpconvert', *line.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as stop: assert stop.code == 1, line\n"
+    )
+    path = f"{tmp_path / 'without'}{os.pathsep}{Path(__file__).parents[2]}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([line for line, _ in TOLD_EARLY]),
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for (line, said), answered in zip(TOLD_EARLY, done.stderr.splitlines(), strict=True):
+        assert answered.startswith("dpconvert: error: "), line
+        assert said in answered, line
 
 
 def test_every_command_has_help_with_an_example(dpconvert: Call) -> None:

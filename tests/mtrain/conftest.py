@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from mtrain import documents
-from mtrain.report import figures
 from mtrain.train import memory
 from tests.small_networks import use_small_networks
-from tests.small_programs import without_estimates
+from tests.small_programs import draw_figures_once, without_estimates
 
 use_small_networks()  # before fixtures of modules
+draw_figures_once()
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +43,3 @@ def memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     Modules whose tests are about that number have another fixture of this name.
     """
     monkeypatch.setattr(memory, "_host", lambda: 2.0**30)
-
-
-@pytest.fixture(autouse=True)
-def figures_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As SVG. Drawing each as PNG too takes as long; tests/mtrain/test_figures.py draws one."""
-    monkeypatch.setattr(figures, "png", lambda _figure: b"\x89PNG, not drawn")

@@ -25,11 +25,11 @@ from mtrain.evaluation.paper_tables import TaskRow, published
 from mtrain.evaluation.ranks import Summary
 from mtrain.report import charts, csv_files, figures, grid_figures, sweep_page
 from mtrain.report.breakhis_table import breakhis_rows
-from mtrain.report.figures import png
 from mtrain.sweep.combination import Combination
 from tests.mtrain.sweeps import GRID, write_sweep
 from tests.mtrain.test_fit import Notes
 from tests.mtrain.test_report import Page, a_transfer
+from tests.small_programs import drawn_as_png
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -357,7 +357,7 @@ def test_figures_4_to_6_say_what_is_drawn() -> None:
     assert {"1e-3", "1e-4"} <= set(texts(figures.svg(figures.by_rate({"1e-3": [50.0, 60.0], "1e-4": [70.0] * 20}))))
     heads = figures.by_heads({("1", True): [50.0, 51.0], ("1", False): [49.0], ("5", True): [60.0]})
     assert {"1", "5", "with warm-up", "without warm-up"} <= set(texts(figures.svg(heads)))
-    with Image.open(io.BytesIO(png(heads))) as drawn:
+    with Image.open(io.BytesIO(drawn_as_png(heads))) as drawn:
         assert drawn.format == "PNG"
         assert drawn.width > 200
 

@@ -14,6 +14,7 @@ from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.roots import UNDESCRIBED, check_folder
 from dpconvert.readers import slide_table
 from dpconvert.source import unused
 from dpconvert.source.files import Source
@@ -62,9 +63,7 @@ class Survey:
         Raises:
             SourceError: The folder does not exist.
         """
-        if not root.is_dir():
-            what = "no such folder" if not root.exists() else "not a folder"
-            raise SourceError(what, where=root, expected="a folder of images or slides, with their labels")
+        check_folder(root, UNDESCRIBED)
         return cls(Source.open(root, Manifest(name="source", task="Source")), root)
 
     def under(self, **content: Any) -> Source:
