@@ -19,6 +19,7 @@ from mtrain.evaluation.paired import Interval
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import SOUP, Run
+from mtrain.scoring.effects import effect, effects
 from mtrain.transfers.results import results_with_answers
 
 NAME = "README.md"
@@ -151,7 +152,7 @@ def _scores(run: Run) -> Iterator[str]:
     yield from ("", "## Scores", "", f"| {' | '.join(heads)} |", "|---|---|---|---|" + "--:|" * (len(heads) - 4))
     for c in comparisons:
         sizes = f"{c.samples or 'not stated'}" + (f" ({c.groups})" if c.groups else "")
-        gain = "not available" if c.gain is None else f"{c.gain:+.4f}{_span(c.gain_interval, '+.4f')}"
+        gain = "not available" if c.gain is None else effect(c.gain) + effects(c.gain_interval)
         cells = [c.task, c.how, c.scored_on, c.metric, sizes, *(_score(c, w) for w in networks), gain, c.verdict]
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
@@ -163,11 +164,11 @@ def _scores(run: Run) -> Iterator[str]:
 
 def _score(c: Comparison, weights: str) -> str:
     score = c.scores.get(weights)
-    return c.missing(weights) if score is None else f"{score:.4f}{_span(c.interval(weights), '.4f')}"
+    return c.missing(weights) if score is None else f"{score:.4f}{_span(c.interval(weights))}"
 
 
-def _span(interval: Interval | None, form: str) -> str:
-    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
+def _span(interval: Interval | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
 def _terms(of: About) -> str:

@@ -12,6 +12,7 @@ from mtrain.evaluation.eva_scores import ranked
 from mtrain.report.charts import Dot, dots, inline, intervals_of
 from mtrain.report.details import SCORES
 from mtrain.report.page import template, with_minus
+from mtrain.scoring.effects import effect, effects
 
 
 def write_page(content: dict[str, Any], out: Path) -> Path:
@@ -130,7 +131,7 @@ def _score(one: dict[str, Any]) -> str:
         found += f" (mean of {one['runs']} runs, +- {one['deviation']:.4f})"
     if "difference" not in one:
         return found
-    return f"{found}, difference {one['difference']:+.4f}{_span(one.get('difference_interval'), '{:+.4f}')}"
+    return f"{found}, difference {effect(one['difference'])}{effects(one.get('difference_interval'))}"
 
 
 def _sets(content: dict[str, Any]) -> dict[str, str]:
