@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from dpconvert.runtime.terminal import QUIET, say, together
 from mtrain import used
+from mtrain.backbones.downloads import UNANNOUNCED
 
 if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
@@ -285,12 +286,15 @@ def noting_unused(command: click.Command) -> click.Command:
     @functools.wraps(work)
     def run(*args: Any, **options: Any) -> Any:
         used.begin()
+        quiet = UNANNOUNCED.set(bool(options.get("quiet")))
         try:
             found = work(*args, **options)
         except SystemExit as ended:
             if not ended.code:
                 _note_at_the_end()
             raise
+        finally:
+            UNANNOUNCED.reset(quiet)
         _note_at_the_end()
         return found
 

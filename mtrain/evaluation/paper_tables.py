@@ -24,10 +24,11 @@ from dpconvert.validation import first_fault
 from mtrain.config import INCIDENTAL
 from mtrain.documents import read_document, short_digest
 from mtrain.errors import RunError
-from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START
+from mtrain.evaluation.comparisons import BASELINES, IMAGENET, START
 from mtrain.evaluation.paired import Interval, paired
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
 from mtrain.runs import SOUP, Run
+from mtrain.scoring.metrics import METRICS
 
 # the columns of Table V, in its order
 COLUMNS = {

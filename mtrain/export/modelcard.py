@@ -16,6 +16,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.config import OPTIONAL, FitConfig
 from mtrain.evaluation.comparisons import BASELINES, Comparison, baseline_of, compare, start_of, titles_of
 from mtrain.evaluation.paired import Interval
+from mtrain.model.dense_file import load_dense
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import SOUP, Run
@@ -79,6 +80,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
         yield f"It predicts the classes of {head.about.task}: {classes}."
     yield from ("", "```python", loading, "```")
     yield from tools
+    yield from _dense(run)
     yield from ("", "## Training", "")
     equal = "" if config.temperature or config.task_weights else "; every task is equally likely in a batch"
     yield f"Multi-task pre-training after {PROTOCOL}{equal}."
@@ -141,6 +143,22 @@ def _choice(run: Run) -> Iterator[str]:
     if choice.target:
         saw = "; ".join(f"{', '.join(sets)} of {task}" for task, sets in choice.saw.items())
         yield f"The tasks were chosen for {choice.target} by an estimate of influence that saw: {saw}."
+
+
+def _dense(run: Run) -> Iterator[str]:
+    """What the decoder of masks and points predicts, if the run has one."""
+    if not run.config().dense:
+        return
+    decoder = load_dense(run.dense)
+    yield from ("", "## Masks and points", "")
+    modules = ", ".join(f"`{level.module}`" for level in decoder.levels)
+    yield f"`{run.dense.name}` holds the decoder that reads the maps of the network's modules {modules}."
+    yield "`mtrain predict --dense` applies it to slides, in the run's own folder; the code above does not load it."
+    yield ""
+    for name, of in decoder.tasks.items():
+        kinds = {"masks": of.seg, "points": of.points}
+        parts = [f"{kind} of {', '.join(classes)}" for kind, classes in kinds.items() if classes]
+        yield f"- {name}: {'; '.join(parts)}"
 
 
 def _scores(run: Run) -> Iterator[str]:

@@ -11,10 +11,10 @@ from mtrain.atomic import write_text
 from mtrain.belonging import fault_of_result
 from mtrain.documents import read_document
 from mtrain.errors import RunError
-from mtrain.evaluation.comparisons import METRICS
 from mtrain.report.page import template, with_minus
 from mtrain.runs import Run
 from mtrain.scoring.effects import effect, effects
+from mtrain.scoring.metrics import METRICS
 
 AGAIN = "`mtrain influence` makes it again"
 BEST = 3  # smallest losses that the terminal shows

@@ -13,7 +13,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, selection, selection_lines
 from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START
+from mtrain.evaluation.comparisons import BASELINES, IMAGENET, START
 from mtrain.evaluation.paper_tables import COLUMNS, DENSE_COLUMNS, TITLES, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
@@ -24,6 +24,7 @@ from mtrain.report.grid_figures import RenderedFigure, drawn, plain
 from mtrain.report.page import minus, template
 from mtrain.report.soup_rows import soup_rows
 from mtrain.scoring.effects import effect, effects
+from mtrain.scoring.metrics import METRICS
 from mtrain.sweep.cell_records import Result
 from mtrain.sweep.combination import Combination, rate
 from mtrain.sweep.store import Store
