@@ -12,7 +12,7 @@ from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, selection, selection_lines
-from mtrain.evaluation.comparable import comparable
+from mtrain.evaluation.comparable import comparable, joint_notes
 from mtrain.evaluation.comparisons import BASELINES, IMAGENET, START
 from mtrain.evaluation.paper_tables import COLUMNS, DENSE_COLUMNS, TITLES, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
@@ -111,7 +111,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     results = store.results(planned)
     size = store.input_size()
     scored, left = _of_sweep(store, chosen, results, size, paper_tables.read_evaluations(evaluations))
-    left = [*left, *paper_tables.undefined(scored), *paper_tables.untabled(scored)]
+    left = [*left, *paper_tables.undefined(scored), *paper_tables.untabled(scored), *joint_notes(scored)]
     networks = _networks(scored, paper=paper)
     patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, size=size)
     for note in (*left, *others):
