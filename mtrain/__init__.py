@@ -18,11 +18,10 @@ TYPE_CHECKING = False  # importing `typing` would take most of the time in which
 if TYPE_CHECKING:
     from typing import Any
 
-    from mtrain.api import fit, load_network, transfer
+    from mtrain.api import fit, load_network, shared_network, transfer
     from mtrain.config import FitConfig
     from mtrain.data.dataset import ShardDataset
     from mtrain.data.pool import Pool
-    from mtrain.model.network import shared_network
     from mtrain.transfers.pretrained import TransferOptions
 
 __all__ = [
@@ -44,7 +43,7 @@ _PLACES = {
     "TransferOptions": "mtrain.transfers.modes:TransferOptions",
     "fit": "mtrain.api:fit",
     "load_network": "mtrain.api:load_network",
-    "shared_network": "mtrain.model.network:shared_network",
+    "shared_network": "mtrain.api:shared_network",
     "transfer": "mtrain.api:transfer",
 }
 

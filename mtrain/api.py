@@ -11,9 +11,11 @@ from typing import Any
 from dpconvert.arguments import check_options, check_whole, in_arguments, named, of_model
 from dpconvert.names import closest
 from dpconvert.runtime.progress import Reporter
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
-from mtrain.model.network import SharedNetwork, shared_network
+from mtrain.model import network as networks
+from mtrain.model.network import SharedNetwork
 from mtrain.run_names import named_run, new_name, open_run
 from mtrain.runs import Run
 from mtrain.settings import fit_config
@@ -142,4 +144,24 @@ def load_network(run: Run | Folder) -> SharedNetwork:
     """
     given = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
     given.check_finished()
-    return shared_network(given.network(), given.weights).eval()
+    return networks.shared_network(given.network(), given.weights).eval()
+
+
+@named({"backbone": "name", "weights": "weights", "weights-key": "key"})
+def shared_network(name: str | BackboneCard, weights: Folder = "imagenet", key: str | None = None) -> SharedNetwork:
+    """A shared network without heads, on the CPU.
+
+    `network(network.normalize(images))` maps uint8 images (N, 3, H, W) to features (N, network.num_features).
+
+    Args:
+        name: One that `mtrain backbones` lists, a network of torchvision, `timm:NAME`, or the path of a table.
+        weights: `imagenet`, `random` (from torch's current random state), a file, or the folder that contains it.
+        key: The part of the weights file to use if it contains several networks.
+
+    Raises:
+        UsageError: The name is unknown, or the network's classifier cannot be identified.
+        RunError: The weights are not available or do not fit the network.
+    """
+    if not isinstance(name, str | BackboneCard):
+        raise UsageError("name: must be that of a network", found=repr(name))
+    return networks.shared_network(name, weights, key)

@@ -5,12 +5,15 @@ JBHI 25(2), 2021; learning rate, tau and warm-up are those of the DenseNet121 th
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from dpconvert.arguments import in_arguments, of_model
 from dpconvert.plural import counted
+from dpconvert.validation import first_fault
 from mtrain.backbones import catalog
+from mtrain.errors import UsageError
 from mtrain.setting_roles import BEFORE, INCIDENTAL, NOT_CACHED, OPTIONAL
 
 Positive = Annotated[int, Field(ge=1)]
@@ -42,9 +45,25 @@ def _start(given: dict[str, Any]) -> str:
 
 
 class FitConfig(BaseModel):
-    """A training. The text below each setting is its help on the command line and in the reference."""
+    """A training. The text below each setting is its help on the command line and in the reference.
+
+    Raises:
+        UsageError: a setting that does not exist, or a value that it does not take.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, **given: Any) -> None:
+            try:
+                super().__init__(**given)
+            except ValidationError as error:
+                fault = first_fault(error, FitConfig)
+                text = in_arguments(f"{fault.place}: {fault.what}", of_model(FitConfig))
+                raise UsageError(text, found=fault.found) from None
+
+        __init__.__pydantic_base_init__ = True  # `model_validate` does not go through it, and raises what pydantic does
 
     shards: str = "shards"
     """Folder of the tasks, or s3://, gs://, https://."""

@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import dpconvert.plugin
 import mtrain
 from dpconvert.arguments import in_arguments, of_model
 from tests.documents import ROOT
+from tests.mtrain.pools import write_pool
 
 PAGE = (ROOT / "docs" / "reference" / "python.md").read_text()
 PUBLIC: dict[Any, set[str]] = {
@@ -112,6 +114,39 @@ def test_the_functions_do_what_the_commands_do(tmp_path: Path) -> None:
         mtrain.fit(tmp_path / "shards", learning_rate=0.1)
     with pytest.raises(dpconvert.UserError, match="no mode named 'svn'; did you mean svm"):
         mtrain.transfer(run, card.task, mode="svn")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"lr": -1}, "lr: must be greater than 0; found -1"),
+        ({"batch": "x"}, "batch: must be a whole number; found 'x'"),
+        ({"rate": 1}, "rate: is not known here"),
+        ({"tune": "heads", "batchnorm": "per-task"}, "`tune`"),
+    ],
+)
+def test_a_setting_that_is_none_is_one_line_that_names_the_argument(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(dpconvert.UserError) as caught:
+        mtrain.FitConfig(**given)
+    assert said in str(caught.value)
+    assert "--" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pools_and_networks_are_refused_by_the_names_of_arguments(tmp_path: Path) -> None:
+    shards = write_pool(tmp_path / "shards", sizes={"train": 2})
+    assert len(mtrain.Pool.open(shards, "Alpha").tasks) == 2
+    refused: list[tuple[Callable[[], object], str]] = [
+        (lambda: mtrain.Pool.open("none"), "give the folder of the tasks with `shards`"),
+        (lambda: mtrain.Pool.open(shards, ["Alpha", "Beta", "Gamma"]), "found `leave_out` Alpha, Beta, Gamma"),
+        (lambda: mtrain.Pool.open(shards, [3]), "leave_out: must be names of tasks; found 3"),  # type: ignore[list-item]
+        (lambda: mtrain.shared_network("resnet18", "random", "teacher"), "`key` names a part of a file"),
+        (lambda: mtrain.shared_network(5), "name: must be that of a network; found 5"),  # type: ignore[arg-type]
+    ]
+    for call, said in refused:
+        with pytest.raises(dpconvert.UserError) as caught:
+            call()
+        assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [{"limit": 0}, {"limit": -1}, {"samples_per_shard": 0}])

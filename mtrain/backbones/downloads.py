@@ -9,10 +9,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextvars import ContextVar
 from typing import TextIO
 
 HUB = "huggingface_hub"  # its logger tells of each attempt to connect
 PATIENCE = 5.0  # seconds without a word, after which the download is announced
+UNANNOUNCED = ContextVar("UNANNOUNCED", default=False)  # whether downloads are made without a word
 SILENT = logging.CRITICAL + 1
 RETRY = "Retrying"  # in the hub's message about an attempt that failed
 
@@ -53,10 +55,12 @@ class _Retries(logging.Handler):
 @contextmanager
 def announced(what: str) -> Iterator[None]:
     """Let progress bars, warnings and paths of a download become the line "downloading ..." on stderr, and failed
-    attempts to connect another; nothing is written if all is in the caches. what: what is downloaded.
+    attempts to connect another; nothing is written if all is in the caches, or while it is `UNANNOUNCED`. what: what
+    is downloaded.
     """
-    line = _OneLine(f"downloading {what}", sys.stderr)
-    again = _OneLine(f"no connection for {what}; trying again for up to two minutes", sys.stderr)
+    terminal = io.StringIO() if UNANNOUNCED.get() else sys.stderr
+    line = _OneLine(f"downloading {what}", terminal)
+    again = _OneLine(f"no connection for {what}; trying again for up to two minutes", terminal)
     timer = threading.Timer(PATIENCE, line.say)
     timer.daemon = True
     with warnings.catch_warnings(), redirect_stderr(line), redirect_stdout(line), _quiet(again):  # torch.hub prints

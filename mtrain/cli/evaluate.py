@@ -110,7 +110,8 @@ def evaluate(
     if bool(names) == bool(sweep):
         raise UsageError("nothing to evaluate", remedy="give either --run NAME (repeatable) or --sweep NAME")
     chosen = [open_run(runs, name) for name in names]
-    store = open_store(sweeps, sweep).path if sweep else None
+    swept = open_store(sweeps, sweep) if sweep else None
+    store = swept.path if swept else None
     tasks = targets(chosen[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if chosen else []
     from mtrain.cli import transfer_lines, transfer_work
     from mtrain.evaluation.evaluate import EvaluateRequest
@@ -125,6 +126,8 @@ def evaluate(
     unused = unread(modes) | transfer_work.unmoved(modes, tuning["tune"])
     unused |= unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
     note_unused(report, unused | ({} if store else places(target)))
+    for warning in swept.notes() if swept else ():
+        report.note(warning)
     if store and (note := transfer_work.other_decoder(store, modes, options)):
         report.note(note)
     if store:

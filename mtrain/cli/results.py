@@ -18,6 +18,7 @@ from mtrain.errors import UsageError, UserError
 @click.command()
 @RUNS
 @SWEEPS
+@QUIET
 @click.option("--run", "name", metavar="NAME", help="Run to report.  [default: the newest]")
 @click.option("--sweep", metavar="NAME", help="Sweep to report instead of a run: the paper's tables and figures.")
 @EVALUATIONS
@@ -30,6 +31,7 @@ from mtrain.errors import UsageError, UserError
 def report(
     runs: Path,
     sweeps: Path,
+    quiet: bool,
     name: str | None,
     sweep: str | None,
     evaluations: Path,
@@ -45,7 +47,7 @@ def report(
     \b
     Example: mtrain report
     """
-    said = reporter(as_json)
+    said = reporter(quiet or as_json)
     if sweep is not None:
         note_unused(said, dict.fromkeys(("runs", "name", "shards"), "--sweep names a sweep instead of a run"))
         from mtrain.sweep.store import open_store
@@ -180,7 +182,7 @@ def predict(
 
     For each slide: <name>.heatmap.tif, which OpenSlide and QuPath open, <name>.heatmap.png with a colour bar, and
     <name>.geojson, its patches for QuPath.
-    For other images: one table, pictures.csv.
+    For other images: one table, images.csv.
     With --dense, for each slide: <name>.mask.tif, <name>.masks.geojson, and <name>.points.geojson.
     Files
     that cannot be predicted are listed at the end; the exit status is then 1.
@@ -228,7 +230,7 @@ def predict(
 
 def _line(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in result["classes"].items())
-    counts = counts or counted(result["pictures"], "image")  # of numbers
+    counts = counts or counted(result["images"], "image")  # of numbers
     names = ("heatmap", "image", "geojson", "features")
     files = f" -> {', '.join(result[name] for name in names if result[name])}" if "heatmap" in result else ""
     return f"{result['file']}: {counts}{files}"

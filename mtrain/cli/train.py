@@ -232,7 +232,7 @@ def list_runs(runs: Path, as_json: bool) -> None:
 
     rows = [_row(run) for run in all_runs(runs)]
     lines = [
-        f"{row['run']}: {row['state']}, {row['iteration']} of {row['of']}, "
+        f"{row['run']}: {row['state']}, {row.get('soup') or '{iteration} of {of}'.format(**row)}, "
         f"left out: {', '.join(row['left_out']) or 'nothing'}"
         for row in rows
     ]
@@ -242,8 +242,12 @@ def list_runs(runs: Path, as_json: bool) -> None:
 def _row(run: Run) -> dict[str, Any]:
     """A line of the list; a damaged run is listed as such, so that it does not hide the others."""
     state, iteration = run.state()
-    row = {"run": run.name, "state": state, "iteration": iteration}
+    from mtrain.runs import SOUP
+
+    row: dict[str, Any] = {"run": run.name, "state": state, "iteration": iteration}
     try:
+        soup = run.about().get(SOUP, {}).get("text")  # of a run that was not trained itself
+        row |= {"soup": soup} if soup else {}
         return row | {"of": run.config().iterations, "left_out": run.left_out()}
     except UserError as error:
         return row | {"state": f"damaged ({error})", "of": "?", "left_out": []}

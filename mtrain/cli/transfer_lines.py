@@ -10,8 +10,7 @@ import numpy as np
 
 from dpconvert.plural import counted
 from mtrain.runs import Run
-
-SHOWN = ("iou", "f1", "pq", "aji", "mae")  # scores besides the own metric, of masks, points, instances and numbers
+from mtrain.scoring.metrics import BESIDES, METRICS
 
 
 def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
@@ -22,14 +21,14 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
     lines, found, noted = [], list(results), set[tuple[str, str]]()
     for result in found:
         how = f"{result['mode']}, weights: {result['weights']} of {run.name}{_chosen(result)}"
-        lines.append(f"{result['task']}: {result['metric']} {_score(result)} on {result['set']} ({how})")
+        lines.append(f"{result['task']}: {_metric(result)} {_score(result)} on {result['set']} ({how})")
         for row in result.get("curve", []):
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
             mean = "not defined" if row["mean"] is None else f"{row['mean']:.4f}"
             lines.append(f"  {row['k']:>3} {row.get('of', 'per class')}: {mean}{spread}")
         lines += [
-            f"  {name} {_value(result, name)}{_unit(result, name)}"
-            for name in SHOWN
+            f"  {BESIDES[name]} {_value(result, name)}{_unit(result, name)}"
+            for name in BESIDES
             if name in result.get("scores", {})
         ]
         for kind, of in result.get("objects", {}).items():
@@ -48,13 +47,13 @@ def _mean_lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         scores = [one["score"] for one in of if one["score"] is not None]
         if len(scores) > 1:
             spread = f"{np.mean(scores):.4f} +- {np.std(scores, ddof=1):.4f}"
-            yield f"{task}: {of[0]['metric']} {spread} on {of[0]['set']} (mean of {len(scores)} runs)"
+            yield f"{task}: {_metric(of[0])} {spread} on {of[0]['set']} (mean of {len(scores)} runs)"
 
 
 def evaluation_lines(results: Sequence[dict[str, Any]]) -> list[str]:
     """A line for each evaluation, and one for each note on those of a task."""
     lines = [
-        f"{one['task']}: {one['metric']} {_score(one)} on {one['set']} "
+        f"{one['task']}: {_metric(one)} {_score(one)} on {one['set']} "
         f"({one['mode']}, {one['source']}, {one['backbone']}, seed {one['seed']})"
         for one in results
     ]
@@ -73,6 +72,10 @@ def breakhis_lines(result: dict[str, Any]) -> list[str]:
         notes = Counter(note for fold in one["folds"] for note in fold.get("notes", ()))
         lines += [f"note: {magnification}, {counted(count, 'fold')}: {note}" for note, count in notes.items()]
     return lines
+
+
+def _metric(result: dict[str, Any]) -> str:
+    return METRICS.get(result["metric"], str(result["metric"]))
 
 
 def _score(result: dict[str, Any]) -> str:

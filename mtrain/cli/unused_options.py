@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from mtrain import used
+from mtrain.backbones.downloads import UNANNOUNCED
 from mtrain.cli.options import reporter
 
 if TYPE_CHECKING:
@@ -60,12 +61,15 @@ def noting_unused(command: click.Command) -> click.Command:
     @functools.wraps(work)
     def run(*args: Any, **options: Any) -> Any:
         used.begin()
+        quiet = UNANNOUNCED.set(bool(options.get("quiet")))
         try:
             found = work(*args, **options)
         except SystemExit as ended:
             if not ended.code:
                 _note_at_the_end()
             raise
+        finally:
+            UNANNOUNCED.reset(quiet)
         _note_at_the_end()
         return found
 

@@ -16,6 +16,7 @@ from dpconvert.names import plain
 from dpconvert.validation import first_fault
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool, find_task, pool_of
+from mtrain.data.task import Task
 from mtrain.documents import content_digest, read_document
 from mtrain.errors import RunError, UsageError
 
@@ -24,11 +25,15 @@ GUARDED = "test"  # the set of a target that no choice for it may have seen
 
 
 class Advice(BaseModel):
-    """The content of a file for `--drop`: the tasks to leave out for a target, and the sets used for the decision."""
+    """The content of a file for `--drop`: the tasks to leave out for a target, and the sets used for the decision.
+
+    pool: the digest of each task that the estimate is about, with the target's; earlier versions state none.
+    """
 
     target: str
     leave_out: list[str]
     saw: dict[str, list[str]]
+    pool: dict[str, str] = {}
 
 
 class Choice(BaseModel):
@@ -93,7 +98,7 @@ def chosen(
         return remaining, None, ()
     named = _named(whole, remaining, config.tasks)
     advice, document = _advice(config.drop, recorded)
-    unwanted = {find_task(whole, name).name for name in advice.leave_out} if advice else set()
+    unwanted = _unwanted(whole, advice, Path(config.drop)) if advice and config.drop else set()
     kept = [task for task in remaining.tasks if (not named or task.name in named) and task.name not in unwanted]
     if not kept:
         raise UsageError("no task remains to train on", found=_options(config), remedy="choose others, or omit it")
@@ -107,7 +112,8 @@ def chosen(
         target=advice.target if advice else None,
         saw=advice.saw if advice else {},
     )
-    return dataclasses.replace(pool_of(kept), unfinished=remaining.unfinished), choice, tuple(_notes(choice, advice))
+    pool = dataclasses.replace(pool_of(kept), unfinished=remaining.unfinished)
+    return pool, choice, tuple(_notes(choice, advice, remaining))
 
 
 def _named(whole: Pool, remaining: Pool, names: Sequence[str]) -> set[str]:
@@ -137,12 +143,43 @@ def _advice(file: str | None, recorded: Choice | None) -> tuple[Advice | None, s
     return advice, document
 
 
+def _unwanted(whole: Pool, advice: Advice, file: Path) -> set[str]:
+    """The names in the pool of the tasks to leave out.
+
+    Raises:
+        UsageError: one of them is not in the pool, or the target has other shards, so that what the choice saw may be
+            in its test set by now.
+    """
+    known = {plain(task.name): task for task in whole.tasks}
+    if gone := [name for name in advice.leave_out if plain(name) not in known]:
+        raise UsageError(
+            f"this choice of tasks is of another pool: {gone[0]} is not in this one",
+            where=file,
+            found=", ".join(task.name for task in whole.tasks),
+            remedy=f"give the --shards that it was estimated on, or {MAKE}",
+        )
+    target = known.get(plain(advice.target))
+    if target is not None and _has_other_shards(target, advice):
+        raise UsageError(
+            f"this choice of tasks was made on other shards of its target {target.name}, whose test set it may have "
+            "seen",
+            where=file,
+            remedy=MAKE,
+        )
+    return {known[plain(name)].name for name in advice.leave_out}
+
+
+def _has_other_shards(task: Task, advice: Advice) -> bool:
+    digest = next((digest for name, digest in advice.pool.items() if plain(name) == plain(task.name)), task.card.digest)
+    return digest != task.card.digest
+
+
 def _options(config: FitConfig) -> str:
     tasks = [f"--tasks {','.join(config.tasks)}"] if config.tasks else []
     return " ".join([*tasks, *([f"--drop {config.drop}"] if config.drop else [])])
 
 
-def _notes(choice: Choice, advice: Advice | None) -> list[str]:
+def _notes(choice: Choice, advice: Advice | None, remaining: Pool) -> list[str]:
     notes = [f"chosen: {', '.join(choice.kept)}; not used: {', '.join(choice.dropped) or 'none'}"]
     if advice is None:
         return notes
@@ -150,6 +187,11 @@ def _notes(choice: Choice, advice: Advice | None) -> list[str]:
     notes.append(f"the pool was chosen for {advice.target} on its sets {' and '.join(sets)}, by {choice.file}")
     if not advice.leave_out:
         notes.append("that file found no task worth leaving out")
+    estimated = {plain(name) for name in advice.pool} or {plain(task.name) for task in remaining.tasks}
+    if new := [name for name in choice.kept if plain(name) not in estimated]:
+        notes.append(f"that file has no estimate for these tasks, which are kept: {', '.join(new)}")
+    if other := [task.name for task in remaining.tasks if _has_other_shards(task, advice)]:
+        notes.append(f"that file was estimated on other shards of {', '.join(other)}: make it again to be sure")
     if any(plain(name) == plain(advice.target) for name in choice.kept):
         notes.append(f"{advice.target} is in the pool itself: no transfer of this run to it will be scored")
     return notes

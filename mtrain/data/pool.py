@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dpconvert import card as cards
+from dpconvert.arguments import named
 from dpconvert.names import plain
 from dpconvert.plural import counted
 from mtrain.data import shard_cache
@@ -53,7 +54,7 @@ class Pool:
         return [f"{task.name}: {lines}" for task in self.tasks if (lines := _empty_sets(task))]
 
     @classmethod
-    def open(cls, shards: Path | str = "shards", leave_out: Sequence[str] = ()) -> Pool:
+    def open(cls, shards: Path | str = "shards", leave_out: str | Sequence[str] = ()) -> Pool:
         """Open every task under `shards`, a folder or a URL, except those left out and the tasks related to them.
 
         The tasks are opened without their test sets.
@@ -62,7 +63,11 @@ class Pool:
             UsageError: There is no such folder, no task in it, or no task with a given name.
             ShardError: A task is unfinished or does not match its card.
         """
-        return _without(open_pool(shards), leave_out)
+        names = (leave_out,) if isinstance(leave_out, str) else tuple(leave_out)
+        if unusable := [name for name in names if not isinstance(name, str)]:
+            raise UsageError("leave_out: must be names of tasks", found=repr(unusable[0]))
+        with named({"shards": "shards", "leave-out": "leave_out"}):
+            return _without(open_pool(shards), names)
 
 
 def open_pool(shards: Path | str) -> Pool:

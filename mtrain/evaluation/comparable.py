@@ -29,6 +29,7 @@ FROZEN = {"tune": "heads", "lr": None, "layer_decay": None}  # what that of mask
 STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all trainings of a row share
 # weights that all evaluations of a network must share -> their name in messages
 BASELINES = {"imagenet": "ImageNet weights", "start": "published weights"}
+USUAL = ("iterations", "warmup", "lr", "tau", "batch")  # what is said of a training that has nothing beside it
 DIGESTS = ("task_digest", *BASELINES.values())
 
 
@@ -63,6 +64,28 @@ def comparable(
         f"{task}, {backbone}, {column}: {counted(count, 'evaluation')} left out, of {differ}"
         for (task, backbone, column, differ), count in sorted(left.items())
     ]
+
+
+def joint_notes(shown: Iterable[Evaluation]) -> list[str]:
+    """What to say of the trainings of joint scores, whose settings no selection has chosen: those that differ from the
+    settings of the multi-task networks of the row, or the usual ones if the row has no such network.
+    """
+    trainings: dict[Group, Setting] = {}
+    joint: dict[Group, Setting] = {}
+    for one in shown:
+        if one.source == "multitask" and one.training:
+            (joint if one.mode == "joint" else trainings)[one.task, one.backbone] = one.training
+    notes = []
+    for (task, backbone), training in sorted(joint.items()):
+        reference = trainings.get((task, backbone))
+        told = {name: training[name] for name in USUAL if name in training}
+        if reference is not None:
+            told = {n: value for n, value in training.items() if n != POOL and value != reference.get(n)}
+        if told:
+            of = "" if reference is None else ", unlike the multi-task networks beside it"
+            stated = ", ".join(f"{name} {_shown(value)}" for name, value in told.items())
+            notes.append(f"{task}, {backbone}, joint: trained with {stated}{of}; no selection chose these settings")
+    return notes
 
 
 def _setting(one: Evaluation, combination: str | None) -> Setting:

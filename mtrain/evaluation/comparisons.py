@@ -13,17 +13,8 @@ from mtrain.evaluation.paired import Interval, Paired, paired, verdict
 from mtrain.evaluation.ranks import Summary, summary
 from mtrain.model.weights_file import weights_in
 from mtrain.runs import Run
+from mtrain.scoring.metrics import METRICS
 
-METRICS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "roc_auc": "ROC AUC",
-    "quadratic_kappa": "quadratic kappa",
-    "macro_auc": "mean ROC AUC",
-    "pearson": "Pearson correlation",
-    "dice": "Dice",
-    "f1": "F1",
-}
 SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}
 OWN, IMAGENET, START = "run", "imagenet", "start"  # START: the published weights that the run began from
 BASELINES = {IMAGENET: "ImageNet", START: "published weights"}  # what a run is compared with -> its title

@@ -23,10 +23,11 @@ from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 from mtrain.documents import read_document, short_digest
 from mtrain.errors import RunError
-from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START
+from mtrain.evaluation.comparisons import BASELINES, IMAGENET, START
 from mtrain.evaluation.paired import Interval, paired
 from mtrain.evaluation.ranks import Summary, margin, significant, summary
 from mtrain.runs import SOUP, Run
+from mtrain.scoring.metrics import METRICS
 from mtrain.setting_roles import INCIDENTAL
 
 # the columns of Table V, in its order

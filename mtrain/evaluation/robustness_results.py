@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtrain.documents import read_document
+from mtrain.documents import content_digest, read_document
 from mtrain.runs import Run
 from mtrain.transfers.results import check_result
 
@@ -13,7 +13,7 @@ FOLDER = "robustness"
 
 
 def results(run: Run) -> list[dict[str, Any]]:
-    """All results of a run.
+    """All results of a run; one of those that are the same because the k that was given is the one chosen.
 
     Raises:
         RunError: a result is damaged.
@@ -22,7 +22,8 @@ def results(run: Run) -> list[dict[str, Any]]:
     found = {path: read_document(path, again) for path in sorted((run.path / FOLDER).glob("*.json"))}
     for path, content in found.items():
         check_result(run, path, content, again)
-    return list(found.values())
+    distinct = {content_digest({**content, "identity": None, "notes": None}): content for content in found.values()}
+    return list(distinct.values())
 
 
 def column_of(result: Mapping[str, Any]) -> str:

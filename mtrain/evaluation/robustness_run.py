@@ -1,7 +1,7 @@
 """Robustness of a network's features on a task. The result is <run>/robustness/<Task>-<column>-<weights>.json.
 
 A column that is no attribute, or whose name is not of plain letters, also has a digest of its values in that name, so
-that two columns of one name have a result each.
+that two columns of one name have a result each; so has each number of neighbours that is given (`-k5`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def robustness_of(
         **found,
         "notes": [note for note in (without_value(values, column.name), _seen(source, task), _fewer(k, found)) if note],
     }
-    write_document(result_path(source, task, column, which), result)
+    write_document(result_path(source, task, column, which, k), result)
     return result
 
 
@@ -122,8 +122,11 @@ def _origin(column: ColumnRequest, which: str) -> str:
     return f"{column.origin} ({which})" if column.table is not None else column.origin
 
 
-def result_path(source: Pretrained, task: Task, column: ColumnRequest, which: str) -> Path:
-    """The path of a result; columns of the same name are distinguished by their values, whose digest is `which`."""
+def result_path(source: Pretrained, task: Task, column: ColumnRequest, which: str, k: int | None) -> Path:
+    """The path of a result; columns of the same name are distinguished by their values, whose digest is `which`.
+
+    k: the given number of neighbours, if any.
+    """
     simple = re.fullmatch("[a-z0-9_]+", column.name) and not column.origin
     name = column.name if simple else f"{plain(column.name)}-{which}"
-    return source.run.path / FOLDER / f"{task.name}-{name}-{source.label}.json"
+    return source.run.path / FOLDER / f"{task.name}-{name}-{source.label}{f'-k{k}' if k else ''}.json"

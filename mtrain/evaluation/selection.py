@@ -97,11 +97,7 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     combinations = tuple(dict.fromkeys(one.combination for one in planned))
     grid, notes = grid_of(planned, results, combinations)
     metrics, mode = metrics_of(store, results), str(store.transfer_settings()["mode"])
-    if (together := store.together()) > 1:
-        notes.append(
-            f"each training left {together} sets out at once, which the paper does not: the final networks of a target "
-            "are yet to be trained with that target alone left out"
-        )
+    notes += store.notes()
     raced = None if not grid.holes() else _after_race(store, combinations, grid, mode, metrics)
     if raced is not None:
         return _with_ties(replace(raced, notes=(*raced.notes, *notes)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from mtrain.evaluation import ranks
-from mtrain.evaluation.comparisons import METRICS
 from mtrain.evaluation.selection import Selection
+from mtrain.scoring.metrics import METRICS
 
 
 def lines(selection: Selection) -> list[str]:

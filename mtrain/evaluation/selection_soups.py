@@ -10,8 +10,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.documents import short_digest
 from mtrain.evaluation import ranks
-from mtrain.evaluation.comparisons import METRICS
 from mtrain.runs import Run
+from mtrain.scoring.metrics import METRICS
 from mtrain.soups.combination import SoupRecipe
 from mtrain.soups.making import make
 from mtrain.sweep.cell_run import options_of

@@ -16,9 +16,11 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.evaluation.comparisons import BASELINES, Comparison, baseline_of, compare, start_of, titles_of
 from mtrain.evaluation.paired import Interval
+from mtrain.model.dense_file import load_dense
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import SOUP, Run
+from mtrain.scoring.effects import effect, effects
 from mtrain.setting_roles import OPTIONAL
 from mtrain.transfers.results import results_with_answers
 
@@ -79,6 +81,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
         yield f"It predicts the classes of {head.about.task}: {classes}."
     yield from ("", "```python", loading, "```")
     yield from tools
+    yield from _dense(run)
     yield from ("", "## Training", "")
     equal = "" if config.temperature or config.task_weights else "; every task is equally likely in a batch"
     yield f"Multi-task pre-training after {PROTOCOL}{equal}."
@@ -143,6 +146,22 @@ def _choice(run: Run) -> Iterator[str]:
         yield f"The tasks were chosen for {choice.target} by an estimate of influence that saw: {saw}."
 
 
+def _dense(run: Run) -> Iterator[str]:
+    """What the decoder of masks and points predicts, if the run has one."""
+    if not run.config().dense:
+        return
+    decoder = load_dense(run.dense)
+    yield from ("", "## Masks and points", "")
+    modules = ", ".join(f"`{level.module}`" for level in decoder.levels)
+    yield f"`{run.dense.name}` holds the decoder that reads the maps of the network's modules {modules}."
+    yield "`mtrain predict --dense` applies it to slides, in the run's own folder; the code above does not load it."
+    yield ""
+    for name, of in decoder.tasks.items():
+        kinds = {"masks": of.seg, "points": of.points}
+        parts = [f"{kind} of {', '.join(classes)}" for kind, classes in kinds.items() if classes]
+        yield f"- {name}: {'; '.join(parts)}"
+
+
 def _scores(run: Run) -> Iterator[str]:
     comparisons = compare(results_with_answers(run), start_of(run))
     if not comparisons:
@@ -152,7 +171,7 @@ def _scores(run: Run) -> Iterator[str]:
     yield from ("", "## Scores", "", f"| {' | '.join(heads)} |", "|---|---|---|---|" + "--:|" * (len(heads) - 4))
     for c in comparisons:
         sizes = f"{c.samples or 'not stated'}" + (f" ({c.groups})" if c.groups else "")
-        gain = "not available" if c.gain is None else f"{c.gain:+.4f}{_span(c.gain_interval, '+.4f')}"
+        gain = "not available" if c.gain is None else effect(c.gain) + effects(c.gain_interval)
         cells = [c.task, c.how, c.scored_on, c.metric, sizes, *(_score(c, w) for w in networks), gain, c.verdict]
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
@@ -164,11 +183,11 @@ def _scores(run: Run) -> Iterator[str]:
 
 def _score(c: Comparison, weights: str) -> str:
     score = c.scores.get(weights)
-    return c.missing(weights) if score is None else f"{score:.4f}{_span(c.interval(weights), '.4f')}"
+    return c.missing(weights) if score is None else f"{score:.4f}{_span(c.interval(weights))}"
 
 
-def _span(interval: Interval | None, form: str) -> str:
-    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
+def _span(interval: Interval | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
 def _terms(of: About) -> str:

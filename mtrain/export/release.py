@@ -28,10 +28,11 @@ from mtrain.data.task import Permit, Task, fetch_shards, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.comparisons import IMAGENET, METRICS, START
+from mtrain.evaluation.comparisons import IMAGENET, START
 from mtrain.evaluation.paper_tables import TITLES, TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, archive, closed_start, export, modelcard
 from mtrain.runs import Run, RunState
+from mtrain.scoring.metrics import METRICS
 from mtrain.settings import unusable
 from mtrain.sweep.combination import Combination, rate
 from mtrain.sweep.spec import Sweep

@@ -134,6 +134,7 @@ def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estim
         "loss": float(estimator.losses(sources).mean()),
         "sources": companions.beside(rows, estimator, target, run),
         "leave_out": harmful,
+        "pool": run.about()["pool"] | {target.name: target.card.digest},
         "best": [] if beyond else best,
         "saw": {target.name: list(OPEN)} | {name: list(sets) for name, sets in run.trained_on().items()},
         "cost": estimator.cost | {"regressions": 2 * len(estimator.known)},

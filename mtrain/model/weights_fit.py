@@ -4,6 +4,7 @@ A file may store the network under a prefix (`module.`, `teacher.backbone.`, ...
 contain parts that do not belong to the network: heads, extra modules of a pre-training method, the state of an
 optimizer. Such parts are dropped by name (`DROPPED`), but only beside the network or at its root, never inside it: a
 squeeze-and-excitation block has an `fc` too. If any other tensor is left over, the file belongs to another network.
+Averages of the weights are never dropped without a choice, wherever a training keeps them (`AVERAGED`).
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ TRAINING = (
     r"steps",
 )
 DROPPED = re.compile("|".join((*HEADS, *PRETEXT, *TRAINING)))
+OF_A_TRAINING = re.compile("|".join(TRAINING))
+# averages of the weights, which many trainings keep in a callback or an optimizer and score in place of the weights
+AVERAGED = re.compile(r"(.*_)?ema(_.*)?|.*EMA.*|.*(Ema|[aA]verag).*|(.*_)?(swa|SWA|shadow)(_.*)?|callbacks")
 # constants that a network computes itself, and buffers that FLOP counters leave behind
 DERIVED = re.compile(
     r"(.*\.)?(num_batches_tracked|relative_position_index|relative_coords_table|attn_mask|position_ids|total_ops|total_params)"
@@ -108,6 +112,8 @@ def fit_names(
             found=f"weights of {right}" if right else None,
             remedy=_remedy(right, over, chosen),
         )
+    if key is None:
+        _check_averages(state, complete, wanted, path)
     fitted = {inner: state[chosen + inner] for inner in wanted if chosen + inner in state}
     _check_numbers(fitted, wanted, path)
     # batch counters: older files lack them, and inference does not use them
@@ -119,7 +125,8 @@ def flattened(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of nested dictionaries, named by their path: `teacher.backbone.conv1.weight`.
 
-    A dictionary that occurs in several places is visited once.
+    A dictionary that occurs in several places is visited once. Of lists, averages of weights alone are yielded:
+    `optimizer_states.0.ema.17`.
     """
     seen = set() if seen is None else seen
     seen.add(id(content))
@@ -128,6 +135,13 @@ def flattened(
             yield f"{prefix}{key}", value
         elif isinstance(value, Mapping) and id(value) not in seen:
             yield from flattened(value, f"{prefix}{key}.", seen)
+        elif isinstance(value, (list, tuple)):
+            numbered = flattened(dict(enumerate(value)), f"{prefix}{key}.", seen)
+            yield from ((name, tensor) for name, tensor in numbered if _is_average(name))
+
+
+def _is_average(name: str) -> bool:
+    return any(AVERAGED.fullmatch(component) for component in name.split(".")[:-1])
 
 
 def _part(state: StateDict, key: str | None, path: Path) -> StateDict:
@@ -148,10 +162,13 @@ def _ending_in(start: str, state: StateDict) -> list[str]:
 
 
 def _prefixes(state: StateDict, wanted: Mapping[str, Tensor]) -> list[str]:
-    """Return the possible prefixes of the network, found by its first name; parts in `DROPPED` are excluded."""
+    """Return the possible prefixes of the network, found by its first name.
+
+    Parts in `DROPPED` are excluded, except for averages of the weights.
+    """
     first = next(iter(wanted))
     found = {name.removesuffix(first) for name in state if name == first or name.endswith("." + first)}
-    return sorted(p for p in found if not any(DROPPED.fullmatch(component) for component in p.split(".")[:-1]))
+    return sorted(p for p in found if _is_average(p) or not any(map(DROPPED.fullmatch, p.split(".")[:-1])))
 
 
 def _fits(state: StateDict, prefix: str, wanted: Mapping[str, Tensor]) -> bool:
@@ -195,6 +212,24 @@ def _left_over(state: StateDict, prefixes: list[str], wanted: Mapping[str, Tenso
 
 def _dropped(name: str, roots: Iterable[str]) -> bool:
     return any(name.startswith(root) and DROPPED.fullmatch(name.removeprefix(root).partition(".")[0]) for root in roots)
+
+
+def _check_averages(state: StateDict, prefixes: list[str], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Check that no averages of the weights are dropped with the state of a training.
+
+    Raises:
+        RunError: names the first, and how to choose the weights beside them.
+    """
+    shapes = {tensor.shape for tensor in wanted.values() if tensor.ndim > 1}
+    for name, tensor in state.items():
+        inside = OF_A_TRAINING.fullmatch(name.partition(".")[0]) and _is_average(name)
+        if inside and tensor.shape in shapes and not name.startswith(tuple(filter(None, prefixes))):
+            raise RunError(
+                f"averaged weights are in this file too, not as a whole network under its names: {name}",
+                where=path,
+                remedy=f"use the others with --weights-key {prefixes[0].rstrip('.') or ROOT}, "
+                "or save the averaged ones as a state dict",
+            )
 
 
 def _is_all_of(state: StateDict, shapes: Mapping[str, Tensor]) -> bool:

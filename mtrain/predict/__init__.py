@@ -43,7 +43,7 @@ def predict(
     workers: int = 0,
     on_failure: OnFailure = stop,
 ) -> list[dict[str, Any]]:
-    """Write a heat map for each slide, and a row of `pictures.csv` for each other image, to `out`.
+    """Write a heat map for each slide, and a row of `images.csv` for each other image, to `out`.
 
     paths: files, or folders, which are searched at any depth. shown: the class that heat maps show. features: also
     write those of the patches of slides. workers: processes that read these patches; 0: this one. on_failure: is called
@@ -72,7 +72,7 @@ def predict(
     if images:
         if features:
             report.note(f"--features has no effect on {counted(len(images), 'image')}: features are those of slides")
-        table, failed = out / "pictures.csv", 0
+        table, failed = out / "images.csv", 0
 
         def skip(file: Path, error: UserError) -> None:
             nonlocal failed
@@ -81,7 +81,7 @@ def predict(
 
         counts = predict_images(classifier, images, table, report, skip)
         if counts is not None:
-            results.append({"file": str(table), "pictures": len(images) - failed, "classes": counts})
+            results.append({"file": str(table), "images": len(images) - failed, "classes": counts})
     return results
 
 

@@ -12,8 +12,8 @@ from dpconvert.tasks.gallery.tasks import colours_of
 from mtrain.data.task import Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UserError
-from mtrain.evaluation.comparisons import METRICS
 from mtrain.runs import Run
+from mtrain.scoring.metrics import METRICS
 
 NAME = "colours.json"
 

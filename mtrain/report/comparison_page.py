@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mtrain.atomic import write_text
-from mtrain.evaluation.comparisons import METRICS, SETS
+from mtrain.evaluation.comparisons import SETS
 from mtrain.evaluation.eva_scores import ranked
 from mtrain.report.charts import Dot, dots, inline, intervals_of
 from mtrain.report.details import SCORES
 from mtrain.report.page import template, with_minus
+from mtrain.scoring.effects import effect, effects
+from mtrain.scoring.metrics import BESIDES, METRICS
 
 
 def write_page(content: dict[str, Any], out: Path) -> Path:
@@ -89,8 +91,9 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
     for task in content["tasks"]:
         for network in content["networks"]:
             if (one := network["scores"][task["name"]]) is not None:
-                yield f"{task['name']}: {network['name']}: {task['metric']} {_score(one)}"
-                yield from (f"  {name} {_plain(value)}" for name, value in one.get("others", {}).items())
+                yield f"{task['name']}: {network['name']}: {_metric(task['metric'])} {_score(one)}"
+                others = one.get("others", {}).items()
+                yield from (f"  {BESIDES.get(name, name)} {_plain(value)}" for name, value in others)
     for network in content["networks"]:
         cost = network["cost"]
         mean = network["mean_rank"]
@@ -130,7 +133,7 @@ def _score(one: dict[str, Any]) -> str:
         found += f" (mean of {one['runs']} runs, +- {one['deviation']:.4f})"
     if "difference" not in one:
         return found
-    return f"{found}, difference {one['difference']:+.4f}{_span(one.get('difference_interval'), '{:+.4f}')}"
+    return f"{found}, difference {effect(one['difference'])}{effects(one.get('difference_interval'))}"
 
 
 def _sets(content: dict[str, Any]) -> dict[str, str]:

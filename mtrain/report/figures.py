@@ -17,9 +17,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtrain.evaluation.comparisons import BASELINES, METRICS
+from mtrain.evaluation.comparisons import BASELINES
 from mtrain.evaluation.paper_tables import TITLES, TaskRow
 from mtrain.evaluation.ranks import margin, summary
+from mtrain.scoring.metrics import METRICS
 
 INK, SOFT, RULE, PAPER = "#1b1f24", "#5c6570", "#d9dee4", "#fefefe"
 SERIES = ("#0b63b5", "#c05a00", "#17703c", "#7d3f98")

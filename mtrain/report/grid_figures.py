@@ -10,10 +10,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mtrain.evaluation import ranks
-from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START, is_start, start_of
+from mtrain.evaluation.comparisons import BASELINES, IMAGENET, START, is_start, start_of
 from mtrain.evaluation.selection import Selection
 from mtrain.report import figures
 from mtrain.runs import Run
+from mtrain.scoring.metrics import METRICS
 from mtrain.sweep.cell_records import Result
 from mtrain.sweep.combination import Combination, rate
 from mtrain.sweep.store import Store

@@ -11,9 +11,10 @@ from mtrain.atomic import write_text
 from mtrain.belonging import fault_of_result
 from mtrain.documents import read_document
 from mtrain.errors import RunError
-from mtrain.evaluation.comparisons import METRICS
 from mtrain.report.page import template, with_minus
 from mtrain.runs import Run
+from mtrain.scoring.effects import effect, effects
+from mtrain.scoring.metrics import METRICS
 
 AGAIN = "`mtrain influence` makes it again"
 BEST = 3  # smallest losses that the terminal shows
@@ -41,7 +42,7 @@ def write_page(run: Run) -> Path:
     found = documents(run)
     names = sorted({row["task"] for one in found for row in one["sources"]})
     out = run.path / "influence" / "influence.html"
-    numbers = {"nats": with_minus(_nats), "span": with_minus(_span), "number": with_minus(_number)}
+    numbers = {"nats": with_minus(effect), "effects": with_minus(effects), "number": with_minus(_number)}
     page = template("influence.html", shade=_shade, gain_shade=_gain_shade, metric=_metric, **numbers)
     largest = max((abs(row["theta"]) for one in found for row in one["sources"]), default=0.0)
     rows = [(name, [_cell(one, name) for one in found]) for name in names]
@@ -72,10 +73,10 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
         "theta is by how much a source lowers it (above 0: the source helps)"
     )
     for row in sorted(content["sources"], key=lambda row: -row["theta"]):
-        beside = [] if row["cosine"] is None else [f"cosine of gradients {row['cosine']:+.2f}"]
+        beside = [] if row["cosine"] is None else [f"cosine of gradients {_number(row['cosine'])}"]
         beside += [f"{mode} alone {score:.4f}" for mode, score in sorted(row["single"].items())]
         beside += [f"{counted(row['shared_groups'], 'group')} shared"] if row.get("shared_groups") else []
-        theta = f"theta {_nats(row['theta'])}{_span(row['interval'])}, {row['sign']}"
+        theta = f"theta {effect(row['theta'])}{effects(row['interval'])}, {row['sign']}"
         yield f"  {row['task']}: {'; '.join([theta, *beside])}"
     yield f"to leave out: {', '.join(content['leave_out']) or 'none'}"
     for one in sorted(content["best"], key=lambda one: one["loss"])[:BEST]:
@@ -140,7 +141,7 @@ def _verified(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _correlation(one: dict[str, Any]) -> str:
-    return "not defined" if one["value"] is None else f"{one['value']:+.2f}{_span(one['interval'], '{:+.2f}')}"
+    return "not defined" if one["value"] is None else f"{_number(one['value'])}{effects(one['interval'], 2, 1)}"
 
 
 def _cell(content: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -150,17 +151,8 @@ def _cell(content: dict[str, Any], name: str) -> dict[str, Any] | None:
     return row and {**row, "checked": next((one for one in checked if one["task"] == name), None)}
 
 
-def _nats(value: float) -> str:
-    return f"{value:+.4f}"
-
-
-def _number(value: float | None, form: str = "{:+.2f}") -> str:
-    return "–" if value is None else form.format(value)
-
-
-def _span(interval: Sequence[float] | None, form: str = "{:+.4f}") -> str:
-    edges = [] if interval is None else [form.format(edge) for edge in interval]
-    return f" [{', '.join(edges)}]" if edges else ""
+def _number(value: float | None) -> str:
+    return "–" if value is None else effect(value, 2, 1)
 
 
 def _shade(row: dict[str, Any], largest: float) -> str:

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from mtrain.evaluation.paired import Interval
 from mtrain.evaluation.robustness_results import column_of
+from mtrain.scoring.effects import effect
 
 UNDIVIDED = 18  # characters of a name that stays in one line
 
@@ -21,14 +22,14 @@ def percent(score: float | None) -> str:
 
 def points(gain: float | None) -> str:
     """A difference of scores in percentage points, with its sign."""
-    return "–" if gain is None or gain != gain else minus(f"{100 * gain:+.2f}")
+    return "–" if gain is None or gain != gain else minus(effect(100 * gain, 2, 1))
 
 
 def span(interval: Interval | None, *, signed: bool = False) -> str:
     """An interval in percent, after a space: ' [80.1, 92.3]'; nothing where there is none."""
     if interval is None:
         return ""
-    low, high = (f"{100 * edge:+.1f}" if signed else f"{100 * edge:.1f}" for edge in interval)
+    low, high = (effect(100 * edge, 1, 1) if signed else f"{100 * edge:.1f}" for edge in interval)
     return minus(f" [{low}, {high}]")
 
 

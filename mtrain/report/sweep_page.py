@@ -12,8 +12,8 @@ from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables, selection, selection_lines
-from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.comparisons import BASELINES, IMAGENET, METRICS, START
+from mtrain.evaluation.comparable import comparable, joint_notes
+from mtrain.evaluation.comparisons import BASELINES, IMAGENET, START
 from mtrain.evaluation.paper_tables import COLUMNS, DENSE_COLUMNS, TITLES, TRANSFERS, Evaluation, TaskRow
 from mtrain.evaluation.ranks import Summary
 from mtrain.evaluation.selection import Selection
@@ -23,6 +23,8 @@ from mtrain.report.charts import Dot, dots
 from mtrain.report.grid_figures import RenderedFigure, drawn, plain
 from mtrain.report.page import minus, template
 from mtrain.report.soup_rows import soup_rows
+from mtrain.scoring.effects import effect, effects
+from mtrain.scoring.metrics import METRICS
 from mtrain.sweep.cell_records import Result
 from mtrain.sweep.combination import Combination, rate
 from mtrain.sweep.store import Store
@@ -109,7 +111,7 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     results = store.results(planned)
     size = store.input_size()
     scored, left = _of_sweep(store, chosen, results, size, paper_tables.read_evaluations(evaluations))
-    left = [*left, *paper_tables.undefined(scored), *paper_tables.untabled(scored)]
+    left = [*left, *paper_tables.undefined(scored), *paper_tables.untabled(scored), *joint_notes(scored)]
     networks = _networks(scored, paper=paper)
     patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, size=size)
     for note in (*left, *others):
@@ -165,9 +167,11 @@ def _mode(column: str) -> str:
     return column.partition("-")[0]
 
 
-def _percents(interval: tuple[float, float] | None, form: str = "{:.1f}") -> str:
+def _percents(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
     """'[80.1, 92.3]'; nothing where there is no interval."""
-    return "" if interval is None else minus(f"[{form.format(interval[0])}, {form.format(interval[1])}]")
+    if interval is None:
+        return ""
+    return minus(effects(interval, 1, 1).strip() if signed else f"[{interval[0]:.1f}, {interval[1]:.1f}]")
 
 
 def _mark(column: str, row: TaskRow) -> Markup:
@@ -223,7 +227,8 @@ def _network_figures(name: str, rows: Sequence[TaskRow], published: Mapping[str,
                 f"{minus}, with twice the larger standard deviation; "
                 f"filled where significant{'; diamonds: as published' if published else ''}"
             )
-            words = ", ".join(f"{row.task} {row.gain(mode):+.2f}" for row in rows if row.gain(mode) is not None)
+            gains = {row.task: row.gain(mode) for row in rows}
+            words = ", ".join(f"{task} {effect(gain, 2, 1)}" for task, gain in gains.items() if gain is not None)
             figure = figures.differences(rows, mode, published)
             found.append(
                 drawn(f"figure-{NUMBERS.get(mode, mode)}-{plain(name)}", caption, f"{caption}: {words}", figure)
@@ -256,7 +261,7 @@ def _interval_figures(rows: Sequence[TaskRow], name: str) -> list[RenderedFigure
         ]
         if gains:
             caption = f"{name}, {mode}: multi-task minus {_baseline(rows, mode)}, with 95% intervals on the same groups"
-            words = ", ".join(f"{task} {dot['multi-task'].value:+.2f}" for task, dot in gains)
+            words = ", ".join(f"{task} {effect(dot['multi-task'].value, 2, 1)}" for task, dot in gains)
             figure = dots(gains, figures.minus(_baseline(rows, mode)), zero=True)
             found.append(drawn(f"differences-{mode}-{plain(name)}", caption, f"{caption}: {words}", figure))
     return found

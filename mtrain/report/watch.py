@@ -17,6 +17,7 @@ from mtrain.evaluation import selection
 from mtrain.report.cost import seconds_of
 from mtrain.report.sweep_state import active, race_state
 from mtrain.runs import Run
+from mtrain.scoring.metrics import METRICS
 from mtrain.sweep.cell_records import Planned, Result
 from mtrain.sweep.store import FAILED, Store
 from mtrain.transfers.results import results
@@ -88,7 +89,8 @@ def run_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield "scores, percent:"
     for one in status["scores"]:
         network = f"{one['mode']} of {Path(one['weights']).name}"
-        yield f"  {_score(one):>7}  {one['task']}, {one['metric']} on {one['set']}, {network}"
+        metric = METRICS.get(one["metric"], one["metric"])
+        yield f"  {_score(one):>7}  {one['task']}, {metric} on {one['set']}, {network}"
     yield from (f"note: {note}" for note in status["notes"])
 
 

@@ -17,6 +17,24 @@ Labels = NDArray[np.int64]
 Values = NDArray[np.float64]
 CALIBRATION_BINS = 15
 KAPPA = "quadratic_kappa"
+METRICS = {  # the metrics of tasks as lines and pages name them
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "roc_auc": "ROC AUC",
+    "quadratic_kappa": "quadratic kappa",
+    "macro_auc": "mean ROC AUC",
+    "pearson": "Pearson correlation",
+    "dice": "Dice",
+    "f1": "F1",
+}
+# scores that lines state besides the own metric: of masks, points, instances and numbers
+BESIDES = {
+    "iou": "IoU",
+    "f1": "F1",
+    "pq": "panoptic quality",
+    "aji": "aggregated Jaccard index",
+    "mae": "mean absolute error",
+}
 
 
 def decisions_of(values: Values) -> Values:

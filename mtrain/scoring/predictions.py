@@ -98,11 +98,12 @@ def decided(task: Task, outputs: Values, scaling: Scaling) -> Values:
 
 def undefined(task: Task, name: str) -> str:
     """Return why the task has no score on the set called `name`."""
+    metric = metrics.METRICS.get(task.metric, task.metric)
     if task.target == "value":
-        return f"the numbers of the {name} set of {task.name}, or their predictions, are all equal: no {task.metric}"
+        return f"the numbers of the {name} set of {task.name}, or their predictions, are all equal: no {metric}"
     if task.target == "labels":
-        return f"every class of {task.name} is that of all or of no samples of the {name} set: no {task.metric}"
-    return f"the {name} set of {task.name} holds one class only: no {task.metric}"
+        return f"every class of {task.name} is that of all or of no samples of the {name} set: no {metric}"
+    return f"the {name} set of {task.name} holds one class only: no {metric}"
 
 
 def write_predictions(path: Path, rows: Rows, answer: Predictions) -> None:

@@ -144,6 +144,20 @@ class Store:
         """
         return int(self.plan().get("sweep", {}).get("together", 1))
 
+    def notes(self) -> list[str]:
+        """Return what to say wherever the networks of the sweep are chosen or scored.
+
+        Raises:
+            RunError: the folder is not that of a sweep.
+        """
+        together = self.together()
+        if together == 1:
+            return []
+        return [
+            f"each training left {together} sets out at once, which the paper does not: the final networks of a target "
+            "are yet to be trained with that target alone left out"
+        ]
+
     def write_selection(self, content: dict[str, Any]) -> None:
         """Write selected.json."""
         write_document(self.path / SELECTED, content)

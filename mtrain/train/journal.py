@@ -15,12 +15,13 @@ from mtrain.atomic import writing
 from mtrain.belonging import settings_digest
 from mtrain.model.weights import StateDict
 from mtrain.runs import Run, RunState
+from mtrain.scoring.metrics import METRICS
 from mtrain.train import checkpoint
 from mtrain.train.tracking import Tracker, tracking
 from mtrain.train.trainer import Training
 from mtrain.used import mark
 
-METRICS = ("dice", "f1")
+OF_DENSE = ("dice", "f1")
 MUCH_WAITING = 0.2  # share of a window's time
 
 
@@ -79,13 +80,13 @@ class Journal:
             return
         scored = {
             metric: {task: scores[metric] for task, scores in (dense or {}).items() if metric in scores}
-            for metric in METRICS
+            for metric in OF_DENSE
         }
         scored = {metric: of_tasks for metric, of_tasks in scored.items() if of_tasks}
         self.log({"event": "validation", "iteration": iteration, "accuracy": dict(accuracy), **scored})
         for metric, of_tasks in scored.items():
             values = ", ".join(f"{task} {value:.3f}" for task, value in of_tasks.items())
-            self.report.note(f"{self.run.label}: iteration {iteration}, {metric} on val: {values}")
+            self.report.note(f"{self.run.label}: iteration {iteration}, {METRICS[metric]} on val: {values}")
         values = ", ".join(f"{task} {value:.3f}" for task, value in accuracy.items())
         self.report.note(f"{self.run.label}: iteration {iteration}, accuracy on val: {values}")
 

@@ -101,6 +101,28 @@ def test_a_run_goes_on_without_its_file_but_not_with_another_one(shards: Path, t
         trained(shards, run.path, drop=file, leave_out=("Delta",))
 
 
+def digests(shards: Path) -> dict[str, str]:
+    return {task.name: task.card.digest for task in open_pool(shards).tasks}
+
+
+def test_a_choice_that_was_made_on_other_shards_of_its_target_is_refused(shards: Path, tmp_path: Path) -> None:
+    of_others = digests(shards) | {"Delta": "0" * 64}
+    with pytest.raises(UsageError, match=r"other shards of its target Delta, whose .*; write it with"):
+        trained(shards, tmp_path / "runs" / "a", drop=advice(tmp_path / "Delta.json", pool=of_others))
+    with pytest.raises(UsageError, match=r"of another pool: Zeta is not in this one; found Alpha"):
+        trained(shards, tmp_path / "runs" / "a", drop=advice(tmp_path / "Delta.json", leave_out=["Zeta"]))
+    assert not (tmp_path / "runs" / "a").exists()
+
+
+def test_sources_that_the_estimate_does_not_know_are_named(shards: Path, tmp_path: Path) -> None:
+    known = {name: digest for name, digest in digests(shards).items() if name != "Gamma"} | {"Alpha": "0" * 64}
+    notes, file = Notes(), advice(tmp_path / "Delta.json", pool=known)
+    run = trained(shards, tmp_path / "runs" / "a", notes, drop=file, leave_out=("Delta",))
+    assert list(run.about()["pool"]) == ["Alpha", "Gamma"]
+    assert "that file has no estimate for these tasks, which are kept: Gamma" in notes.said
+    assert "that file was estimated on other shards of Alpha: make it again to be sure" in notes.said
+
+
 @pytest.mark.parametrize("saw", [{"delta": ["train", "test"]}, {"Alpha": ["train"]}, {}])
 def test_a_choice_that_has_seen_the_test_set_of_its_target_is_refused(
     shards: Path, tmp_path: Path, saw: dict[str, list[str]]

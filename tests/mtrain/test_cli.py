@@ -250,7 +250,7 @@ def test_a_training_a_transfer_and_a_report_with_next_to_no_options(place: Path,
     answer = mtrain("transfer", "--mode", "svm", "--workers", "0")
     assert answer.status == 0
     first, second = (line for line in answer.out.splitlines() if not line.startswith("note"))
-    assert first.startswith("Delta: roc_auc ")
+    assert first.startswith("Delta: ROC AUC ")
     assert second.startswith("Gamma: accuracy ")
     assert f"(svm, weights: run of {name}, C = " in second
     answer = mtrain("report")

@@ -417,9 +417,9 @@ def test_few_shot_where_the_metric_is_not_defined_says_so_again_and_again(place:
     for _ in range(2):
         found = transfer("--mode", "fewshot", "--target", "Solo")
         assert found.exit_code == 0, found.exception
-        assert "Solo: roc_auc not defined on val" in found.stdout
+        assert "Solo: ROC AUC not defined on val" in found.stdout
         assert "    1 per class: not defined\n" in found.stdout
-        assert "note: the val set of Solo holds one class only: no roc_auc" in found.stdout
+        assert "note: the val set of Solo holds one class only: no ROC AUC" in found.stdout
 
 
 def test_a_target_that_is_named_twice_counts_once_and_two_of_one_name_are_refused(place: Path) -> None:

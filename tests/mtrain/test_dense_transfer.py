@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_says_what_it_trains_on_and_how_well_it_finds_it(folder: Path) -> None:
     notes = (folder / "notes.txt").read_text()
     assert "masks and points of 2 tasks are trained on too: Masks, Points" in notes
-    assert "dice on val: Masks 0." in notes
+    assert "Dice on val: Masks 0." in notes
     events = [json.loads(line) for line in (folder / "runs" / "toy" / "log.jsonl").read_text().splitlines()]
     scored = [event for event in events if event["event"] == "validation"]
     assert all(0 <= event["dice"]["Masks"] <= 1 for event in scored)
@@ -264,8 +264,8 @@ def test_networks_are_compared_on_masks_with_differences_on_the_same_groups(fold
     assert "<td>intersection over union</td>" in page
     assert f"{100 * told['others']['iou']:.1f}" in page
     lines = CliRunner().invoke(group, list(map(str, words))).stdout
-    assert "Both: toy: dice 0." in lines
-    assert f"  iou {told['others']['iou']:.4f}" in lines
+    assert "Both: toy: Dice 0." in lines
+    assert f"  IoU {told['others']['iou']:.4f}" in lines
 
 
 def test_networks_that_are_trained_with_their_decoders_are_compared(folder: Path, tmp_path: Path) -> None:

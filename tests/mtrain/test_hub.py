@@ -19,6 +19,8 @@ from mtrain.backbones import catalog, downloads, hub
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import shared_network
 from mtrain.settings import fit_config
+from tests.mtrain.pools import write_pool
+from tests.small_programs import call
 
 timm = pytest.importorskip("timm")
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -131,6 +133,24 @@ def test_weights_of_an_installed_package_are_not_announced_as_a_download(
     monkeypatch.setattr(downloads, "PATIENCE", 0.0)
     shared_network("efficientnet_lite0")
     assert "downloading" not in capsys.readouterr().err
+
+
+def test_a_quiet_command_announces_no_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def downloaded(*_: object) -> None:
+        with downloads.announced("weights"):
+            print("Downloading")  # noqa: T201  # as torch.hub does
+        raise RunError("not available")
+
+    monkeypatch.setattr("mtrain.train.start.shared_network", downloaded)
+    monkeypatch.chdir(tmp_path)
+    shards = write_pool(tmp_path / "shards", sizes={"train": 4, "val": 2})
+    words = ["fit", "--shards", str(shards), "--device", "cpu", "--workers", "0", "--iterations", "1"]
+    for given, said in ((words, ["downloading weights"]), ([*words, "--quiet"], [])):
+        with pytest.raises(RunError, match="not available"):
+            call("mtrain", given)
+        assert [line for line in capsys.readouterr().err.splitlines() if "downloading" in line] == said
 
 
 def test_a_download_that_says_nothing_is_announced_after_a_while(

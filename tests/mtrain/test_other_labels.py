@@ -31,6 +31,7 @@ from mtrain.model.task_heads import TaskHeads
 from mtrain.report.details import errors_of
 from mtrain.runs import Run
 from mtrain.scoring import targets
+from mtrain.scoring.metrics import METRICS
 from mtrain.soups.combination import SoupRecipe
 from mtrain.soups.making import make
 from mtrain.train import fit
@@ -262,7 +263,7 @@ def test_a_transfer_is_scored_in_the_unit_with_intervals(task: str, metric: str,
     low, high = found["intervals"][metric]
     assert low <= found["score"] <= high
     lines = call(*arguments, *COMMON, *more)
-    assert f"{task}: {metric} {found['score']:.4f}" in lines
+    assert f"{task}: {METRICS[metric]} {found['score']:.4f}" in lines
     assert ("cells\n" in lines) == (task == "Cells")
 
 
@@ -376,12 +377,12 @@ def test_own_heads_are_scored_and_predict_in_the_unit(run: Path, shards: Path, t
     key = min(value)
     image = shards.parent / "source" / f"{key[-2:]}.png"
     told = call("predict", "--runs", run, "--task", "Cells", "--out", tmp_path / "c", image, "--device", "cpu", "-q")
-    assert told == f"{tmp_path / 'c' / 'pictures.csv'}: 1 image\n"
-    with (tmp_path / "c" / "pictures.csv").open(newline="") as file:
+    assert told == f"{tmp_path / 'c' / 'images.csv'}: 1 image\n"
+    with (tmp_path / "c" / "images.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["value (cells)"]) == pytest.approx(value[key], rel=1e-3)
     call("predict", "--runs", run, "--task", "Many", "--out", tmp_path / "m", image, "--device", "cpu", "-q")
-    with (tmp_path / "m" / "pictures.csv").open(newline="") as file:
+    with (tmp_path / "m" / "images.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert list(row) == ["file", "classes", "p red", "p green"]
     shown = [name for name in ("red", "green") if float(row[f"p {name}"]) > 0.5]

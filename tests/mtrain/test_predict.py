@@ -168,7 +168,7 @@ def test_images_are_answered_by_rows_of_a_table(run: Run, tmp_path: Path) -> Non
     Image.new("RGB", (50, 30), PALE).save(tmp_path / "in" / "deep" / "a.tif")
     (tmp_path / "in" / "notes.txt").write_text("no image")
     (found,) = predict(Redness(run, "Alpha"), [tmp_path / "in"], Patch(32, None), tmp_path / "out", QUIET)
-    assert (found["pictures"], found["classes"]) == (2, {"class-0": 1, "class-1": 1})
+    assert (found["images"], found["classes"]) == (2, {"class-0": 1, "class-1": 1})
     with Path(found["file"]).open() as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["file", "class", "p class-0", "p class-1"]
@@ -345,9 +345,9 @@ def test_what_cannot_be_predicted_is_left_to_the_caller_and_the_rest_follows(
     )
     assert sorted(failed) == ["a.tif", "b.tif", "w.png", "y.jpg"]
     assert "no patch of this slide holds enough tissue" in failed["b.tif"]
-    assert [Path(one["file"]).name for one in found] == ["c.tif", "c-2.tif", "c.tif", "pictures.csv"]
+    assert [Path(one["file"]).name for one in found] == ["c.tif", "c-2.tif", "c.tif", "images.csv"]
     assert len({one["heatmap"] for one in found[:3]}) == 3  # no file of one slide replaces that of another
-    assert found[-1]["pictures"] == 1
+    assert found[-1]["images"] == 1
     with Path(found[-1]["file"]).open() as file:
         assert [Path(row[0]).name for row in csv.reader(file)] == ["file", "x.png"]
     with pytest.raises(ReadError):

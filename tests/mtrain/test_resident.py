@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from mtrain.config import FitConfig
 from mtrain.data import resident
@@ -108,7 +107,7 @@ def test_a_budget_beyond_the_free_memory_is_refused(images: Images, monkeypatch:
 
 
 def test_stream_does_not_go_with_it() -> None:
-    with pytest.raises(ValidationError, match="takes images as they come, but --resident keeps those of some tasks"):
+    with pytest.raises(UsageError, match="takes images as they come, but `resident` keeps those of some tasks"):
         FitConfig(resident=1, stream=True)
 
 

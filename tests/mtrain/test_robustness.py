@@ -219,6 +219,19 @@ def test_columns_of_one_name_from_two_origins_have_a_result_each(
     assert {column_of(one)[:16] for one in known} == {"centre", "centre of patter", "centre of table "}
 
 
+def test_each_number_of_neighbours_has_a_result(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = ("--backbone", SMALL, "--weights", "random", "--size", "32", "--target", str(task.folder))
+    for k in ((), ("--k", "3"), ("--k", "5"), ("--k", "3")):
+        monkeypatch.setattr(sys, "argv", ["mtrain", "robustness", *one, "--workers=0", "--device=cpu", *k])
+        cli.main()
+    (folder,) = Path("runs").glob(".network-*")
+    found = results(Run(folder))
+    assert len(list((folder / "robustness").glob("*.json"))) == 3
+    assert {one["k"] for one in found} >= {3, 5}
+    assert len(found) == len({one["k"] for one in found})  # the chosen k is shown once, though it was also given
+
+
 def test_a_column_from_two_places_at_once_is_refused() -> None:
     with pytest.raises(UsageError, match="both --pattern and --table"):
         ColumnRequest(pattern="(?P<centre>.)", table=Path("t.csv"))

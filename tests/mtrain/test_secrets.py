@@ -76,7 +76,7 @@ def test_keys_and_tokens_reach_no_file_and_no_line(
     said = "".join(answer.out + answer.err for answer in answers.values()) + caplog.text
     assert "5ecret" not in said
     files = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
-    assert {"config.json", "log.jsonl", "report.html", "pictures.csv", "model.safetensors"} <= {p.name for p in files}
+    assert {"config.json", "log.jsonl", "report.html", "images.csv", "model.safetensors"} <= {p.name for p in files}
     assert [path for path, data in files.items() if b"5ecret" in data] == []
 
 

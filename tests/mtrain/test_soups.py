@@ -217,6 +217,11 @@ def test_every_command_takes_a_soup(
     here = ["--device", "cpu", "--workers", "0", "--quiet"]
     assert call("mtrain", ["soup", *runs, "seed0", "seed1", "--name", "soup", *here]) == 0
     assert "soup: the average of the weights of seed0, seed1 -> " in capsys.readouterr().out
+    assert call("mtrain", ["runs", *runs]) == 0
+    assert (
+        "soup: finished, the average of the weights of seed0, seed1, left out: Delta, Gamma\n"
+        in capsys.readouterr().out
+    )
     assert call("mtrain", ["transfer", *runs, "--run", "soup", "--mode", "logistic", *here, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["task"] == "Delta"
     assert call("mtrain", ["export", *runs, "soup", "--out", str(tmp_path / "out"), "--task", "Alpha", "--quiet"]) == 0

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -181,12 +180,12 @@ def test_attention_that_goes_past_its_layers_is_refused() -> None:
     "text", ["some", "last", "last:0", "lora:0", "lora:4:", "lora:-1", "lora:4:0", "heads:2", "last:2:3"]
 )
 def test_a_wrong_specification_is_no_setting(text: str) -> None:
-    with pytest.raises(ValidationError, match="tune"):
+    with pytest.raises(UsageError, match="tune"):
         FitConfig(tune=text)
 
 
 def test_statistics_of_each_task_are_parameters_that_no_specification_names() -> None:
-    with pytest.raises(ValidationError, match="per-task does not go with --tune"):
+    with pytest.raises(UsageError, match="per-task does not go with `tune`"):
         FitConfig(tune="bias", batchnorm="per-task")
 
 

@@ -200,6 +200,51 @@ def test_one_of_several_networks_must_be_chosen(tmp_path: Path, content: dict[st
         assert bias.unique().tolist() == [abs(number - ("encoder_k" in choices[0]))]
 
 
+def callbacks(kept: object) -> dict[str, object]:
+    """A checkpoint of Lightning whose callback averages the weights."""
+    return {
+        "state_dict": under("model.", small()),
+        "callbacks": {"EMA{'decay': 0.999}": {"weights": kept}, "EarlyStopping": {"wait_count": 0}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "choice"),
+    [
+        (callbacks(small(1.0)), "callbacks.EMA{'decay': 0.999}.weights"),
+        (callbacks(under("model.", small(1.0))), "callbacks.EMA{'decay': 0.999}.weights.model"),
+        ({"state_dict": small(), "optimizer": {"ema": small(1.0)}}, "optimizer.ema"),
+        ({"state_dict": small(), "averaged": small(1.0)}, "averaged"),
+        ({"state_dict": small(1.0), "current_model_state": small()}, "state_dict"),
+        ({"state_dict": small(), "callbacks": {"WeightAveraging": {"average": small(1.0)}}}, "callbacks"),
+    ],
+)
+def test_averages_of_the_weights_are_a_choice(tmp_path: Path, content: dict[str, object], choice: str) -> None:
+    path = tmp_path / "w.ckpt"
+    torch.save(content, path)
+    with pytest.raises(RunError, match=r"2 networks are in this file: .*; choose one with --weights-key"):
+        shared_network(SMALL, path)
+    assert shared_network(SMALL, path, choice).body.state_dict()["conv1.1.bias"].unique().tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        callbacks(list(small(1.0).values())),
+        callbacks({name: value for name, value in small(1.0).items() if "running" not in name}),
+        {"state_dict": small(), "optimizer_states": [{"ema": tuple(small(1.0).values()), "state": {}}]},
+        {"model": small(), "optimizer_ema": {"shadow_params": list(small(1.0).values())}},
+    ],
+)
+def test_averages_without_names_are_not_dropped_in_silence(tmp_path: Path, content: dict[str, object]) -> None:
+    path = tmp_path / "w.ckpt"
+    torch.save(content, path)
+    top = "model" if "model" in content else "state_dict"
+    with pytest.raises(RunError, match=rf"averaged weights are in this file too.*use the others with .* {top}"):
+        shared_network(SMALL, path)
+    assert shared_network(SMALL, path, top).body.state_dict()["conv1.1.bias"].unique().tolist() == [0]
+
+
 def test_a_key_may_be_the_beginning_of_the_way(tmp_path: Path) -> None:
     torch.save(dino(teacher=0.5), tmp_path / "w.pth")
     network = shared_network(SMALL, tmp_path / "w.pth", "teacher")
