@@ -1,10 +1,10 @@
 """Label Studio JSON and JSON-MIN: several images, shapes in per cent of their sides.
 
 https://labelstud.io/guide/export. Rectangles and ellipses may be turned (degrees, clockwise; rectangles about their
-upper left corner). A brush is run lengths of RGBA pixels, as the SDK's `brush.decode_rle` reads them. Of several
-annotations of a task the first that was not cancelled counts; the others are counted. A task without any was skipped
-or not reached, and is not listed. Predictions are no annotations: a file with nothing else is refused. JSON-MIN has no
-ids: there a shape and its labels are told by their place.
+upper left corner). Of several annotations of a task the first that was not cancelled counts; the others are counted. A
+task without any was skipped or not reached, and is not listed; `unanswered` counts them. Predictions are no
+annotations: a file with nothing else is refused. JSON-MIN has no ids: there a shape and its labels are told by their
+place.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-import numpy as np
 import shapely
 from pydantic import Field, TypeAdapter, ValidationError
 from shapely import affinity
 
-from dpconvert.annotations import marks, outlines
+from dpconvert.annotations import label_studio_brush, marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
 from dpconvert.annotations.labels import Said
 from dpconvert.annotations.listed import ListedImage, ListedShape
@@ -44,9 +43,9 @@ PARTS = {
     "keypoint": ("x", "y"),
 }
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what the server puts before the name of an uploaded file
-MOST_PIXELS = 1 << 28
 OWN = {"created_at", "updated_at"}  # texts of JSON-MIN that no annotator chose
 ADDRESS = re.compile(r"(?i)^[/\\]|://|\.\w{3,5}$")
+PREDICTED = "with predictions of a model alone"
 OTHERS = "annotation of another annotator passed over"
 
 
@@ -114,6 +113,25 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
             remedy="let Label Studio make annotations of the predictions, check them there, and export again",
         )
     return listed
+
+
+def unanswered(data: bytes, name: str) -> dict[str, list[str]]:
+    """Return why tasks have no annotations -> their images: predictions alone, skipped, or not reached.
+
+    Raises:
+        ReadError: The content is not such a file.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    if _is_minimal(data):
+        return found
+    tasks = parsed(data, name, TASKS)
+    for task in tasks if isinstance(tasks, list) else [tasks]:
+        answers = task.annotations or task.completions or []
+        if all(one.was_cancelled for one in answers):
+            why = "skipped by the annotator" if answers else "not reached"
+            image = next(map(_file, filter(None, _addresses(task.data))), task.file_upload or "")
+            found[PREDICTED if task.predictions else why].append(image)
+    return found
 
 
 def _is_minimal(data: bytes) -> bool:
@@ -266,7 +284,7 @@ def _shape(
     except ValidationError as error:
         raise ReadError(str(first_fault(error)), where=name) from None
     if kind == "brush":
-        return _brush(value.rle, (int(size[0]), int(size[1])), name)
+        return label_studio_brush.geometry(value.rle, (int(size[0]), int(size[1])), name)
     wide, high = size[0] / 100, size[1] / 100
     x, y = value.x * wide, value.y * high
     if kind == "polygon":
@@ -280,44 +298,3 @@ def _shape(
         right, bottom = x + value.width * wide, y + value.height * high
         found = polygon([(x, y), (right, y), (right, bottom), (x, bottom)], remarks)
     return found and affinity.rotate(found, value.rotation, origin=(x, y))
-
-
-def _brush(coded: list[int], size: tuple[int, int], name: str) -> Geometry | None:
-    width, height = size
-    if width * height > MOST_PIXELS:
-        raise ReadError("a brush on too large an image", where=name, found=f"{width} x {height}")
-    alpha = _decoded(coded, name)
-    if len(alpha) != 4 * width * height:
-        raise ReadError("run lengths do not fill the mask", where=name, expected=4 * width * height, found=len(alpha))
-    pixels = alpha[3::4].reshape(height, width) > 0
-    return outlines.outline(outlines.of_mask(pixels)) if pixels.any() else None
-
-
-def _decoded(coded: list[int], name: str) -> np.ndarray:
-    """The values of a brush: a number of them, the bits of a value, four widths of lengths, then runs and literals."""
-    at, total = 0, 8 * len(coded)
-
-    def take(count: int) -> int:
-        nonlocal at
-        at += count
-        if at > total:
-            raise ReadError("truncated run lengths", where=name)
-        first = (at - count) // 8  # whole bytes, so that no long number is shifted
-        last = -(-at // 8)
-        value = int.from_bytes(bytes(coded[first:last]), "big")
-        return value >> (8 * last - at) & ((1 << count) - 1)
-
-    number, word = take(32), take(5) + 1
-    widths = [take(4) + 1 for _ in range(4)]
-    if number > 4 * MOST_PIXELS or word > 8:
-        raise ReadError("run lengths of too many or too long values", where=name, found=number)
-    values, done = np.zeros(number, np.uint8), 0
-    while done < number:
-        run = take(1)
-        length = take(widths[take(2)]) + 1
-        if run:
-            values[done : done + length] = take(word)
-        else:
-            values[done : done + length] = [take(word) for _ in range(min(length, number - done))]
-        done += length
-    return values

@@ -164,6 +164,15 @@ def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
     return None
 
 
+def unanswered(data: bytes, name: str) -> dict[str, list[str]]:
+    """Return why the content holds no annotations of images that it names -> these images.
+
+    Raises:
+        ReadError: The format is unknown, or the file is damaged.
+    """
+    return label_studio.unanswered(data, name) if detect(data, name) == "label_studio" else {}
+
+
 @lru_cache(maxsize=1)
 def _field_of_shapes(kind: Format, data: bytes, name: str, known: tuple[str, ...], chosen: str) -> str:
     drawn = (one.labels for image in listed_file(kind, data, name) for one in image.drawn if not one.ranked)

@@ -212,14 +212,17 @@ def only_file(source: Source, found: Sequence[MatchedFile], what: str) -> Matche
     return first
 
 
-def no_partner(source: Source, what: str, image: MatchedFile, *, may_show_none: bool = True) -> SourceError:
-    """The error of an image that nothing is said of."""
+def no_partner(
+    source: Source, what: str, image: MatchedFile, *, may_show_none: bool = True, found: str = ""
+) -> SourceError:
+    """The error of an image that nothing is said of. found: what there is instead."""
     if is_packaged(source.manifest):
         return SourceError(f"no {what} for this image", where=image.name, remedy=source.listed_by)
     none = ', and `missing = "none"` says that they show no object' if may_show_none else ""
     return SourceError(
         f"no {what} for this image",
         where=image.name,
+        found=found or None,
         remedy=f"in the manifest's [layout], `missing = true` leaves such images out{none}",
     )
 

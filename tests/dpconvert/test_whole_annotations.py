@@ -185,6 +185,25 @@ def test_a_region_to_cut_out_that_cuts_nothing_is_counted() -> None:
     assert (areas(apart), apart.remarks) == ([200], note)
 
 
+def test_marks_of_the_counter_are_points() -> None:
+    counted = region(5, [(7, 9)]) + region(5, [(8, 10)]) + region(5, SQUARE)
+    found = read(imagescope_xml(region(0, SQUARE) + counted), ["Tumor"])
+    assert [(item.geometry.area, item.geometry.centroid.coords[0]) for item in found.items[1:]] == [
+        (0, (7, 9)),
+        (0, (8, 10)),
+    ]
+    assert found.remarks == {"mark of an unknown type passed over: 'counter'": 1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "areas_of_it"), [("Points", [0, 0, 0, 0]), ("Rectangle", [200]), ("Polygon", [200]), ("Line", [])]
+)
+def test_a_shape_that_the_region_names_counts_before_its_number(shape: str, areas_of_it: list[float]) -> None:
+    """Scripts that write ImageScope's XML number all regions 0: points would become one polygon."""
+    found = read(imagescope_xml(region(0, SQUARE, f'GeoShape="{shape}"')), ["Tumor"])
+    assert areas(found) == areas_of_it
+
+
 HALO = """<Annotations><Annotation Name="Tumor" Visible="True" LineColor="65280"><Regions>{}</Regions></Annotation>
 </Annotations>"""
 

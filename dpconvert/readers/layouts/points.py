@@ -72,7 +72,7 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Mentions) -> 
     for image in source.need("images"):
         files = (*shared, *naming.of(image.name))
         if not files and layout.missing == "error":
-            raise no_partner(source, "points in the files", image)
+            raise no_partner(source, "points in the files", image, found=named_images.unanswered(source))
         if not files and layout.missing == "skip":
             alone.append(image.name)
         else:
@@ -96,7 +96,8 @@ def _paired(source: Source, layout: Layout, naming: named_images.Mentions) -> It
             'columns = ["image", "x", "y", "label"]',
         )
     if alone and layout.missing == "error":
-        raise no_partner(source, source.manifest.files["points"].what, alone[0])
+        what = source.manifest.files["points"].what
+        raise no_partner(source, what, alone[0], found=named_images.unanswered(source))
     for image, files in pairs:
         if len(set(files)) > 1:
             raise SourceError("two files of points for one image", where=image.name, found=" and ".join(files[:2]))
