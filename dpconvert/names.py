@@ -45,6 +45,7 @@ AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
 YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 ZEROS = re.compile(r"(?<!\d)(?<!\d[.,])0+(?=\d)")  # before a whole number
 PACKED = re.compile(r"(?i)\.(?:zip|7z|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz)(?=/)")  # of an archive among folders
+ESCAPED = re.compile(r"(?:%[89A-F][0-9A-F])+")  # bytes as `escaped` writes them
 UNDECODABLE = re.compile("[\udc80-\udcff]")  # Python's form of the bytes of a file name that are not UTF-8
 
 
@@ -76,6 +77,31 @@ def file_name(name: str) -> str:
 def escaped(name: str) -> str:
     """Return a name of the operating system as text: '%FC' for a byte FC that is not UTF-8."""
     return UNDECODABLE.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+
+
+def readable(name: str) -> str:
+    """Return a name with escaped bytes as the characters that they are in UTF-8, else in Windows-1252: 'M%FCller'."""
+    if "%" not in name:
+        return name
+    return nfc(ESCAPED.sub(lambda found: _character(found[0]), name))
+
+
+def _character(bytes_of_it: str) -> str:
+    raw = bytes.fromhex(bytes_of_it.replace("%", ""))
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return bytes_of_it
+
+
+def is_of_names(encoding: str) -> bool:
+    """Whether file names may have this encoding: Python knows it, and ASCII stays what it is."""
+    try:
+        return b"a/1.png".decode(encoding) == "a/1.png"
+    except (LookupError, ValueError):
+        return False
 
 
 def as_folders(name: str) -> str:

@@ -19,6 +19,7 @@ from dpconvert.plan.split import assign, contents, spelt
 from dpconvert.plural import counted
 from dpconvert.source import target, unused
 from dpconvert.source.files import Source
+from dpconvert.source.name_encoding import explained
 from dpconvert.source.record import Record, SourceImage
 
 WHOLE = re.compile(r"(\d+)\.0+", re.ASCII)  # as programs write whole numbers of a column with gaps: 7.0 is 7
@@ -111,7 +112,10 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
     """
     _check_kind(manifest)
     wrong, samples = wrong_images(manifest, options, "pictures"), wrong_samples(manifest, options)
-    images = list(readers.reader(manifest).images(source))
+    try:
+        images = list(readers.reader(manifest).images(source))
+    except SourceError as error:
+        raise explained(error, source.encoding) from None
     source.notes += unused.notes(source, {file for p in images for file in (*p.files, *p.annotations)})
     twice = [name for name, count in Counter(p.name for p in images).items() if count > 1]
     if twice:

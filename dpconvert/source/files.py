@@ -36,6 +36,7 @@ from dpconvert.source.copies import ComparedFiles, copies, is_file, is_unpacked
 from dpconvert.source.elements import Element
 from dpconvert.source.folder import Folder
 from dpconvert.source.listing import Place, check_names, walk
+from dpconvert.source.name_encoding import NameEncoding
 from dpconvert.source.slide_files import SlideFiles, slide_files
 from dpconvert.source.slide_links import linked, open_slide
 from dpconvert.source.stacks import Stacks
@@ -96,6 +97,7 @@ class Source(Folder):
         super().__init__(root, sizes, places)
         self.manifest = manifest
         self.slides = slides or SlideFiles()
+        self.encoding = NameEncoding()
         self._links: Path | None = None  # for slides whose files are not in one folder
         self.notes: list[str] = [*self.slides.notes]
         self._stacks: dict[str, Stacks] = {}
@@ -117,7 +119,8 @@ class Source(Folder):
                 remedy=f"`dpconvert show {typed(manifest)}` says where to get them; name their folder with --source",
             )
         hidden: list[str] = []
-        found, packed_notes = packed.expanded(root, list(walk(root, hidden)))
+        encoding = NameEncoding(manifest.file_names or "")
+        found, packed_notes = packed.expanded(root, list(walk(root, hidden, encoding)), encoding)
         listed = sorted(found, key=lambda file: file[:2])
         check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
@@ -125,7 +128,8 @@ class Source(Folder):
         places = {name: place for name, _, place in listed if place and name in sizes}
         slides = slide_files(root, [name for name in sizes if is_file(root, name)])
         source = cls(root, manifest, sizes, places, slides)
-        source.notes += [*packed_notes, *_hidden(hidden)]
+        source.notes += [*packed_notes, *_hidden(hidden), *encoding.notes()]
+        source.encoding = encoding
         source._links = linked(root, slides)
         if source._links is not None:
             weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)

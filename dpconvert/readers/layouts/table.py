@@ -274,7 +274,8 @@ def cell(row: TableRow, wanted: str, where: str, skip: Sequence[str] = ()) -> st
 class Endings:
     """Files by every trailing part of their names, without regard to case where that leaves one.
 
-    Where no name has an ending, archives count as folders: `one/1.png` is `one.zip/1.png`.
+    Where no name has an ending, archives count as folders, `one/1.png` being `one.zip/1.png`, and bytes that are not
+    UTF-8 as Windows-1252, as in tables.
     """
 
     def __init__(self, files: Iterator[str]) -> None:
@@ -285,7 +286,7 @@ class Endings:
             for ending in _endings(name):
                 self._exact[ending].append(name)
                 self._folded[names.folded(ending)].append(name)
-            unpacked = names.as_folders(name)
+            unpacked = names.readable(names.as_folders(name))
             for ending in _endings(unpacked) if unpacked != name else ():
                 self._unpacked[names.folded(ending)].append(name)
 
