@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
@@ -29,7 +28,6 @@ M = TypeVar("M", bound=BaseModel)
 
 SHOWN = 3
 IMAGE = "(?:png|jpe?g|jpe|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam)"  # endings of images that are read
-ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -122,33 +120,6 @@ def as_split(text: str, where: str | None = None, others: Sequence[str] = ()) ->
             remedy=f'if the release calls a set so, say in the manifest\'s [layout]: splits = {{"{text}" = "train"}}',
         )
     return SPLIT_NAMES[text.lower()]
-
-
-class FromRoot:
-    """Files as tables name them: by the end of their names, of paths from the root of some machine too.
-
-    Of such a path what comes before the files' own names is cut, the same for all rows.
-    """
-
-    def __init__(self, find: Callable[[str], list[str]]) -> None:
-        self._find = find
-        self._cut: str | None = None
-
-    def find(self, stated: str) -> list[str]:
-        """The files that are meant."""
-        name = names.file_name(stated)
-        found = self._find(name)
-        parts = name.split("/")
-        for n in range(1, len(parts)) if ABSOLUTE.match(stated) and not found else ():
-            if found := self._find("/".join(parts[n:])):
-                cut = "/".join(parts[:n])
-                self._cut = self._cut or cut
-                return found if cut == self._cut else []
-        return found
-
-    def notes(self) -> list[str]:
-        """What a user should know."""
-        return [f"the table's paths begin with {self._cut}/, which is taken for this source"] if self._cut else []
 
 
 Key = Callable[[MatchedFile], str]

@@ -274,12 +274,6 @@ def test_a_text_that_excel_keeps_as_a_formula_is_that_text(convert: Convert, tmp
     assert labels(tmp_path) == {"007.png": 0, "8.png": 1}
 
 
-def test_a_name_without_its_ending_is_told_with_the_file_that_is_here(convert: Convert) -> None:
-    told = r"line 3: no image of this name; expected b; b.png is here: .* file = \"{name}.png\""
-    with pytest.raises(SourceError, match=told):
-        convert("file,label\na.png,benign\nb,malignant\n", "a.png b.png")
-
-
 def test_a_label_that_none_of_those_named_equals_is_told_with_them(convert: Convert) -> None:
     with pytest.raises(ManifestError, match=r"line 3: label not in `layout.labels`; expected '0', '1'; found '1.5'"):
         convert("file,label\na.png,0\nb.png,1.5\n", "a.png b.png", 'labels = {0 = "benign", 1 = "malignant"}\n')

@@ -17,8 +17,9 @@ from dpconvert.annotations.point_arrays import content_of
 from dpconvert.annotations.points import KEYS, PointRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.plural import counted
+from dpconvert.readers.endings import FromRoot
 from dpconvert.readers.nearby import Nearby
-from dpconvert.readers.pairing import FromRoot, no_partner, stem
+from dpconvert.readers.pairing import no_partner, stem
 from dpconvert.readers.points.files import is_json, rows_of
 from dpconvert.readers.points.layout import Layout, source_image_of
 from dpconvert.source.files import MatchedFile, Source
