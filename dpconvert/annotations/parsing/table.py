@@ -27,6 +27,7 @@ DELIMITERS = ",;\t|"
 MOST_COLUMNS = 10_000
 QUOTED = re.compile(r'"[^"]*"')
 AS_FORMULA = re.compile(r'="((?:[^"]|"")*)"')
+GROUPED = re.compile(r"\s*[-+]?\d{1,3}(?:([.,'\u2019\u00a0\u2009\u202f ])\d{3}(?:\1\d{3})*)(?:[.,]\d+)?\s*", re.ASCII)
 SEP = re.compile(r"(?i)\s*\"?sep=(.)\"?\s*$")
 
 
@@ -156,6 +157,8 @@ def number(text: str, decimal: str = "") -> float:
     else:
         plain = text
     if not re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", plain, re.ASCII):
+        if GROUPED.fullmatch(text):
+            raise ValueError(f"{text!r} has a separator of thousands; write numbers without it")
         raise ValueError(f"not a number: {text!r}" + (f" with the decimal separator {decimal!r}" if decimal else ""))
     return float(plain)
 

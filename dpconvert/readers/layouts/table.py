@@ -142,7 +142,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     if listed.absent and not (listed.images or listed.skipped):
         _only([], listed.absent[first := next(iter(listed.absent))], first, endings)
     _tell_unlisted(source, listed, layout)
-    source.notes += [*images.notes(), *endings.notes()]
+    source.notes += [*images.notes(), *endings.notes(), *columns.notes()]
     source.notes += never_named(layout, ("labels", "skip", "none"), listed.labels)
     for image, _ in listed.images.values():
         yield image
