@@ -44,6 +44,10 @@ WHOLE = re.compile(r"([-+]?\d{1,9})(?:\.0*)?", re.ASCII)
 AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
 YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 ZEROS = re.compile(r"(?<!\d)(?<!\d[.,])0+(?=\d)")  # before a whole number
+MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+DATE = re.compile(  # as spreadsheets write what they took for one, in English
+    rf"(?i)\d{{1,2}}-({MONTH})[a-z]*(-\d+)?|({MONTH})-\d{{1,4}}|\d{{4}}-\d\d-\d\d(T00:00:00)?|\d\d?/\d\d?/\d{{2,4}}"
+)
 PACKED = re.compile(r"(?i)\.(?:zip|7z|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz)(?=/)")  # of an archive among folders
 ESCAPED = re.compile(r"(?:%[89A-F][0-9A-F])+")  # bytes as `escaped` writes them
 UNDECODABLE = re.compile("[\udc80-\udcff]")  # Python's form of the bytes of a file name that are not UTF-8
@@ -135,6 +139,11 @@ def seen(name: str) -> str:
 def reads_missing(label: str) -> bool:
     """Whether a label reads as if it said that there is none: `N/A`, `#N/A`, `-`, `?`, `nan`, `unknown`."""
     return SIGNS.sub("", folded(label)).rstrip("?!") in MISSING
+
+
+def reads_date(text: str) -> bool:
+    """Whether a text reads as a date that a spreadsheet made of it, such as `1-Feb` of `1-2`, or `2024-03-01`."""
+    return DATE.fullmatch(text) is not None
 
 
 def alike(label: str) -> str:

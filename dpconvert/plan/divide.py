@@ -234,7 +234,7 @@ def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[st
     """The sorted labels as classes, which nothing confirms.
 
     Raises:
-        SourceError: one is empty or reads like a missing value, or two look the same.
+        SourceError: one is empty or reads like a missing value or a date of a spreadsheet, or two look the same.
     """
     if "" in labels:
         raise SourceError(
@@ -256,6 +256,12 @@ def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[st
             else f"the label {first!r} reads like a missing value",
             where=next(r.source_image.files[0] for r in found if first in _named(manifest, r)),
             remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),
+        )
+    if manifest.shape in WITH_SKIP and (dates := sorted(filter(names.reads_date, labels))):
+        raise SourceError(
+            f"the label {dates[0]!r} reads like a date, which spreadsheets make of texts such as '1-2' or 'MARCH1'",
+            where=next(r.source_image.files[0] for r in found if dates[0] in _named(manifest, r)),
+            remedy="format the column as text and enter the labels again; if they are right, name `classes`",
         )
     return sorted(labels)
 

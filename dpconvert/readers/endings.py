@@ -15,13 +15,10 @@ from dpconvert.readers.pairing import IMAGE
 ABSOLUTE = re.compile(r"(?i)[/\\]|[a-z]:[/\\]")
 URL = re.compile(r"(?i)file:/*(?=/|[a-z]:/)")
 ENDING = re.compile(rf"(?i)\.(?:{IMAGE}|svs|ndpi|mrxs|scn|bif|dcm|czi|vsi)$")
-MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-DATE = re.compile(rf"(?i)\d{{1,2}}-({MONTH})[a-z]*(-\d+)?|({MONTH})-\d{{1,4}}|\d{{4}}-\d\d-\d\d|\d\d?/\d\d?/\d{{2,4}}")
 ROUNDED = re.compile(r"(?i)\d([.,]\d+)?e[+-]?\d+")
+MOST_DIGITS = 15  # of a number that a spreadsheet keeps
 WHOLE = re.compile(r"(\d+)[.,]0+", re.ASCII)
-AS_TEXT = (
-    "make a text of the column in the program that wrote the table, before the names are typed or pasted, and save it"
-)
+AS_TEXT = "format its column as text before the names are entered, and save the table"
 
 
 class Endings:
@@ -70,9 +67,9 @@ class Endings:
     def advice(self, wanted: str) -> str:
         """Return what to do about a name that no file has: a spreadsheet may have taken it for a number or a date."""
         bare = ENDING.sub("", PurePosixPath(wanted).name)
-        if ROUNDED.fullmatch(bare):
+        if ROUNDED.fullmatch(bare) or (bare.isdecimal() and len(bare) > MOST_DIGITS):
             return f"a spreadsheet took this name for a number, and rounded it: {AS_TEXT} again"
-        if DATE.fullmatch(bare):
+        if names.reads_date(bare):
             return f"a spreadsheet took this name for a date: {AS_TEXT} again"
         number = WHOLE.sub(r"\1", bare)
         near = [name for name in self._stems if name.lstrip("0") == number.lstrip("0") != ""]

@@ -175,7 +175,7 @@ class Source(Folder):
                 where=self.root,
                 expected=f"names like '{spec.example}'" if spec.example else f"names that match '{spec.pattern}'",
                 found=unused.by_suffix(self.sizes) or None,
-                remedy=self._unpacking() or "; ".join([self.listed_by, *self.slides.notes]),
+                remedy=self._unpacking(spec.what) or "; ".join([self.listed_by, *self.slides.notes]),
             )
         return found
 
@@ -185,11 +185,13 @@ class Source(Folder):
         check = f"dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}"
         return f"`{check}` lists the existing and the missing files"
 
-    def _unpacking(self) -> str:
+    def _unpacking(self, what: str) -> str:
         from dpconvert.source import unused
 
         packed = unused.archives_of(self, self.sizes)
-        return unused.remedy(packed) if packed else unused.zarr_out_of_place(self)
+        if packed:
+            return unused.remedy(packed)
+        return unused.zarr_out_of_place(self) or (unused.tables_of(self.sizes) if "table" in what else "")
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file.

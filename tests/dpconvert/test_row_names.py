@@ -87,6 +87,7 @@ def test_a_name_without_an_ending_that_two_images_have_is_refused(convert: Conve
         ("12345.png", "12345.0", 'as in file = "{number:d}.png"'),
         ("120000.png", "1.2E+05", "a spreadsheet took this name for a number, and rounded it"),
         ("5e10.png", "5.00E+10", "a spreadsheet took this name for a number"),
+        ("12345678901234567.png", "12345678901234570", "a spreadsheet took this name for a number, and rounded it"),
         ("MARCH1.png", "1-Mar", "a spreadsheet took this name for a date"),
         ("SEPT2.png", "Sep-02", "a spreadsheet took this name for a date"),
         ("3-1-24.png", "2024-03-01", "a spreadsheet took this name for a date"),
@@ -122,3 +123,34 @@ def test_init_drafts_what_a_conversion_reads(
     convert(["0007.png", "0008.png", "0123.png", "1234.png"], rows, file)
     assert dpconvert("init", tmp_path / "source", "--out", tmp_path / "draft.toml").code == 0
     assert f'file = "{file}"' in (tmp_path / "draft.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("label", "is_date"), [("1-Feb", True), ("Mar-01", True), ("2024-02-01", True), ("1-2", False)]
+)
+def test_a_label_that_a_spreadsheet_made_a_date_of_is_refused_unless_it_is_named(
+    label: str, is_date: bool, tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    put(tmp_path / "source", *PLAIN)
+    rows = "".join(f"{name},{label if n % 2 else 'x'}\n" for n, name in enumerate(PLAIN))
+    (tmp_path / "source" / "labels.csv").write_text(f"file,label\n{rows}")
+    (tmp_path / "m.toml").write_text(MANIFEST.format("{file}", "").replace('classes = ["x", "y"]\n', ""))
+    for words in (["check"], []):
+        out = [] if words else ["--out", tmp_path / "out", "--workers", 1]
+        answer = dpconvert(*words, tmp_path / "m.toml", "--source", tmp_path / "source", *out, "-q")
+        assert answer.code == int(is_date), answer
+        assert (f"b.png: the label '{label}' reads like a date, which spreadsheets make of" in answer.err) == is_date
+    drafted = dpconvert("init", tmp_path / "source", "--out", tmp_path / "draft.toml")
+    assert ("Classes that read as dates" in drafted.err) == is_date
+    (tmp_path / "m.toml").write_text(MANIFEST.format("{file}", "").replace('"y"', f'"{label}"'))
+    assert dpconvert("check", tmp_path / "m.toml", "--source", tmp_path / "source", "-q").code == 0
+
+
+@pytest.mark.parametrize("name", ["labels.xls", "labels.ods", "labels.xlsb"])
+def test_a_table_in_a_format_that_is_not_read_is_told(
+    name: str, tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    put(tmp_path / "source", *PLAIN, name)
+    (tmp_path / "m.toml").write_text(MANIFEST.format("{file}", ""))
+    answer = dpconvert("check", tmp_path / "m.toml", "--source", tmp_path / "source", "-q")
+    assert f"save {name} as CSV in UTF-8, or as .xlsx: its format is not read" in answer.err

@@ -76,6 +76,7 @@ class Table:
     def __init__(self, data: bytes, name: str, dialect: Dialect = Dialect()) -> None:
         self.name, self.empty, self.comments = name, 0, 0
         as_text = not dialect.encoding and not is_workbook(data)
+        self.hidden = workbook.hidden_rows(data, dialect.sheet) if is_workbook(data) else 0
         self.windows = as_text and encoding_of(data, name) == WINDOWS
         self._records = records(data, name, dialect)
         self.columns = next(self._filled(), (0, list[str]()))[1]
@@ -89,7 +90,9 @@ class Table:
                     where=self.name,
                     expected=len(self.columns),
                     found=len(cells),
-                    remedy="put cells that hold the delimiter into double quotes",
+                    remedy="put cells that hold the delimiter into double quotes"
+                    if len(self.columns) > 1
+                    else "the first row must name the columns: remove what stands above it",
                 )
             padded = itertools.chain(cells, itertools.repeat(""))
             yield TableRow(line, Cells(zip(self.columns, padded, strict=False)))
@@ -99,6 +102,8 @@ class Table:
         found = [f"{counted(self.empty, 'empty row')} of {self.name} passed over"] if self.empty else []
         if self.comments:
             found.append(f"{counted(self.comments, 'comment')} of {self.name} passed over (lines with # in front)")
+        if self.hidden:
+            found.append(f"{counted(self.hidden, 'hidden row')} of {self.name} read like the others")
         if self.windows:
             found.append(f"{self.name} is not UTF-8 and is read as Windows-1252; `encoding` in [layout] names another")
         return found

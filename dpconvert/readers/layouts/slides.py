@@ -47,7 +47,7 @@ FILES = {
         optional=True,
     ),
     "table": FileKind(
-        pattern=r"(?i)^slides\.(?:csv|tsv|xlsx)$", what="table of slides", example="slides.csv", optional=True
+        pattern=r"(?i)^slides\.(?:csv|tsv|xls[xm])$", what="table of slides", example="slides.csv", optional=True
     ),
     "classes": FileKind(
         pattern=r"(?i)(?:^|/)(?P<name>[^/]+?)[._-]classes\.(?:csv|json)$",

@@ -38,7 +38,7 @@ from dpconvert.source.record import SourceImage
 
 FILES = {
     "table": FileKind(
-        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt|xlsx)$",
+        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt|xls[xm])$",
         what="table of images",
         example="labels.csv",
     ),
