@@ -160,10 +160,13 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
 def match(name: str, known: Iterable[str]) -> str | None:
     """Return the one of `known` that equals `name`, else the only one that equals it except for case; else None.
 
-    Of whole numbers, decimals count only where two differ in nothing else: programs write 1 as 1.0 beside a gap.
+    The width of blanks within names counts only where two differ in nothing else. Of whole numbers, decimals count only
+    where two differ in nothing else: programs write 1 as 1.0 beside a gap.
     """
     known = list(known)
     same = [one for one in known if folded(one) == folded(name)]
+    if not same and len(words := folded(name).split()) > 1:
+        same = [one for one in known if folded(one).split() == words]
     if not same and (number := WHOLE.fullmatch(name)):
         same = [one for one in known if (other := WHOLE.fullmatch(one)) and other[1] == number[1]]
     exact = [one for one in same if nfc(one) == nfc(name)]
