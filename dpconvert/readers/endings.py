@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
@@ -72,8 +73,7 @@ class Endings:
         if names.reads_date(bare):
             return f"a spreadsheet took this name for a date: {AS_TEXT} again"
         number = WHOLE.sub(r"\1", bare)
-        near = [name for name in self._stems if name.lstrip("0") == number.lstrip("0") != ""]
-        if number.isdecimal() and near:
+        if near := self._of_number(wanted):
             width = f"{len(near[0]):02}" if near[0].startswith("0") else ""
             form = f":{width}{'d' if number != bare else ''}"
             file = self._stems[near[0]][0]
@@ -82,6 +82,22 @@ class Endings:
                 f'file = "{{number{form}}}{PurePosixPath(file).suffix}", or write names as they are into the table'
             )
         return "if some images are not here, say `missing = true` in [layout]"
+
+    def near(self, wanted: str) -> list[str]:
+        """Return the files whose names are this one but for what a spreadsheet does to numbers: zeros and decimals."""
+        return [file for stem in self._of_number(wanted) for file in self._stems[stem]]
+
+    def _of_number(self, wanted: str) -> list[str]:
+        """The names without endings, of their last part alone, that are this number."""
+        number = WHOLE.sub(r"\1", ENDING.sub("", PurePosixPath(wanted).name))
+        return self._numbers.get(number.lstrip("0") or "0", []) if number.isdecimal() else []
+
+    @cached_property
+    def _numbers(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for stem in filter(str.isdecimal, self._stems):
+            found[stem.lstrip("0") or "0"].append(stem)
+        return dict(found)
 
 
 class FromRoot:

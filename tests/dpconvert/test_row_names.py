@@ -102,6 +102,20 @@ def test_a_name_that_a_spreadsheet_changed_is_refused_with_the_remedy(
     assert advice in convert([image], [row], more="missing = true")[0].err or "missing" in advice
 
 
+def test_a_changed_name_is_refused_even_if_images_may_be_missing(convert: Convert) -> None:
+    """Unless its image is in another row."""
+    more = "missing = true"
+    assert (
+        "line 3: no image of this name; expected 7; 0007.png"
+        in convert(["a.png", "0007.png"], ["a", "7"], more=more)[0].err
+    )
+
+
+def test_an_absent_image_whose_like_is_in_another_row_is_left_out(convert: Convert) -> None:
+    made, found = convert(["0007.png", "b.png"], ["0007", "b", "7"], more="missing = true")
+    assert (made.code, found) == (0, {"0007.png": 0, "b.png": 1})
+
+
 @pytest.mark.parametrize(("form", "rows"), [(":04", "7 8 123 1234"), (":04d", "7.0 8 123.0 1234")])
 def test_the_remedies_for_numbers_work(form: str, rows: str, convert: Convert) -> None:
     images = ["0007.png", "0008.png", "0123.png", "1234.png"]

@@ -42,6 +42,8 @@ OF_TEXT = "delimiter", "skip", "decimal", "check_head"
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
+    if empty := [found.name for found in source.match("points") if source.sizes[found.name] == 0]:
+        source.notes.append(f"{counted(len(empty), 'empty file')} (0 bytes), read as no points, the first: {empty[0]}")
     if layout.form().of_all_images:
         yield from images_of_tables(source, layout)
     else:

@@ -141,6 +141,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         listed.rows.clear()
     if listed.absent and not (listed.images or listed.skipped):
         _only([], listed.absent[first := next(iter(listed.absent))], first, endings)
+    _refuse_changed(listed)
     _tell_unlisted(source, listed, layout)
     source.notes += [*images.notes(), *endings.notes(), *columns.notes()]
     source.notes += never_named(layout, ("labels", "skip", "none"), listed.labels)
@@ -219,6 +220,14 @@ def _file(row: Cells, layout: Layout, where: str) -> str:
     if not names.file_name(wanted):
         raise SourceError("names no image", where=where, found=f"{layout.file!r} gives an empty name")
     return wanted
+
+
+def _refuse_changed(listed: _ListedImages) -> None:
+    """Refuse rows whose image would be here, in no other row, if a spreadsheet had not changed its name."""
+    used = listed.images.keys() | listed.skipped
+    for where, wanted in listed.absent.items():
+        if set(listed.endings.near(wanted)) - used:
+            _only([], wanted, where, listed.endings)
 
 
 def _tell_unlisted(source: Source, listed: _ListedImages, layout: Layout) -> None:
