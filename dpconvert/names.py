@@ -44,7 +44,12 @@ WHOLE = re.compile(r"([-+]?\d{1,9})(?:\.0*)?", re.ASCII)
 AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
 YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 ZEROS = re.compile(r"(?<!\d)(?<!\d[.,])0+(?=\d)")  # before a whole number
+MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+DATE = re.compile(  # as spreadsheets write what they took for one, in English
+    rf"(?i)\d{{1,2}}-({MONTH})[a-z]*(-\d+)?|({MONTH})-\d{{1,4}}|\d{{4}}-\d\d-\d\d(T00:00:00)?|\d\d?/\d\d?/\d{{2,4}}"
+)
 PACKED = re.compile(r"(?i)\.(?:zip|7z|tar(?:\.(?:gz|bz2|xz))?|tgz|tbz2?|txz)(?=/)")  # of an archive among folders
+ESCAPED = re.compile(r"(?:%[89A-F][0-9A-F])+")  # bytes as `escaped` writes them
 UNDECODABLE = re.compile("[\udc80-\udcff]")  # Python's form of the bytes of a file name that are not UTF-8
 
 
@@ -76,6 +81,31 @@ def file_name(name: str) -> str:
 def escaped(name: str) -> str:
     """Return a name of the operating system as text: '%FC' for a byte FC that is not UTF-8."""
     return UNDECODABLE.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+
+
+def readable(name: str) -> str:
+    """Return a name with escaped bytes as the characters that they are in UTF-8, else in Windows-1252: 'M%FCller'."""
+    if "%" not in name:
+        return name
+    return nfc(ESCAPED.sub(lambda found: _character(found[0]), name))
+
+
+def _character(bytes_of_it: str) -> str:
+    raw = bytes.fromhex(bytes_of_it.replace("%", ""))
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return bytes_of_it
+
+
+def is_of_names(encoding: str) -> bool:
+    """Whether file names may have this encoding: Python knows it, and ASCII stays what it is."""
+    try:
+        return b"a/1.png".decode(encoding) == "a/1.png"
+    except (LookupError, ValueError):
+        return False
 
 
 def as_folders(name: str) -> str:
@@ -111,6 +141,11 @@ def reads_missing(label: str) -> bool:
     return SIGNS.sub("", folded(label)).rstrip("?!") in MISSING
 
 
+def reads_date(text: str) -> bool:
+    """Whether a text reads as a date that a spreadsheet made of it, such as `1-Feb` of `1-2`, or `2024-03-01`."""
+    return DATE.fullmatch(text) is not None
+
+
 def alike(label: str) -> str:
     """Return a key that is equal for labels that may be one: those that look the same, 1 and 1.0, 1 and true."""
     text = seen(label)
@@ -125,10 +160,13 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
 def match(name: str, known: Iterable[str]) -> str | None:
     """Return the one of `known` that equals `name`, else the only one that equals it except for case; else None.
 
-    Of whole numbers, decimals count only where two differ in nothing else: programs write 1 as 1.0 beside a gap.
+    The width of blanks within names counts only where two differ in nothing else. Of whole numbers, decimals count only
+    where two differ in nothing else: programs write 1 as 1.0 beside a gap.
     """
     known = list(known)
     same = [one for one in known if folded(one) == folded(name)]
+    if not same and len(words := folded(name).split()) > 1:
+        same = [one for one in known if folded(one).split() == words]
     if not same and (number := WHOLE.fullmatch(name)):
         same = [one for one in known if (other := WHOLE.fullmatch(one)) and other[1] == number[1]]
     exact = [one for one in same if nfc(one) == nfc(name)]

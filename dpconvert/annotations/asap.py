@@ -27,14 +27,18 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
         ReadError: The content is not ASAP XML, or an annotation belongs to no known group.
     """
     document = xml_tree.root(data, name, "ASAP_Annotations")
-    parents = {group.get("Name", ""): group.get("PartOfGroup", "None") for group in document.iter("Group")}
+    parents = {_bare(group, "Name", ""): _bare(group, "PartOfGroup", "None") for group in document.iter("Group")}
     remarks: Counter[str] = Counter()
     items = []
     for number, element in enumerate(document.iter("Annotation")):
         if shapes := _shapes(element, remarks, name):
-            label = _label(element.get("PartOfGroup", "None"), parents, known, name)
+            label = _label(_bare(element, "PartOfGroup", "None"), parents, known, name)
             items += [Annotation(shape, label, str(number)) for shape in shapes]
     return marks.check(Annotations(items, remarks), name)
+
+
+def _bare(element: Any, attribute: str, absent: str) -> str:
+    return names.bare(element.get(attribute, absent))
 
 
 def _label(group: str, parents: dict[str, str], known: Collection[str], name: str) -> str:

@@ -1,8 +1,10 @@
 """Aperio ImageScope XML and HALO .annotations: level-0 pixels, y down; an <Annotation> is a layer of <Region>s.
 
-ImageScope numbers the types of regions, HALO names them (and writes <V> where ImageScope writes <Vertex>). Regions with
-NegativeROA="1" are cut out of their layer. A region's label is its own Text, else a value or name of its own attributes
-(as in BACH), else its layer's Name, attributes, or LineColor as '#rrggbb' (a BGR integer in the file: 255 is red).
+ImageScope numbers the types of regions, HALO names them (and writes <V> where ImageScope writes <Vertex>). Other
+programs that write its XML number all regions 0 and name their types in an attribute GeoShape, which then counts. A
+mark of the counter (5) has one vertex, and is a point. Regions with NegativeROA="1" are cut out of their layer. A
+region's label is its own Text, else a value or name of its own attributes (as in BACH), else its layer's Name,
+attributes, or LineColor as '#rrggbb' (a BGR integer in the file: 255 is red).
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, el
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing import xml_tree
 
-NUMBERED = {"0": "polygon", "1": "rectangle", "2": "ellipse", "3": "arrow", "4": "ruler"}
+NUMBERED = {"0": "polygon", "1": "rectangle", "2": "ellipse", "3": "arrow", "4": "ruler", "5": "counter"}
 AREAS = {"polygon", "rectangle", "ellipse"}
-POINTS = {"pin", "point"}
+POINTS = {"pin", "point", "points", "counter"}
 NOT_CLASSES = {"", "Description"}  # names of attributes that name no class
 
 
@@ -45,14 +47,14 @@ def _layer(layer: Any, known: Collection[str], remarks: Counter[str], name: str)
     """(shape, label, region's id) of the positive regions, less the negative ones."""
     drawn, holes = [], []
     for number, region in enumerate(layer.iter("Region")):
-        shape = _shape(region, remarks, name)
-        if shape is None:
+        shapes = _shapes(region, remarks, name)
+        if not shapes:
             continue
         if region.get("NegativeROA", "0").strip() in ("1", "true", "True"):
-            holes.append(shape)
+            holes += shapes
         else:
             label = resolved(_names(region, layer), known, name)
-            drawn.append((shape, label, region.get("Id", str(number))))
+            drawn += [(shape, label, region.get("Id", str(number))) for shape in shapes]
     cut = shapely.union_all(holes)
     if alone := _touching_nothing(holes, [shape for shape, _, _ in drawn]):
         remarks["region to cut out that lies on no other of its layer"] += alone
@@ -93,18 +95,27 @@ def _colour(text: str) -> str:
     return f"#{value & 255:02x}{value >> 8 & 255:02x}{value >> 16 & 255:02x}"
 
 
-def _shape(region: Any, remarks: Counter[str], name: str) -> Geometry | None:
-    number = region.get("Type", "0").strip()
+def _shapes(region: Any, remarks: Counter[str], name: str) -> list[Geometry]:
+    """Return the outline of a region, or its points; nothing for what outlines nothing."""
+    number = (region.get("GeoShape") or region.get("Type", "0")).strip()
     kind = NUMBERED.get(number, number.lower())
-    if kind not in AREAS | POINTS:
+    points = [
+        (xml_tree.number(vertex, "X", name), xml_tree.number(vertex, "Y", name))
+        for tag in ("Vertex", "V")
+        for vertex in region.iter(tag)
+    ]
+    if kind not in AREAS | POINTS or (kind == "counter" and len(points) > 1):
         marks.pass_over(kind, remarks)
-        return None
-    vertices = [vertex for tag in ("Vertex", "V") for vertex in region.iter(tag)]
-    points = [(xml_tree.number(v, "X", name), xml_tree.number(v, "Y", name)) for v in vertices]
+        return []
+    if kind in POINTS:
+        return [shapely.Point(point) for point in (points[:1] if kind == "pin" else points)]
+    shape = _area(kind, points, remarks)
+    return [] if shape is None else [shape]
+
+
+def _area(kind: str, points: list[tuple[float, float]], remarks: Counter[str]) -> Geometry | None:
     if kind == "polygon" or (kind == "rectangle" and len(points) > 2):
         return polygon(points, remarks)
-    if kind in POINTS and points:
-        return shapely.Point(points[0])
     if len(points) < 2:
         remarks["degenerate ring dropped"] += 1
         return None

@@ -1,10 +1,10 @@
 """Label Studio JSON and JSON-MIN: several images, shapes in per cent of their sides.
 
 https://labelstud.io/guide/export. Rectangles and ellipses may be turned (degrees, clockwise; rectangles about their
-upper left corner). Of several annotations of a task the first that was not
-cancelled counts; the others are counted. A task without any was skipped or not reached, and is not listed. Predictions
-are no annotations: a file with nothing else is refused. JSON-MIN has no ids: there a shape and its labels are told by
-their place.
+upper left corner). Of several annotations of a task the first that was not cancelled counts; the others are counted. A
+task without any was skipped or not reached, and is not listed; `unanswered` counts them. Predictions are no
+annotations: a file with nothing else is refused. JSON-MIN has no ids: there a shape and its labels are told by their
+place.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ PARTS = {
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what the server puts before the name of an uploaded file
 OWN = {"created_at", "updated_at"}  # texts of JSON-MIN that no annotator chose
 ADDRESS = re.compile(r"(?i)^[/\\]|://|\.\w{3,5}$")
+PREDICTED = "with predictions of a model alone"
 OTHERS = "annotation of another annotator passed over"
 
 
@@ -113,6 +114,25 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
             remedy="let Label Studio make annotations of the predictions, check them there, and export again",
         )
     return listed
+
+
+def unanswered(data: bytes, name: str) -> dict[str, list[str]]:
+    """Return why tasks have no annotations -> their images: predictions alone, skipped, or not reached.
+
+    Raises:
+        ReadError: The content is not such a file.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    if _is_minimal(data):
+        return found
+    tasks = parsed(data, name, TASKS)
+    for task in tasks if isinstance(tasks, list) else [tasks]:
+        answers = task.annotations or task.completions or []
+        if all(one.was_cancelled for one in answers):
+            why = "skipped by the annotator" if answers else "not reached"
+            image = next(map(_file, filter(None, _addresses(task.data))), task.file_upload or "")
+            found[PREDICTED if task.predictions else why].append(image)
+    return found
 
 
 def _is_minimal(data: bytes) -> bool:

@@ -75,7 +75,7 @@ def resolved(candidates: Iterable[str], known: Collection[str], name: str) -> st
     Raises:
         ReadError: `known` names labels, but none of the candidates is among them.
     """
-    nonblank = [candidate.strip() for candidate in candidates if candidate.strip()]
+    nonblank = [bare for candidate in candidates if (bare := names.bare(candidate))]
     if not known:
         return nonblank[0] if nonblank else ""
     for candidate in nonblank or [""]:
@@ -96,7 +96,7 @@ def only(candidates: Iterable[str], known: Collection[str], name: str) -> str:
     Raises:
         ReadError: several are known; or, without `known`, there are several.
     """
-    distinct = list(dict.fromkeys(candidate.strip() for candidate in candidates if candidate.strip()))
+    distinct = list(dict.fromkeys(bare for candidate in candidates if (bare := names.bare(candidate))))
     spelt = [one if one in known else names.match(one, known) for one in distinct] if known else distinct
     found = list(dict.fromkeys(one for one in spelt if one is not None))
     if len(found) > 1:

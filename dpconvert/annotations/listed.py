@@ -20,7 +20,7 @@ from dpconvert.annotations.frame import SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
 from dpconvert.annotations.labels import of_field, only, resolved
 from dpconvert.errors import ReadError
-from dpconvert.names import as_folders, folded
+from dpconvert.names import as_folders, folded, readable
 
 Size = tuple[int, int]
 SHOWN = 3  # names in a message
@@ -38,6 +38,8 @@ WAYS: tuple[Callable[[str], str], ...] = (
     lambda name: folded(PurePosixPath(name).name),
     _bare,
     lambda name: folded(_bare(name)),
+    lambda name: folded(readable(PurePosixPath(name).name)),
+    lambda name: folded(readable(_bare(name))),
 )
 """How names are compared, one after the other."""
 
@@ -94,8 +96,8 @@ class Names:
     def places(self, image: str) -> list[int]:
         """The places of an image's names: of its whole name, else of its last part, else of that without extension.
 
-        Each time case and Unicode form count only where names differ in nothing else. Of several that end alike, those
-        whose folders agree best with the image's.
+        Each time case and Unicode form count only where names differ in nothing else. Last, bytes that are not UTF-8
+        are read as Windows-1252. Of several that end alike, those whose folders agree best with the image's.
         """
         ways = zip(WAYS, self._places, strict=True)
         found = next((places[way(image)] for way, places in ways if way(image) in places), [])

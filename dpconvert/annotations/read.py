@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from dpconvert import names
 from dpconvert.annotations import (
     asap,
     coco,
@@ -38,6 +37,7 @@ from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.labels import field_of, of_field
 from dpconvert.annotations.masks import LabelMask
 from dpconvert.annotations.ndpa import Glass
+from dpconvert.annotations.parsing.utf8 import in_utf8
 from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError
 
@@ -164,6 +164,15 @@ def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
     return None
 
 
+def unanswered(data: bytes, name: str) -> dict[str, list[str]]:
+    """Return why the content holds no annotations of images that it names -> these images.
+
+    Raises:
+        ReadError: The format is unknown, or the file is damaged.
+    """
+    return label_studio.unanswered(data, name) if detect(data, name) == "label_studio" else {}
+
+
 @lru_cache(maxsize=1)
 def _field_of_shapes(kind: Format, data: bytes, name: str, known: tuple[str, ...], chosen: str) -> str:
     drawn = (one.labels for image in listed_file(kind, data, name) for one in image.drawn if not one.ranked)
@@ -195,7 +204,7 @@ def labels_of_image(
 
 
 def unpacked(data: bytes, name: str) -> bytes:
-    """The content of a gzip file, or of a zip archive of one file; anything else as it is.
+    """The content of a gzip file, or of a zip archive of one file; anything else as it is. JSON and XML are in UTF-8.
 
     Raises:
         ReadError: damaged, of several files, or of more than 256 MiB.
@@ -218,18 +227,7 @@ def unpacked(data: bytes, name: str) -> bytes:
                 data = archive.read(members[0])
     except DAMAGED as error:
         raise ReadError(f"cannot be unpacked: {error}", where=name) from None
-    return _json_in_utf8(data)
-
-
-def _json_in_utf8(data: bytes) -> bytes:
-    """JSON that its mark says is UTF-16, as PowerShell writes it, in UTF-8; anything else as it is."""
-    if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data
-    with suppress(UnicodeDecodeError):
-        text = data.decode("utf-16")
-        if text.lstrip().startswith(("{", "[")):
-            return text.encode()
-    return data
+    return in_utf8(data)
 
 
 def _glass(subject: Subject, name: str) -> Glass:
@@ -239,6 +237,10 @@ def _glass(subject: Subject, name: str) -> Glass:
 
 
 def _told_apart(items: list[Annotation]) -> list[Annotation]:
-    """Return the annotations with unique ids, as sample keys are built from the ids."""
+    """Return the annotations with unique ids, as sample keys are built from the ids, and labels in one Unicode form."""
+    items = [
+        item if (label := names.bare(names.nfc(item.label))) == item.label else replace(item, label=label)
+        for item in items
+    ]
     often = Counter(item.id for item in items)
     return [replace(item, id=f"{item.id}-{i}") if often[item.id] > 1 else item for i, item in enumerate(items)]

@@ -18,6 +18,9 @@ from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.files import FileKind, Obtain, regular_expression
 from dpconvert.manifest.rules import Middle, Mpp, Objects, Presence, Regional, Rule, Tiles, Whole
 from dpconvert.manifest.splits import Expected, PublishedCounts, SplitName, SplitPolicy
+from dpconvert.names import is_of_names
+
+UNSET = "mpp_override", "dense", "unit", "reader", "file_names"  # keys that digests leave out where they are not given
 
 
 class Group(Model):
@@ -152,6 +155,10 @@ class Manifest(Model):
     """
     layout: dict[str, Any] = {}
     """Keys of the layout, listed below for each shape."""
+    file_names: str | None = None
+    """Encoding of file names that are not UTF-8, on disk and in archives, such as `cp932` or `cp1252`. If not given,
+    those in zip archives are read as code page 437, and others keep their bytes as `%` and two hexadecimal digits.
+    """
     files: dict[str, FileKind] = {}
     """Files that the layout reads: one table for each kind."""
     rule: Rule = Whole()
@@ -178,7 +185,7 @@ class Manifest(Model):
     @property
     def digest(self) -> str:
         """The sha256 of the content of the manifest, independent of its path."""
-        unset = {name for name in ("mpp_override", "dense", "unit", "reader") if getattr(self, name) is None}
+        unset = {name for name in UNSET if getattr(self, name) is None}
         return hashlib.sha256(self.model_dump_json(exclude={"path", "root"} | unset).encode()).hexdigest()
 
     @property
@@ -229,6 +236,13 @@ class Manifest(Model):
         if changes.task and changes.task != self.task:
             update["related"] = [*self.related, self.task]
         return self.model_copy(update=update)._checked()
+
+    @field_validator("file_names")
+    @classmethod
+    def _is_encoding(cls, encoding: str | None) -> str | None:
+        if encoding is not None and not is_of_names(encoding):
+            raise ValueError(f"{encoding!r} is no encoding of file names; 'cp932', 'cp1252' or 'gb18030' are")
+        return encoding
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -19,6 +19,7 @@ from dpconvert.plan.split import assign, contents, spelt
 from dpconvert.plural import counted
 from dpconvert.source import target, unused
 from dpconvert.source.files import Source
+from dpconvert.source.name_encoding import explained
 from dpconvert.source.record import Record, SourceImage
 
 WHOLE = re.compile(r"(\d+)\.0+", re.ASCII)  # as programs write whole numbers of a column with gaps: 7.0 is 7
@@ -111,7 +112,10 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
     """
     _check_kind(manifest)
     wrong, samples = wrong_images(manifest, options, "pictures"), wrong_samples(manifest, options)
-    images = list(readers.reader(manifest).images(source))
+    try:
+        images = list(readers.reader(manifest).images(source))
+    except SourceError as error:
+        raise explained(error, source.encoding) from None
     source.notes += unused.notes(source, {file for p in images for file in (*p.files, *p.annotations)})
     twice = [name for name, count in Counter(p.name for p in images).items() if count > 1]
     if twice:
@@ -230,7 +234,7 @@ def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[st
     """The sorted labels as classes, which nothing confirms.
 
     Raises:
-        SourceError: one is empty or reads like a missing value, or two look the same.
+        SourceError: one is empty or reads like a missing value or a date of a spreadsheet, or two look the same.
     """
     if "" in labels:
         raise SourceError(
@@ -252,6 +256,12 @@ def _found(manifest: Manifest, labels: set[str], found: list[Record]) -> list[st
             else f"the label {first!r} reads like a missing value",
             where=next(r.source_image.files[0] for r in found if first in _named(manifest, r)),
             remedy="name the task's `classes` in the manifest" + ("" if spelt else ", or leave such rows out (`skip`)"),
+        )
+    if manifest.shape in WITH_SKIP and (dates := sorted(filter(names.reads_date, labels))):
+        raise SourceError(
+            f"the label {dates[0]!r} reads like a date, which spreadsheets make of texts such as '1-2' or 'MARCH1'",
+            where=next(r.source_image.files[0] for r in found if dates[0] in _named(manifest, r)),
+            remedy="format the column as text and enter the labels again; if they are right, name `classes`",
         )
     return sorted(labels)
 

@@ -107,25 +107,27 @@ def _regional(rule: Area | Centre, manifest: Manifest, scene: Scene) -> Iterator
         scene.count(len(boxes), int((~held).sum()))
         boxes = boxes[held]
     positive = _positive(scene.annotations, rule, boxes)
-    _count_points(scene)
+    _count_points(manifest, scene)
     kept = capped(rule.cap, positive, boxes, image.name)
     for box, inside in zip(each_box(boxes[kept]), positive[kept], strict=True):
         yield Record(image, manifest.classes[int(inside)], box, stored)
 
 
-def _count_points(scene: Scene) -> None:
-    """Count annotations that cover no part of a patch, because they have no area."""
-    if isinstance(scene.annotations, Annotations) and (
-        count := sum(item.geometry.area == 0 for item in scene.annotations.items)
-    ):
-        scene.remarks["point, which covers no area of a patch"] += count
+def _count_points(manifest: Manifest, scene: Scene) -> None:
+    """Count annotations that cover no part of a patch, because they have no area, and that no dense target keeps."""
+    if not isinstance(scene.annotations, Annotations):
+        return
+    kept = manifest.dense.points.class_of if manifest.dense and manifest.dense.points else {}
+    points = [item for item in scene.annotations.items if item.geometry.area == 0 and item.label not in kept]
+    if points:
+        scene.remarks["point, which covers no area of a patch"] += len(points)
 
 
 def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     boxes, stored = placed(rule, manifest, scene)
     if not len(boxes):
         return
-    _count_points(scene)
+    _count_points(manifest, scene)
     shares = _shares(scene.annotations, manifest.classes, rule.ignore, _middle_of(boxes, rule))
     best, most = shares.argmax(0), shares.max(0)
     decided = (most > rule.share) & ((shares.sum(0) - most).round(DECIMALS) <= rule.others)

@@ -106,6 +106,10 @@ class InColumns:
             ) from None
         return in_text(cells[0], self.keys, lambda label: self._known(label, where), where)
 
+    def notes(self) -> list[str]:
+        """What a user should know once all rows are read."""
+        return self._numbers.notes()
+
     @property
     def _what(self) -> str:
         return "number" if self.target == "value" else "label"

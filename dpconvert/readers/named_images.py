@@ -22,6 +22,7 @@ from dpconvert.readers.nearby import Nearby
 from dpconvert.source.files import Source
 
 _contents: WeakKeyDictionary[Source, tuple[str, bytes]] = WeakKeyDictionary()  # the last file of each source
+UNANSWERED = "not annotated"
 SEVERAL = re.compile(r"(?i)\.(xml|(nd)?json|jsonl|csv|sqlite|db)(\.gz)?$")  # files that may be about several images
 
 
@@ -37,7 +38,7 @@ def content(source: Source, name: str) -> bytes:
 
 
 def images_of(source: Source, name: str) -> list[NamedImage] | None:
-    """The images that a file of annotations names, or None if it names none.
+    """The images that a file of annotations names, or None if it names none; a note of those that nobody annotated.
 
     Raises:
         ReadError: it is of a known format, but damaged.
@@ -49,7 +50,14 @@ def images_of(source: Source, name: str) -> list[NamedImage] | None:
         programs.detect(data, name)
     except ReadError:  # a file of another kind, which is about no image
         return None
+    for why, images in annotation_files.unanswered(data, name).items():
+        source.notes.append(f"{name}: {counted(len(images), 'image')} {UNANSWERED}, {why}; the first: {images[0]}")
     return annotation_files.images_named(data, name)
+
+
+def unanswered(source: Source) -> str:
+    """What the notes of a source say of images that its files name, and that nobody annotated."""
+    return "; ".join(note for note in source.notes if f" {UNANSWERED}, " in note)
 
 
 class Mentions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -17,39 +16,11 @@ from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 IMAGE = "(?:png|jpe?g|jpe|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam)"  # endings of images that are read
-ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 
 
 def stem(name: str) -> str:
     """'a/b/c.png' -> 'a/b/c': unique where the name is, but for its extension."""
     return str(PurePosixPath(name).with_suffix(""))
-
-
-class FromRoot:
-    """Files as tables name them: by the end of their names, of paths from the root of some machine too.
-
-    Of such a path what comes before the files' own names is cut, the same for all rows.
-    """
-
-    def __init__(self, find: Callable[[str], list[str]]) -> None:
-        self._find = find
-        self._cut: str | None = None
-
-    def find(self, stated: str) -> list[str]:
-        """The files that are meant."""
-        name = names.file_name(stated)
-        found = self._find(name)
-        parts = name.split("/")
-        for n in range(1, len(parts)) if ABSOLUTE.match(stated) and not found else ():
-            if found := self._find("/".join(parts[n:])):
-                cut = "/".join(parts[:n])
-                self._cut = self._cut or cut
-                return found if cut == self._cut else []
-        return found
-
-    def notes(self) -> list[str]:
-        """What a user should know."""
-        return [f"the table's paths begin with {self._cut}/, which is taken for this source"] if self._cut else []
 
 
 Key = Callable[[MatchedFile], str]
@@ -113,14 +84,17 @@ def only_file(source: Source, found: Sequence[MatchedFile], what: str) -> Matche
     return first
 
 
-def no_partner(source: Source, what: str, image: MatchedFile, *, may_show_none: bool = True) -> SourceError:
-    """The error of an image that nothing is said of."""
+def no_partner(
+    source: Source, what: str, image: MatchedFile, *, may_show_none: bool = True, found: str = ""
+) -> SourceError:
+    """The error of an image that nothing is said of. found: what there is instead."""
     if is_packaged(source.manifest):
         return SourceError(f"no {what} for this image", where=image.name, remedy=source.listed_by)
     none = ', and `missing = "none"` says that they show no object' if may_show_none else ""
     return SourceError(
         f"no {what} for this image",
         where=image.name,
+        found=found or None,
         remedy=f"in the manifest's [layout], `missing = true` leaves such images out{none}",
     )
 

@@ -117,6 +117,7 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
                 raise SourceError("two lines about one slide, with different values", where=where, found=name)
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in left_out.items() if n]
         source.notes += rows.notes()
+    source.notes += labels.notes() if labels is not None else []
     return by_slide
 
 

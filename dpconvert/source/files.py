@@ -37,6 +37,7 @@ from dpconvert.source.elements import Element
 from dpconvert.source.folder import Folder
 from dpconvert.source.listing import Place, check_names, walk
 from dpconvert.source.matched import MatchedFile
+from dpconvert.source.name_encoding import NameEncoding
 from dpconvert.source.slide_files import SlideFiles, slide_files
 from dpconvert.source.slide_links import linked, open_slide
 from dpconvert.source.stacks import Stacks
@@ -72,6 +73,7 @@ class Source(Folder):
         super().__init__(root, sizes, places)
         self.manifest = manifest
         self.slides = slides or SlideFiles()
+        self.encoding = NameEncoding()
         self._links: Path | None = None  # for slides whose files are not in one folder
         self.notes: list[str] = [*self.slides.notes]
         self._stacks: dict[str, Stacks] = {}
@@ -87,7 +89,8 @@ class Source(Folder):
         """
         check_root(root, manifest)
         hidden: list[str] = []
-        found, packed_notes = packed.expanded(root, list(walk(root, hidden)))
+        encoding = NameEncoding(manifest.file_names or "")
+        found, packed_notes = packed.expanded(root, list(walk(root, hidden, encoding)), encoding)
         listed = sorted(found, key=lambda file: file[:2])
         check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
@@ -95,7 +98,8 @@ class Source(Folder):
         places = {name: place for name, _, place in listed if place and name in sizes}
         slides = slide_files(root, [name for name in sizes if is_file(root, name)])
         source = cls(root, manifest, sizes, places, slides)
-        source.notes += [*packed_notes, *_hidden(hidden)]
+        source.notes += [*packed_notes, *_hidden(hidden), *encoding.notes()]
+        source.encoding = encoding
         source._links = linked(root, slides)
         if source._links is not None:
             weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)
@@ -141,7 +145,7 @@ class Source(Folder):
                 where=self.root,
                 expected=f"names like '{spec.example}'" if spec.example else f"names that match '{spec.pattern}'",
                 found=unused.by_suffix(self.sizes) or None,
-                remedy=self._unpacking() or "; ".join([self.listed_by, *self.slides.notes]),
+                remedy=self._unpacking(spec.what) or "; ".join([self.listed_by, *self.slides.notes]),
             )
         return found
 
@@ -151,11 +155,13 @@ class Source(Folder):
         check = f"dpconvert check {typed(self.manifest)} --source {shlex.quote(str(self.root))}"
         return f"`{check}` lists the existing and the missing files"
 
-    def _unpacking(self) -> str:
+    def _unpacking(self, what: str) -> str:
         from dpconvert.source import unused
 
         packed = unused.archives_of(self, self.sizes)
-        return unused.remedy(packed) if packed else unused.zarr_out_of_place(self)
+        if packed:
+            return unused.remedy(packed)
+        return unused.zarr_out_of_place(self) or (unused.tables_of(self.sizes) if "table" in what else "")
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file.

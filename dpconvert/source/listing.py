@@ -21,6 +21,7 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.image.unread import is_folder, unread
 from dpconvert.source import bounded, elements
 from dpconvert.source.bounded import Bounded
+from dpconvert.source.name_encoding import NameEncoding, Reading
 
 MOST_VISITS = 1000  # of one folder, by links
 MOST_LINKS = 16  # from one to the next
@@ -30,7 +31,6 @@ HIDDEN = re.compile(
 )
 """In a folder that begins with a dot, but none where systems and programs keep copies and thumbnails."""
 ENCRYPTED = 0x1  # bit of a zip member's flags
-UTF8_NAME = 0x800  # bit of a zip member's flags
 MEMBER_LIMIT = 4 << 30
 RATIO_LIMIT = 1000
 DAMAGED = (  # raised by `zipfile` for damaged archives (found by experiment)
@@ -61,16 +61,19 @@ class Place(NamedTuple):
 Listed = tuple[str, int, Place | None]  # name, size, place
 
 
-def walk(root: Path, hidden: list[str] | None = None) -> Iterator[Listed]:
+def walk(root: Path, hidden: list[str] | None = None, encoding: NameEncoding | None = None) -> Iterator[Listed]:
     """Yield all files. Links to folders are followed, except those back to a folder above.
 
-    hidden: to which the names of files in folders that begin with a dot are added; these are passed over.
+    hidden: to which the names of files in folders that begin with a dot are added; these are passed over. encoding: how
+    names that are not UTF-8 are read.
 
     Raises:
         SourceError: a folder cannot be listed, or links lead to one again and again.
     """
+    encoding = encoding or NameEncoding()
     above: dict[str, frozenset[tuple[int, int]]] = {}
     visits: Counter[tuple[int, int]] = Counter()
+    shown_as: dict[str, tuple[str, Reading]] = {}
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
         stat = os.stat(folder)  # noqa: PTH116
         here, parents = (stat.st_dev, stat.st_ino), above.pop(folder, frozenset())
@@ -81,10 +84,15 @@ def walk(root: Path, hidden: list[str] | None = None) -> Iterator[Listed]:
         if visits[here] > MOST_VISITS:
             raise SourceError(f"links lead to this folder more than {MOST_VISITS} times", where=folder)
         relative = Path(folder).relative_to(root)
+        prefix, above_it = shown_as.pop(folder, ("", str))
+        readable = encoding.of_place([*subfolders, *files], folder, above_it)
         for name in [folder for folder in subfolders if unread(folder) or is_folder(folder)]:  # of thousands of files
             subfolders.remove(name)
             files.append(name)
         down = parents | {here}
+        for name in subfolders:
+            own = str if name.isascii() else readable
+            shown_as[os.path.join(folder, name)] = f"{prefix}{readable(name)}/", own  # noqa: PTH118
         above.update((os.path.join(folder, name), down) for name in subfolders)  # noqa: PTH118
         for file in files:
             name = (relative / file).as_posix()
@@ -95,12 +103,12 @@ def walk(root: Path, hidden: list[str] | None = None) -> Iterator[Listed]:
             path = Path(folder, file)
             if path.is_fifo() or path.is_socket():  # reading one would wait for ever
                 continue
+            shown = names.file_name(f"{prefix}{readable(file)}")
             if name.lower().endswith(".zip"):
-                yield from zip_members(path, name)
+                yield from zip_members(path, name, encoding, shown)
             elif name.lower().endswith(".tar"):
-                yield from tar_members(path, name)
+                yield from tar_members(path, name, encoding, shown)
             else:
-                shown = names.file_name(name)
                 yield shown, _size(path), None if shown == name else Place(name)
 
 
@@ -134,14 +142,16 @@ def _size(path: Path) -> int:
         raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
 
 
-def zip_members(path: Path, name: str) -> Iterator[Listed]:
+def zip_members(path: Path, name: str, encoding: NameEncoding, shown: str = "") -> Iterator[Listed]:
+    """Yield the members of an archive. name: its path. shown: its name in the source, if not the same."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except DAMAGED as error:
         raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
     named: dict[str, zipfile.ZipInfo] = {}
-    for member in members:
+    folder = shown or name
+    for member, text in zip(members, encoding.in_zip(members, folder, path), strict=True):
         if member.filename.endswith("/") or IGNORED.search(member.filename):
             continue
         _check_inside(member.filename, path)
@@ -157,21 +167,11 @@ def zip_members(path: Path, name: str) -> Iterator[Listed]:
         limit = min(MEMBER_LIMIT, RATIO_LIMIT * max(member.compress_size, 1024))
         if member.file_size > limit and not elements.ARRAYS.search(member.filename):  # those are never held in memory
             raise ReadError(f"archive member unpacks to {member.file_size} bytes: {member.filename}", where=path)
-        shown = names.file_name(f"{name}/{_decoded(member)}")
-        yield shown, member.file_size, Place(name, member=member.filename)
+        yield names.file_name(f"{folder}/{text}"), member.file_size, Place(name, member=member.filename)
 
 
-def _decoded(member: zipfile.ZipInfo) -> str:
-    """Return the name of a member. Archives made on macOS hold UTF-8 without the flag for it."""
-    if member.flag_bits & UTF8_NAME or member.filename.isascii():
-        return member.filename
-    try:
-        return member.filename.encode("cp437").decode()
-    except UnicodeError:
-        return member.filename
-
-
-def tar_members(path: Path, name: str) -> Iterator[Listed]:
+def tar_members(path: Path, name: str, encoding: NameEncoding, shown: str = "") -> Iterator[Listed]:
+    """Yield the members of an archive, as `zip_members` does."""
     try:
         with path.open("rb") as file, tarfile.open(fileobj=Bounded(file), mode="r:") as archive:  # type: ignore[call-overload]
             members = archive.getmembers()
@@ -179,6 +179,7 @@ def tar_members(path: Path, name: str) -> Iterator[Listed]:
         raise ReadError(f"not a readable tar archive: {error}", where=path, remedy="download it again") from None
     by_name = {posixpath.normpath(member.name): member for member in members}
     named: dict[str, int] = {}
+    readable = encoding.of_place(by_name, path)
     for member in members:
         inner = member.name.removeprefix("./")
         held = _linked(member, by_name)
@@ -186,7 +187,7 @@ def tar_members(path: Path, name: str) -> Iterator[Listed]:
             _check_inside(inner, path)
             if named.setdefault(inner, held.offset_data) != held.offset_data:
                 raise _two_members(inner, path)
-            yield names.file_name(f"{name}/{inner}"), held.size, Place(name, held.offset_data)
+            yield names.file_name(f"{shown or name}/{readable(inner)}"), held.size, Place(name, held.offset_data)
 
 
 def _two_members(member: str, path: Path) -> ReadError:

@@ -23,6 +23,7 @@ from dpconvert.errors import ReadError
 from dpconvert.source import cache, listing
 from dpconvert.source.bounded import most_unpacked
 from dpconvert.source.listing import Listed
+from dpconvert.source.name_encoding import NameEncoding
 
 TAR: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 COMPRESSED = re.compile(r"(?i)\.(?:tar\.(?P<kind>gz|bz2|xz)|t(?P<short>gz|bz2?|xz))$")
@@ -34,7 +35,7 @@ DEEPEST = 3  # archives inside one another
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, ValueError)
 
 
-def expanded(root: Path, listed: list[Listed], deep: int = 0) -> tuple[list[Listed], list[str]]:
+def expanded(root: Path, listed: list[Listed], encoding: NameEncoding, deep: int = 0) -> tuple[list[Listed], list[str]]:
     """Return the files of a source, with packed archives replaced by their files, and notes for the user.
 
     Raises:
@@ -49,7 +50,7 @@ def expanded(root: Path, listed: list[Listed], deep: int = 0) -> tuple[list[List
         if not _packed(one) or ANY.sub("", name) in folders or deep == DEEPEST:
             kept.append(one)
             continue
-        inside, inner_notes = expanded(root, list(_opened(root, one)), deep + 1)
+        inside, inner_notes = expanded(root, list(_opened(root, one, encoding)), encoding, deep + 1)
         kept += inside
         notes += [cache.copy_note(name), *inner_notes]
     return kept, notes
@@ -74,7 +75,7 @@ def _folders(listed: list[Listed]) -> set[str]:
     }
 
 
-def _opened(root: Path, one: Listed) -> Iterator[Listed]:
+def _opened(root: Path, one: Listed, encoding: NameEncoding) -> Iterator[Listed]:
     """Return the files of a packed archive from the cache."""
 
     name, size, place = one
@@ -90,7 +91,7 @@ def _opened(root: Path, one: Listed) -> Iterator[Listed]:
     zipped = not found and name.lower().endswith(".zip")
     copy = cache.unpacked(root, original, name, ".zip" if zipped else ".tar", write, size)
     try:
-        for inner, bytes_of_it, lies in (listing.zip_members if zipped else listing.tar_members)(copy, name):
+        for inner, bytes_of_it, lies in (listing.zip_members if zipped else listing.tar_members)(copy, name, encoding):
             assert lies is not None
             yield inner, bytes_of_it, lies._replace(file=str(copy))
     except ReadError as error:

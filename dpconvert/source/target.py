@@ -18,6 +18,7 @@ BITS = re.compile(r"[01]")
 BETWEEN = re.compile(r"([\s,;|\[\]()_]|(?<=\d)-)*")  # what may stand between digits; elsewhere, - is a sign
 LISTED = re.compile(rf"{BETWEEN.pattern}({BITS.pattern}{BETWEEN.pattern})+")
 THOUSANDS = re.compile(r"[-+]?\d{1,3}\.\d{3}", re.ASCII)  # where others have decimal commas
+OF_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}", re.ASCII)  # 0.125 is none
 YES_NO = {"0": False, "0.0": False, "false": False, "no": False, "1": True, "1.0": True, "true": True, "yes": True}
 
 
@@ -48,6 +49,7 @@ class Numbers:
         self._decimal = decimal
         self._commas: tuple[str, str] | None = None  # the first number with a decimal comma, and where it is
         self._points: tuple[str, str] | None = None  # the first number such as 1.000
+        self._decides = bool(decimal)  # whether something tells that a point is a decimal one
 
     def read(self, text: str, where: str) -> str:
         """Return the text of a number.
@@ -56,6 +58,7 @@ class Numbers:
             ValueError: it is no finite number, or can be read in two ways.
         """
         number = of_number(text, self._decimal)
+        self._decides = self._decides or ("." in text and not OF_THOUSANDS.fullmatch(text))
         if not self._decimal:
             self._commas = self._commas or ("," in text and (text, where)) or None
             self._points = self._points or (THOUSANDS.fullmatch(text) and (text, where)) or None
@@ -65,6 +68,16 @@ class Numbers:
                     f"{point!r} ({second}) may be a thousand, since {comma!r} ({first}) has a decimal comma"
                 )
         return number
+
+    def notes(self) -> list[str]:
+        """What a user should know once all are read."""
+        if self._decides or self._points is None:
+            return []
+        point, where = self._points
+        return [
+            f"numbers with a point have three digits after it in all cells, such as {point} ({where}), and are read as "
+            "decimals; if they are thousands, write them without it"
+        ]
 
 
 def of_indicators(cells: Sequence[str], classes: Sequence[str]) -> str:

@@ -16,8 +16,9 @@ READ = re.compile(
     r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|np[yz]|h5|hdf5?|parquet)$"
 )
 UNREAD = re.compile(r"\.(vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
-WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xlsx?|ods|mat|qpdata)$")
+WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xls[xmb]?|ods|mat|qpdata)$")
 ZARR_IN_ARCHIVE = re.compile(r"(?i)(.*?\.(?:zip|tar|tgz|tar\.\w+|7z))/(?:.*(?<=\.zarr\.zip/)|.*\.zarr/|.*zarr\.json$)")
+SHEETS = re.compile(r"\.(xls|xlsb|ods|numbers|gsheet|sav|dta|rds|rdata|accdb|mdb|docx?|pdf)$")  # that hold tables
 TOLD = 5  # suffixes
 
 
@@ -84,6 +85,12 @@ def remedy(archives: list[str]) -> str:
     what = f"unpack {inside[1]}, and then {inside[2]}" if inside else f"unpack {archives[0]}"
     seven = ", or `pip install 'dpconvert[7z]'`" if archives[0].lower().endswith(".7z") else ""
     return f"{what}{seven}: archives of this kind are not read"
+
+
+def tables_of(names: Iterable[str]) -> str:
+    """Return the advice for tables in a format that is not read; '' if there is none."""
+    found = [name for name in names if SHEETS.search(suffix(name))]
+    return f"save {found[0]} as CSV in UTF-8, or as .xlsx: its format is not read" if found else ""
 
 
 def zarr_out_of_place(source: Source) -> str:

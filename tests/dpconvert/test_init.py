@@ -256,6 +256,10 @@ def test_a_table_of_paths_of_another_machine_is_named(init: Callable[..., Any], 
     for number in range(8):
         draw_image(tmp_path / "s" / "img" / f"{number}.png")
     table(tmp_path / "s", "path,label", [f"/home/me/img/{n}.png,{'ab'[n % 2]}" for n in range(8)])
+    manifest, *_ = init(tmp_path / "s")
+    assert manifest["layout"] == {"file": "{path}", "label": "label"}
+    (tmp_path / "drafted" / "my.toml").unlink()
+    table(tmp_path / "s", "path,label", [f"image {n},{'ab'[n % 2]}" for n in range(8)])
     _, answer, _ = init(tmp_path / "s", ready=False)
     assert "no column names the images as they are called here: labels.csv (path, label)" in answer.err
 

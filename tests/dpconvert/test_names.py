@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpconvert import names
-from dpconvert.errors import SourceError
+from dpconvert.annotations.listed import Names
+from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.readers import with_defaults
@@ -108,6 +111,125 @@ def test_a_name_that_is_no_utf8_is_converted_with_its_bytes_escaped(
     run(manifest, tmp_path / "source", tmp_path / "out")
     assert "gutartig/M%FCller.png" in labels(tmp_path / "out")
     assert dpconvert("verify", tmp_path / "out", "--workers", 1, "-q").code == 0
+
+
+def test_a_table_and_a_disk_in_windows_1252_name_the_same_files(tmp_path: Path) -> None:
+    put(tmp_path / "source", b"M\xfcller/b\xf6s.png", b"M\xfcller/gut.png")
+    table = "file;label\nM\u00fcller/b\u00f6s.png;b\u00f6s\nM\u00fcller/gut.png;gut\n"
+    (tmp_path / "source" / "labels.csv").write_bytes(table.encode("cp1252"))
+    (tmp_path / "my.toml").write_text('task = "Mine"\nshape = "table"\n[layout]\nfile = "{file}"\nlabel = "label"\n')
+    made = run(with_defaults(load(tmp_path / "my.toml")), tmp_path / "source", tmp_path / "out")
+    assert labels(tmp_path / "out") == {"M%FCller/b%F6s.png": 0, "M%FCller/gut.png": 1}
+    assert any(note.startswith("not UTF-8: 2 names of files or folders") for note in made.notes)
+
+
+@pytest.mark.parametrize("stated", ["M\u00fcller.png", "x/m\u00fcller.PNG", "M\u00fcller"])
+def test_a_file_that_names_images_finds_one_whose_name_is_not_utf8(stated: str) -> None:
+    assert Names(["b.png", stated]).places("a/M%FCller.png") == [1]
+
+
+def zipped(path: Path, members: dict[bytes, bytes], extra: Callable[[bytes], bytes] = lambda name: b"") -> None:
+    """Write a zip archive whose names have no mark of UTF-8, as Windows writes them."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, (name, data) in enumerate(members.items()):
+            info = zipfile.ZipInfo(f"{number:03}".ljust(len(name), "x"))
+            info.extra = extra(name)
+            archive.writestr(info, data)
+    packed = path.read_bytes()
+    for number, name in enumerate(members):
+        packed = packed.replace(f"{number:03}".ljust(len(name), "x").encode(), name)
+    path.write_bytes(packed)
+
+
+ENCODED = {
+    "cp932": "\u8868\u30bd\u8179/\u80c3{}.png",
+    "cp1252": "M\u00fcller/b\u00f6s{}.png",
+    "gb18030": "\u75c5\u7406/\u56fe{}.png",
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODED)
+@pytest.mark.parametrize("where", ["zip", "tar", "disk", "zip in a zip"])
+def test_names_are_read_in_the_encoding_that_the_manifest_states(
+    encoding: str, where: str, tmp_path: Path, dpconvert: Callable[..., Answer]
+) -> None:
+    """A second byte of Shift-JIS may be that of a backslash."""
+    wanted = [ENCODED[encoding].format(n) for n in range(4)]
+    members = {name.encode(encoding): image(n) for n, name in enumerate(wanted)}
+    source = tmp_path / "source"
+    source.mkdir()
+    if where == "disk":
+        put(source, *members)
+    elif where == "tar":
+        with tarfile.open(source / "a.tar", "w", encoding=encoding, format=tarfile.GNU_FORMAT) as tar:
+            for n, name in enumerate(wanted):
+                member = tarfile.TarInfo(name)
+                member.size = len(image(n))
+                tar.addfile(member, io.BytesIO(image(n)))
+    else:
+        zipped(source / "a.zip", members)
+    if where == "zip in a zip":
+        inner = (source / "a.zip").read_bytes()
+        with zipfile.ZipFile(source / "b.zip", "w") as archive:
+            archive.writestr("a.zip", inner)
+        (source / "a.zip").unlink()
+    rows = "".join(f"{name},{'yn'[n % 2]}\n" for n, name in enumerate(wanted))
+    (source / "labels.csv").write_bytes(f"file,label\n{rows}".encode())
+    text = 'task = "Mine"\nshape = "table"\n{}[layout]\nfile = "{{file}}"\nlabel = "label"\n'
+    text += "[split.strict]\nshare = [0.5, 0.25, 0.25]\n"
+    path = tmp_path / "m.toml"
+    path.write_text(text.format(""))
+    for answer in (
+        dpconvert("check", path, "--source", source, "-q"),
+        dpconvert(path, "--source", source, "--out", tmp_path / "no", "-q"),
+    ):
+        if "labels.csv, line 2: no image of this name" in answer.err:
+            assert "`file_names` in the manifest states their encoding" in answer.err
+            assert answer.code == 1
+        else:  # the escaped bytes of Windows-1252, which tables have in common
+            assert (encoding, answer.code) == ("cp1252", 0)
+    path.write_text(text.format(f'file_names = "{encoding}"\n'))
+    assert dpconvert("check", path, "--source", source, "-q").code == 0
+    assert dpconvert(path, "--source", source, "--out", tmp_path / "out", "--workers", 1, "-q").code == 0
+    found = labels(tmp_path / "out")
+    assert {name.split(".zip/")[-1].split(".tar/")[-1]: label for name, label in found.items()} == {
+        name: 1 - n % 2 for n, name in enumerate(wanted)
+    }
+
+
+def test_a_name_in_utf8_beside_the_one_of_a_zip_archive_counts(manifest: Manifest, tmp_path: Path) -> None:
+    """As Info-ZIP and WinRAR write it; it is that of an earlier name if the checksum differs."""
+    source = tmp_path / "source"
+    source.mkdir()
+
+    def second(name: bytes, wrong: int = 0) -> bytes:
+        text = name.decode("cp932").encode()
+        return struct.pack("<HHBI", 0x7075, 5 + len(text), 1, zlib.crc32(name) + wrong) + text
+
+    name = "\u8868.png".encode("cp932")
+    zipped(source / "a.zip", {name: image(0)}, second)
+    zipped(source / "b.zip", {name: image(1)}, lambda name: second(name, 1))
+    opened = Source.open(source, manifest)
+    assert [*opened.sizes] == ["a.zip/\u8868.png", "b.zip/\u00f2/.png"]
+    assert opened.read("a.zip/\u8868.png") == image(0)
+    assert opened.notes == [
+        "not UTF-8: 1 name in b.zip, read as code page 437, the first: b.zip/\u00f2/.png; "
+        '`file_names` in the manifest states their encoding, as "cp932" (Japanese), "gb18030" (Chinese) or "cp1252"'
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "shift-giss", "rot13", "hex"])
+def test_an_encoding_that_file_names_cannot_have_is_refused(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(f'task = "Mine"\nshape = "folders"\nfile_names = "{encoding}"\n')
+    with pytest.raises(ManifestError, match=f"file_names: '{encoding}' is no encoding of file names"):
+        load(tmp_path / "m.toml")
+
+
+def test_names_that_are_not_in_the_stated_encoding_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('task = "Mine"\nshape = "folders"\nfile_names = "cp932"\n')
+    put(tmp_path / "source", b"gutartig/M\xfcller.png")
+    with pytest.raises(SourceError, match=r"not text in cp932; found M%FCller.png; correct `file_names`"):
+        Source.open(tmp_path / "source", load(tmp_path / "m.toml"))
 
 
 def test_two_names_that_look_the_same_are_refused(manifest: Manifest, tmp_path: Path) -> None:

@@ -337,10 +337,27 @@ def test_a_point_before_three_digits_may_mean_thousands_where_others_have_decima
     assert "may be a thousand, since '2,5' (labels.csv, line" in told
 
 
+@pytest.mark.parametrize(
+    ("cells", "may_be_thousands"),
+    [("1.234 2.000 750", True), ("1.234 0.125 3", False), ("1.234 2.5 3", False), ("0.125 0.250 3", False)],
+)
+def test_numbers_that_may_all_be_thousands_are_noted(cells: str, may_be_thousands: bool, tmp_path: Path) -> None:
+    rows = "file;n\n" + "".join(f"{name}.png;{n}\n" for name, n in zip("abc", cells.split(), strict=True))
+    code, told = checked(tmp_path, "regression", 'value = "n"', rows)
+    assert code == 0
+    assert ("three digits after it in all cells, such as 1.234 (labels.csv, line 2)" in told) == may_be_thousands
+
+
+@pytest.mark.parametrize("text", ["1.234,5", "1,234.5", "1 234", "1'234'567.8", "1\u202f234,5", "1.000.000", "1.234"])
+def test_a_separator_of_thousands_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match="has a separator of thousands; write numbers without it"):
+        target.of_number(text, "," if text == "1.234" else "")
+
+
 def test_a_number_is_quoted_as_the_table_writes_it(tmp_path: Path) -> None:
     rows = "file;n\na.png;1.000\nb.png;2,5\nc.png;3\n"
     _, told = checked(tmp_path, "regression", 'value = "n"\ndecimal = ","', rows)
-    assert "line 2: not a number: '1.000' with the decimal separator ','" in told
+    assert "line 2: '1.000' has a separator of thousands; write numbers without it" in told
 
 
 @pytest.mark.parametrize(

@@ -450,6 +450,26 @@ def test_a_table_about_other_images_is_refused(make: Make, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize("missing", ["", "missing = true\n", 'missing = "none"\n'])
+def test_rows_name_images_with_another_ending(missing: str, make: Make, tmp_path: Path) -> None:
+    """An image whose points were not found would be negative throughout."""
+    root = draw_images(tmp_path)
+    (root / "points.csv").write_text("image,x,y\na.png,5,5\nb.tif,5,5\nD:\\x\\c.JPG,5,5\n")
+    layout = f'[layout]\ncolumns = ["image", "x", "y"]\nlabel = "m"\n{missing}'
+    assert positives(make(HEAD + layout + PRESENCE)) == {(f"{name}.png", 0, 0) for name in "abc"}
+
+
+@pytest.mark.parametrize(("row", "name"), [("7", "0007"), ("7.0", "7"), ("0", "000"), ("07.jpg", "7")])
+def test_a_row_whose_image_a_spreadsheet_renamed_is_refused(row: str, name: str, make: Make, tmp_path: Path) -> None:
+    root = draw_images(tmp_path, "a")
+    (root / "a.png").rename(root / f"{name}.png")
+    draw_images(tmp_path, "b")
+    (root / "points.csv").write_text(f"image,x,y\nb.png,5,5\n{row},5,5\n")
+    layout = '[layout]\ncolumns = ["image", "x", "y"]\nlabel = "m"\nmissing = "none"\n'
+    message = str(make(HEAD + layout + PRESENCE, fails=True))
+    assert f"line 3: no image of this name; expected {row}; {name}.png is here: write the names of images" in message
+
+
 def test_a_file_without_a_name_in_its_pattern_serves_all_images(make: Make, tmp_path: Path) -> None:
     root = draw_images(tmp_path, "a")
     (root / "all.json").write_bytes(

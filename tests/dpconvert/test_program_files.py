@@ -538,6 +538,39 @@ def test_predictions_alone_are_no_annotations(task: dict[str, Any], predictions:
     assert read([*tasks, *studio(STUDIO[0])]).items
 
 
+def test_tasks_that_nobody_annotated_are_told_with_the_reason() -> None:
+    cancelled = [{"id": 0, "was_cancelled": True, "result": []}]
+    tasks = [
+        *studio(STUDIO[0]),
+        *studio(image="/data/upload/1/0a1b2c3d-b.png", annotations=[], predictions=PREDICTED),
+        *studio(image="c.png", annotations=cancelled, predictions=PREDICTED),
+        *studio(image="d.png", annotations=cancelled),
+        *studio(image="e.png", annotations=[]),
+    ]
+    assert files.unanswered(json.dumps(tasks).encode(), "file") == {
+        "with predictions of a model alone": ["/data/upload/1/0a1b2c3d-b.png", "c.png"],
+        "skipped by the annotator": ["d.png"],
+        "not reached": ["e.png"],
+    }
+
+
+def test_a_conversion_says_which_images_nobody_annotated(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    for name in "ab":
+        tree.slide(f"{name}.tif")
+    whole = {"x": 0, "y": 0, "width": 50, "height": 100, "rotation": 0, "rectanglelabels": ["Tumor"]}
+    drawn = {"type": "rectanglelabels", "value": whole, "original_width": 512, "original_height": 512}
+    other = studio(image="b.tif", annotations=[], predictions=PREDICTED)
+    tree.write("all.json", json.dumps([*studio(drawn, image="a.tif"), *other]))
+    tree.manifest(AREA)
+    note = "all.json: 1 image not annotated, with predictions of a model alone; the first: b.tif"
+    with pytest.raises(SourceError, match=f"b.tif: no annotations for this slide; found {note}"):
+        tree.counts()
+    tree.manifest(AREA + "[layout]\nmissing = true\n")
+    assert tree.counts() == {"yes": 8, "no": 8}
+    assert note in tree.plan().notes
+
+
 def test_an_export_in_which_no_task_was_reached_lists_no_image() -> None:
     tasks = studio(image="a.png", annotations=[], predictions=[], meta={}) * 2
     assert files.images_named(json.dumps(tasks).encode(), "file") == []

@@ -163,7 +163,7 @@ def test_numbers_with_either_decimal_mark(text: str, decimal: str, value: float)
 
 @pytest.mark.parametrize(("text", "decimal"), [("1,234", ""), ("1.234,5", ""), ("1,5", "."), ("1.5", ","), ("x", "")])
 def test_numbers_that_may_mean_two_things_are_none(text: str, decimal: str) -> None:
-    with pytest.raises(ValueError, match=r"decimal|not a number"):
+    with pytest.raises(ValueError, match=r"decimal|not a number|thousands"):
         number(text, decimal)
 
 
@@ -272,12 +272,6 @@ def test_an_error_of_a_spreadsheet_is_no_patient_but_may_stand_in_other_columns(
 def test_a_text_that_excel_keeps_as_a_formula_is_that_text(convert: Convert, tmp_path: Path, written: str) -> None:
     convert(f'file,label\n="007.png",{written}\n"=""8.png""",malignant\n', "007.png 8.png")
     assert labels(tmp_path) == {"007.png": 0, "8.png": 1}
-
-
-def test_a_name_without_its_ending_is_told_with_the_file_that_is_here(convert: Convert) -> None:
-    told = r"line 3: no image of this name; expected b; b.png is here: .* file = \"{name}.png\""
-    with pytest.raises(SourceError, match=told):
-        convert("file,label\na.png,benign\nb,malignant\n", "a.png b.png")
 
 
 def test_a_label_that_none_of_those_named_equals_is_told_with_them(convert: Convert) -> None:

@@ -204,5 +204,8 @@ def test_points_under_a_rule_of_areas_are_counted(convert: Convert, rule: str) -
     tifffile.imwrite(buffer, np.zeros((16, 16, 3), np.uint8), photometric="rgb")
     files = {"s.tif": buffer.getvalue(), "s.geojson": json.dumps(features).encode()}
     manifest = 'task = "Mine"\nshape = "slides"\nclasses = ["o", "x"]\n[rule]\nsize = 8\n'
-    notes = convert(manifest + rule + "\n", files)
-    assert "annotations: 1 x point, which covers no area of a patch" in notes
+    note = "annotations: 1 x point, which covers no area of a patch"
+    assert note in convert(manifest + rule + "\n", files)
+    kept = '\n[dense.points]\nclasses = ["{0}"]\nlabels = {{"{0}" = "{0}"}}\nradius_px = 2\n'
+    assert note not in convert(manifest + rule + kept.format("x"), files)
+    assert note in convert(manifest + rule + kept.format("another"), files)

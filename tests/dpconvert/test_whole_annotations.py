@@ -117,6 +117,65 @@ def test_a_closed_line_is_an_outline_and_an_open_one_a_mark() -> None:
     assert found.remarks == {"closed line read as an outline": 2, "line passed over": 1}
 
 
+# --- encodings
+
+LABELLED = feature("Polygon", [SQUARE], name="T\u00fcmor")
+AS_JSON = json.dumps(LABELLED, ensure_ascii=False)
+AS_XML = imagescope_xml(region(0, SQUARE), 'Name="T\u00fcmor"').decode()
+
+
+@pytest.mark.parametrize("text", [AS_JSON, AS_XML, f'<?xml version="1.0"?>\n{AS_XML}', f" \r\n{AS_JSON}"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"], ids=str
+)
+def test_text_is_read_in_the_encodings_that_programs_write(encoding: str, text: str) -> None:
+    if encoding.startswith("utf-16-"):
+        text = text.lstrip()
+    (item,) = read(text.encode(encoding), ["t\u00fcmor"]).items
+    assert (item.label, item.geometry.area) == ("t\u00fcmor", 200)
+
+
+@pytest.mark.parametrize(
+    ("stated", "written"),
+    [
+        ("utf-16", "utf-8"),
+        ("UTF-16", "utf-8-sig"),
+        ("utf-8", "utf-16"),
+        ("utf-8", "cp1252"),
+        ("ISO-8859-1", "latin-1"),
+        ("iso-8859-1", "utf-8-sig"),
+        ("windows-1252", "cp1252"),
+        ("utf-16", "utf-16-be"),
+    ],
+)
+def test_xml_is_read_whatever_it_states(stated: str, written: str) -> None:
+    """.NET writes "utf-16" into XML that it then stores as UTF-8."""
+    text = f"<?xml version='1.0' encoding='{stated}' standalone='yes'?>\n{AS_XML}"
+    assert [item.label for item in read(text.encode(written)).items] == ["T\u00fcmor"]
+
+
+def test_xml_in_an_encoding_of_several_bytes_is_read() -> None:
+    text = f'<?xml version="1.0" encoding="Shift_JIS"?>{AS_XML}'.replace("T\u00fcmor", "\u816b\u760d\u8868")
+    assert [item.label for item in read(text.encode("cp932")).items] == ["\u816b\u760d\u8868"]
+
+
+def test_what_has_no_encoding_is_refused() -> None:
+    refused(AS_XML.encode("cp1252") + b"\x81", "not XML")
+    refused(b'<?xml version="1.0" encoding="klingon"?>' + AS_XML.encode(), "not XML: unknown encoding")
+
+
+@pytest.mark.parametrize("label", ["Lung  aca", "Lung\u00a0aca", "lung aca ", "\ufeffLung aca", "Lung\naca"])
+def test_labels_that_look_the_same_are_one(label: str) -> None:
+    """Blanks of any width, at the ends or within, and case."""
+    for body in (feature("Polygon", [SQUARE], name=label), asap_xml(("Polygon", label.replace("\n", " "), SQUARE))):
+        assert [item.label for item in read(body, ["Lung aca", "Lungaca"]).items] == ["Lung aca"]
+
+
+def test_labels_that_no_manifest_names_are_in_one_unicode_form() -> None:
+    for body in (feature("Polygon", [SQUARE], name="Tu\u0308mor "), asap_xml(("Polygon", "Tu\u0308mor ", SQUARE))):
+        assert [item.label for item in read(body).items] == ["T\u00fcmor"]
+
+
 # --- rulers and other marks
 
 RULER: Any = [(0, 0), (100, 0)]
@@ -183,6 +242,25 @@ def test_a_region_to_cut_out_that_cuts_nothing_is_counted() -> None:
     assert (read(imagescope_xml(hole)).items, read(imagescope_xml(hole)).remarks) == ([], note)
     apart = read(imagescope_xml(hole + region(0, [(x + 100, y) for x, y in SQUARE])))
     assert (areas(apart), apart.remarks) == ([200], note)
+
+
+def test_marks_of_the_counter_are_points() -> None:
+    counted = region(5, [(7, 9)]) + region(5, [(8, 10)]) + region(5, SQUARE)
+    found = read(imagescope_xml(region(0, SQUARE) + counted), ["Tumor"])
+    assert [(item.geometry.area, item.geometry.centroid.coords[0]) for item in found.items[1:]] == [
+        (0, (7, 9)),
+        (0, (8, 10)),
+    ]
+    assert found.remarks == {"mark of an unknown type passed over: 'counter'": 1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "areas_of_it"), [("Points", [0, 0, 0, 0]), ("Rectangle", [200]), ("Polygon", [200]), ("Line", [])]
+)
+def test_a_shape_that_the_region_names_counts_before_its_number(shape: str, areas_of_it: list[float]) -> None:
+    """Scripts that write ImageScope's XML number all regions 0: points would become one polygon."""
+    found = read(imagescope_xml(region(0, SQUARE, f'GeoShape="{shape}"')), ["Tumor"])
+    assert areas(found) == areas_of_it
 
 
 HALO = """<Annotations><Annotation Name="Tumor" Visible="True" LineColor="65280"><Regions>{}</Regions></Annotation>

@@ -45,6 +45,24 @@ def test_a_sheet_that_pandas_wrote_is_read_as_its_csv_is() -> None:
     assert [row | {"share": ""} for row in cells(written.getvalue())] == [row | {"share": ""} for row in as_csv]
 
 
+@pytest.mark.parametrize("sheet", ["", "one"])
+def test_hidden_rows_are_read_and_counted(sheet: str) -> None:
+    """A filter leaves out rows for the eye alone; pandas reads them, too."""
+    made = openpyxl.load_workbook(io.BytesIO(book(One=[["a"], ["x"], ["y"], ["z"], []], Two=[])))
+    for number in (3, 4, 7):
+        made["One"].row_dimensions[number].hidden = True
+    buffer = io.BytesIO()
+    made.save(buffer)
+    table = Table(buffer.getvalue(), "labels.xlsx", Dialect(sheet=sheet))
+    assert [row.cells["a"] for row in table] == ["x", "y", "z"]
+    assert table.notes()[-1:] == ["2 hidden rows of labels.xlsx read like the others"]
+
+
+def test_a_title_above_the_head_is_told() -> None:
+    with pytest.raises(ReadError, match="the first row must name the columns: remove what stands above it"):
+        cells(book(One=[["Cohort A"], ["file", "label"], ["a.png", "x"]]))
+
+
 def test_cells_become_the_text_that_a_person_sees() -> None:
     when = datetime.datetime(2020, 10, 7)
     data = book(

@@ -27,6 +27,7 @@ DELIMITERS = ",;\t|"
 MOST_COLUMNS = 10_000
 QUOTED = re.compile(r'"[^"]*"')
 AS_FORMULA = re.compile(r'="((?:[^"]|"")*)"')
+GROUPED = re.compile(r"\s*[-+]?\d{1,3}(?:([.,'\u2019\u00a0\u2009\u202f ])\d{3}(?:\1\d{3})*)(?:[.,]\d+)?\s*", re.ASCII)
 SEP = re.compile(r"(?i)\s*\"?sep=(.)\"?\s*$")
 
 
@@ -75,6 +76,7 @@ class Table:
     def __init__(self, data: bytes, name: str, dialect: Dialect = Dialect()) -> None:
         self.name, self.empty, self.comments = name, 0, 0
         as_text = not dialect.encoding and not is_workbook(data)
+        self.hidden = workbook.hidden_rows(data, dialect.sheet) if is_workbook(data) else 0
         self.windows = as_text and encoding_of(data, name) == WINDOWS
         self._records = records(data, name, dialect)
         self.columns = next(self._filled(), (0, list[str]()))[1]
@@ -88,7 +90,9 @@ class Table:
                     where=self.name,
                     expected=len(self.columns),
                     found=len(cells),
-                    remedy="put cells that hold the delimiter into double quotes",
+                    remedy="put cells that hold the delimiter into double quotes"
+                    if len(self.columns) > 1
+                    else "the first row must name the columns: remove what stands above it",
                 )
             padded = itertools.chain(cells, itertools.repeat(""))
             yield TableRow(line, Cells(zip(self.columns, padded, strict=False)))
@@ -98,6 +102,8 @@ class Table:
         found = [f"{counted(self.empty, 'empty row')} of {self.name} passed over"] if self.empty else []
         if self.comments:
             found.append(f"{counted(self.comments, 'comment')} of {self.name} passed over (lines with # in front)")
+        if self.hidden:
+            found.append(f"{counted(self.hidden, 'hidden row')} of {self.name} read like the others")
         if self.windows:
             found.append(f"{self.name} is not UTF-8 and is read as Windows-1252; `encoding` in [layout] names another")
         return found
@@ -156,6 +162,8 @@ def number(text: str, decimal: str = "") -> float:
     else:
         plain = text
     if not re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", plain, re.ASCII):
+        if GROUPED.fullmatch(text):
+            raise ValueError(f"{text!r} has a separator of thousands; write numbers without it")
         raise ValueError(f"not a number: {text!r}" + (f" with the decimal separator {decimal!r}" if decimal else ""))
     return float(plain)
 

@@ -25,6 +25,7 @@ ZIP = b"PK\x03\x04"
 BOOK = "xl/workbook.xml"
 FORMULA = re.compile(rb"<(\w+:)?f[ />]")
 MERGED = re.compile(rb"<(\w+:)?mergeCell ")
+HIDDEN = re.compile(rb"""<(\w+:)?row [^>]*\bhidden=["'](1|true)["']""")
 UNCALCULATED = re.compile(rb"""\bfullCalcOnLoad\s*=\s*["'](1|true)["']""")  # written by programs that do not calculate
 MOST_BYTES = 1 << 30  # that the parts of a workbook may unpack to
 DAMAGED = (  # what `zipfile` and openpyxl raise on damaged workbooks, found by damaging some
@@ -73,6 +74,25 @@ def records(data: bytes, name: str, sheet: str = "") -> list[tuple[int, list[str
             return list(enumerate(texts, start=1))
     except DAMAGED as error:
         raise ReadError(f"not a readable workbook: {error}", where=name, remedy="save it as CSV, in UTF-8") from None
+
+
+def hidden_rows(data: bytes, sheet: str = "") -> int:
+    """Return how many rows with cells, hidden by hand or by a filter, the sheet has that `records` reads."""
+    try:
+        if not _holds(data, HIDDEN):
+            return 0
+        with _opened(data, streamed=False) as book:
+            filled = [one for one in book.worksheets if any(any(row) for row in one.iter_rows(values_only=True))]
+            title = names.match(sheet, book.sheetnames) if sheet else None
+            found = [book[title]] if title else filled if not sheet and len(filled) == 1 else []
+            return sum(
+                any(cell.value is not None for cell in one[number])
+                for one in found
+                for number, row in one.row_dimensions.items()
+                if row.hidden
+            )
+    except DAMAGED:  # which `records` reports
+        return 0
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.card import Split
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
+from dpconvert.readers.endings import Endings
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.layouts.table import Endings, cell
+from dpconvert.readers.layouts.table import cell
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
@@ -21,7 +22,7 @@ VALIDATION = "1"  # the fold
 
 def images(source: Source) -> Iterator[SourceImage]:
     images = {found.name: found for found in source.need("images")}
-    endings, patients = Endings(iter(images)), _patients(source)
+    endings, patients = Endings(images, bare=False), _patients(source)
     grades: dict[str, str] = {}
     sets: dict[str, Split] = {}
     about: dict[str, dict[str, str]] = {}

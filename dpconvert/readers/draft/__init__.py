@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dpconvert.names import DECIMAL, alike, plain, reads_missing, unaccented
+from dpconvert.names import DECIMAL, alike, plain, reads_date, reads_missing, unaccented
 from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, held, pixels, points, slides, tables, toml
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -63,6 +63,11 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
         yield (
             f"Classes that read as if no label were known ({toml.some(map(repr, missing))}): if so, take them "
             f"out of `classes`{_leave_out(found, missing)}; if they are classes, nothing need change"
+        )
+    if dates := [name for name in found.classes if reads_date(name) and found.shape != "folders"]:
+        yield (
+            f"Classes that read as dates ({toml.some(map(repr, dates))}), which spreadsheets make of texts such as "
+            "1-2: if so, correct the table; if they are classes, nothing need change"
         )
     yield from _stacks(survey, found)
     if found.shape == "folders" and (masks := pixels.unpaired(survey)):

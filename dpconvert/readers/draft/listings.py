@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from dpconvert import names as plain
 from dpconvert.errors import ReadError
 from dpconvert.readers.draft import pixels
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some
 from dpconvert.readers.draft.tree import endings
-from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, Endings
+from dpconvert.readers.endings import WHOLE, Endings, FromRoot
+from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS
 from dpconvert.readers.nearby import Nearby
 from dpconvert.source.record import hashed
 
@@ -47,7 +47,7 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
     found, unclear = [], []
     masks = pixels.masks_of(survey)
     images = [name for name in survey.images if name not in masks]
-    endings = Endings(iter(images))
+    strict, loose = Endings(images, bare=False), Endings(images)
     nearby = Nearby.of(survey.tables)
     for name in survey.tables:
         try:
@@ -55,7 +55,7 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
         except ReadError as error:
             unclear.append(str(error))
             continue
-        best = _best(rows, images, endings, nearby[name])
+        best = _best(rows, images, strict, nearby[name]) or _best(rows, images, loose, nearby[name])
         if len({tuple(images) for _, images in best}) > 1:
             ways = some((quoted(template) for template, _ in best), 4)
             unclear.append(f"{name} may name images in several ways: {ways}. Say in [layout] which one is `file`")
@@ -94,7 +94,8 @@ def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
     padded = [f":0{width}" for width in widths if len(widths) == 1 and width > 1]
     for column in columns:
         yield f"{{{column}}}"
-        yield from (f"{{{column}{pad}}}{suffix}" for suffix in suffixes for pad in ("", *padded))
+        whole = [f"{pad or ':'}d" for pad in ("", *padded) if any(WHOLE.fullmatch(row[column]) for row in rows)]
+        yield from (f"{{{column}{pad}}}{suffix}" for suffix in suffixes for pad in ("", *padded, *whole))
     for (one, other), between in itertools.product(itertools.permutations(columns, 2), BETWEEN):
         yield f"{{{one}}}{between}{{{other}}}"
         yield from (f"{{{one}}}{between}{{{other}}}{suffix}" for suffix in suffixes)
@@ -102,9 +103,9 @@ def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
 
 def _image(template: str, row: Row, endings: Endings, nearby: Nearby) -> str:
     try:
-        wanted = UPWARDS.sub("", plain.file_name(TEMPLATE.vformat(template, (), row)))
+        wanted = UPWARDS.sub("", TEMPLATE.vformat(template, (), row).replace("\\", "/"))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         return ""
-    found = endings.find(wanted) if wanted and PurePosixPath(wanted).stem else []
+    found = FromRoot(endings.find).find(wanted) if wanted and PurePosixPath(wanted).stem else []
     found = nearby.choose(found) if len(found) > 1 else found
     return found[0] if len(found) == 1 else ""

@@ -21,8 +21,8 @@ from dpconvert.source.files import Source
 
 MOST_BYTES = 1 << 28  # of a file that is looked into
 OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl)(\.gz)?$")
-TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xlsx)$")
-SURELY_TABLES = re.compile(r"(?i)\.(csv|tsv|xlsx)$")
+TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xls[xm])$")
+SURELY_TABLES = re.compile(r"(?i)\.(csv|tsv|xls[xm])$")
 SLIDE = re.compile(rf"(?i){slide_table.SLIDE}$")
 TIFF = re.compile(r"(?i)\.tiff?$")
 

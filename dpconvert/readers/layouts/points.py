@@ -43,6 +43,8 @@ OF_TEXT = "delimiter", "skip", "decimal", "check_head"
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
+    if empty := [found.name for found in source.match("points") if source.sizes[found.name] == 0]:
+        source.notes.append(f"{counted(len(empty), 'empty file')} (0 bytes), read as no points, the first: {empty[0]}")
     if layout.form().of_all_images:
         yield from images_of_tables(source, layout)
     else:
@@ -73,7 +75,7 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Mentions) -> 
     for image in source.need("images"):
         files = (*shared, *naming.of(image.name))
         if not files and layout.missing == "error":
-            raise no_partner(source, "points in the files", image)
+            raise no_partner(source, "points in the files", image, found=named_images.unanswered(source))
         if not files and layout.missing == "skip":
             alone.append(image.name)
         else:
@@ -97,7 +99,8 @@ def _paired(source: Source, layout: Layout, naming: named_images.Mentions) -> It
             'columns = ["image", "x", "y", "label"]',
         )
     if alone and layout.missing == "error":
-        raise no_partner(source, source.manifest.files["points"].what, alone[0])
+        what = source.manifest.files["points"].what
+        raise no_partner(source, what, alone[0], found=named_images.unanswered(source))
     for image, files in pairs:
         if len(set(files)) > 1:
             raise SourceError("two files of points for one image", where=image.name, found=" and ".join(files[:2]))

@@ -49,7 +49,7 @@ FILES = {
         optional=True,
     ),
     "table": FileKind(
-        pattern=r"(?i)^slides\.(?:csv|tsv|xlsx)$", what="table of slides", example="slides.csv", optional=True
+        pattern=r"(?i)^slides\.(?:csv|tsv|xls[xm])$", what="table of slides", example="slides.csv", optional=True
     ),
     "classes": FileKind(
         pattern=r"(?i)(?:^|/)(?P<name>[^/]+?)[._-]classes\.(?:csv|json)$",
@@ -119,7 +119,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     for slide in slides:
         name, files = slide["name"], of_slide[slide.name]
         if not files and missing != "none" and _needs_annotations(source):
-            _check_missing(slide, layout)
+            _check_missing(source, slide, layout)
             alone.append(slide.name)
             continue
         row = table.get(names.folded(name))
@@ -213,11 +213,12 @@ def _missing(source: Source, layout: Layout) -> Missing:
     return layout.missing
 
 
-def _check_missing(slide: MatchedFile, layout: Layout) -> None:
+def _check_missing(source: Source, slide: MatchedFile, layout: Layout) -> None:
     if layout.missing == "error":
         raise SourceError(
             "no annotations for this slide",
             where=slide.name,
+            found=named_images.unanswered(source) or None,
             remedy='if it shows nothing of what the rule looks for, say `missing = "none"` in [layout]; '
             "`missing = true` leaves such slides out",
         )

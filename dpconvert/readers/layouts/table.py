@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from dpconvert import names
@@ -20,6 +19,7 @@ from dpconvert.annotations.parsing.table import Cells, Table, TableRow, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
+from dpconvert.readers.endings import Endings, FromRoot
 from dpconvert.readers.labels import ALL, InColumns, LabelColumns
 from dpconvert.readers.layout_keys import (
     Attributes,
@@ -31,14 +31,14 @@ from dpconvert.readers.layout_keys import (
     refuse_missing_none,
 )
 from dpconvert.readers.nearby import Nearby
-from dpconvert.readers.pairing import IMAGE, FromRoot, stem
+from dpconvert.readers.pairing import IMAGE, stem
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 FILES = {
     "table": FileKind(
-        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt|xlsx)$",
+        pattern=r"(?i)^(?!readme|licen[cs]e|notice|citation)[^/]+\.(csv|tsv|txt|xls[xm])$",
         what="table of images",
         example="labels.csv",
     ),
@@ -100,16 +100,19 @@ class Layout(LabelColumns, Tabular, SplitNames, Attributes):
 class _ListedImages:
     """What the tables have said so far.
 
-    files: the images that are here. images: file -> what a row says of it, and where. labels: those met. skipped: files
-    of rows that are left out. rows: how many of the present table's rows are worth a note. table: the present table.
-    nearby: which images it means by names that several have.
+    files: the images that are here. endings: how rows name them. images: file -> what a row says of it, and where.
+    labels: those met. skipped: files of rows that are left out. absent: where a row is -> the image that it names and
+    that is not here. rows: how many of the present table's rows are worth a note. table: the present table. nearby:
+    which images it means by names that several have.
     """
 
     files: dict[str, MatchedFile]
+    endings: Endings
     images: dict[str, tuple[SourceImage, str]] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     rows: Counter[str] = field(default_factory=Counter)
+    absent: dict[str, str] = field(default_factory=dict)
     table: MatchedFile | None = None
     nearby: Nearby = field(default_factory=lambda: Nearby(""))
 
@@ -123,7 +126,8 @@ def images(source: Source) -> Iterator[SourceImage]:
     refuse_missing_none(source.manifest, layout.missing)
     columns = InColumns(source.manifest, layout, layout.decimal)
     files = {found.name: found for found in source.need("images")}
-    images, listed = FromRoot(Endings(iter(files)).find), _ListedImages(files)
+    endings = Endings(files)
+    images, listed = FromRoot(endings.find), _ListedImages(files, endings)
     tables = source.need("table")
     nearby = Nearby.of(found.name for found in tables)
     for found in tables:
@@ -135,8 +139,11 @@ def images(source: Source) -> Iterator[SourceImage]:
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
         listed.rows.clear()
+    if listed.absent and not (listed.images or listed.skipped):
+        _only([], listed.absent[first := next(iter(listed.absent))], first, endings)
+    _refuse_changed(listed)
     _tell_unlisted(source, listed, layout)
-    source.notes += images.notes()
+    source.notes += [*images.notes(), *endings.notes(), *columns.notes()]
     source.notes += never_named(layout, ("labels", "skip", "none"), listed.labels)
     for image, _ in listed.images.values():
         yield image
@@ -155,36 +162,25 @@ def _add(
         listed.skipped.update(found)
     elif layout.missing == "skip" and not found:
         listed.rows["without an image here"] += 1
+        listed.absent.setdefault(where, wanted)
     elif layout.missing == "skip" and columns.lacking(cells) is not None:
         listed.rows["without a label, left out"] += 1
         listed.skipped.update(found)
     else:
         label = columns.label(cells, where)
         _add_image(
-            _source_image(row, layout, label, _only(found, wanted, where, listed.files), listed, where), listed, where
+            _source_image(row, layout, label, _only(found, wanted, where, listed.endings), listed, where), listed, where
         )
 
 
-def _only(found: Sequence[str], wanted: str, where: str, files: Iterable[str]) -> str:
+def _only(found: Sequence[str], wanted: str, where: str, endings: Endings) -> str:
     if len(found) != 1:
         what = "several images of this name" if found else "no image of this name"
-        remedy = None if found else _missing_remedy(names.file_name(wanted), files)
+        remedy = None if found else endings.advice(names.file_name(wanted))
         raise SourceError(
             what, where=where, expected=names.file_name(wanted), found=", ".join(found[:3]) or None, remedy=remedy
         )
     return found[0]
-
-
-def _missing_remedy(wanted: str, files: Iterable[str]) -> str:
-    """The advice on a row whose image is not here: the ending of file names may be all that it lacks."""
-    bare = PurePosixPath(wanted).name
-    near = [name for name in files if PurePosixPath(name).stem == bare]
-    if not near:
-        return "if some images are not here, say `missing = true` in [layout]"
-    return (
-        f"{near[0]} is here: let the rows name files with their endings, or state the ending in [layout], as in "
-        f'file = "{{name}}{PurePosixPath(near[0]).suffix}"'
-    )
 
 
 def _add_image(image: SourceImage, listed: _ListedImages, where: str) -> None:
@@ -224,6 +220,14 @@ def _file(row: Cells, layout: Layout, where: str) -> str:
     if not names.file_name(wanted):
         raise SourceError("names no image", where=where, found=f"{layout.file!r} gives an empty name")
     return wanted
+
+
+def _refuse_changed(listed: _ListedImages) -> None:
+    """Refuse rows whose image would be here, in no other row, if a spreadsheet had not changed its name."""
+    used = listed.images.keys() | listed.skipped
+    for where, wanted in listed.absent.items():
+        if set(listed.endings.near(wanted)) - used:
+            _only([], wanted, where, listed.endings)
 
 
 def _tell_unlisted(source: Source, listed: _ListedImages, layout: Layout) -> None:
@@ -268,32 +272,3 @@ def cell(row: TableRow, wanted: str, where: str, skip: Sequence[str] = ()) -> st
             remedy="correct the formula, empty the cell, or leave out such rows by `skip` in [layout]",
         )
     return text
-
-
-class Endings:
-    """Files by every trailing part of their names, without regard to case where that leaves one.
-
-    Where no name has an ending, archives count as folders: `one/1.png` is `one.zip/1.png`.
-    """
-
-    def __init__(self, files: Iterator[str]) -> None:
-        self._exact: dict[str, list[str]] = defaultdict(list)
-        self._folded: dict[str, list[str]] = defaultdict(list)
-        self._unpacked: dict[str, list[str]] = defaultdict(list)
-        for name in files:
-            for ending in _endings(name):
-                self._exact[ending].append(name)
-                self._folded[names.folded(ending)].append(name)
-            unpacked = names.as_folders(name)
-            for ending in _endings(unpacked) if unpacked != name else ():
-                self._unpacked[names.folded(ending)].append(name)
-
-    def find(self, wanted: str) -> list[str]:
-        """The files whose names have this ending."""
-        folded = names.folded(wanted)
-        return self._exact.get(wanted) or self._folded.get(folded) or self._unpacked.get(folded, [])
-
-
-def _endings(name: str) -> Iterator[str]:
-    parts = PurePosixPath(name).parts
-    return ("/".join(parts[start:]) for start in range(len(parts)))

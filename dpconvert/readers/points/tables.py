@@ -17,8 +17,9 @@ from dpconvert.annotations.point_arrays import content_of
 from dpconvert.annotations.points import KEYS, PointRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.plural import counted
+from dpconvert.readers.endings import Endings, FromRoot
 from dpconvert.readers.nearby import Nearby
-from dpconvert.readers.pairing import FromRoot, no_partner, stem
+from dpconvert.readers.pairing import no_partner, stem
 from dpconvert.readers.points.files import is_json, rows_of
 from dpconvert.readers.points.layout import Layout, source_image_of
 from dpconvert.source.files import Source
@@ -32,24 +33,35 @@ def images_of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
     """Each image with its points in the tables."""
     images = source.need("images")
     by_ending = images_by_ending(images)
-    named = FromRoot(lambda name: by_ending.get(names.folded(name), []))
+    endings = Endings(image.name for image in images)
+    named = FromRoot(lambda name: by_ending.get(names.folded(name)) or endings.find(name))
+    absent: dict[str, str] = {}  # image that is not here -> the first row that names it
     rows: dict[str, list[PointRow]] = defaultdict(list)
     files: dict[str, str] = {}
     elsewhere = 0
     nearby = Nearby.of(table.name for table in source.need("points"))
     for table in source.need("points"):
         for row in rows_of(source.read(table.name), table.name, layout):
-            about = _image(row, named, nearby[table.name], f"{table.name}, line {row.line}")
+            where = f"{table.name}, line {row.line}"
+            about = _image(row, named, nearby[table.name], where)
             if about is None:
                 elsewhere += 1
+                absent.setdefault(row.image, where)
             else:
                 rows[about].append(row)
                 files[about] = table.name
         nearby[table.name].check()
+    for name, where in absent.items():
+        if set(endings.near(name)) - rows.keys():
+            raise SourceError("no image of this name", where=where, expected=name, remedy=_written(name, endings))
     if not rows:
         first = next(iter(source.match("points"))).name
-        raise SourceError("no point of the table is on an image here", where=first, found=counted(elsewhere, "point"))
-    source.notes += named.notes()
+        raise SourceError(
+            "no point of the table is on an image here",
+            where=first,
+            found=f"{counted(elsewhere, 'point')}, the first on {next(iter(absent))}" if absent else "no point",
+        )
+    source.notes += [*named.notes(), *endings.notes()]
     if elsewhere:
         source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no image here")
     alone = [image for image in images if image.name not in rows]
@@ -69,6 +81,10 @@ def images_of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
 def stored_points(text: str) -> list[Annotation]:
     """Return the points that `images_of_tables` keeps with an image, as annotations."""
     return [PointRow(*row).annotation() for row in json.loads(text)]
+
+
+def _written(image: str, endings: Endings) -> str:
+    return f"{endings.near(image)[0]} is here: write the names of images as they are into the table"
 
 
 def _image(row: PointRow, named: FromRoot, nearby: Nearby, where: str) -> str | None:
