@@ -20,6 +20,7 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
     czi.py, ome_zarr.py  slides that optional libraries read
     spacing.py  micrometres per pixel, in all notations of files
     header.py   the size of an image, from the header of its file
+    spots.py    frames by which the samples of a large image are checked
     depth.py    whether samples need a range of values, from the header of a file
     coverage.py exact shares of rectangles in a raster mask
     guards/     limits for damaged and hostile files
@@ -27,7 +28,7 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
 
 from dpconvert.image.base import BLOCK, CELL, Image, Pixels, over, resample
 from dpconvert.image.flat import Flat, Mosaic, flat
-from dpconvert.image.opening import SLIDE_SUFFIXES, open_image
+from dpconvert.image.opening import SLIDE_SUFFIXES, is_slide, open_image
 from dpconvert.image.overview import resolution, scales, thumbnail
 from dpconvert.image.pyramid import Pages, Slide, openslide_version
 from dpconvert.image.spacing import Spacing
@@ -46,6 +47,7 @@ __all__ = [
     "Spacing",
     "TissueMask",
     "flat",
+    "is_slide",
     "open_image",
     "openslide_version",
     "otsu",

@@ -21,6 +21,7 @@ from dpconvert.image.base import Pixels
 from dpconvert.image.ome_channels import ChannelError, is_opacity, order_of
 from dpconvert.image.rgb import KindError, Range, check_bits, to_rgb
 from dpconvert.image.spacing import Spacing, micrometres
+from dpconvert.image.spots import spots
 from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 
@@ -167,7 +168,8 @@ class ZarrPages:
     def _check_bits(self) -> None:
         last = self.levels[-1]
         try:
-            check_bits(last.samples(0, 0, min(last.width, 512), min(last.height, 512)), scale=self.scale)
+            looked_at = [last.samples(*frame).reshape(-1) for frame in spots(last.width, last.height)]
+            check_bits(np.concatenate(looked_at), scale=self.scale)
         except KindError as error:
             raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
         except DAMAGED as error:

@@ -299,6 +299,19 @@ def test_samples_of_12_bits_are_noticed_in_scenes_with_a_gap_between_them(tmp_pa
         open_image([tmp_path / "a.czi"])
 
 
+def test_samples_of_12_bits_are_noticed_wherever_the_image_is_not_black(tmp_path: Path) -> None:
+    low = np.full((1200, 1300), 4095, np.uint16)
+    low[:600, :600] = low[400:800, 450:850] = 0  # the corner, and the middle
+    write_czi(tmp_path / "a.czi", (low[..., None], (0, 0)))
+    write_zarr(tmp_path / "a.zarr", levels=0)
+    array = zarr.open_group(str(tmp_path / "a.zarr")).create_array("0", data=low, chunks=(256, 256))
+    described = {"axes": [{"name": axis} for axis in "yx"], "datasets": [{"path": array.basename}]}
+    zarr.open_group(str(tmp_path / "a.zarr")).attrs["ome"] = {"version": "0.5", "multiscales": [described]}
+    for name in ("a.czi", "a.zarr"):
+        with pytest.raises(ReadError, match="of 12 bits"):
+            open_image([tmp_path / name])
+
+
 def test_a_damaged_chunk_is_told_and_files_that_are_no_czi_are_refused(tmp_path: Path) -> None:
     write_zarr(tmp_path / "a.zarr")
     chunk = max((tmp_path / "a.zarr/0/c").rglob("*"))

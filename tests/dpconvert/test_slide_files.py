@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,16 +13,20 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
 from dpconvert.image.unread import EXTRAS
+from dpconvert.manifest.catalog import load
+from dpconvert.readers import with_defaults
 from dpconvert.source.dicom_identity import instance
 from dpconvert.source.files import Source
 from tests.dpconvert import dicoms
 from tests.dpconvert.conftest import run
+from tests.dpconvert.mirax import write_mirax
 from tests.dpconvert.test_resolution import samples
 from tests.dpconvert.test_shape_slides import AREA, Tree, geojson
 from tests.dpconvert.test_tiff_layout import in_file, ome, ome_image
@@ -28,6 +34,15 @@ from tests.dpconvert.test_tiff_layout import in_file, ome, ome_image
 SIDE = 256
 RULE = AREA.replace("size = 128", "size = 64")
 MISSING = "[layout]\nmissing = true\n"
+WHOLE_SLIDES = """
+task = "Whole"
+shape = "folders"
+classes = ["a"]
+[files.images]
+pattern = '(?P<class>a)/(?P<name>[^/]+)[.]mrxs$'
+[split.strict]
+share = [1, 0, 0]
+"""
 LEFT = geojson(("Polygon", [[(0, 0), (128, 0), (128, 256), (0, 256)]], "Tumor"))
 LAYOUTS: dict[str, Callable[[int, int], str]] = {
     "a folder a slide": lambda slide, file: f"case/slide{slide}/{file}.dcm",
@@ -249,6 +264,45 @@ def test_a_mirax_slide_has_its_folder_and_misses_it(tree: Tree) -> None:
     assert source.slides.files_of("a.mrxs") == ("a.mrxs", "a/Data0000.dat", "a/Slidedat.ini")
     with pytest.raises(ReadError, match=r"b\.mrxs: a slide without the folder of its data; expected b/ beside it"):
         open_image([tree.root / "b.mrxs"])
+
+
+PREVIEW = np.full((48, 64, 3), 200, np.uint8)
+
+
+def mirax_with_preview(path: Path) -> None:
+    """A .mrxs file is the preview of its slide, in JPEG."""
+    path.parent.mkdir(exist_ok=True)
+    write_mirax(path, drawn(1)[:128, :192])
+    Image.fromarray(PREVIEW).save(path, "JPEG")
+
+
+def test_the_preview_of_a_mirax_slide_is_never_the_slide(tmp_path: Path) -> None:
+    for name, told in (
+        ("capitals", r"capitals\.MRXS: a slide whose suffix is in capitals; rename it to capitals\.mrxs"),
+        ("no-ini", r"no-ini\.mrxs: a slide without its data; expected no-ini/Slidedat\.ini"),
+        ("empty", r"empty\.mrxs: a slide without its data; expected empty/Slidedat\.ini"),
+    ):
+        path = tmp_path / f"{name}.mrxs"
+        mirax_with_preview(path)
+        if name == "capitals":
+            path = path.rename(path.with_suffix(".MRXS"))
+        else:
+            for file in (tmp_path / name).glob("*" if name == "empty" else "*.ini"):
+                file.unlink()
+        with pytest.raises(ReadError, match=told):
+            open_image([path])
+
+
+def test_a_whole_mirax_slide_is_stored_and_not_its_preview(tree: Tree) -> None:
+    mirax_with_preview(tree.root / "a" / "1.mrxs")
+    (tree.root / "m.toml").write_text(WHOLE_SLIDES)
+    manifest = with_defaults(load(tree.root / "m.toml"))
+    run(manifest, tree.root, tree.root / "out")
+    with tarfile.open(tree.root / "out" / "Whole" / "train-000000.tar") as tar:
+        member = tar.extractfile(tar.getmembers()[0])
+        assert member is not None
+        stored = np.asarray(Image.open(io.BytesIO(member.read())))
+    assert np.array_equal(stored, drawn(1)[:128, :192])
 
 
 def test_a_hamamatsu_set_has_the_files_that_it_names(tree: Tree) -> None:
