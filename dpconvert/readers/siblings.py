@@ -10,7 +10,7 @@ from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image.ome_zarr import label_images
-from dpconvert.image.unread import is_folder
+from dpconvert.image.unread import is_ome_zarr
 from dpconvert.plural import counted
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.slide_files import DRAWN
@@ -91,7 +91,7 @@ def refuse_label_images(source: Source, bare: Collection[MatchedFile]) -> None:
         SourceError: there is such an image.
     """
     for slide in bare:
-        drawn = label_images(source.root / source.lies(slide.name).file) if is_folder(slide.name) else []
+        drawn = label_images(source.root / source.lies(slide.name).file) if is_ome_zarr(slide.name) else []
         if drawn:
             raise SourceError(
                 "label images of a slide without other annotations, which are not read",

@@ -350,6 +350,20 @@ def test_a_damaged_file_and_one_of_objects_are_refused(source: Path, convert: Co
     assert not [path for path in (source / cache.FOLDER).iterdir() if not path.name.endswith(".lock")]
 
 
+def test_a_filter_that_is_not_installed_is_not_called_damage(source: Path, convert: Convert) -> None:
+    blosc = 32001
+    with h5py.File(source / "all.h5", "w") as file:
+        file["y"] = LABELS
+        kind = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        kind.set_chunk(IMAGES.shape)
+        kind.set_filter(blosc, h5py.h5z.FLAG_OPTIONAL)
+        space = h5py.h5s.create_simple(IMAGES.shape)
+        h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_UINT8, space, kind).write_direct_chunk((0, 0, 0, 0), b"packed")
+    told = convert('[layout]\nlabels = "y"\n', fails=True)
+    assert "all.h5/x: compressed by a filter of HDF5 that is not installed; found" in told
+    assert "(32001); `pip install hdf5plugin`" in told
+
+
 def test_links_into_other_files_are_not_followed(source: Path, convert: Convert, tmp_path: Path) -> None:
     hdf5(tmp_path / "secret.h5", x=IMAGES, y=LABELS)
     with h5py.File(source / "all.h5", "w") as file:

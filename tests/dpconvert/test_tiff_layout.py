@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, open_image, opening
 from dpconvert.image.spacing import micrometres
-from dpconvert.image.tiff_layout import PAGES, PLANES
+from dpconvert.image.tiff_layout import CONTRADICTION, PAGES, PLANES
 from dpconvert.source.files import ArchiveMember
 
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -83,6 +83,26 @@ def test_reduced_copies_and_masks_are_neither_the_image_nor_told(kind: str, tmp_
     with opened(tmp_path / "a.tif", kind) as image:
         assert (pixels_of(image) == whole).all()
         assert image.notes == ()
+
+
+def test_a_sub_image_that_is_larger_than_its_page_is_the_image(kind: str, tmp_path: Path) -> None:
+    whole = drawn(64, 64)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(drawn(16, 16, 1), photometric="rgb", subifds=1, metadata=None)
+        tiff.write(whole, photometric="rgb", metadata=None)
+    with opened(tmp_path / "a.tif", kind) as image:
+        assert (pixels_of(image) == whole).all()
+        assert image.notes == (PAGES,)
+
+
+def test_a_resolution_in_the_tags_that_contradicts_ome_xml_is_told(kind: str, tmp_path: Path) -> None:
+    for name, per_cm in (("same", 40_000), ("near", 40_400), ("other", 20_000), ("screen", 28)):
+        stated = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+        unit: Any = "CENTIMETER"
+        options = {"photometric": "rgb", "resolution": (per_cm, per_cm), "resolutionunit": unit, "metadata": stated}
+        tifffile.imwrite(tmp_path / f"{name}.tif", drawn(32, 32), ome=True, **options)
+        with opened(tmp_path / f"{name}.tif", kind) as image:
+            assert (image.mpp, image.notes) == (0.25, (CONTRADICTION,) if name == "other" else ()), name
 
 
 def test_a_half_sized_page_that_is_not_flagged_is_no_coarser_level(kind: str, tmp_path: Path) -> None:
