@@ -130,6 +130,29 @@ def test_rows_without_an_image_are_refused_before_the_work_or_left_out(source: P
     assert {row["bytes"] for row in rows} == {image(n) for n in (0, 1, 3, 4)}
 
 
+@pytest.mark.parametrize("shape", ["parquet", "webdataset", "arrays"])
+def test_images_without_a_group_are_counted(shape: str, source: Path, convert: Convert, tmp_path: Path) -> None:
+    patients = ["p1", None, "p2", None]
+    if shape == "parquet":
+        columns = {"image": [image(n) for n in range(4)], "label": [0, 1, 0, 1], "patient": patients}
+        pq.write_table(pa.table(columns), source / "a.parquet")
+    elif shape == "webdataset":
+        about = [json.dumps({"patient": patient, "label": n % 2}) for n, patient in enumerate(patients)]
+        members = {f"s{n}.png": image(n) for n in range(4)}
+        shard(source / "a.tar", members | {f"s{n}.json": text.encode() for n, text in enumerate(about)})
+    else:
+        texts = np.array([patient or "" for patient in patients])
+        np.savez(source / "a.npz", x=np.zeros((4, 8, 8, 3), np.uint8), label=np.arange(4) % 2, patient=texts)
+    keys = {
+        "parquet": 'group = "patient"',
+        "webdataset": 'group = "json:patient"\nlabel = "json:label"',
+        "arrays": 'group = "patient"\nlabels = "label"',
+    }
+    assert len({row["group"] for row in convert(f'shape = "{shape}"\n[layout]\n{keys[shape]}\n')}) == 4
+    notes = json.loads((tmp_path / "out" / "Mine" / "task.json").read_text())["notes"]
+    assert [note for note in notes if " without a group, each image a group of its own" in note], notes
+
+
 def test_two_columns_of_one_name_are_named(source: Path, convert: Convert) -> None:
     columns = [pa.array([image(0), image(1)]), pa.array([0, 1]), pa.array([1, 0])]
     pq.write_table(pa.Table.from_arrays(columns, ["image", "label", "label"]), source / "a.parquet")

@@ -12,6 +12,7 @@ from dpconvert.errors import SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.labels import ALL
+from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import Missing, SplitNames, layout_of, stem
 from dpconvert.readers.values import InValues, Values, decoded, name_in
 from dpconvert.source.columns import Columns, ImageColumn
@@ -57,6 +58,7 @@ class Layout(Values, SplitNames):
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     labels_in = InValues(source.manifest, layout, unlabelled=UNLABELLED)
+    without_group = 0
     for found in source.need("tables"):
         columns = source.columns(found.name)
         of_all = "" if labels_in.given or labels_in.target != "class" else found.get("class")
@@ -66,8 +68,10 @@ def images(source: Source) -> Iterator[SourceImage]:
             values = [list(map(decoded, columns.values(name))) for name in labels_in.places]
             known = [] if layout.indicators else columns.label_names(labels_in.places[0])
         labels = labels_in.labels(values, lambda number, name=found.name: f"{name}, row {number}", known)  # type: ignore[misc]
-        yield from _of_file(source, found, columns, labels, layout)
-    source.notes += labels_in.notes("row")
+        for image in _of_file(source, found, columns, labels, layout):
+            without_group += alone(image, layout.group)
+            yield image
+    source.notes += [*labels_in.notes("row"), *notes_on_groups(without_group, "row")]
 
 
 def _of_file(

@@ -20,6 +20,7 @@ from dpconvert.errors import ReadError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.labels import ALL
+from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import Missing, SplitNames, layout_of
 from dpconvert.readers.values import InValues, Values, name_in
 from dpconvert.source.files import MatchedFile, Source
@@ -77,7 +78,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     found: list[tuple[str, MatchedFile, dict[str, MatchedFile]]] = []
     rows: list[list[Any]] = []
     more: Counter[tuple[str, str]] = Counter()
-    without = 0
+    without = without_group = 0
     for key, fields in _samples(source).items():
         present = [fields[name.lower()] for name in layout.image if name.lower() in fields]
         named = {image.name for image in present}
@@ -101,7 +102,10 @@ def images(source: Source) -> Iterator[SourceImage]:
         if label is not None:
             split = layout.set_of(_text(source, fields, layout.split) or image.get("split"), image.name)
             group = _text(source, fields, layout.group) or image.get("group") or image.name
-            yield SourceImage(key, (image.name,), group, label=label, split=split)
+            found_image = SourceImage(key, (image.name,), group, label=label, split=split)
+            without_group += alone(found_image, layout.group)
+            yield found_image
+    source.notes += notes_on_groups(without_group, "sample")
 
 
 def _check_complete(
