@@ -10,6 +10,7 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
     turned.py   images that are stored rotated or mirrored
     flat.py     images that are held in memory, and mosaics of them
     pyramid.py  slides that OpenSlide reads, and TIFFs that it refuses
+    dicom_jpeg.py  the colours of the JPEG frames of DICOM slides
     jpeg_tiles.py  the stored JPEG tiles of a slide: decoded once each, or passed on unchanged
     opening.py  the choice of the reader of a file
     overview.py overviews of any size

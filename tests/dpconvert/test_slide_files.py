@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
+from dpconvert.image.pyramid import OPTICAL_PATHS
 from dpconvert.image.unread import EXTRAS
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
@@ -218,6 +222,37 @@ def test_no_damage_of_a_dicom_file_ends_in_a_traceback(tmp_path: Path) -> None:
         path.write_bytes(data[: rng.integers(140, 2000)] if rng.random() < 0.2 else data)
         found.add(instance(tmp_path, "a.dcm") is None)
     assert found == {True, False}
+
+
+@pytest.mark.parametrize(("tag", "stream"), [("RGB", "YCbCr"), ("YBR_FULL_422", "RGB")])
+def test_jpeg_frames_in_other_colours_than_the_tags_state_are_refused(tag: str, stream: str, tmp_path: Path) -> None:
+    """OpenSlide decodes by the tags: it shows other colours than the frames have."""
+    pixels = np.full((SIDE, SIDE, 3), (200, 90, 40), np.uint8)
+    path = dicoms.write(tmp_path / "a.dcm", pixels, "1.2.9.1", 0)
+    frame = imagecodecs.jpeg8_encode(pixels[: dicoms.TILE, : dicoms.TILE], level=95, outcolorspace=stream)
+    told = f"a.dcm: JPEG frames in other colours than PhotometricInterpretation states; expected {tag}; found {stream}"
+    for stated in ("RGB" if stream == "RGB" else "YBR_FULL_422", tag):
+        data = dcmread(path)
+        data.file_meta.TransferSyntaxUID, data.PhotometricInterpretation = JPEGBaseline8Bit, stated
+        data.PixelData = encapsulate([frame] * data.NumberOfFrames)
+        data["PixelData"].is_undefined_length = True
+        data.save_as(path, enforce_file_format=True)
+        if stated == tag:
+            with pytest.raises(ReadError, match=told):
+                open_image([path])
+        else:
+            with open_image([path]) as image:
+                assert abs(image.read(0, 0, SIDE, SIDE).astype(int) - pixels).max() < 4
+
+
+def test_further_optical_paths_of_a_dicom_slide_are_told(tmp_path: Path) -> None:
+    path = dicoms.write(tmp_path / "a.dcm", drawn(1), "1.2.9.1", 0)
+    data = dcmread(path)
+    data.NumberOfOpticalPaths, data.NumberOfFrames, data.PixelData = 2, 2 * data.NumberOfFrames, 2 * data.PixelData
+    data.save_as(path, enforce_file_format=True)
+    with open_image([path]) as image:
+        assert image.notes == (OPTICAL_PATHS,)
+        assert (image.read(0, 0, SIDE, SIDE) == drawn(1)).all()
 
 
 @pytest.mark.parametrize("ending", [".ome.tif", ".tif", ".TIFF"])
