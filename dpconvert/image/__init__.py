@@ -17,6 +17,7 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
     tissue_mask.py  the detection of tissue
     tiff.py     TIFFs that OpenSlide refuses or reads only in part, read piece by piece
     tiff_layout.py  the content of a TIFF: its image, coarser levels, and other pages
+    tiff_channels.py  the channels of ImageJ's and PerkinElmer's TIFFs
     unread.py   slide formats that are not read, or need an optional library
     czi.py, ome_zarr.py  slides that optional libraries read
     spacing.py  micrometres per pixel, in all notations of files

@@ -15,9 +15,10 @@ import tifffile
 
 from dpconvert.errors import ReadError
 from dpconvert.image.guards.libtiff import DAMAGED, check_xml, has_sizes, open_tiff
-from dpconvert.image.ome_channels import ChannelError, colour_order
+from dpconvert.image.ome_channels import ChannelError, colour_order, order_of
 from dpconvert.image.ome_metadata import OmeImages, Opened, ome_images
 from dpconvert.image.spacing import Spacing, of_aperio, of_ome, of_tags
+from dpconvert.image.tiff_channels import stated_channels
 
 LISTED = 4096  # maximum number of pages to inspect
 PLAIN = ("generic", "uniform", "shaped", "imagej")  # tifffile's names of the kinds of TIFF that no vendor defines
@@ -109,11 +110,11 @@ def _layout(tiff: tifffile.TiffFile, ome: OmeImages | None, file: Opened) -> Tif
     images = [one for one in series if _is_image(_first_page(one), tiff)] or series
     chosen = max(images, key=lambda one: _area(_first_page(one)))  # the first of equal ones
     pixels = _pixels_of(chosen, ome)
-    pages, planes = _channels(chosen, file, pixels)
+    pages, planes = _channels(tiff, chosen, file, pixels)
     copies = (
         _copies(tiff, series, pages[0])
         if chosen.kind in PLAIN
-        else [_channels(level, file, pixels)[0] for level in chosen.levels[1:]]
+        else [_channels(tiff, level, file, pixels)[0] for level in chosen.levels[1:]]
     )
     levels = sorted(map(_level, [pages, *copies]), key=lambda level: -level.width)
     described, tags = _described(chosen, pages[0], ome), _of_tags(tiff, pages[0])
@@ -165,7 +166,9 @@ def _pixels_of(series: Any, ome: OmeImages | None) -> Any:
     return ome.pixels[int(series.name)] if ome and series.kind == "ome" and str(series.name).isdecimal() else ()
 
 
-def _channels(series: Any, file: Opened, pixels: Any = ()) -> tuple[tuple[tifffile.TiffPage, ...], str]:
+def _channels(
+    tiff: tifffile.TiffFile, series: Any, file: Opened, pixels: Any = ()
+) -> tuple[tuple[tifffile.TiffPage, ...], str]:
     """Return the page of an image, or its three pages of one channel each (red first), and a note on other pages.
 
     pixels: the `Pixels` element of OME-XML.
@@ -193,7 +196,10 @@ def _channels(series: Any, file: Opened, pixels: Any = ()) -> tuple[tuple[tifffi
     if len(chosen) < 3 or None in chosen:
         raise ReadError("a channel is missing", where=name(file), remedy="put all files of this OME-TIFF side by side")
     try:
-        order = colour_order(pixels)
+        if isinstance(pixels, tuple):  # no OME-XML
+            order = order_of(*stated_channels(tiff, series, range(0, 2 * step + 1, step)))
+        else:
+            order = colour_order(pixels)
     except ChannelError as error:
         raise ReadError(
             "the three channels are not colours",

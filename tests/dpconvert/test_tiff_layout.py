@@ -124,6 +124,46 @@ def test_three_pages_of_an_imagej_file_are_its_colours(kind: str, tmp_path: Path
         assert image.mpp == pytest.approx(0.25)
 
 
+RAMP = np.arange(256, dtype=np.uint8)
+TABLES = [np.outer(colour, RAMP).astype(np.uint8) for colour in ((0, 0, 1), (0, 1, 0), (1, 0, 0))]  # blue comes first
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"Labels": ["Blue", "Green", "Red"] * 2},
+        {"LUTs": TABLES, "mode": "composite"},
+        {"Labels": [f"c:{number % 3 + 1}/3 - a.tif" for number in range(6)], "LUTs": TABLES},
+    ],
+)
+def test_channels_of_an_imagej_file_are_put_in_the_order_that_it_states(
+    kind: str, stated: dict[str, Any], tmp_path: Path
+) -> None:
+    rgb = drawn(60, 50)
+    planes = np.moveaxis(rgb[..., ::-1], 2, 0)
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.stack([planes, 255 - planes]), imagej=True, metadata={"axes": "ZCYX"} | stated
+    )
+    with opened(tmp_path / "a.tif", kind) as image:
+        assert (pixels_of(image) == rgb).all()
+        assert image.notes == (PLANES,)
+
+
+@pytest.mark.parametrize("program", ["ImageJ", "PerkinElmer-QPI"])
+def test_three_stains_of_fluorescence_without_ome_xml_are_no_colours(program: str, tmp_path: Path) -> None:
+    stains, planes = ["DAPI", "FITC", "Cy5"], np.moveaxis(drawn(60, 50), 2, 0)
+    if program == "ImageJ":
+        tifffile.imwrite(tmp_path / "a.tif", planes, imagej=True, metadata={"axes": "CYX", "Labels": stains})
+    else:
+        head, name = '<?xml version="1.0" encoding="utf-16"?>\r\n', "PerkinElmer-QPI-ImageDescription"
+        with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+            for stain, plane in zip(stains, planes, strict=True):
+                told = f"{head}<{name}><Name>{stain}</Name><ImageType>FullResolution</ImageType></{name}>"
+                tiff.write(plane, photometric="minisblack", description=told, software=program, metadata=None)
+    with pytest.raises(ReadError, match=r"the three channels are not colours; .* found DAPI, FITC, Cy5"):
+        open_image([tmp_path / "a.tif"])
+
+
 @pytest.mark.parametrize("writer", ["imagej", "ome"])
 def test_channels_that_are_no_colours_are_refused(kind: str, writer: Any, tmp_path: Path) -> None:
     channels = drawn(60, 50, channels=1).reshape(1, 50, 60).repeat(5, 0)
