@@ -27,6 +27,7 @@ from dpconvert.image.rgb import (
 GREY_INVERTED, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 COLOURS = {GREY_INVERTED: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}  # channels besides extra samples
 OPACITY: dict[int, Opacity] = {1: "associated", 2: "unassociated"}  # ExtraSamples; 0 means something else
+APERIO_YCBCR = 33003  # JPEG 2000 of YCbCr, whatever the tag of the colour space says
 SIGNIFICANT = re.compile(r'<(?:\w+:)?Pixels\b[^<>]*\bSignificantBits="(\d{1,2})"')
 MAX_SAMPLE_VALUE = 281
 CHANNELS = "save it in grey or RGB; state an opacity in the tag ExtraSamples"
@@ -74,9 +75,14 @@ def page_rgb(samples: NDArray[Any], page: tifffile.TiffPage, bits: int = 0, scal
         bits=bits,
         opacity=_opacity(page),
         inverted=kind == GREY_INVERTED,
-        space="CMYK" if kind == CMYK else "YCbCr" if kind == YCBCR and page.compression in STREAMS else "RGB",
+        space="CMYK" if kind == CMYK else "YCbCr" if _is_ycbcr(page) else "RGB",
         scale=scale,
     )
+
+
+def _is_ycbcr(page: tifffile.TiffPage) -> bool:
+    """Whether decoded samples are YCbCr; the decoder of JPEG returns RGB, whatever the page states."""
+    return page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression in STREAMS)
 
 
 def check_page_bits(samples: NDArray[Any], page: tifffile.TiffPage, bits: int, scale: Range | None) -> None:
