@@ -10,6 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.image.base import Pixels
+from dpconvert.image.guards.allowed_formats import MOST_OF_A_BYTE
 from dpconvert.image.guards.jpeg import adobe_transform
 from dpconvert.image.guards.libtiff import NEW_JPEG
 from dpconvert.image.guards.tiff_segments import STREAMS
@@ -69,7 +70,7 @@ def page_rgb(samples: NDArray[Any], page: tifffile.TiffPage, bits: int = 0, scal
     """
     kind = page.photometric
     if kind == PALETTE and page.colormap is not None:
-        return to_rgb(samples, palette=(np.asarray(page.colormap) >> 8).astype(np.uint8).T)
+        return to_rgb(samples, palette=_palette(page.colormap))
     return to_rgb(
         samples,
         bits=bits,
@@ -78,6 +79,12 @@ def page_rgb(samples: NDArray[Any], page: tifffile.TiffPage, bits: int = 0, scal
         space="CMYK" if kind == CMYK else "YCbCr" if _is_ycbcr(page) else "RGB",
         scale=scale,
     )
+
+
+def _palette(colormap: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the colours (N, 3) of a colour map (3, N): 16 bits, or 8 where some writer put no more, as in libtiff."""
+    colours = np.asarray(colormap).T
+    return (colours >> 8 if colours.max(initial=0) > MOST_OF_A_BYTE else colours).astype(np.uint8)
 
 
 def _is_ycbcr(page: tifffile.TiffPage) -> bool:
