@@ -16,7 +16,7 @@ from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.slide_files import DRAWN
 
 IMAGES = re.compile(
-    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|vsi|dat)$"
+    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|vsi|dat)$"
 )
 APART = re.compile(r"[._ -]+(?=[A-Za-z])")  # what divides an image's name from the rest of a file's
 MOST_BYTES = 1 << 26  # of a file that is looked into

@@ -178,6 +178,19 @@ def test_a_changed_file_is_unpacked_anew(source: Path, convert: Convert, tmp_pat
         assert same(convert('[layout]\nlabels = "y"\n'), images)
 
 
+def test_a_file_of_the_same_size_and_time_is_unpacked_anew(source: Path, convert: Convert, tmp_path: Path) -> None:
+    sizes = set()
+    for images in (IMAGES, 255 - IMAGES):
+        with h5py.File(tmp_path / "all.h5", "w") as file:
+            file["x"], file["y"] = images, LABELS
+        packed = source / "all.h5.gz"
+        packed.write_bytes(gzip.compress((tmp_path / "all.h5").read_bytes(), compresslevel=0, mtime=0))
+        os.utime(packed, ns=(0, 0))
+        sizes.add(packed.stat().st_size)
+        assert same(convert('[layout]\nlabels = "y"\n'), images)
+    assert len(sizes) == 1
+
+
 def test_arrays_in_a_zip_archive_and_a_cache_elsewhere(
     source: Path, convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
