@@ -10,16 +10,19 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
     turned.py   images that are stored rotated or mirrored
     flat.py     images that are held in memory, and mosaics of them
     pyramid.py  slides that OpenSlide reads, and TIFFs that it refuses
+    dicom_jpeg.py  the colours of the JPEG frames of DICOM slides
     jpeg_tiles.py  the stored JPEG tiles of a slide: decoded once each, or passed on unchanged
     opening.py  the choice of the reader of a file
     overview.py overviews of any size
     tissue_mask.py  the detection of tissue
     tiff.py     TIFFs that OpenSlide refuses or reads only in part, read piece by piece
     tiff_layout.py  the content of a TIFF: its image, coarser levels, and other pages
+    tiff_channels.py  the channels of ImageJ's and PerkinElmer's TIFFs
     unread.py   slide formats that are not read, or need an optional library
     czi.py, ome_zarr.py  slides that optional libraries read
     spacing.py  micrometres per pixel, in all notations of files
     header.py   the size of an image, from the header of its file
+    spots.py    frames by which the samples of a large image are checked
     depth.py    whether samples need a range of values, from the header of a file
     coverage.py exact shares of rectangles in a raster mask
     guards/     limits for damaged and hostile files
@@ -27,7 +30,7 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
 
 from dpconvert.image.base import BLOCK, CELL, Image, Pixels, over, resample
 from dpconvert.image.flat import Flat, Mosaic, flat
-from dpconvert.image.opening import SLIDE_SUFFIXES, open_image
+from dpconvert.image.opening import SLIDE_SUFFIXES, is_slide, open_image
 from dpconvert.image.overview import resolution, scales, thumbnail
 from dpconvert.image.pyramid import Pages, Slide, openslide_version
 from dpconvert.image.spacing import Spacing
@@ -46,6 +49,7 @@ __all__ = [
     "Spacing",
     "TissueMask",
     "flat",
+    "is_slide",
     "open_image",
     "openslide_version",
     "otsu",

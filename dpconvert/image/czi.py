@@ -5,6 +5,7 @@ Only pixels of full resolution are used. Format: https://github.com/ZEISS/libczi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +16,13 @@ from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
 from dpconvert.image.rgb import KindError, Range, check_bits, to_rgb
 from dpconvert.image.spacing import Spacing, of_texts
+from dpconvert.image.spots import spots
 from dpconvert.plural import counted
 
 MICROMETRES = 1e6  # in a metre
-KINDS = ("Bgr24", "Bgr48", "Gray8", "Gray16")
+KINDS = {"Bgr24": 8, "Bgr48": 16, "Gray8": 8, "Gray16": 16}  # bits of a sample
 WHITE = (1.0, 1.0, 1.0)
-SCENES = 32  # that are looked at
+FRAMES = 256  # about as many are looked at, in all scenes together
 OF_SCENES = "several scenes read as one image: annotations count from the corner of all scenes, not of their own"
 BEYOND = {"Z": "focal plane", "T": "time point"}  # axes of which only the first is read
 DAMAGED = (RuntimeError, OSError, ValueError, KeyError, TypeError, IndexError)  # raised by the library
@@ -55,7 +57,7 @@ class CziPages:
             self.spacing = _spacing(self._reader.metadata)
         except DAMAGED as error:
             raise ReadError(f"not a readable CZI file: {error}", where=path, remedy="fetch it again") from None
-        _check(kinds, path)
+        self._bits = _bits(kinds, path)
         self.x, self.y, self.width, self.height = box.x, box.y, box.w, box.h
         self.levels: Sequence[CziLevel] = [CziLevel(box.w, box.h)]
         more = {what: axes[axis][1] - axes[axis][0] - 1 for axis, what in BEYOND.items() if axis in axes}
@@ -87,26 +89,37 @@ class CziPages:
         return np.ascontiguousarray(found[:, :, ::-1])  # blue comes first
 
     def _check_bits(self) -> None:
-        """Look at the middle of each scene: between scenes there are no pixels."""
-        scenes = list(self._reader.scenes_bounding_rectangle_no_pyramid.values())[:SCENES]
-        frames = [(box.x - self.x, box.y - self.y, box.w, box.h) for box in scenes]
+        """Look at frames spread over each scene: between scenes there are no pixels."""
+        if self._bits == 8:
+            return
+        scenes = list(self._reader.scenes_bounding_rectangle_no_pyramid.values())
+        boxes = [(box.x - self.x, box.y - self.y, box.w, box.h) for box in scenes] or [(0, 0, self.width, self.height)]
+        count = max(math.isqrt(FRAMES // len(boxes)), 1)
         try:
-            for left, top, width, height in frames or [(0, 0, self.width, self.height)]:
-                side = min(width, height, 256)
-                middle = left + (width - side) // 2, top + (height - side) // 2
-                check_bits(self._samples(*middle, side, side), scale=self.scale)
+            looked_at = [
+                self._samples(left + x, top + y, w, h).reshape(-1)
+                for left, top, width, height in boxes
+                for x, y, w, h in spots(width, height, count)
+            ]
+            check_bits(np.concatenate(looked_at), scale=self.scale)
         except KindError as error:
             self.close()
             raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
 
 
-def _check(kinds: Mapping[int, str], path: Path) -> None:
+def _bits(kinds: Mapping[int, str], path: Path) -> int:
+    """Return the bits of a sample of the only channel.
+
+    Raises:
+        ReadError: there are several channels, or their pixels are of another kind.
+    """
     if len(kinds) != 1:
         raise ReadError(
             "an image of several channels (fluorescence), not RGB", where=path, found=f"{len(kinds)} channels"
         )
     if kinds[0] not in KINDS:
         raise ReadError("pixels of a kind that is not read", where=path, found=kinds[0], expected=", ".join(KINDS))
+    return KINDS[kinds[0]]
 
 
 def _spacing(metadata: Any) -> Spacing:

@@ -1,8 +1,8 @@
 """OME-Zarr 0.4 and 0.5, read piece by piece by zarr (extra `zarr`): a folder is one image with its coarser levels.
 
-Format: https://ngff.openmicroscopy.org. A chunk that is not there has the fill value, as the format says. Of a folder
-of several images, as bioformats2raw writes it, the largest is the slide: others are its label, an overview or scans of
-the same glass.
+Format: https://ngff.openmicroscopy.org. The folder may be one file, a zip archive `.ozx` (RFC 9). A chunk that is not
+there has the fill value, as the format says. Of a folder of several images, as bioformats2raw writes it, the largest is
+the slide: others are its label, an overview or scans of the same glass.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,14 @@ from dpconvert.image.base import Pixels
 from dpconvert.image.ome_channels import ChannelError, is_opacity, order_of
 from dpconvert.image.rgb import KindError, Range, check_bits, to_rgb
 from dpconvert.image.spacing import Spacing, micrometres
+from dpconvert.image.spots import spots
 from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 
 SEVERAL = "bioformats2raw.layout"  # attribute of a folder of several images, named by numbers or by its group OME
 TYPES = {"channel": "c", "time": "t"}  # type of an axis -> its letter
 CHUNK_LIMIT = 1 << 28  # bytes
-DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, zlib.error)  # raised by zarr
+DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError, zlib.error, BadZipFile)  # of zarr
 
 
 class Axis(BaseModel):
@@ -129,13 +131,14 @@ class ZarrPages:
         self.path, self.scale = path, scale
         try:
             image, notes = _group(path)
+            self._store = image.store
             described = _described(dict(image.attrs), path)
             found = described.multiscales[0]
             self.levels, finest = _levels(image, found, path)
             self.spacing = _spacing(found, finest)
             drawn = label_images(path)
         except DAMAGED as error:
-            raise ReadError(f"not a readable OME-Zarr folder: {error}", where=path, remedy="fetch it again") from None
+            raise ReadError(f"not a readable OME-Zarr: {error}", where=path, remedy="fetch it again") from None
         first = self.levels[0]
         self._order = _order(first.channels, described.omero.channels, path)
         self.width, self.height = first.width, first.height
@@ -162,23 +165,25 @@ class ZarrPages:
             raise ReadError(f"cannot be read at {(x, y, w, h)}: {error}", where=self.path) from None
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Release the file, if it is one."""
+        self._store.close()
 
     def _check_bits(self) -> None:
         last = self.levels[-1]
         try:
-            check_bits(last.samples(0, 0, min(last.width, 512), min(last.height, 512)), scale=self.scale)
+            looked_at = [last.samples(*frame).reshape(-1) for frame in spots(last.width, last.height)]
+            check_bits(np.concatenate(looked_at), scale=self.scale)
         except KindError as error:
             raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
         except DAMAGED as error:
-            raise ReadError(f"not a readable OME-Zarr folder: {error}", where=self.path) from None
+            raise ReadError(f"not a readable OME-Zarr: {error}", where=self.path) from None
 
 
 def _group(path: Path) -> tuple[Any, list[str]]:
     """Return the group of the image, or of the largest of several as bioformats2raw makes them, and notes."""
     import zarr
 
-    root = zarr.open_group(str(path), mode="r")
+    root = zarr.open_group(zarr.storage.ZipStore(path, mode="r") if path.is_file() else str(path), mode="r")
     attributes = _attributes(dict(root.attrs))
     if "plate" in attributes:
         raise ReadError("a plate of many images", where=path, remedy="name the folder of one image of it")

@@ -15,7 +15,7 @@ from dpconvert.image.tiff import TiffPages
 from dpconvert.image.tiff_layout import layout, name
 from dpconvert.image.tiff_rgb import orientation_of_page
 from dpconvert.image.turned import Turned, upright_spacing
-from dpconvert.image.unread import EXTRAS, remedy, unread
+from dpconvert.image.unread import EXTRAS, FORMATS, remedy, unread
 
 SLIDE_SUFFIXES = {
     ".svs",
@@ -34,6 +34,11 @@ SLIDE_SUFFIXES = {
 LARGE = 1 << 26  # pixels; larger TIFFs are read piece by piece
 
 
+def is_slide(file: str) -> bool:
+    """Whether the suffix of a file is one that only slides have: a JPEG of such a name is the preview of a slide."""
+    return Path(file).suffix.lower() in {*SLIDE_SUFFIXES, *FORMATS} - {".tif", ".tiff"}
+
+
 def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = None) -> Image:
     """Open one file, or a row-major mosaic of several.
 
@@ -49,7 +54,7 @@ def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = 
         raise ReadError(f"a slide in a format that is not read ({format})", where=name(file), remedy=remedy(name(file)))
     if isinstance(file, Path) and file.suffix.lower() == ".mrxs" and not file.with_suffix("").is_dir():
         raise ReadError("a slide without the folder of its data", where=file, expected=f"{file.stem}/ beside it")
-    if not isinstance(file, Path) and Path(name(file)).suffix.lower() in SLIDE_SUFFIXES - {".tif", ".tiff"}:
+    if not isinstance(file, Path) and is_slide(name(file)):
         raise ReadError("a slide inside an archive", where=name(file), remedy=UNPACK)
     if isinstance(file, Path) and file.suffix.lower() in EXTRAS and file.exists():
         return _extra(file, scale)
@@ -59,7 +64,23 @@ def open_image(files: Sequence[Opened], columns: int = 1, scale: Range | None = 
             return opened
     if (not isinstance(file, Path) or file.is_file()) and head(file) in TIFF_MAGIC:
         return _tiff(file, scale)
+    if isinstance(file, Path) and is_slide(file.name) and file.is_file() and file.stat().st_size:
+        raise _not_a_slide(file)
     return Flat(file, scale)
+
+
+def _not_a_slide(file: Path) -> ReadError:
+    """Return the error for a file with the suffix of a slide that OpenSlide does not recognize.
+
+    It may be an image nonetheless: a .mrxs file is only the preview of a slide, in JPEG.
+    """
+    if file.suffix.lower() != ".mrxs":
+        return ReadError("not a slide that OpenSlide recognizes", where=file, remedy="fetch it again")
+    if file.suffix != ".mrxs":
+        remedy = f"rename it to {file.stem}.mrxs: OpenSlide knows the format by this suffix"
+        return ReadError("a slide whose suffix is in capitals", where=file, remedy=remedy)
+    expected = f"{file.stem}/Slidedat.ini with the files that it names"
+    return ReadError("a slide without its data", where=file, expected=expected, remedy="fetch its folder again")
 
 
 def _extra(file: Path, scale: Range | None) -> Image:

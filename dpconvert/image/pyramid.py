@@ -16,11 +16,14 @@ from PIL import ImageColor
 
 from dpconvert.errors import ReadError
 from dpconvert.image.base import WHITE, Image, Pixels, over, resample
+from dpconvert.image.dicom_jpeg import check_colours
 from dpconvert.image.jpeg_tiles import EIGHTH, JpegTiles
 from dpconvert.image.spacing import Spacing, of_texts
 from dpconvert.image.tiff import TiffPages
 from dpconvert.image.tiff_checks import SEGMENT_LIMIT, UnknownKindError
 from dpconvert.image.tiff_layout import layout
+
+OPTICAL_PATHS = "of several optical paths the first is read"
 
 
 class Slide(Image):
@@ -33,6 +36,8 @@ class Slide(Image):
         self.downsamples, self.sizes = self.slide.level_downsamples, self.slide.level_dimensions
         self.properties = MappingProxyType(dict(self.slide.properties))
         self.spacing = of_texts(*(self.properties.get(f"openslide.mpp-{axis}") for axis in "xy"))
+        if int(self.properties.get("dicom.NumberOfOpticalPaths", 1)) > 1:
+            self.notes = (OPTICAL_PATHS,)
         self.background = _colour(self.slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
         self.tiles = _own_tiles(path, self.slide)
 
@@ -180,9 +185,14 @@ def by_openslide(file: Path) -> Slide | None:
     if (largest := _largest_tile(opened)) > SEGMENT_LIMIT:
         opened.close()
         raise ReadError(f"a tile of {largest >> 20} MiB", where=file, remedy="save it in smaller tiles")
-    if opened.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
-        return _plain(opened, file)
-    return opened
+    vendor = opened.properties.get(openslide.PROPERTY_NAME_VENDOR)
+    if vendor == "dicom":
+        try:
+            check_colours(file, opened.properties)
+        except ReadError:
+            opened.close()
+            raise
+    return _plain(opened, file) if vendor == "generic-tiff" else opened
 
 
 def _same_pixels(file: Path, slide: Slide) -> bool:

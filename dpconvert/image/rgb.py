@@ -177,7 +177,8 @@ def check_palette(image: Pillow.Image) -> None:
         KindError: an index has no colour.
     """
     if image.mode == "P" and image.palette is not None:
-        known = len(image.palette.palette) // len(image.palette.rawmode or image.palette.mode)
+        channels, _, _ = (image.palette.rawmode or image.palette.mode).partition(";")  # "RGB;L": of a TIFF, in planes
+        known = len(image.palette.palette) // len(channels)
         if known < MOST_COLOURS:
             check_indexes(np.asarray(image), known)
 

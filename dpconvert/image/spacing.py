@@ -83,6 +83,13 @@ class Spacing:
         """Whether both axes agree to within 2%, or are unknown."""
         return self.x is None or self.y is None or max(self.x, self.y) <= SQUARE * min(self.x, self.y)
 
+    def differs(self, other: Spacing) -> bool:
+        """Whether both are known, and differ by more than 2% along an axis."""
+        if self.x is None or self.y is None or other.x is None or other.y is None:
+            return False
+        sides = (self.x, other.x), (self.y, other.y)
+        return any(max(pair) > SQUARE * min(pair) for pair in sides)
+
     @property
     def axes(self) -> tuple[float, float] | None:
         """Micrometres per pixel (x, y), both those along x for nearly square pixels; None if unknown."""

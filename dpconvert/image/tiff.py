@@ -25,6 +25,7 @@ from dpconvert.image.ome_metadata import Opened
 from dpconvert.image.pieces import Pieces
 from dpconvert.image.rgb import KindError, Range
 from dpconvert.image.spacing import Spacing
+from dpconvert.image.spots import spots
 from dpconvert.image.tiff_checks import (
     SEGMENT_LIMIT,
     UnknownKindError,
@@ -54,7 +55,6 @@ from dpconvert.image.tiff_rgb import (
 CACHE = 1 << 26  # bytes of decoded segments to keep
 ROW_CACHE = 3 << 26  # the same if the segments side by side take more, since they are requested repeatedly
 STRIP_ROWS = 1024  # rows that most rows of patches span
-SPOTS, SPOT = 16, 256  # frames per side, and their side, by which large images are checked
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its messages are raised as errors here
 
 
@@ -122,9 +122,9 @@ class TiffPages:
             return
         number = len(self.levels) - 1
         at = self.levels[number]
-        spots = [self._samples(number, *frame) for frame in _spots(at.width, at.height)]
+        looked_at = [self._samples(number, *frame) for frame in spots(at.width, at.height)]
         try:
-            check_page_bits(np.stack(spots).reshape(-1, 1, spots[0].shape[2]), page, self.bits, self.scale)
+            check_page_bits(np.stack(looked_at).reshape(-1, 1, looked_at[0].shape[2]), page, self.bits, self.scale)
         except KindError as error:
             raise ReadError(str(error), where=self.where, remedy=error.remedy) from None
 
@@ -268,12 +268,3 @@ def _paste(out: NDArray[Any], segment: NDArray[Any], left: int, top: int) -> Non
     source = segment[max(-top, 0) : height - top, max(-left, 0) : width - left]
     down, right = max(top, 0), max(left, 0)
     out[down : down + source.shape[0], right : right + source.shape[1]] = source
-
-
-def _spots(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Return frames by which to check a level: the whole level, or spots spread over it if it is large."""
-    if width * height <= (SPOTS * SPOT) ** 2:
-        return [(0, 0, width, height)]
-    wide, tall = min(SPOT, width), min(SPOT, height)
-    corners = [(x, y) for y in np.linspace(0, height - tall, SPOTS) for x in np.linspace(0, width - wide, SPOTS)]
-    return [(int(x), int(y), wide, tall) for x, y in corners]

@@ -15,13 +15,10 @@ import tifffile
 
 from dpconvert.errors import ReadError
 from dpconvert.image.guards.libtiff import DAMAGED, check_xml, has_sizes, open_tiff
-from dpconvert.image.ome_channels import ChannelError, colour_order
-from dpconvert.image.ome_metadata import (
-    OmeImages,
-    Opened,
-    ome_images,
-)
+from dpconvert.image.ome_channels import ChannelError, colour_order, order_of
+from dpconvert.image.ome_metadata import OmeImages, Opened, ome_images
 from dpconvert.image.spacing import Spacing, of_aperio, of_ome, of_tags
+from dpconvert.image.tiff_channels import stated_channels
 
 LISTED = 4096  # maximum number of pages to inspect
 PLAIN = ("generic", "uniform", "shaped", "imagej")  # tifffile's names of the kinds of TIFF that no vendor defines
@@ -29,6 +26,7 @@ REDUCED, MASK = 1, 4  # bits of NewSubfileType
 PAGES = (
     "the largest page is read; further ones, which are not marked as reduced copies of it (thumbnails, say), are not"
 )
+CONTRADICTION = "the resolution in the TIFF's tags contradicts that of its description (OME-XML, Aperio), which counts"
 PLANES = "of several planes (depth or time) the first is read"
 
 
@@ -109,28 +107,34 @@ def _layout(tiff: tifffile.TiffFile, ome: OmeImages | None, file: Opened) -> Tif
         raise ValueError("width or height is not a positive number")
     if series[0].kind in PLAIN:  # tifffile treats an image of half the size as a copy, whatever the file states
         series = [one for each in series for one in each.levels]
-    images = [one for one in series if _is_image(_first_page(one))] or series
+    images = [one for one in series if _is_image(_first_page(one), tiff)] or series
     chosen = max(images, key=lambda one: _area(_first_page(one)))  # the first of equal ones
     pixels = _pixels_of(chosen, ome)
-    pages, planes = _channels(chosen, file, pixels)
+    pages, planes = _channels(tiff, chosen, file, pixels)
     copies = (
         _copies(tiff, series, pages[0])
         if chosen.kind in PLAIN
-        else [_channels(level, file, pixels)[0] for level in chosen.levels[1:]]
+        else [_channels(tiff, level, file, pixels)[0] for level in chosen.levels[1:]]
     )
     levels = sorted(map(_level, [pages, *copies]), key=lambda level: -level.width)
-    rest = len(images) > 1 or planes == PAGES
+    described, tags = _described(chosen, pages[0], ome), _of_tags(tiff, pages[0])
+    told = {
+        PAGES: len(images) > 1 or planes == PAGES,
+        PLANES: planes == PLANES,
+        CONTRADICTION: described.differs(tags),
+    }
     return TiffLayout(
         levels,
-        _spacing(tiff, chosen, pages[0], ome),
-        tuple(([PAGES] if rest else []) + ([PLANES] if planes == PLANES else [])),
+        described if described.stated else tags,
+        tuple(note for note, is_told in told.items() if is_told),
         bool(tiff.is_ome),
         on_first_page=len(pages) == 1 and pages[0].parent is tiff and pages[0].offset == first.offset,
         files=frozenset(page.parent.filehandle.name for page in chosen.pages if page is not None),
     )
 
 
-def _spacing(tiff: tifffile.TiffFile, chosen: Any, page: tifffile.TiffPage, ome: OmeImages | None) -> Spacing:
+def _described(chosen: Any, page: tifffile.TiffPage, ome: OmeImages | None) -> Spacing:
+    """Return the spacing that OME-XML, or the description of Aperio, states."""
     if ome is not None and ome.pixels:
         size = str(page.imagewidth), str(page.imagelength)
         alike = [one for one in ome.pixels if (one.get("SizeX"), one.get("SizeY")) == size]
@@ -138,8 +142,11 @@ def _spacing(tiff: tifffile.TiffFile, chosen: Any, page: tifffile.TiffPage, ome:
         found = of_ome(ome.pixels[int(chosen.name)] if named else next(iter(alike), {}))
         if found.stated:
             return found
-    aperio = of_aperio(page.description)
-    return aperio if aperio.stated else of_tags(page, tiff.imagej_metadata if tiff.is_imagej else None)
+    return of_aperio(page.description)
+
+
+def _of_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Spacing:
+    return of_tags(page, tiff.imagej_metadata if tiff.is_imagej else None)
 
 
 def _first_page(series: Any) -> Any:
@@ -159,7 +166,9 @@ def _pixels_of(series: Any, ome: OmeImages | None) -> Any:
     return ome.pixels[int(series.name)] if ome and series.kind == "ome" and str(series.name).isdecimal() else ()
 
 
-def _channels(series: Any, file: Opened, pixels: Any = ()) -> tuple[tuple[tifffile.TiffPage, ...], str]:
+def _channels(
+    tiff: tifffile.TiffFile, series: Any, file: Opened, pixels: Any = ()
+) -> tuple[tuple[tifffile.TiffPage, ...], str]:
     """Return the page of an image, or its three pages of one channel each (red first), and a note on other pages.
 
     pixels: the `Pixels` element of OME-XML.
@@ -187,7 +196,10 @@ def _channels(series: Any, file: Opened, pixels: Any = ()) -> tuple[tuple[tifffi
     if len(chosen) < 3 or None in chosen:
         raise ReadError("a channel is missing", where=name(file), remedy="put all files of this OME-TIFF side by side")
     try:
-        order = colour_order(pixels)
+        if isinstance(pixels, tuple):  # no OME-XML
+            order = order_of(*stated_channels(tiff, series, range(0, 2 * step + 1, step)))
+        else:
+            order = colour_order(pixels)
     except ChannelError as error:
         raise ReadError(
             "the three channels are not colours",
@@ -199,8 +211,11 @@ def _channels(series: Any, file: Opened, pixels: Any = ()) -> tuple[tuple[tifffi
     return tuple(_whole(chosen[place]) for place in order), PLANES if math.prod(lead.values()) > 3 else ""
 
 
-def _is_image(page: Any) -> bool:
-    return not page.is_subifd and not page.subfiletype & (REDUCED | MASK)
+def _is_image(page: Any, tiff: tifffile.TiffFile) -> bool:
+    """Whether a page is neither a copy nor a mask; a sub-image is no copy if it is larger than its page."""
+    if page.subfiletype & (REDUCED | MASK):
+        return False
+    return not page.is_subifd or _area(page) > _area(_whole(tiff.pages[page.treeindex[0]]))
 
 
 def _copies(

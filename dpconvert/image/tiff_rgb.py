@@ -10,6 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.image.base import Pixels
+from dpconvert.image.guards.allowed_formats import MOST_OF_A_BYTE
 from dpconvert.image.guards.jpeg import adobe_transform
 from dpconvert.image.guards.libtiff import NEW_JPEG
 from dpconvert.image.guards.tiff_segments import STREAMS
@@ -27,6 +28,7 @@ from dpconvert.image.rgb import (
 GREY_INVERTED, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 COLOURS = {GREY_INVERTED: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}  # channels besides extra samples
 OPACITY: dict[int, Opacity] = {1: "associated", 2: "unassociated"}  # ExtraSamples; 0 means something else
+APERIO_YCBCR = 33003  # JPEG 2000 of YCbCr, whatever the tag of the colour space says
 SIGNIFICANT = re.compile(r'<(?:\w+:)?Pixels\b[^<>]*\bSignificantBits="(\d{1,2})"')
 MAX_SAMPLE_VALUE = 281
 CHANNELS = "save it in grey or RGB; state an opacity in the tag ExtraSamples"
@@ -68,15 +70,26 @@ def page_rgb(samples: NDArray[Any], page: tifffile.TiffPage, bits: int = 0, scal
     """
     kind = page.photometric
     if kind == PALETTE and page.colormap is not None:
-        return to_rgb(samples, palette=(np.asarray(page.colormap) >> 8).astype(np.uint8).T)
+        return to_rgb(samples, palette=_palette(page.colormap))
     return to_rgb(
         samples,
         bits=bits,
         opacity=_opacity(page),
         inverted=kind == GREY_INVERTED,
-        space="CMYK" if kind == CMYK else "YCbCr" if kind == YCBCR and page.compression in STREAMS else "RGB",
+        space="CMYK" if kind == CMYK else "YCbCr" if _is_ycbcr(page) else "RGB",
         scale=scale,
     )
+
+
+def _palette(colormap: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the colours (N, 3) of a colour map (3, N): 16 bits, or 8 where some writer put no more, as in libtiff."""
+    colours = np.asarray(colormap).T
+    return (colours >> 8 if colours.max(initial=0) > MOST_OF_A_BYTE else colours).astype(np.uint8)
+
+
+def _is_ycbcr(page: tifffile.TiffPage) -> bool:
+    """Whether decoded samples are YCbCr; the decoder of JPEG returns RGB, whatever the page states."""
+    return page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression in STREAMS)
 
 
 def check_page_bits(samples: NDArray[Any], page: tifffile.TiffPage, bits: int, scale: Range | None) -> None:

@@ -40,6 +40,7 @@ DARKEST = 40.0  # minimum L* of glass in an underexposed scan, where nothing is 
 ALIKE = 2.5  # difference in L* within which glass is of one colour
 WHITE_LAB = 97.0, 0.0, 0.0
 DIFFERENT = 3.5  # minimum difference from glass; at this scale glass itself varies by 1.2 to 2.3 (99th percentile)
+STROKE = 5  # pixels: minimum width of a stroke of a black pen
 KEPT = 0.4  # minimum share of tissue among a pixel's 3 x 3 neighbourhood
 ROWS = 256  # rows of an overview to convert at once
 
@@ -214,13 +215,20 @@ def _difference(lab: NDArray[np.float16], glass: tuple[float, float, float]) -> 
 
 
 def _ink(lab: NDArray[np.float16]) -> NDArray[np.bool_]:
-    """Detect pen colours that no usual stain has: deep green, blue and red, and black."""
+    """Detect pen colours that no usual stain has: deep green, blue and red, and black in strokes.
+
+    Fine black structures are silver, iron or carbon in tissue.
+    """
+    from scipy import ndimage
+
     light, a, b = (lab[:, :, channel].astype(np.float32) for channel in range(3))
     chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
     green = (a < -35) & (chroma > 42)
     blue = (chroma > 62) & (hue > 270) & (hue < 306)
     red = (chroma > 75) & ((hue > 15) & (hue < 60))
-    return green | blue | red | ((light < 25) & (chroma < 10))
+    black = (light < 25) & (chroma < 10)
+    strokes = ndimage.binary_propagation(ndimage.binary_opening(black, np.ones((STROKE, STROKE), bool)), mask=black)
+    return green | blue | red | strokes
 
 
 def _lab(pixels: Pixels) -> NDArray[np.float16]:

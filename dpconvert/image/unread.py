@@ -29,7 +29,8 @@ FORMATS = {
     ".zvi": "Zeiss ZVI",
     ".nd2": "Nikon ND2",
 }
-EXTRAS = {".czi": Extra("Zeiss CZI", "pylibCZIrw", "czi"), ".zarr": Extra("OME-Zarr", "zarr", "zarr")}
+OME_ZARR = Extra("OME-Zarr", "zarr", "zarr")
+EXTRAS = {".czi": Extra("Zeiss CZI", "pylibCZIrw", "czi"), ".zarr": OME_ZARR, ".ozx": OME_ZARR}
 FOLDERS = {".zarr"}  # suffixes of folders that are a slide
 UNREAD = (
     "convert them to OME-TIFF or DICOM: `bioformats2raw SLIDE SLIDE.zarr`, then `raw2ometiff --rgb SLIDE.zarr "
@@ -55,3 +56,8 @@ def remedy(name: str | PurePath) -> str:
 def is_folder(name: str | PurePath) -> bool:
     """Whether a folder of this name is one slide."""
     return PurePath(name).suffix.lower() in FOLDERS
+
+
+def is_ome_zarr(name: str | PurePath) -> bool:
+    """Whether a folder or file of this name is an OME-Zarr."""
+    return EXTRAS.get(PurePath(name).suffix.lower()) is OME_ZARR

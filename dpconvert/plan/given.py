@@ -122,12 +122,14 @@ def _split(given: Given) -> Iterator[str]:
     if stated and without and policy.official and not is_packaged(given.manifest):
         they = "they go to the training set" if policy.share is None else "they are drawn by `share`"
         yield f"{counted(len(without), 'image')} without a set, the first {without[0].name}: {they}"
+    if stated and not without and policy.official and policy.share is not None and not is_packaged(given.manifest):
+        yield _keys(["share"], f"[split.{given.options.split}]", "each image has a set, which `official = true` keeps")
     groups = {image.group if policy.unit == "group" else image.name for image in given.images}
     absent = sorted(spelt(policy, groups).named().keys() - groups)
     if absent and policy.unit != "scan":
         yield _values(absent, f"named in [split.{given.options.split}] and on no image here")
-    if policy.share is None and "draw" in policy.model_fields_set:
-        yield _keys(["draw"], f"[split.{given.options.split}]", "nothing is drawn without `share`")
+    if policy.share is None and policy.validation is None and "draw" in policy.model_fields_set:
+        yield _keys(["draw"], f"[split.{given.options.split}]", "nothing is drawn without `share`, or a share in `val`")
 
 
 def _patterns(given: Given) -> Iterator[str]:

@@ -10,14 +10,14 @@ from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image.ome_zarr import label_images
-from dpconvert.image.unread import is_folder
+from dpconvert.image.unread import is_ome_zarr
 from dpconvert.plural import counted
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.slide_files import DRAWN
 
 IMAGES = re.compile(
-    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|vsi|dat)$"
+    r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|vsi|dat)$"
 )
 APART = re.compile(r"[._ -]+(?=[A-Za-z])")  # what divides an image's name from the rest of a file's
 MOST_BYTES = 1 << 26  # of a file that is looked into
@@ -92,7 +92,7 @@ def refuse_label_images(source: Source, bare: Collection[MatchedFile]) -> None:
         SourceError: there is such an image.
     """
     for slide in bare:
-        drawn = label_images(source.root / source.lies(slide.name).file) if is_folder(slide.name) else []
+        drawn = label_images(source.root / source.lies(slide.name).file) if is_ome_zarr(slide.name) else []
         if drawn:
             raise SourceError(
                 "label images of a slide without other annotations, which are not read",

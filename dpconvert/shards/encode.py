@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 from dpconvert.card import Label
 from dpconvert.errors import ReadError
-from dpconvert.image import Image
+from dpconvert.image import Image, is_slide
 from dpconvert.image.decode import JPEG_START, PNG_START, decode, is_plain
 from dpconvert.image.guards.claims import TooLargeError
 from dpconvert.image.rgb import KindError
@@ -155,7 +155,9 @@ class Encoder:
 
     def _whole_file(self, row: PlanRow) -> tuple[bytes, str, tuple[int, int]] | None:
         """Return bytes, format and size of a sample that is a whole PNG or JPEG file that all decoders read alike."""
-        if row.box is not None or row.stored is not None or len(row.files) != 1 or self.source.is_array(row.files[0]):
+        if row.box is not None or row.stored is not None or len(row.files) != 1:
+            return None
+        if self.source.is_array(row.files[0]) or is_slide(row.files[0]):
             return None
         data = self.source.read(row.files[0])
         kind = next((kind for magic, kind in COPIED.items() if data.startswith(magic)), None)

@@ -46,7 +46,8 @@ def unpacked(root: Path, original: Path, name: str, suffix: str, write: Callable
         Exception: `write` raised it.
     """
     state = original.stat()
-    stamp = hashlib.sha256(f"{name}\0{state.st_size}\0{state.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+    times = f"{state.st_mtime_ns}\0{state.st_ctime_ns}"  # a file that replaces another may keep an older time of change
+    stamp = hashlib.sha256(f"{name}\0{state.st_size}\0{times}".encode("utf-8", "surrogateescape"))
     folder = folder_of(root)
     path = folder / f"{PurePosixPath(name).name[:80]}-{stamp.hexdigest()[:16]}{suffix}"
     if path.exists():

@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
 
 ROWS = 256  # read at once
+BYTES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)  # types of a column that hold the bytes of an image
 DAMAGED = (
     OSError,
     pa.ArrowException,
@@ -39,6 +46,18 @@ class ImageColumn:
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
+
+    def empty(self) -> set[int]:
+        """Return the numbers of the rows that hold no image."""
+        starts = [0, *self._ends]
+        nulls = (self._file.get_batch(batch).column(0).is_null() for batch in range(len(self._ends)))
+        return {
+            start + row
+            for start, mask in zip(starts, nulls, strict=False)
+            if mask.true_count
+            for row, is_null in enumerate(mask.to_pylist())
+            if is_null
+        }
 
     def bytes_of(self, number: int) -> bytes:
         """Return one encoded image.
@@ -93,8 +112,7 @@ class Columns:
             ReadError: the column is damaged.
         """
         column = self._named(column)
-        if column not in self.schema.names:
-            raise SourceError(f"no column {column!r}", where=self.name, found=", ".join(self.schema.names))
+        self._check_name(column)
         try:
             return list(pq.read_table(self.path, columns=[column], partitioning=None).column(0).to_pylist())
         except DAMAGED as error:
@@ -132,13 +150,21 @@ class Columns:
     def _where(self, column: str) -> str:
         return f"{self.name}/{column}"
 
-    def _check(self, column: str) -> None:
-        if column not in self.schema.names:
+    def _check_name(self, column: str) -> None:
+        count = self.schema.names.count(column)
+        if count == 0:
             raise SourceError(f"no column {column!r}", where=self.name, found=", ".join(self.schema.names))
+        if count > 1:
+            raise SourceError(f"{count} columns of the name {column!r}", where=self.name, remedy="rename one of them")
+
+    def _check(self, column: str) -> None:
+        self._check_name(column)
         kind = self.schema.field(column).type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             kind = kind.field("bytes").type
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not any(is_kind(kind) for is_kind in BYTES):
             raise SourceError(
                 "no column of encoded images",
                 where=self._where(column),
@@ -156,7 +182,7 @@ class Columns:
                 with pa.ipc.new_file(sink, schema) as writer:
                     for batch in file.iter_batches(ROWS, columns=[column]):
                         values = batch.column(0)
-                        values = values.field("bytes") if pa.types.is_struct(values.type) else values
+                        values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
                         writer.write_batch(pa.record_batch([values.cast(pa.large_binary())], schema=schema))
         except DAMAGED as error:
             if getattr(error, "errno", None) is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py.h5z import filter_avail
 from numpy.typing import NDArray
 
 from dpconvert import names
@@ -37,6 +38,10 @@ DAMAGED = (  # raised by h5py, NumPy and `zipfile` for damaged files (found by e
     zlib.error,
     zipfile.BadZipFile,
     struct.error,
+)
+INSTALL_FILTERS = (
+    "`pip install hdf5plugin`, and set the variable HDF5_PLUGIN_PATH to what "
+    "`python -c 'import hdf5plugin; print(hdf5plugin.PLUGIN_PATH)'` prints; or save the file again with gzip"
 )
 Array = Any  # h5py.Dataset | np.memmap
 
@@ -98,6 +103,13 @@ class Stacks:
         found = _dataset(self._hdf5(), key)
         if found is None:
             raise ReadError(f"no data set {key!r}", where=self.name, found=self.listed() or None)
+        if filters := _missing_filters(found):
+            raise ReadError(
+                "compressed by a filter of HDF5 that is not installed",
+                where=f"{self.name}/{key}",
+                found=", ".join(filters),
+                remedy=INSTALL_FILTERS,
+            )
         return found
 
     def _hdf5(self) -> h5py.File:
@@ -156,6 +168,13 @@ def _dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
         at = at.get(named)
     plain = isinstance(at, h5py.Dataset) and not at.is_virtual and at.external is None
     return at if plain else None
+
+
+def _missing_filters(dataset: h5py.Dataset) -> list[str]:
+    """Return the filters without which a data set cannot be read, and which this machine lacks."""
+    kind = dataset.id.get_create_plist()
+    used = [kind.get_filter(number) for number in range(kind.get_nfilters())]
+    return [f"{name.decode('latin-1') or 'filter'} ({code})" for code, _, _, name in used if not filter_avail(code)]
 
 
 def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from dpconvert.source.files import COMPRESSED, Source
 INNER = re.compile(r"(?i)\.(zip|tar|gz|bz2|xz|zst|z\d\d)$")
 SUFFIX = re.compile(r"(?i)(\.ome)?\.[a-z0-9]{1,11}$")
 READ = re.compile(
-    r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|np[yz]|h5|hdf5?|parquet)$"
+    r"\.(png|jpe|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|np[yz]|h5|hdf5?|parquet)$"
 )
 UNREAD = re.compile(r"\.(vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
 WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xls[xmb]?|ods|mat|qpdata)$")

@@ -178,6 +178,19 @@ def test_a_changed_file_is_unpacked_anew(source: Path, convert: Convert, tmp_pat
         assert same(convert('[layout]\nlabels = "y"\n'), images)
 
 
+def test_a_file_of_the_same_size_and_time_is_unpacked_anew(source: Path, convert: Convert, tmp_path: Path) -> None:
+    sizes = set()
+    for images in (IMAGES, 255 - IMAGES):
+        with h5py.File(tmp_path / "all.h5", "w") as file:
+            file["x"], file["y"] = images, LABELS
+        packed = source / "all.h5.gz"
+        packed.write_bytes(gzip.compress((tmp_path / "all.h5").read_bytes(), compresslevel=0, mtime=0))
+        os.utime(packed, ns=(0, 0))
+        sizes.add(packed.stat().st_size)
+        assert same(convert('[layout]\nlabels = "y"\n'), images)
+    assert len(sizes) == 1
+
+
 def test_arrays_in_a_zip_archive_and_a_cache_elsewhere(
     source: Path, convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +361,20 @@ def test_a_damaged_file_and_one_of_objects_are_refused(source: Path, convert: Co
     (source / "all.h5.gz").write_bytes(gzip.compress(whole)[:-100])
     assert "all.h5.gz: cannot be unpacked" in convert('[layout]\nlabels = "y"\n', fails=True)
     assert not [path for path in (source / cache.FOLDER).iterdir() if not path.name.endswith(".lock")]
+
+
+def test_a_filter_that_is_not_installed_is_not_called_damage(source: Path, convert: Convert) -> None:
+    blosc = 32001
+    with h5py.File(source / "all.h5", "w") as file:
+        file["y"] = LABELS
+        kind = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        kind.set_chunk(IMAGES.shape)
+        kind.set_filter(blosc, h5py.h5z.FLAG_OPTIONAL)
+        space = h5py.h5s.create_simple(IMAGES.shape)
+        h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_UINT8, space, kind).write_direct_chunk((0, 0, 0, 0), b"packed")
+    told = convert('[layout]\nlabels = "y"\n', fails=True)
+    assert "all.h5/x: compressed by a filter of HDF5 that is not installed; found" in told
+    assert "(32001); `pip install hdf5plugin`" in told
 
 
 def test_links_into_other_files_are_not_followed(source: Path, convert: Convert, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,8 @@ def test_an_ome_zarr_is_one_image_with_its_levels_and_resolution(version: str, g
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda path: shutil.rmtree(path / "0"), "not a readable OME-Zarr folder"),
-        (lambda path: (path / "zarr.json").write_text("{"), "not a readable OME-Zarr folder"),
+        (lambda path: shutil.rmtree(path / "0"), "not a readable OME-Zarr"),
+        (lambda path: (path / "zarr.json").write_text("{"), "not a readable OME-Zarr"),
         (lambda path: zarr.open_group(str(path), mode="w"), "no image by OME-Zarr: multiscales"),
         (
             lambda path: zarr.open_group(str(path), mode="w").attrs.update({"ome": {"plate": {}}}),
@@ -263,6 +264,21 @@ def test_levels_in_another_order_are_put_in_theirs(version: str, tmp_path: Path)
         assert (image.read(100, 90, 333, 222) == PIXELS[90:312, 100:433]).all()
 
 
+def test_an_ome_zarr_in_one_file_is_read_like_its_folder(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "a.zarr")
+    files = sorted(file for file in (tmp_path / "a.zarr").rglob("*") if file.is_file())
+    with zipfile.ZipFile(tmp_path / "a.ozx", "w") as archive:
+        for file in files:
+            archive.write(file, file.relative_to(tmp_path / "a.zarr"))
+    whole, folder = open_image([tmp_path / "a.ozx"]), open_image([tmp_path / "a.zarr"])
+    assert (whole.width, whole.height, whole.spacing) == (folder.width, folder.height, folder.spacing)
+    assert np.array_equal(whole.read(10, 20, 300, 200, (300, 200)), PIXELS[20:220, 10:310])
+    whole.close()
+    (tmp_path / "b.ozx").write_bytes((tmp_path / "a.ozx").read_bytes()[:-100])
+    with pytest.raises(ReadError, match=r"b\.ozx: not a readable OME-Zarr: File is not a zip file"):
+        open_image([tmp_path / "b.ozx"])
+
+
 def test_label_images_in_a_folder_are_noted_and_never_taken_for_nothing(
     tmp_path: Path, dpconvert: Callable[..., Answer]
 ) -> None:
@@ -297,6 +313,19 @@ def test_samples_of_12_bits_are_noticed_in_scenes_with_a_gap_between_them(tmp_pa
     write_czi(tmp_path / "a.czi", (low, (0, 0)), (low, (2000, 0)))
     with pytest.raises(ReadError, match="of 12 bits"):
         open_image([tmp_path / "a.czi"])
+
+
+def test_samples_of_12_bits_are_noticed_wherever_the_image_is_not_black(tmp_path: Path) -> None:
+    low = np.full((1200, 1300), 4095, np.uint16)
+    low[:600, :600] = low[400:800, 450:850] = 0  # the corner, and the middle
+    write_czi(tmp_path / "a.czi", (low[..., None], (0, 0)))
+    write_zarr(tmp_path / "a.zarr", levels=0)
+    array = zarr.open_group(str(tmp_path / "a.zarr")).create_array("0", data=low, chunks=(256, 256))
+    described = {"axes": [{"name": axis} for axis in "yx"], "datasets": [{"path": array.basename}]}
+    zarr.open_group(str(tmp_path / "a.zarr")).attrs["ome"] = {"version": "0.5", "multiscales": [described]}
+    for name in ("a.czi", "a.zarr"):
+        with pytest.raises(ReadError, match="of 12 bits"):
+            open_image([tmp_path / name])
 
 
 def test_a_damaged_chunk_is_told_and_files_that_are_no_czi_are_refused(tmp_path: Path) -> None:

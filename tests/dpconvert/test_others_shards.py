@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,59 @@ def test_rows_without_a_label_are_refused_or_left_out(source: Path, convert: Con
     assert {row["bytes"] for row in rows} == {image(n) for n in range(4)}
 
 
+BYTES: dict[str, Callable[[list[bytes]], Any]] = {
+    "dictionary": lambda images: pa.array(images).dictionary_encode(),
+    "view": lambda images: pa.array(images, pa.binary_view()),
+    "fixed size": lambda images: pa.array([image.ljust(1000, b"\0") for image in images], pa.binary(1000)),
+}
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_bytes_of_images_are_read_in_any_type_of_column(kind: str, source: Path, convert: Convert) -> None:
+    column = BYTES[kind]([image(n) for n in range(4)])
+    pq.write_table(pa.table({"image": column, "label": [0, 1, 0, 1]}), source / "a.parquet")
+    assert {row["bytes"].rstrip(b"\0") for row in convert('shape = "parquet"\n')} == {image(n) for n in range(4)}
+
+
+def test_rows_without_an_image_are_refused_before_the_work_or_left_out(source: Path, convert: Convert) -> None:
+    images = pa.array([None if n in (2, 5) else {"bytes": image(n), "path": ""} for n in range(6)])
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1, 0, -1]}), source / "a.parquet")
+    told = convert('shape = "parquet"\n[layout]\nskip = ["-1"]\n', fails=True)
+    assert "a.parquet/image, row 2: a row without the bytes of an image" in told
+    rows = convert('shape = "parquet"\n[layout]\nmissing = true\n')
+    assert {row["bytes"] for row in rows} == {image(n) for n in (0, 1, 3, 4)}
+
+
+@pytest.mark.parametrize("shape", ["parquet", "webdataset", "arrays"])
+def test_images_without_a_group_are_counted(shape: str, source: Path, convert: Convert, tmp_path: Path) -> None:
+    patients = ["p1", None, "p2", None]
+    if shape == "parquet":
+        columns = {"image": [image(n) for n in range(4)], "label": [0, 1, 0, 1], "patient": patients}
+        pq.write_table(pa.table(columns), source / "a.parquet")
+    elif shape == "webdataset":
+        about = [json.dumps({"patient": patient, "label": n % 2}) for n, patient in enumerate(patients)]
+        members = {f"s{n}.png": image(n) for n in range(4)}
+        shard(source / "a.tar", members | {f"s{n}.json": text.encode() for n, text in enumerate(about)})
+    else:
+        texts = np.array([patient or "" for patient in patients])
+        np.savez(source / "a.npz", x=np.zeros((4, 8, 8, 3), np.uint8), label=np.arange(4) % 2, patient=texts)
+    keys = {
+        "parquet": 'group = "patient"',
+        "webdataset": 'group = "json:patient"\nlabel = "json:label"',
+        "arrays": 'group = "patient"\nlabels = "label"',
+    }
+    assert len({row["group"] for row in convert(f'shape = "{shape}"\n[layout]\n{keys[shape]}\n')}) == 4
+    notes = json.loads((tmp_path / "out" / "Mine" / "task.json").read_text())["notes"]
+    assert [note for note in notes if " without a group, each image a group of its own" in note], notes
+
+
+def test_two_columns_of_one_name_are_named(source: Path, convert: Convert) -> None:
+    columns = [pa.array([image(0), image(1)]), pa.array([0, 1]), pa.array([1, 0])]
+    pq.write_table(pa.Table.from_arrays(columns, ["image", "label", "label"]), source / "a.parquet")
+    told = convert('shape = "parquet"\n', fails=True)
+    assert "a.parquet: 2 columns of the name 'label'; rename one of them" in told
+
+
 def test_faults_of_parquet_are_told_in_one_line(source: Path, convert: Convert) -> None:
     table = {"picture": [image(0)], "label": [0], "n": [1], "pixels": [[[[0, 0, 0]]]]}
     pq.write_table(pa.table(table), source / "a.parquet")
@@ -121,6 +175,37 @@ def test_faults_of_parquet_are_told_in_one_line(source: Path, convert: Convert) 
     paths = pa.array([{"bytes": None, "path": "0.png"}, {"bytes": None, "path": "1.png"}], kind)
     pq.write_table(pa.table({"image": paths, "label": [0, 1]}), source / "a.parquet")
     assert "use the shape `table`" in convert('shape = "parquet"\n', fails=True)
+
+
+def shard(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def test_a_label_may_be_a_text_in_json_and_further_images_are_told(
+    source: Path, convert: Convert, tmp_path: Path
+) -> None:
+    members = {}
+    for n in range(4):
+        about = {"png": image(n), "left.png": image(n + 10), "cls": json.dumps(["no", "yes"][n % 2]).encode()}
+        members |= {f"s{n}.{field}": data for field, data in about.items()}
+    shard(source / "a.tar", members)
+    rows = {row["bytes"]: row["label"] for row in convert('shape = "webdataset"\n')}
+    assert rows == {image(n): n % 2 for n in range(4)}
+    notes = json.loads((tmp_path / "out" / "Mine" / "task.json").read_text())["notes"]
+    assert "not used: the field 'left.png' of 4 samples, whose image is 'png' (`image` in [layout])" in notes
+
+
+def test_keys_with_points_are_read_by_the_pattern_that_the_error_gives(source: Path, convert: Convert) -> None:
+    pairs = [(f"P1.v2.{n}", {"png": image(n), "cls": str(n % 2).encode()}) for n in range(4)]
+    shard(source / "a.tar", {f"{key}.{field}": data for key, fields in pairs for field, data in fields.items()})
+    told = convert('shape = "webdataset"\n', fails=True)
+    pattern = told.partition("under [files.members]: ")[2].strip()
+    rows = convert(f'shape = "webdataset"\n[files.members]\n{pattern}\n')
+    assert {row["bytes"]: row["label"] for row in rows} == {image(n): n % 2 for n in range(4)}
 
 
 def test_shards_that_webdataset_wrote(source: Path, convert: Convert) -> None:

@@ -5,14 +5,17 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpconvert.annotations import masks
+from dpconvert.annotations import mask_pixels, masks
 from dpconvert.errors import ReadError
 from dpconvert.image import open_image
 from dpconvert.image.rgb import KindError, to_rgb
@@ -89,6 +92,21 @@ def test_an_index_without_a_colour_is_refused_beside_transparent_colours() -> No
 def test_an_index_beyond_the_colours_of_a_tiff_is_not_its_last_colour() -> None:
     with pytest.raises(KindError, match=re.escape("gives no colour: 3, where it has 0 to 1")):
         to_rgb(np.array([[0, 3]], np.uint8), palette=np.zeros((2, 3), np.uint8))
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colours_of_8_bits_in_a_tiff_are_not_black(bits: int, tile: Any, tmp_path: Path) -> None:
+    """TIFF's have 16 bits; libtiff and so OpenSlide take a palette without more for one of 8."""
+    indexes = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    colours = np.random.default_rng(1).integers(0, 256, (256, 3), dtype=np.uint16)
+    stated = colours.T * (1 if bits == 8 else 257)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, indexes, photometric="palette", colormap=stated, tile=tile)
+    with open_image([path]) as image:
+        assert (image.read(0, 0, 16, 16) == colours[indexes]).all()
+    red, green, blue = colours[indexes].astype(np.int32).transpose(2, 0, 1)
+    assert (mask_pixels.read(path.read_bytes(), "a.tif", colours=True) == red << 16 | green << 8 | blue).all()
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -391,6 +391,32 @@ def test_openslide_goes_by_the_tag_which_is_why_it_is_not_asked(tmp_path: Path) 
         assert np.asarray(slide.read_region((0, 0), 0, (1, 1)))[0, 0, :3].tolist() != [223, 151, 189]
 
 
+@pytest.mark.parametrize("tag", ["rgb", "ycbcr"])
+def test_jpeg_2000_of_aperio_is_ycbcr_for_every_reader_whatever_its_tag(
+    tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = np.full((64, 64, 3), (223, 151, 189), np.uint8)
+    tile = np.asarray(Pillow.fromarray(plain).convert("YCbCr"))
+    stream = imagecodecs.jpeg2k_encode(tile, reversible=True, mct=False, codecformat="j2k")
+    for name, description in (("a.svs", "Aperio Image Library v1 |MPP = 0.5"), ("a.tif", None)):
+        tifffile.imwrite(
+            tmp_path / name,
+            iter([stream]),
+            shape=plain.shape,
+            dtype=np.uint8,
+            photometric=tag,
+            compression=33003,
+            tile=(64, 64),
+            description=description,
+            metadata=None,
+        )
+        for large in (opening.LARGE, 0):
+            monkeypatch.setattr(opening, "LARGE", large)
+            with open_image([tmp_path / name]) as image:
+                assert np.abs(image.read(0, 0, 64, 64).astype(int) - plain).max() <= 4
+        assert np.abs(flat(io.BytesIO((tmp_path / name).read_bytes())).astype(int) - plain).max() <= 4
+
+
 # --- what the rule has nothing for
 
 

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
+from dpconvert.image.pyramid import OPTICAL_PATHS
 from dpconvert.image.unread import EXTRAS
+from dpconvert.manifest.catalog import load
+from dpconvert.readers import with_defaults
 from dpconvert.source.dicom_identity import instance
 from dpconvert.source.files import Source
 from tests.dpconvert import dicoms
 from tests.dpconvert.conftest import run
+from tests.dpconvert.mirax import write_mirax
 from tests.dpconvert.test_resolution import samples
 from tests.dpconvert.test_shape_slides import AREA, Tree, geojson
 from tests.dpconvert.test_tiff_layout import in_file, ome, ome_image
@@ -28,6 +38,15 @@ from tests.dpconvert.test_tiff_layout import in_file, ome, ome_image
 SIDE = 256
 RULE = AREA.replace("size = 128", "size = 64")
 MISSING = "[layout]\nmissing = true\n"
+WHOLE_SLIDES = """
+task = "Whole"
+shape = "folders"
+classes = ["a"]
+[files.images]
+pattern = '(?P<class>a)/(?P<name>[^/]+)[.]mrxs$'
+[split.strict]
+share = [1, 0, 0]
+"""
 LEFT = geojson(("Polygon", [[(0, 0), (128, 0), (128, 256), (0, 256)]], "Tumor"))
 LAYOUTS: dict[str, Callable[[int, int], str]] = {
     "a folder a slide": lambda slide, file: f"case/slide{slide}/{file}.dcm",
@@ -205,6 +224,37 @@ def test_no_damage_of_a_dicom_file_ends_in_a_traceback(tmp_path: Path) -> None:
     assert found == {True, False}
 
 
+@pytest.mark.parametrize(("tag", "stream"), [("RGB", "YCbCr"), ("YBR_FULL_422", "RGB")])
+def test_jpeg_frames_in_other_colours_than_the_tags_state_are_refused(tag: str, stream: str, tmp_path: Path) -> None:
+    """OpenSlide decodes by the tags: it shows other colours than the frames have."""
+    pixels = np.full((SIDE, SIDE, 3), (200, 90, 40), np.uint8)
+    path = dicoms.write(tmp_path / "a.dcm", pixels, "1.2.9.1", 0)
+    frame = imagecodecs.jpeg8_encode(pixels[: dicoms.TILE, : dicoms.TILE], level=95, outcolorspace=stream)
+    told = f"a.dcm: JPEG frames in other colours than PhotometricInterpretation states; expected {tag}; found {stream}"
+    for stated in ("RGB" if stream == "RGB" else "YBR_FULL_422", tag):
+        data = dcmread(path)
+        data.file_meta.TransferSyntaxUID, data.PhotometricInterpretation = JPEGBaseline8Bit, stated
+        data.PixelData = encapsulate([frame] * data.NumberOfFrames)
+        data["PixelData"].is_undefined_length = True
+        data.save_as(path, enforce_file_format=True)
+        if stated == tag:
+            with pytest.raises(ReadError, match=told):
+                open_image([path])
+        else:
+            with open_image([path]) as image:
+                assert abs(image.read(0, 0, SIDE, SIDE).astype(int) - pixels).max() < 4
+
+
+def test_further_optical_paths_of_a_dicom_slide_are_told(tmp_path: Path) -> None:
+    path = dicoms.write(tmp_path / "a.dcm", drawn(1), "1.2.9.1", 0)
+    data = dcmread(path)
+    data.NumberOfOpticalPaths, data.NumberOfFrames, data.PixelData = 2, 2 * data.NumberOfFrames, 2 * data.PixelData
+    data.save_as(path, enforce_file_format=True)
+    with open_image([path]) as image:
+        assert image.notes == (OPTICAL_PATHS,)
+        assert (image.read(0, 0, SIDE, SIDE) == drawn(1)).all()
+
+
 @pytest.mark.parametrize("ending", [".ome.tif", ".tif", ".TIFF"])
 def test_an_ome_image_in_three_files_is_one_slide_whatever_its_ending(ending: str, tree: Tree) -> None:
     rgb = drawn(3)
@@ -249,6 +299,45 @@ def test_a_mirax_slide_has_its_folder_and_misses_it(tree: Tree) -> None:
     assert source.slides.files_of("a.mrxs") == ("a.mrxs", "a/Data0000.dat", "a/Slidedat.ini")
     with pytest.raises(ReadError, match=r"b\.mrxs: a slide without the folder of its data; expected b/ beside it"):
         open_image([tree.root / "b.mrxs"])
+
+
+PREVIEW = np.full((48, 64, 3), 200, np.uint8)
+
+
+def mirax_with_preview(path: Path) -> None:
+    """A .mrxs file is the preview of its slide, in JPEG."""
+    path.parent.mkdir(exist_ok=True)
+    write_mirax(path, drawn(1)[:128, :192])
+    Image.fromarray(PREVIEW).save(path, "JPEG")
+
+
+def test_the_preview_of_a_mirax_slide_is_never_the_slide(tmp_path: Path) -> None:
+    for name, told in (
+        ("capitals", r"capitals\.MRXS: a slide whose suffix is in capitals; rename it to capitals\.mrxs"),
+        ("no-ini", r"no-ini\.mrxs: a slide without its data; expected no-ini/Slidedat\.ini"),
+        ("empty", r"empty\.mrxs: a slide without its data; expected empty/Slidedat\.ini"),
+    ):
+        path = tmp_path / f"{name}.mrxs"
+        mirax_with_preview(path)
+        if name == "capitals":
+            path = path.rename(path.with_suffix(".MRXS"))
+        else:
+            for file in (tmp_path / name).glob("*" if name == "empty" else "*.ini"):
+                file.unlink()
+        with pytest.raises(ReadError, match=told):
+            open_image([path])
+
+
+def test_a_whole_mirax_slide_is_stored_and_not_its_preview(tree: Tree) -> None:
+    mirax_with_preview(tree.root / "a" / "1.mrxs")
+    (tree.root / "m.toml").write_text(WHOLE_SLIDES)
+    manifest = with_defaults(load(tree.root / "m.toml"))
+    run(manifest, tree.root, tree.root / "out")
+    with tarfile.open(tree.root / "out" / "Whole" / "train-000000.tar") as tar:
+        member = tar.extractfile(tar.getmembers()[0])
+        assert member is not None
+        stored = np.asarray(Image.open(io.BytesIO(member.read())))
+    assert np.array_equal(stored, drawn(1)[:128, :192])
 
 
 def test_a_hamamatsu_set_has_the_files_that_it_names(tree: Tree) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, open_image, opening
 from dpconvert.image.spacing import micrometres
-from dpconvert.image.tiff_layout import PAGES, PLANES
+from dpconvert.image.tiff_layout import CONTRADICTION, PAGES, PLANES
 from dpconvert.source.files import ArchiveMember
 
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -85,6 +85,26 @@ def test_reduced_copies_and_masks_are_neither_the_image_nor_told(kind: str, tmp_
         assert image.notes == ()
 
 
+def test_a_sub_image_that_is_larger_than_its_page_is_the_image(kind: str, tmp_path: Path) -> None:
+    whole = drawn(64, 64)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(drawn(16, 16, 1), photometric="rgb", subifds=1, metadata=None)
+        tiff.write(whole, photometric="rgb", metadata=None)
+    with opened(tmp_path / "a.tif", kind) as image:
+        assert (pixels_of(image) == whole).all()
+        assert image.notes == (PAGES,)
+
+
+def test_a_resolution_in_the_tags_that_contradicts_ome_xml_is_told(kind: str, tmp_path: Path) -> None:
+    for name, per_cm in (("same", 40_000), ("near", 40_400), ("other", 20_000), ("screen", 28)):
+        stated = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+        unit: Any = "CENTIMETER"
+        options = {"photometric": "rgb", "resolution": (per_cm, per_cm), "resolutionunit": unit, "metadata": stated}
+        tifffile.imwrite(tmp_path / f"{name}.tif", drawn(32, 32), ome=True, **options)
+        with opened(tmp_path / f"{name}.tif", kind) as image:
+            assert (image.mpp, image.notes) == (0.25, (CONTRADICTION,) if name == "other" else ()), name
+
+
 def test_a_half_sized_page_that_is_not_flagged_is_no_coarser_level(kind: str, tmp_path: Path) -> None:
     whole = np.full((64, 64, 3), 200, np.uint8)
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
@@ -102,6 +122,46 @@ def test_three_pages_of_an_imagej_file_are_its_colours(kind: str, tmp_path: Path
     with opened(tmp_path / "a.tif", kind) as image:
         assert (pixels_of(image) == rgb).all()
         assert image.mpp == pytest.approx(0.25)
+
+
+RAMP = np.arange(256, dtype=np.uint8)
+TABLES = [np.outer(colour, RAMP).astype(np.uint8) for colour in ((0, 0, 1), (0, 1, 0), (1, 0, 0))]  # blue comes first
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"Labels": ["Blue", "Green", "Red"] * 2},
+        {"LUTs": TABLES, "mode": "composite"},
+        {"Labels": [f"c:{number % 3 + 1}/3 - a.tif" for number in range(6)], "LUTs": TABLES},
+    ],
+)
+def test_channels_of_an_imagej_file_are_put_in_the_order_that_it_states(
+    kind: str, stated: dict[str, Any], tmp_path: Path
+) -> None:
+    rgb = drawn(60, 50)
+    planes = np.moveaxis(rgb[..., ::-1], 2, 0)
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.stack([planes, 255 - planes]), imagej=True, metadata={"axes": "ZCYX"} | stated
+    )
+    with opened(tmp_path / "a.tif", kind) as image:
+        assert (pixels_of(image) == rgb).all()
+        assert image.notes == (PLANES,)
+
+
+@pytest.mark.parametrize("program", ["ImageJ", "PerkinElmer-QPI"])
+def test_three_stains_of_fluorescence_without_ome_xml_are_no_colours(program: str, tmp_path: Path) -> None:
+    stains, planes = ["DAPI", "FITC", "Cy5"], np.moveaxis(drawn(60, 50), 2, 0)
+    if program == "ImageJ":
+        tifffile.imwrite(tmp_path / "a.tif", planes, imagej=True, metadata={"axes": "CYX", "Labels": stains})
+    else:
+        head, name = '<?xml version="1.0" encoding="utf-16"?>\r\n', "PerkinElmer-QPI-ImageDescription"
+        with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+            for stain, plane in zip(stains, planes, strict=True):
+                told = f"{head}<{name}><Name>{stain}</Name><ImageType>FullResolution</ImageType></{name}>"
+                tiff.write(plane, photometric="minisblack", description=told, software=program, metadata=None)
+    with pytest.raises(ReadError, match=r"the three channels are not colours; .* found DAPI, FITC, Cy5"):
+        open_image([tmp_path / "a.tif"])
 
 
 @pytest.mark.parametrize("writer", ["imagej", "ome"])

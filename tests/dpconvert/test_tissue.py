@@ -52,7 +52,7 @@ def underexposed(pixels: NDArray[np.uint8], exposure: float) -> NDArray[np.uint8
     return (pixels * exposure + noise).round().clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("stain", sorted(set(STAINS) - {"dark"}))
+@pytest.mark.parametrize("stain", sorted(set(STAINS) - {"dark", "silver"}))
 @pytest.mark.parametrize(("around", "exposure"), [("glass", 0.55), ("glass", 0.45), ("pens", 0.5), ("black", 0.5)])
 def test_tissue_of_an_underexposed_scan_is_found(stain: str, around: str, exposure: float) -> None:
     """Its glass is as dark as L* 45 to 55; once all of such a slide was tissue."""
@@ -63,7 +63,7 @@ def test_tissue_of_an_underexposed_scan_is_found(stain: str, around: str, exposu
     assert iou(by_glass(pixels)[0], mask) > (0.9 if stain == "dab, pale counterstain" else 0.95)
 
 
-@pytest.mark.parametrize("stain", sorted(set(STAINS) - {"dark"}))
+@pytest.mark.parametrize("stain", sorted(set(STAINS) - {"dark", "silver"}))
 @pytest.mark.parametrize("exposure", [0.4, 0.5, 0.6])
 def test_an_underexposed_field_without_glass_is_all_tissue(stain: str, exposure: float) -> None:
     """But for the darkest nuclei, which are as dark as black ink."""

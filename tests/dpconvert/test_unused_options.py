@@ -71,7 +71,7 @@ PATTERN = "[files.images]\npattern = '(?P<class>[ab])/(?P<PART>p\\d)[.]png'\n"
         ),
         (
             FOLDERS + '[split.strict]\ndraw = "hashed"',
-            "not used: `draw` under [split.strict]: nothing is drawn without `share`",
+            "not used: `draw` under [split.strict]: nothing is drawn without `share`, or a share in `val`",
         ),
         (
             TABLE.replace("KEYS", ', skip = ["?"], labels = {a = "a", b = "b", B2 = "b"}'),
@@ -98,6 +98,21 @@ def test_sets_that_names_state_are_used_or_said(source: Path) -> None:
         "not used: the sets that 8 images state, the first test/b/p1 (test); `official = true` under [split.strict] "
         "keeps to them" in card.notes
     )
+
+
+def test_a_share_beside_sets_of_all_images_is_said_and_the_draw_of_a_validation_set_is_not(source: Path) -> None:
+    (source / "a").rename(source / "train")
+    (source / "b").rename(source / "test")
+    for name in ("train", "test"):
+        (source / name / "a").mkdir()
+        (source / name / "b").mkdir()
+        for number, file in enumerate(sorted((source / name).glob("*.png"))):
+            file.rename(source / name / "ab"[number % 2] / file.name)
+    text = FOLDERS + "[split.strict]\nofficial = true\n"
+    told = "not used: `share` under [split.strict]: each image has a set, which `official = true` keeps"
+    assert told in convert(source, text + "share = [0.8, 0.1, 0.1]").notes
+    shutil.rmtree(source.parent / "out")
+    assert not [note for note in convert(source, text + 'val = 0.5\ndraw = "hashed"').notes if "draw" in note]
 
 
 @pytest.mark.parametrize(

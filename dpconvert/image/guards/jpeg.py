@@ -40,6 +40,14 @@ def checked_size(data: bytes) -> tuple[int, int] | None:
     return size
 
 
+def stated_colours(data: bytes) -> str:
+    """Return "RGB" or "YCbCr", as Adobe's marker or that of JFIF states for three channels; "" without either."""
+    transform = adobe_transform(data)
+    if transform is not None:
+        return {0: "RGB", 1: "YCbCr"}.get(transform, "")
+    return "YCbCr" if data[2:4] == b"\xff\xe0" and data[6:10] == b"JFIF" else ""
+
+
 def adobe_transform(data: bytes) -> int | None:
     """Return the transform in Adobe's marker: 0 for none, 1 for YCbCr, 2 for YCCK; None without a marker."""
     at = 2

@@ -20,6 +20,7 @@ from dpconvert.manifest.files import FileKind
 from dpconvert.readers.array_values import column, stated
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.layout_keys import Attributes, SplitNames, Tabular, layout_of
+from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import ByName, stem
 from dpconvert.readers.values import InValues, Values
 from dpconvert.source.elements import Element
@@ -96,13 +97,16 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield from (_single(found, layout) for found in source.need("images"))
         return
     partners = {kind: _partners(source, kind) for kind in ("labels", "table")}
+    without_group = 0
     for found in source.need("images"):
         of_it = {kind: by_name.get(found.get("name")) for kind, by_name in partners.items() if by_name is not None}
         missing = [source.manifest.files[kind].what for kind, partner in of_it.items() if partner is None]
         if missing:
             raise SourceError(f"no {missing[0]} for this file", where=found.name)
-        yield from _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout, labels_in)
-    source.notes += labels_in.notes("image")
+        for image in _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout, labels_in):
+            without_group += alone(image, layout.group)
+            yield image
+    source.notes += [*labels_in.notes("image"), *notes_on_groups(without_group, "image")]
 
 
 def _single(found: MatchedFile, layout: Layout) -> SourceImage:

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 
 from dpconvert.errors import SourceError
 from dpconvert.manifest.files import FileKind
+from dpconvert.plural import counted
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.layout_keys import Missing, SplitNames, layout_of
+from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import stem
 from dpconvert.readers.values import InValues, Values, decoded, name_in
-from dpconvert.source.columns import Columns
+from dpconvert.source.columns import Columns, ImageColumn
 from dpconvert.source.elements import Element
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
@@ -50,14 +52,15 @@ class Layout(Values, SplitNames):
     split: str = ""
     """Column of the split."""
     missing: Missing = "error"
-    """Rows without a label (none, NaN, or -1 in place of a class): `"error"` (or `false`) refuses them, `"skip"` (or
-    `true`) leaves them out and counts them; `"none"` is refused.
+    """Rows without an image or a label (none, NaN, or -1 in place of a class): `"error"` (or `false`) refuses them,
+    `"skip"` (or `true`) leaves them out and counts them; `"none"` is refused.
     """
 
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     labels_in = InValues(source.manifest, layout, unlabelled=UNLABELLED)
+    without_group = 0
     for found in source.need("tables"):
         columns = source.columns(found.name)
         of_all = "" if labels_in.given or labels_in.target != "class" else found.get("class")
@@ -67,8 +70,10 @@ def images(source: Source) -> Iterator[SourceImage]:
             values = [list(map(decoded, columns.values(name))) for name in labels_in.places]
             known = [] if layout.indicators else columns.label_names(labels_in.places[0])
         labels = labels_in.labels(values, lambda number, name=found.name: f"{name}, row {number}", known)  # type: ignore[misc]
-        yield from _of_file(source, found, columns, labels, layout)
-    source.notes += labels_in.notes("row")
+        for image in _of_file(source, found, columns, labels, layout):
+            without_group += alone(image, layout.group)
+            yield image
+    source.notes += [*labels_in.notes("row"), *notes_on_groups(without_group, "row")]
 
 
 def _of_file(
@@ -78,9 +83,10 @@ def _of_file(
     if len(images) != len(labels):
         raise SourceError("not a label an image", where=found.name, expected=f"{len(images)}", found=f"{len(labels)}")
     groups, splits = (columns.values(name) if name else [] for name in (layout.group, layout.split))
+    empty = _without_image(source, images, labels, layout)
     digits, name = len(str(max(len(labels) - 1, 0))), stem(found.name)
     for number, label in enumerate(labels):
-        if label is None:
+        if label is None or number in empty:
             continue
         file = Element(found.name, layout.image, number).name
         group, split = (name_in(texts[number]) if texts else "" for texts in (groups, splits))
@@ -91,3 +97,21 @@ def _of_file(
             label=label,
             split=layout.set_of(split or found.get("split"), file),
         )
+
+
+def _without_image(source: Source, images: ImageColumn, labels: list[str | None], layout: Layout) -> set[int]:
+    """Return the labelled rows without an image, which are left out and counted.
+
+    Raises:
+        SourceError: there are such rows, and the manifest does not say that they are to be left out.
+    """
+    empty = {number for number in images.empty() if labels[number] is not None}
+    if empty and layout.missing == "error":
+        raise SourceError(
+            "a row without the bytes of an image",
+            where=f"{images.name}, row {min(empty)}",
+            remedy="if it holds the path of one, unpack the images beside it and use the shape `table`; if such rows "
+            "are to be left out, say `missing = true` in [layout]",
+        )
+    source.notes += [f"{images.name}: {counted(len(empty), 'row')} without an image, left out"] if empty else []
+    return empty

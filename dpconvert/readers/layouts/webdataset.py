@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.layout_keys import Missing, SplitNames, layout_of
+from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.values import InValues, Values, name_in
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
@@ -36,6 +37,7 @@ FILES = {
 }
 SUFFIXES = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp"]
 MOST = 1 << 20  # bytes of a label
+TO_LAST_POINT = r"^(?P<name>.+)\.(?P<field>[^/.]+)$"
 
 
 def may_be_image(field: str) -> bool:
@@ -77,10 +79,12 @@ def images(source: Source) -> Iterator[SourceImage]:
     found: list[tuple[str, MatchedFile, dict[str, MatchedFile]]] = []
     rows: list[list[Any]] = []
     more: Counter[tuple[str, str]] = Counter()
-    without = 0
+    without = without_group = 0
     for key, fields in _samples(source).items():
         present = [fields[name.lower()] for name in layout.image if name.lower() in fields]
-        more.update((present[0]["field"], other["field"]) for other in present[1:])
+        named = {image.name for image in present}
+        others = [one for field, one in fields.items() if may_be_image(field) and one.name not in named]
+        more.update((present[0]["field"], other["field"]) for other in [*present[1:], *others] if present)
         row = [_value(source, fields, place) for place in labels_in.places]
         if layout.missing == "error":
             _check_complete(key, fields, bool(present), dict(zip(labels_in.places, row, strict=True)), layout)
@@ -99,24 +103,33 @@ def images(source: Source) -> Iterator[SourceImage]:
         if label is not None:
             split = layout.set_of(_text(source, fields, layout.split) or image.get("split"), image.name)
             group = _text(source, fields, layout.group) or image.get("group") or image.name
-            yield SourceImage(key, (image.name,), group, label=label, split=split)
+            found_image = SourceImage(key, (image.name,), group, label=label, split=split)
+            without_group += alone(found_image, layout.group)
+            yield found_image
+    source.notes += notes_on_groups(without_group, "sample")
 
 
 def _check_complete(
     key: str, fields: dict[str, MatchedFile], has_image: bool, row: dict[str, Any], layout: Layout
 ) -> None:
     lacking = next((place for place, value in row.items() if value is None), "")
-    others = [] if has_image else list(filter(may_be_image, fields))
     if not has_image or lacking:
         raise SourceError(
             f"a sample without {'a label' if has_image else 'an image'}",
             where=key,
             found=", ".join(fields),
             expected=lacking if has_image else " or ".join(layout.image),
-            remedy=f"if one of its fields is the image, name it in [layout]: image = {json.dumps(others[:1])}"
-            if others
-            else "if such samples are to be left out, say `missing = true` in [layout]",
+            remedy=_remedy([] if has_image else list(filter(may_be_image, fields)), fields),
         )
+
+
+def _remedy(images: list[str], fields: Iterable[str]) -> str:
+    """Return what to do about a sample that lacks a field; images: fields that may be its image under another name."""
+    if not images:
+        return "if such samples are to be left out, say `missing = true` in [layout]"
+    if len({field.rpartition(".")[2] for field in fields}) < len({*fields}):
+        return f"if keys contain points, end them at the last one under [files.members]: pattern = '{TO_LAST_POINT}'"
+    return f"if one of its fields is the image, name it in [layout]: image = {json.dumps(images[:1])}"
 
 
 def _samples(source: Source) -> dict[str, dict[str, MatchedFile]]:
@@ -156,11 +169,11 @@ def _value(source: Source, fields: dict[str, MatchedFile], wanted: str) -> Any:
             return _member(json.loads(text), path)
     except (UnicodeError, ValueError, RecursionError):
         raise ReadError("not JSON" if path else "not text", where=found.name, expected="UTF-8") from None
-    return _list_in(text) if text[:1] in ("[", "{") else names.nfc(text) or None
+    return _of_json(text) if text[:1] in ("[", "{", '"') else names.nfc(text) or None
 
 
-def _list_in(text: str) -> Any:
-    """Return the list or the members that a text states as JSON; the text itself if it is none."""
+def _of_json(text: str) -> Any:
+    """Return the list, the members or the text that a text states as JSON; the text itself if it is no JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
