@@ -9,11 +9,12 @@ or where the other images of the name belong neither to another such file nor to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from dpconvert.errors import SourceError
-from dpconvert.names import file_name, folded
+from dpconvert.names import as_folders, file_name, folded
 from dpconvert.readers.pairing import SPLIT_NAMES
 
 WORD = re.compile(r"[^\W_]+")
@@ -142,3 +143,32 @@ def _held(folder: str, words: Words) -> int:
 
 def _starts(words: Words, phrase: Words) -> Iterable[int]:
     return range(len(words) - len(phrase) + 1)
+
+
+class Endings:
+    """Files by every trailing part of their names, without regard to case where that leaves one.
+
+    Where no name has an ending, archives count as folders: `one/1.png` is `one.zip/1.png`.
+    """
+
+    def __init__(self, files: Iterator[str]) -> None:
+        self._exact: dict[str, list[str]] = defaultdict(list)
+        self._folded: dict[str, list[str]] = defaultdict(list)
+        self._unpacked: dict[str, list[str]] = defaultdict(list)
+        for name in files:
+            for ending in _endings(name):
+                self._exact[ending].append(name)
+                self._folded[folded(ending)].append(name)
+            unpacked = as_folders(name)
+            for ending in _endings(unpacked) if unpacked != name else ():
+                self._unpacked[folded(ending)].append(name)
+
+    def find(self, wanted: str) -> list[str]:
+        """The files whose names have this ending."""
+        key = folded(wanted)
+        return self._exact.get(wanted) or self._folded.get(key) or self._unpacked.get(key, [])
+
+
+def _endings(name: str) -> Iterator[str]:
+    parts = PurePosixPath(name).parts
+    return ("/".join(parts[start:]) for start in range(len(parts)))

@@ -253,6 +253,40 @@ def test_tables_called_as_sets_are_read_together(init: Callable[..., Any], tmp_p
     assert labels(manifest, rows) == {f"img/{n}.png": "ab"[n % 2] for n in range(24)}
 
 
+@pytest.mark.parametrize("key", ["file", "patient"])
+def test_a_table_that_says_more_is_joined(key: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """The labels in one table, and in another what is known of each image, or of each patient, with a row too many."""
+    for n in range(30):
+        draw_image(tmp_path / "s" / f"{n}.png")
+    of_patient = [f"{key}{n},{('train', 'val', 'test')[n % 3]}" for n in range(11)]
+    of_image = [f"{n}.png,patient{n // 3},{('train', 'val', 'test')[n // 3 % 3]}" for n in range(31)]
+    table(tmp_path / "s", "file,label,patient", [f"{n}.png,{'ab'[n % 2]},patient{n // 3}" for n in range(30)])
+    if key == "file":
+        table(tmp_path / "s", "file,label", [f"{n}.png,{'ab'[n % 2]}" for n in range(30)])
+    table(
+        tmp_path / "s",
+        "file,patient,split" if key == "file" else "patient,split",
+        of_image if key == "file" else of_patient,
+        "more.csv",
+    )
+    manifest, rows, answer = init(tmp_path / "s")
+    assert f"by the column {key!r} that both have" in answer.out
+    assert manifest["layout"]["join"] == key
+    assert {row["source"]: (row["group"], row["split"]) for row in rows} == {
+        f"{n}.png": (f"my:patient{n // 3}", ("train", "val", "test")[n // 3 % 3]) for n in range(30)
+    }
+    assert labels(manifest, rows) == {f"{n}.png": "ab"[n % 2] for n in range(30)}
+
+
+def test_tables_that_differ_about_images_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for n in range(12):
+        draw_image(tmp_path / "s" / f"{n}.png")
+    table(tmp_path / "s", "file,label", [f"{n}.png,{'ab'[n % 2]}" for n in range(12)])
+    table(tmp_path / "s", "file,label", [f"{n}.png,{'ab'[n % 2 or n == 4]}" for n in range(12)], "second.csv")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "labels.csv and second.csv differ about the same images in the column 'label'" in answer.err
+
+
 def test_a_table_of_paths_of_another_machine_is_named(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(8):
         draw_image(tmp_path / "s" / "img" / f"{number}.png")

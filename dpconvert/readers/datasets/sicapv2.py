@@ -9,7 +9,8 @@ from dpconvert.card import Split
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
-from dpconvert.readers.layouts.table import Endings, cell
+from dpconvert.readers.layouts.table import cell
+from dpconvert.readers.nearby import Endings
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 

@@ -13,8 +13,8 @@ from dpconvert.readers.draft import pixels
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some
 from dpconvert.readers.draft.tree import endings
-from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS, Endings
-from dpconvert.readers.nearby import Nearby
+from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS
+from dpconvert.readers.nearby import Endings, Nearby
 from dpconvert.source.record import hashed
 
 Row = dict[str, str]

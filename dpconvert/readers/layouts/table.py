@@ -1,15 +1,15 @@
 """Shape "table": a CSV or TSV file, or an Excel workbook, with a row for each image and its label.
 
-[files.table] and [files.images] say which files these are. Where the table has no column of the group or split, or its
-cell is empty, the named groups `group` and `split` of the pattern of [files.table] (train.csv, test.csv) give it, and
-then those of [files.images].
+[files.table] and [files.images] say which files these are; [files.joined], tables with further columns. Where no cell
+names the group or split, the named groups `group` and `split` of the pattern of [files.table] (train.csv, test.csv)
+do, or else those of [files.images].
 """
 
 from __future__ import annotations
 
 import re
 import string
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -20,8 +20,9 @@ from dpconvert.annotations.parsing.table import Cells, Table, TableRow, column
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
+from dpconvert.readers.joined import JoinedTables, tables_of
 from dpconvert.readers.labels import ALL, InColumns, LabelColumns
-from dpconvert.readers.nearby import Nearby
+from dpconvert.readers.nearby import Endings, Nearby
 from dpconvert.readers.pairing import (
     IMAGE,
     Attributes,
@@ -45,10 +46,11 @@ FILES = {
     ),
     "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
+MORE_FILES = ("joined",)
 ERRORS = {"#N/A", "#DIV/0", "#REF", "#VALUE", "#NAME", "#NUM", "#NULL"}
 FORMULA = re.compile(r"=(?=.)")
 TARGETS = ALL
-GROUPS = {"table": {"group", "split"}, "images": {"group", "split"}}
+GROUPS = {"joined": set[str](), "table": {"group", "split"}, "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
 PADDED = re.compile(r"0(?P<width>[1-9]\d*)(?P<whole>d?)|(?P<plain>d)")
 WHOLE = re.compile(r"([-+]?\d+)(\.0+)?", re.ASCII)
@@ -91,6 +93,10 @@ class Layout(LabelColumns, Tabular, SplitNames, Attributes):
     """Column of the patient or slide; every image is its own group if not given."""
     split: str = ""
     """Column of the split."""
+    join: str = ""
+    """Column by which the rows of the tables of [files.joined] are added to those of [files.table], such as
+    `"patient"`; both have it, and names of columns above may be of either.
+    """
     missing: Missing = "error"
     """Rows without an image or a label: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and
     counts them; `"none"` is refused.
@@ -125,19 +131,20 @@ def images(source: Source) -> Iterator[SourceImage]:
     columns = InColumns(source.manifest, layout, layout.decimal)
     files = {found.name: found for found in source.need("images")}
     images, listed = FromRoot(Endings(iter(files)).find), _ListedImages(files)
-    tables = source.need("table")
+    tables, joined = tables_of(source), JoinedTables.of(source, layout.join, layout.dialect)
     nearby = Nearby.of(found.name for found in tables)
     for found in tables:
         listed.table, listed.nearby = found, nearby[found.name]
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
-            _add(row, layout, columns, images, listed, f"{found.name}, line {row.line}")
+            where = f"{found.name}, line {row.line}"
+            _add(joined.added(row, where), layout, columns, images, listed, where)
         listed.nearby.check()
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
         listed.rows.clear()
     _tell_unlisted(source, listed, layout)
-    source.notes += images.notes()
+    source.notes += [*joined.notes(), *images.notes()]
     source.notes += never_named(layout, ("labels", "skip", "none"), listed.labels)
     for image, _ in listed.images.values():
         yield image
@@ -269,32 +276,3 @@ def cell(row: TableRow, wanted: str, where: str, skip: Sequence[str] = ()) -> st
             remedy="correct the formula, empty the cell, or leave out such rows by `skip` in [layout]",
         )
     return text
-
-
-class Endings:
-    """Files by every trailing part of their names, without regard to case where that leaves one.
-
-    Where no name has an ending, archives count as folders: `one/1.png` is `one.zip/1.png`.
-    """
-
-    def __init__(self, files: Iterator[str]) -> None:
-        self._exact: dict[str, list[str]] = defaultdict(list)
-        self._folded: dict[str, list[str]] = defaultdict(list)
-        self._unpacked: dict[str, list[str]] = defaultdict(list)
-        for name in files:
-            for ending in _endings(name):
-                self._exact[ending].append(name)
-                self._folded[names.folded(ending)].append(name)
-            unpacked = names.as_folders(name)
-            for ending in _endings(unpacked) if unpacked != name else ():
-                self._unpacked[names.folded(ending)].append(name)
-
-    def find(self, wanted: str) -> list[str]:
-        """The files whose names have this ending."""
-        folded = names.folded(wanted)
-        return self._exact.get(wanted) or self._folded.get(folded) or self._unpacked.get(folded, [])
-
-
-def _endings(name: str) -> Iterator[str]:
-    parts = PurePosixPath(name).parts
-    return ("/".join(parts[start:]) for start in range(len(parts)))
