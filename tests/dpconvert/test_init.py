@@ -593,6 +593,35 @@ def test_points_of_one_table(init: Callable[..., Any], tmp_path: Path) -> None:
     assert Counter(manifest["classes"][row["label"]] for row in rows) == {"a": 18, "b": 18}
 
 
+JSON_POINTS: dict[str, Callable[[dict[str, list[Any]]], Any]] = {
+    "keys": lambda of: {name: [{"x": x, "y": y, "class": c} for x, y, c in some] for name, some in of.items()},
+    "keys, lists": lambda of: {name: [list(one) for one in some] for name, some in of.items()},
+    "keys of objects": lambda of: {
+        name: {"id": 7, "points": [{"cx": x, "cy": y, "kind": c} for x, y, c in some]} for name, some in of.items()
+    },
+    "list of lists": lambda of: [
+        {"file": name, "cells": [{"x": x, "y": y, "label": c} for x, y, c in some]} for name, some in of.items()
+    ],
+    "list of points": lambda of: {
+        "points": [{"img": name, "x": x, "y": y, "type": c} for name, some in of.items() for x, y, c in some]
+    },
+}
+
+
+@pytest.mark.parametrize("form", JSON_POINTS)
+def test_points_of_one_json_file(form: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """The last image has no point, and all forms but the last one say so."""
+    of = {f"{n}.png": [(20 + n, 30, "a"), (40, 20 + n, "b"), (30, 30, "ab"[n % 2])] * (n < 5) for n in range(6)}
+    for name in of:
+        draw_image(tmp_path / "s" / "images" / name, 100)
+    (tmp_path / "s" / "points.json").write_text(json.dumps(JSON_POINTS[form](of)))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["layout"]["missing"] == (True if form == "list of points" else "none")
+    found = {(row["source"], row["x"] + 32, row["y"] + 32, manifest["classes"][row["label"]]) for row in rows}
+    shifted = {(f"images/{name}", max(x, 32), max(y, 32), c) for name, some in of.items() for x, y, c in some}
+    assert found == shifted
+
+
 @pytest.mark.parametrize("several", [1, 3])
 def test_boxes_of_one_table(init: Callable[..., Any], tmp_path: Path, several: int) -> None:
     lines = []
