@@ -92,7 +92,7 @@ def _print(path: Path, folder: Path, drafted: Drafted, findings: Findings, *, re
     draft = drafted.draft
     tell(f"{path}: task {drafted.task}, shape {draft.shape}")
     for remark in draft.remarks:
-        tell(f"label: {remark}")
+        tell(f"note: {remark}")
     for reason in reasons(draft):
         tell(f"group: {reason}")
     given = f"{shlex.quote(str(path))} --source {shlex.quote(str(folder))}"

@@ -108,7 +108,10 @@ def _total(chosen: list[PoolMember]) -> str:
     needs = [member.needs for member in chosen]
     files, shards = (sum(part) / 1e9 for part in zip(*needs, strict=True))
     done = sum(member.state == "converted" for member in chosen)
-    return f"{done} of {counted(len(chosen), 'task')} converted; the rest needs about {files + shards:.1f} GB of disk"
+    unknown = sum(member.state != "converted" and not member.sizes.download for member in chosen)
+    more = f", without {counted(unknown, 'source')} of unknown size" if unknown else ""
+    needed = f"about {files + shards:.1f} GB of disk{more}"
+    return f"{done} of {counted(len(chosen), 'task')} converted; the rest needs {needed}"
 
 
 def fetch_pool(
@@ -184,6 +187,8 @@ def _accept(chosen: list[PoolMember], *, accepted: bool, as_json: bool) -> None:
     Raises:
         UsageError: they are not accepted.
     """
+    from dpconvert.manifest.catalog import typed
+
     closed = [member.manifest for member in chosen if not member.manifest.licence.open]
     if not closed or accepted:
         return
@@ -196,7 +201,7 @@ def _accept(chosen: list[PoolMember], *, accepted: bool, as_json: bool) -> None:
     named = ", ".join(f"{manifest.name} ({manifest.licence.name})" for manifest in closed)
     raise UsageError(
         f"licences that are not accepted: {named}",
-        remedy="read their terms (`dpconvert show NAME`), and give --accept-licences if you agree to all of them",
+        remedy=f"read their terms (`dpconvert show {typed(closed[0])}`), and give --accept-licences if you agree",
     )
 
 

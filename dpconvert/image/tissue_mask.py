@@ -111,7 +111,7 @@ def by_glass(small: Pixels) -> tuple[NDArray[np.bool_], str]:
     ink = ndimage.binary_dilation(_ink(lab), np.ones((3, 3), bool))
     found = (differs & ~padded & ~ink).astype(np.float32)
     mask = (ndimage.uniform_filter(found, 3, mode="nearest") > KEPT) & ~padded & ~ink
-    return mask, f"{different:.2g} from glass of L* {glass[0]:.0f}"
+    return mask, f"differs by more than {different:.2g} from glass of L* {glass[0]:.0f}"
 
 
 def by_saturation(small: Pixels) -> tuple[NDArray[np.bool_], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import threading
 from collections.abc import Generator, Sequence
@@ -133,8 +134,9 @@ def _fetch(member: PoolMember, report: Reporter, patience: Patience, stop: threa
     if not (done.came or done.had) and not _size_of(folder):
         raise FetchError(
             "must be requested by hand",
-            where=manifest.obtain.url or manifest.name,
-            remedy=f"`dpconvert fetch {typed(manifest)} --to {folder}` says how",
+            where=manifest.obtain.url or None,
+            remedy=f"put its files into {folder}: `dpconvert fetch {typed(manifest)} --to {shlex.quote(str(folder))}` "
+            "says which",
         )
     return done
 

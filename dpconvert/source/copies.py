@@ -1,8 +1,9 @@
 """Find files that a source holds twice: in an archive and beside it, in two archives, or in a folder and its copy.
 
 Two folders (or archives) are copies if every file of one that matches a pattern of the manifest also exists in the
-other, at the same place, with the same size and content, and with the same class, group and split. Other equal files
-are genuine data, such as blank tiles of two patients, or empty masks.
+other, at the same place, with the same size and content, and with the same class, group and split; masks and other
+files about images must be about images of one name, too. Other equal files are genuine data, such as blank tiles of two
+patients, empty masks, or the masks of one field in two stains.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dpconvert.plural import counted
 from dpconvert.source import packed
 
 KNOWN = "class", "group", "split"  # named groups in which copies agree
+IMAGES = "images", "slides"  # kinds of files whose names may take in the folder of a copy
 MOST_ALIKE = 8  # files of one name and size that are compared before their contents are read
 LEAST = 2  # different contents of a folder that counts as a copy where no archive is involved
 SHOWN = 3
@@ -43,7 +45,9 @@ class ComparedFiles:
         """Return the kind of a file and the fields of its name; empty if no pattern matches it."""
         for kind, spec in self.manifest.files.items():
             if (found := re.search(spec.pattern, name)) is not None:
-                return kind, *(found.groupdict().get(part) or "" for part in KNOWN)
+                fields = {part: text or "" for part, text in found.groupdict().items()}
+                subject = "" if kind in IMAGES else fields.get("name", "").rpartition("/")[2]
+                return kind, subject, *(fields.get(part, "") for part in KNOWN)
         return ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import ImageColor, ImageDraw, ImageFont
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.image import Image, TissueMask, thumbnail
 from dpconvert.names import natural
-from dpconvert.source.record import Record, SourceImage
+from dpconvert.source.record import Record, SourceImage, hashed
 
 SIDE = 2000
 TEXT, LINE, SWATCH, MARGIN = 20, 30, 20, 20
@@ -88,7 +89,7 @@ def marked(
 
         smooth = ndimage.uniform_filter(tissue.mask.astype(np.float32), SMOOTH) > 0.5  # specks would hide the slide
         _edge(canvas, smooth, TISSUE)
-    outlined = _annotate(canvas, seen.annotations, scale)
+    outlined = _annotate(canvas, seen.annotations, scale, classes)
     patches_of = Counter(record.label for record in seen.records)
     legend = [
         *((colours[label], f"{label}: {patches_of[label]}") for label in labels),
@@ -142,7 +143,7 @@ def _edge(canvas: Pillow.Image, mask: NDArray[np.bool_], colour: str) -> None:
 
 
 def _annotate(
-    canvas: Pillow.Image, annotations: Annotations | LabelMask, scale: tuple[float, float]
+    canvas: Pillow.Image, annotations: Annotations | LabelMask, scale: tuple[float, float], classes: list[str]
 ) -> list[tuple[str, str, int]]:
     """Draw the annotations. Returns (label, colour, number) for each label."""
     if isinstance(annotations, LabelMask):
@@ -150,7 +151,7 @@ def _annotate(
         counts = dict.fromkeys(labels, 1)
     else:
         counts = Counter(item.label for item in annotations.items)
-    colours = {label: OUTLINES[i % len(OUTLINES)] for i, label in enumerate(sorted(counts, key=natural))}
+    colours = colours_of(counts, classes)
     if isinstance(annotations, LabelMask):
         for label, colour in colours.items():
             values = [value for value, name in annotations.labels.items() if name == label]
@@ -160,6 +161,19 @@ def _annotate(
         for item in annotations.items:
             _outline(draw, shapely.transform(item.geometry, lambda xy: xy * scale), colours[item.label])
     return [(label, colours[label], counts[label]) for label in sorted(counts, key=natural)]
+
+
+def colours_of(labels: Collection[str], classes: Sequence[str] = ()) -> dict[str, str]:
+    """The colours of the outlines of one slide, as far as possible the same as on other slides with other labels.
+
+    Labels that are classes have the colours of these; others have one that follows from their name, or the next free.
+    """
+    found = {label: OUTLINES[classes.index(label) % len(OUTLINES)] for label in labels if label in classes}
+    for label in sorted(set(labels) - {*found}, key=natural):
+        start = hashed(label)
+        ring = [OUTLINES[(start + step) % len(OUTLINES)] for step in range(len(OUTLINES))]
+        found[label] = next((colour for colour in ring if colour not in found.values()), ring[0])
+    return found
 
 
 def _outline(draw: ImageDraw.ImageDraw, shape: shapely.Geometry, colour: str) -> None:

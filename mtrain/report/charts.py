@@ -41,8 +41,9 @@ def learning_curve(points: Points, label: str, *, small: bool = False) -> Figure
         return None
     figure, axes = figures.axes(1.8, SMALL) if small else figures.axes(2.4)
     marker = "." if len(finite) == 1 else ""
-    axes.plot(*zip(*finite, strict=True), marker=marker, color=SERIES[0], lw=0.8, alpha=0.4)
-    axes.plot(*zip(*smoothed(finite), strict=True), color=SERIES[0], lw=1.6, solid_capstyle="round")
+    if has_mean(finite):
+        axes.plot(*zip(*finite, strict=True), color=SERIES[0], lw=0.8, alpha=0.4)
+    axes.plot(*zip(*smoothed(finite), strict=True), marker=marker, color=SERIES[0], lw=1.6, solid_capstyle="round")
     axes.margins(x=0.02)
     axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="y")
@@ -51,9 +52,14 @@ def learning_curve(points: Points, label: str, *, small: bool = False) -> Figure
     return figure
 
 
+def has_mean(points: Points) -> bool:
+    """Whether there are enough points for a running mean that differs from them."""
+    return len(points) >= SMOOTH
+
+
 def smoothed(points: Points) -> list[tuple[float, float]]:
     """The running mean over a window centred on each point, which narrows towards both ends."""
-    reach = max(1, len(points) // SMOOTH) // 2 + (len(points) >= SMOOTH)
+    reach = max(1, len(points) // SMOOTH) // 2 + has_mean(points)
     result = []
     for i, (x, _) in enumerate(points):
         around = min(reach, i, len(points) - 1 - i)
@@ -82,6 +88,8 @@ def dots(
     place = 0.0
     for title, row in rows:
         axes.text(0.01, place, title, transform=axes.get_yaxis_transform(), va="center", ha="left", color=INK, size=9)
+        if zero:  # beside the dots, not through the title
+            axes.vlines(0, place + 0.5, place + len(row) + 0.5, color=SOFT, lw=0.8)
         for name, dot in row.items():
             place += 1
             _dot(axes, place, dot, names.index(name))
@@ -91,8 +99,6 @@ def dots(
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.06)
     axes.grid(axis="x")
-    if zero:
-        axes.axvline(0, color=SOFT, lw=0.8)
     axes.set_xlabel(label)
     if len(names) > 1:
         _legend(axes, names, {name for _, row in rows for name in row})

@@ -31,7 +31,7 @@ from mtrain.evaluation.robustness_results import column_of
 from mtrain.evaluation.robustness_results import results as robustness_results
 from mtrain.model.names import remark
 from mtrain.report import run_markdown
-from mtrain.report.charts import Dot, Points, dots, in_words, inline, intervals_of, learning_curve
+from mtrain.report.charts import Dot, Points, dots, has_mean, in_words, inline, intervals_of, learning_curve
 from mtrain.report.colour_notes import colour_notes
 from mtrain.report.cosines import cosines_in
 from mtrain.report.cost import cost
@@ -84,10 +84,12 @@ def write_report(
         use=_uses(run, tasks),
         missing=missing,
         left_out=set(run.left_out()),
+        mean_of_loss=has_mean(curve(events, "loss")),
         loss=_learning_curve("Training loss", curve(events, "loss"), "loss", "loss"),
         task_losses=_task_charts("loss", task_curves(events, "step", ("tasks", "task_loss"))),
         accuracies=_task_charts("accuracy", task_curves(events, "validation", ("accuracy", "tasks"))),
         gradients=gradients,
+        mean_of_cosine=gradients is not None and has_mean(gradients.means),
         cosine_curve=_learning_curve("Mean cosine", gradients.means, "mean cosine", "cosines") if gradients else "",
         comparisons=comparisons,
         caption=caption(comparisons),

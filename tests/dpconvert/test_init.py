@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import json
 import re
+import tarfile
 import tomllib
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,40 @@ def test_tables_called_as_sets_are_read_together(init: Callable[..., Any], tmp_p
     assert labels(manifest, rows) == {f"img/{n}.png": "ab"[n % 2] for n in range(24)}
 
 
+@pytest.mark.parametrize("key", ["file", "patient"])
+def test_a_table_that_says_more_is_joined(key: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """The labels in one table, and in another what is known of each image, or of each patient, with a row too many."""
+    for n in range(30):
+        draw_image(tmp_path / "s" / f"{n}.png")
+    of_patient = [f"{key}{n},{('train', 'val', 'test')[n % 3]}" for n in range(11)]
+    of_image = [f"{n}.png,patient{n // 3},{('train', 'val', 'test')[n // 3 % 3]}" for n in range(31)]
+    table(tmp_path / "s", "file,label,patient", [f"{n}.png,{'ab'[n % 2]},patient{n // 3}" for n in range(30)])
+    if key == "file":
+        table(tmp_path / "s", "file,label", [f"{n}.png,{'ab'[n % 2]}" for n in range(30)])
+    table(
+        tmp_path / "s",
+        "file,patient,split" if key == "file" else "patient,split",
+        of_image if key == "file" else of_patient,
+        "more.csv",
+    )
+    manifest, rows, answer = init(tmp_path / "s")
+    assert f"by the column {key!r} that both have" in answer.out
+    assert manifest["layout"]["join"] == key
+    assert {row["source"]: (row["group"], row["split"]) for row in rows} == {
+        f"{n}.png": (f"my:patient{n // 3}", ("train", "val", "test")[n // 3 % 3]) for n in range(30)
+    }
+    assert labels(manifest, rows) == {f"{n}.png": "ab"[n % 2] for n in range(30)}
+
+
+def test_tables_that_differ_about_images_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for n in range(12):
+        draw_image(tmp_path / "s" / f"{n}.png")
+    table(tmp_path / "s", "file,label", [f"{n}.png,{'ab'[n % 2]}" for n in range(12)])
+    table(tmp_path / "s", "file,label", [f"{n}.png,{'ab'[n % 2 or n == 4]}" for n in range(12)], "second.csv")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "labels.csv and second.csv differ about the same images in the column 'label'" in answer.err
+
+
 def test_a_table_of_paths_of_another_machine_is_named(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(8):
         draw_image(tmp_path / "s" / "img" / f"{number}.png")
@@ -368,7 +403,7 @@ def test_grades_are_ordered_where_their_numbers_tell(
     manifest, _, answer = init(tmp_path / "s")
     assert (manifest["kind"], manifest["classes"]) == (kind, classes)
     told = "holds grades: scores will be" if kind == "ordinal" else "may hold grades"
-    assert (f"label: The column {head!r} {told}" in answer.out) == (len(shown) > 2)
+    assert (f"note: The column {head!r} {told}" in answer.out) == (len(shown) > 2)
 
 
 @pytest.mark.parametrize("head", ["", "Unnamed: 0", "...1", "index"])
@@ -420,7 +455,7 @@ def test_a_column_of_decimals_is_a_number_to_predict(init: Callable[..., Any], t
     manifest, rows, answer = init(tmp_path / "s")
     assert (manifest["kind"], "classes" in manifest) == ("regression", False)
     assert {row["source"]: row["value"] for row in rows} == {f"{n}.png": float(f"{n / 7:.3f}") for n in range(1, ROWS)}
-    assert "label: The column 'ki67' holds numbers (0.143 to 3.286, 23 different ones), not classes" in answer.out
+    assert "note: The column 'ki67' holds numbers (0.143 to 3.286, 23 different ones), not classes" in answer.out
 
 
 def test_many_whole_numbers_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:
@@ -441,7 +476,7 @@ def test_few_whole_numbers_are_asked_about_or_told(name: str, dpconvert: Call, t
             in answer.err
         )
     else:
-        assert "label: The column 'isup' holds grades: scores will be the quadratic kappa" in answer.out
+        assert "note: The column 'isup' holds grades: scores will be the quadratic kappa" in answer.out
 
 
 def test_several_columns_of_0_and_1_are_classes_that_an_image_may_have(
@@ -453,7 +488,7 @@ def test_several_columns_of_0_and_1_are_classes_that_an_image_may_have(
     assert {row["source"]: row["labels"] for row in rows} == {
         f"{n}.png": [0] * (n % 2) + [1] * (n % 3 == 0) for n in range(ROWS)
     }
-    assert "label: 2 columns hold 0 and 1 (tumour, fat): an image has any number of these classes." in answer.out
+    assert "note: 2 columns hold 0 and 1 (tumour, fat): an image has any number of these classes." in answer.out
 
 
 @pytest.mark.parametrize("separator", ["|", ";"])
@@ -472,13 +507,56 @@ def test_of_two_columns_of_numbers_none_is_taken(init: Callable[..., Any], tmp_p
     assert "Several columns hold numbers: er, pr. For one of them as the label, state kind = " in answer.err
 
 
-def test_a_mask_for_each_object_is_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
-    for number in range(4):
-        draw_image(tmp_path / "s" / f"im{number}" / "images" / f"im{number}.png")
-        for mask in range(2):
-            draw_image(tmp_path / "s" / f"im{number}" / "masks" / f"{number}{mask}abc.png")
-    _, answer, _ = init(tmp_path / "s", ready=False)
-    assert "8 files in folders of masks, such as im0/masks/00abc.png" in answer.err
+@pytest.mark.parametrize(
+    "place",
+    [
+        "im{0}.png | im{0}_mask_{1}.png",
+        "im{0}.png | im{0}_{1}_mask.png",
+        "img/im{0}.tif | masks/im{0}-{1}.png",
+        "images/im{0}.png | masks/im{0}/{1}.png",
+        "im{0}/images/im{0}.png | im{0}/masks/{0}{1}abc.png",
+        "case {0}/image.png | case {0}/masks/{1}.png",
+    ],
+)
+def test_a_mask_for_each_object(place: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """The first patch of the odd images holds two objects, and the JSON the pixels of each."""
+    image, mask = place.split(" | ")
+    for number in range(6):
+        draw_image(tmp_path / "s" / image.format(number), 32)
+        for part in range(1, 3):
+            values = np.zeros((32, 32), np.uint8)
+            values[:10, 10 * part : 10 * part + 8] = 255 * (number % 2)
+            (path := tmp_path / "s" / mask.format(number, part)).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["layout"]["objects"] is True
+    assert {row["source"]: row["label"] for row in rows} == {image.format(n): n % 2 for n in range(6)}
+    seen = {fields["files"][0]: fields["instances"] for fields in samples(tmp_path / "out")}
+    bars = [[run for y in range(10) for run in (32 * y + left, 8)] + [0] for left in (10, 20)]
+    assert seen == {image.format(n): bars * (n % 2) for n in range(6)}
+
+
+def test_masks_whose_values_number_objects(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "s" / "images" / f"{number}.png", 64)
+        values = np.zeros((64, 64), np.uint16)
+        for one in range(3 + number):
+            values[8 * one : 8 * one + 8, :40] = one + 1  # they touch
+        (tmp_path / "s" / "labels").mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / "s" / "labels" / f"{number}.png")
+    manifest, _, _ = init(tmp_path / "s")
+    assert manifest["layout"]["objects"] == "values"
+    seen = {fields["files"][0]: len(fields["instances"]) for fields in samples(tmp_path / "out")}
+    assert seen == {f"images/{number}.png": 3 + number for number in range(6)}
+
+
+def samples(out: Path) -> Iterator[dict[str, Any]]:
+    """The JSON of every sample."""
+    for path in out.glob("*/*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    yield json.load(tar.extractfile(member))  # type: ignore[arg-type]
 
 
 # --- points, masks, outlines, projects
@@ -517,6 +595,35 @@ def test_points_of_one_table(init: Callable[..., Any], tmp_path: Path) -> None:
     table(tmp_path / "s", "image,X,Y,class", lines)
     manifest, rows, _ = init(tmp_path / "s")
     assert Counter(manifest["classes"][row["label"]] for row in rows) == {"a": 18, "b": 18}
+
+
+JSON_POINTS: dict[str, Callable[[dict[str, list[Any]]], Any]] = {
+    "keys": lambda of: {name: [{"x": x, "y": y, "class": c} for x, y, c in some] for name, some in of.items()},
+    "keys, lists": lambda of: {name: [list(one) for one in some] for name, some in of.items()},
+    "keys of objects": lambda of: {
+        name: {"id": 7, "points": [{"cx": x, "cy": y, "kind": c} for x, y, c in some]} for name, some in of.items()
+    },
+    "list of lists": lambda of: [
+        {"file": name, "cells": [{"x": x, "y": y, "label": c} for x, y, c in some]} for name, some in of.items()
+    ],
+    "list of points": lambda of: {
+        "points": [{"img": name, "x": x, "y": y, "type": c} for name, some in of.items() for x, y, c in some]
+    },
+}
+
+
+@pytest.mark.parametrize("form", JSON_POINTS)
+def test_points_of_one_json_file(form: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """The last image has no point, and all forms but the last one say so."""
+    of = {f"{n}.png": [(20 + n, 30, "a"), (40, 20 + n, "b"), (30, 30, "ab"[n % 2])] * (n < 5) for n in range(6)}
+    for name in of:
+        draw_image(tmp_path / "s" / "images" / name, 100)
+    (tmp_path / "s" / "points.json").write_text(json.dumps(JSON_POINTS[form](of)))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["layout"]["missing"] == (True if form == "list of points" else "none")
+    found = {(row["source"], row["x"] + 32, row["y"] + 32, manifest["classes"][row["label"]]) for row in rows}
+    shifted = {(f"images/{name}", max(x, 32), max(y, 32), c) for name, some in of.items() for x, y, c in some}
+    assert found == shifted
 
 
 @pytest.mark.parametrize("several", [1, 3])

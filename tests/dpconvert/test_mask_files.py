@@ -300,3 +300,28 @@ def test_one_colour_that_is_two_values_in_two_masks_is_refused(make: Make, tmp_p
     assert {(r["source"], r["x"], r["y"]) for r in found if r["label"]} == {
         (f"images/{name}.png", 0, 0) for name in "abc"
     }
+
+
+def test_the_values_of_a_mask_may_number_its_objects(make: Make, tmp_path: Path) -> None:
+    root, files = tmp_path / "source", "[files.masks]\npattern = '(?P<class>yes|no)/(?P<name>[^/]+)\\.tif$'\n"
+    draw_image(root / "images" / "1.png")
+    values = np.zeros((20, 20), np.uint16)
+    values[:5, :4], values[:5, 4:9], values[10:12, 3:5] = 7, 300, 2
+    for label in ("yes", "no"):
+        (root / label).mkdir()
+        tifffile.imwrite(root / label / "1.tif", values if label == "no" else values.T)
+    found = make(OBJECTS.replace("true", '"values"') + files + CROP)
+    boxes = {(0, 0, 4, 5), (4, 0, 5, 5), (3, 10, 2, 2)}
+    assert {(r["x"], r["y"], r["width"], r["height"]) for r in found if r["label"] == 0} == boxes
+    assert len(found) == 6
+
+
+def test_a_number_for_separate_areas_is_told() -> None:
+    """A mask of two values, whose objects would be one."""
+    values = np.zeros((9, 9), np.uint8)
+    values[1, 1] = values[5, 5] = 255
+    mask = masks.read_numbered(saved(values), "m", "cell", (9, 9))
+    assert dict(mask.remarks) == {masks.ONE_NUMBER: 1}
+    assert len(mask.objects().items) == 1
+    with pytest.raises(ReadError, match=r"numbers no object.*-1"):
+        masks.read_numbered(pages(values.astype(np.int16) - 1), "m", "cell", (9, 9))

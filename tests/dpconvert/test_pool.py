@@ -245,6 +245,11 @@ def test_a_source_that_must_be_requested_says_so(pool: Path, dpconvert: Run) -> 
     answer = call(dpconvert, pool.with_name("one.toml"), "-q")
     assert answer.code == 1
     assert "https://example.org/form: must be requested by hand" in answer.err
+    (pool.parent / "asked.toml").write_text('task = "Asked"\nshape = "folders"\n')
+    answer = call(dpconvert, pool.with_name("one.toml"), "-q", "--accept-licences")
+    assert "error: asked: must be requested by hand; put its files into " in answer.err
+    shown = dpconvert("pool", pool.with_name("one.toml")).out
+    assert "the rest needs about 0.0 GB of disk, without 1 source of unknown size" in shown
 
 
 def test_a_pool_as_json_is_one_document(pool: Path, dpconvert: Run) -> None:

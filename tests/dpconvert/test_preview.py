@@ -12,12 +12,13 @@ from PIL import Image as Pillow
 from PIL import ImageColor
 
 from dpconvert.tasks import slide_drawing as drawing
-from dpconvert.tasks.slide_drawing import CLASSES, OUTLINES, VEIL
+from dpconvert.tasks.slide_drawing import CLASSES, VEIL, colours_of
 from tests.dpconvert.conftest import Answer, Converted
 from tests.dpconvert.test_shape_slides import AREA, LEFT_HALF, OBJECTS, SIDE, Tree, geojson
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "slides" / "cmu-1-small-region.svs"
 Call = Callable[..., Answer]
+OUTLINE = colours_of(["yes"], ["no", "yes"])["yes"]
 
 
 @pytest.fixture
@@ -43,12 +44,21 @@ def test_patches_are_veiled_by_their_class_and_outlines_drawn_over_them(tree: Tr
     tree.fake.slide("a.tif", np.full((SIDE, SIDE, 3), 200, np.uint8), levels=1, mpp=0.5)
     tree.write("a.geojson", geojson(("Polygon", [LEFT_HALF], "Tumor")))
     tree.manifest(AREA)
+    outline = colours_of(["Tumor"], ["no", "yes"])["Tumor"]
     image = draw(tree, dpconvert)["a.png"].convert("RGB")
     for x, label in ((64, 1), (448, 0)):
         expected = [(200 * (255 - VEIL) + c * VEIL) / 255 for c in ImageColor.getrgb(CLASSES[label])]
         assert image.getpixel((x, 64)) == pytest.approx(expected, abs=3)
-        assert image.getpixel((x - 64, 300)) in (ImageColor.getrgb(CLASSES[label]), ImageColor.getrgb(OUTLINES[0]))
-    assert image.getpixel((256, 70)) == ImageColor.getrgb(OUTLINES[0])
+        assert image.getpixel((x - 64, 300)) in (ImageColor.getrgb(CLASSES[label]), ImageColor.getrgb(outline))
+    assert image.getpixel((256, 70)) == ImageColor.getrgb(outline)
+
+
+def test_an_outline_has_one_colour_on_all_slides() -> None:
+    """Whatever other labels a slide has; the labels of one slide differ."""
+    first, second = colours_of(["Tumor", "_0", "no"], ["no", "yes"]), colours_of(["_0", "_2", "yes"], ["no", "yes"])
+    assert first["_0"] == second["_0"]
+    assert len({*first.values(), *second.values()}) == 5
+    assert len(set(colours_of([*map(str, range(12))]).values())) == 12
 
 
 def test_an_image_is_no_larger_than_told_and_names_its_scale(tree: Tree, dpconvert: Call) -> None:
@@ -111,12 +121,12 @@ def test_masks_and_points_are_drawn_too(tree: Tree, dpconvert: Call) -> None:
         '[layout]\nvalues = {0 = "no", 1 = "yes"}\n[rule]\ntype = "presence"\nsize = 512\npositive = ["yes"]\n'
     )
     image = draw(tree, dpconvert)["a.png"].convert("RGB")
-    assert image.getpixel((150, 100)) == ImageColor.getrgb(OUTLINES[1])
+    assert image.getpixel((150, 100)) == ImageColor.getrgb(OUTLINE)
     (tree.root / "a_mask.png").unlink()
     (tree.folder / "preview" / "a.png").unlink()
     tree.write("a.geojson", geojson(("Point", (150, 300), "yes")))
     image = draw(tree, dpconvert)["a.png"].convert("RGB")
-    assert image.getpixel((155, 300)) == ImageColor.getrgb(OUTLINES[0])
+    assert image.getpixel((155, 300)) == ImageColor.getrgb(OUTLINE)
 
 
 @pytest.mark.parametrize("name", ["umcm-colorectal", "camelyon16", "warwick-crc", "lung", "necrosis"])

@@ -368,3 +368,63 @@ def test_a_column_named_with_braces_is_told_without_them() -> None:
     row = TableRow(2, {"file": "a", "score": "1"})
     with pytest.raises(ManifestError, match=r'no column .\{score\}.; found file, score; here .* braces: "score"'):
         column(row, "{score}", "t.csv, line 2")
+
+
+# tables that are joined
+
+
+JOINED = """task = "Mine"
+shape = "table"
+[files.joined]
+pattern = 'more[^/]*\\.csv$'
+[layout]
+file = "{file}"
+label = "label"
+group = "patient"
+missing = true
+"""
+
+
+def joined(tmp_path: Path, labels: str, more: str, manifest: str = JOINED + 'join = "case"\n') -> TaskCard:
+    (tmp_path / "source").mkdir()
+    for n in range(6):
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / "source" / f"{n}.png")
+    (tmp_path / "source" / "labels.csv").write_text(labels)
+    (tmp_path / "source" / "more.csv").write_text(more)
+    (tmp_path / "my.toml").write_text(manifest)
+    return run(with_defaults(load(tmp_path / "my.toml")), tmp_path / "source", tmp_path / "out")
+
+
+def test_columns_of_another_table_are_added_by_a_column_of_both(tmp_path: Path) -> None:
+    """Whole numbers with decimals, another order, a row without a partner, one that is not used, and repeated rows."""
+    labels = "file,case\n" + "".join(f"{n}.png,{n // 2 + 1}.0\n" for n in range(5)) + "5.png,\n"
+    more = "patient,Case,label\nP9,9,x\nP3,3,b\nP2,2,a\nP1,1,b\nP1,1,b\n"
+    card = joined(tmp_path, labels, more)
+    rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+    assert {row["source"]: (card.classes[row["label"]], row["group"]) for row in rows} == {
+        f"{n}.png": ("bab"[n // 2], f"my:P{n // 2 + 1}") for n in range(5)
+    }
+    assert {note for note in card.notes if "joined" in note} == {
+        "1 row without a partner in the joined table",
+        "1 row of the joined table not used, the first more.csv, line 2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "manifest", "told"),
+    [
+        (
+            "case,patient\n1,P1\n1,P2\n",
+            "",
+            "more.csv, line 3: two rows differ about one 'case'; found 1, also in more.csv",
+        ),
+        ("case,label\n1,b\n", "", "column 'label' differs from the one of the joined table"),
+        ("id,patient\n1,P1\n", "", "more.csv: no column 'case'"),
+        ("case,patient\n1,P1\n", JOINED, "[files.joined] and `join` in [layout] are stated together"),
+    ],
+)
+def test_tables_that_cannot_be_joined_are_refused(more: str, manifest: str, told: str, tmp_path: Path) -> None:
+    labels = "file,case,label\n" + "".join(f"{n}.png,1,a\n" for n in range(6))
+    with pytest.raises(UserError) as error:
+        joined(tmp_path, labels, more, manifest or JOINED + 'join = "case"\n')
+    assert told in str(error.value)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dpconvert.names import DECIMAL, alike, plain, reads_date, reads_missing, unaccented
 from dpconvert.plural import counted
-from dpconvert.readers.draft import cytomine, folders, held, pixels, points, slides, tables, toml
+from dpconvert.readers.draft import cytomine, folders, held, objects, pixels, points, slides, tables, toml
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.layouts import arrays, parquet
 
@@ -40,7 +40,7 @@ def draft(root: Path) -> Drafted:
     survey = Survey.of(root)
     if not survey.images and not survey.slides:
         raise survey.nothing()
-    shapes = (cytomine, slides, held, points, tables, pixels, folders)
+    shapes = (cytomine, slides, held, points, tables, objects, pixels, folders)
     found = next(draft for shape in shapes if (draft := shape.draft(survey)) is not None)
     unread = [note for note in survey.source.notes if "not read" in note]
     remarks = (*found.remarks, *(note[:1].upper() + note[1:] for note in unread))

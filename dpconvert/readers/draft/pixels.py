@@ -71,12 +71,12 @@ def _by_pixels(survey: Survey) -> dict[str, str]:
         return {}
     for ending in sorted({unused.suffix(name) for files in twins for name in files}):
         few = [name for files in twins for name in files if unused.suffix(name) == ending]
-        if len(few) == len(twins) and all(_values(survey, name) is not None for name in few[:LOOKED_AT]):
+        if len(few) == len(twins) and all(values_of(survey, name) is not None for name in few[:LOOKED_AT]):
             return {mask: next(n for n in files if n != mask) for mask, files in zip(few, twins, strict=True)}
     return {}
 
 
-def _values(survey: Survey, name: str) -> set[str] | None:
+def values_of(survey: Survey, name: str) -> set[str] | None:
     """The values of a mask, numbers or '#rrggbb', or None if there are more than FEW."""
     data = survey.source.read(name)
     for colours in (False, True):
@@ -107,7 +107,8 @@ def draft(survey: Survey) -> Draft | None:
     if values and not binary:
         questions.append(
             f"The masks hold {counted(len(values), 'value')} ({some(values)}), and nothing says what they are called "
-            "or which of them make a patch positive: name them under `values`, and choose `classes` and a [rule]"
+            "or which of them make a patch positive: name them under `values`, and choose `classes` and a [rule]; "
+            'if they number objects, state `objects = "values"` in place of `values`'
         )
     return Draft(
         "masks",
@@ -117,10 +118,10 @@ def draft(survey: Survey) -> Draft | None:
         why=grouped.why,
         files={
             "images": (tree.pattern(roles, _named(tree, inner, masks)), folders.about(tree, roles)),
-            "masks": (_mask_pattern(sorted(masks), masks), f"{counted(len(masks), 'mask')}, like {min(masks)}"),
+            "masks": (mask_pattern(sorted(masks), masks), f"{counted(len(masks), 'mask')}, like {min(masks)}"),
         },
         layout=tuple(lines),
-        rule=_rule(_side(survey, images), binary=binary),
+        rule=_rule(side_of(survey, images), binary=binary),
         split=split,
         questions=(*questions, *unclear),
     )
@@ -132,7 +133,7 @@ def _named(tree: Tree, inner: str, masks: dict[str, str]) -> str:
     return rf"(?P<name>{inner}){no_mask}\.(?i:{'|'.join(endings(tree.images))})$"
 
 
-def _mask_pattern(masks: list[str], images: dict[str, str]) -> str:
+def mask_pattern(masks: list[str], images: dict[str, str]) -> str:
     """Folders of masks as they are, and the end of their names that images lack."""
     tree = Tree.of(masks)
     extra = _extra(images)
@@ -151,12 +152,12 @@ def all_values(survey: Survey, masks: list[str]) -> tuple[dict[str, int], list[s
     found: Counter[str] = Counter()
     step = max(1, len(masks) // LOOKED_AT)
     for name in masks[::step]:
-        values = _values(survey, name)
+        values = values_of(survey, name)
         if values is None:
             return {}, [
-                f"{name} holds more than {FEW} values: is it a mask? If its values number objects, each mask file "
-                "may be one object (`objects = true`); if it was saved as JPEG or smoothed, `threshold` makes "
-                "two values of it"
+                f"{name} holds more than {FEW} values: is it a mask? If its values number objects, state "
+                '`objects = "values"` in [layout]; if it was saved as JPEG or smoothed, `threshold` makes two values '
+                "of it"
             ]
         found.update(values)
     return {value: found[value] for value in sorted(found, key=names.natural)}, []
@@ -181,7 +182,7 @@ def _missing(bare: list[str]) -> list[str]:
     ]
 
 
-def _side(survey: Survey, images: list[str]) -> int:
+def side_of(survey: Survey, images: list[str]) -> int:
     """The side of a patch in pixels that lies in each of the first images: many are smaller than PATCH."""
     sizes = [complete_size(survey.source.file(name)) for name in images[:MEASURED]]
     return min([PATCH, *(side for size in sizes if size is not None for side in size)])

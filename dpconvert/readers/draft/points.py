@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dpconvert.annotations import Annotations
@@ -12,7 +12,7 @@ from dpconvert.annotations.point_boxes import with_boxes
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names
+from dpconvert.readers.draft import folders, json_points, names
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import some, strings, table
@@ -32,11 +32,15 @@ AXES = {
 
 @dataclass(frozen=True)
 class How:
-    """How points are read: the names of columns, columns that may be the label, a file that has no head."""
+    """How points are read: the names of columns, columns that may be the label, a file that has no head.
+
+    empty: images that are named without any point.
+    """
 
     names: Mapping[str, str] = field(default_factory=dict)
     other: tuple[str, ...] = ()
     headless: str = ""
+    empty: frozenset[str] = frozenset()
 
 
 SIZE = "size = 64               # pixels around each point, or of a patch: fit it to your objects"
@@ -44,7 +48,7 @@ SIZE = "size = 64               # pixels around each point, or of a patch: fit i
 
 def draft(survey: Survey) -> Draft | None:
     """A manifest of the shape points; None where no points are beside images."""
-    return _of_table(survey) or _of_files(survey)
+    return _of_table(survey) or _of_files(survey) or _of_json(survey)
 
 
 def _axes(columns: Sequence[str]) -> dict[str, str]:
@@ -84,6 +88,20 @@ def _names(listing: Listing, axes: dict[str, str]) -> How:
     return How(named, tuple(few if not chosen else ()))
 
 
+def _of_json(survey: Survey) -> Draft | None:
+    """One JSON file that names images, with x and y of each point."""
+    found = json_points.found_in(survey)
+    if found is None:
+        return None
+    boxes = _has_boxes(found.keys)
+    axes = {} if boxes else _axes(found.keys)
+    if found.keys and not boxes and len(axes) < 2:
+        return None
+    label, other = json_points.label_of(found)
+    named = {"image": found.image, **axes, **({"label": label} if label else {})}
+    return _draft(survey, "^" + names.escaped(found.file) + "$", How(named, other, empty=found.empty))
+
+
 def _of_files(survey: Survey) -> Draft | None:
     """Draft from files that have the same names as images."""
     images = {stem(name).casefold() for name in survey.images}
@@ -118,7 +136,7 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     images = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(endings(survey.images))})$")
     content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
     questions = list(unclear)
-    found, missing, faults = _found(survey, images, pattern, content)
+    found, missing, faults = _found(survey, images, pattern, content, how.empty)
     if how.headless:
         questions.append(
             f"{how.headless} has no head that says which column is x and which y. Say in [layout] what the columns "
@@ -161,7 +179,7 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
 
 
 def _found(
-    survey: Survey, images: str, pattern: str, content: dict[str, object]
+    survey: Survey, images: str, pattern: str, content: dict[str, object], empty: Collection[str]
 ) -> tuple[Counter[str], tuple[str, ...], list[str]]:
     """How many points of each label there are, a line of [layout] for images without any, and what cannot be read."""
     from dpconvert import readers
@@ -189,9 +207,9 @@ def _found(
         assert isinstance(found, Annotations)
         labels.update(item.label for item in found.items)
     source.close()
-    line = (
-        (f"missing = true  # {counted(len(bare), 'image')} without points, the first {bare[0]}: left out",)
-        if bare
-        else ()
-    )
-    return labels, line, faults
+    if not bare:
+        return labels, (), faults
+    which = f"{counted(len(bare), 'image')} without points, the first {bare[0]}"
+    if set(bare) <= set(empty):
+        return labels, (f'missing = "none"  # {which}: named in the file, so they show none',), faults
+    return labels, (f"missing = true  # {which}: left out",), faults

@@ -32,7 +32,7 @@ class Draft:
     """A manifest as far as it can be told. `questions` are what could not be, and somebody must fill in.
 
     classes: class -> how many of `of` there are, in label order. group: what a group is, and `why`. files: kind ->
-    (pattern, comment). layout, rule, split: lines of TOML, comments included.
+    (pattern, comment). layout, rule, split: lines of TOML, comments included; dense: with the heads of its tables.
     """
 
     shape: str
@@ -45,6 +45,7 @@ class Draft:
     layout: tuple[str, ...] = ()
     rule: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from dpconvert.annotations.points import LABELS
 from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, names, sets, targets
+from dpconvert.readers.draft.joins import Join
+from dpconvert.readers.draft.joins import joined as joins_of
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted, some
@@ -34,17 +37,38 @@ def draft(survey: Survey) -> Draft | None:
     if not found:
         return None
     tables = _together(found)
-    if len(tables) > 1 and not _are_sets(tables):
-        others = some(listing.file for listing in found)
-        unclear.append(f"Several tables name images: {others}. Name the right one in the pattern of [files.table]")
-    return _draft(survey, tables if _are_sets(tables) else tables[:1], unclear)
+    if _are_sets(tables):
+        return _draft(survey, tables, unclear)
+    whole, joins, doubts = joins_of(survey, tables[0], tables[1:])
+    return _with_joins(_draft(survey, [whole], [*unclear, *doubts]), tables[0], joins)
 
 
 def _together(found: list[Listing]) -> list[Listing]:
     """The tables of the columns of the one that names the most images."""
-    most = max(found, key=lambda listing: listing.matched)
+    most = max(found, key=lambda listing: (listing.matched, bool(label_of(listing)[0]), len(listing.rows[0])))
     same = [one for one in found if one.template == most.template and one.rows[0].keys() == most.rows[0].keys()]
     return same if _are_sets(same) else [most, *(one for one in found if one is not most)]
+
+
+def _with_joins(draft: Draft, main: Listing, joins: list[Join]) -> Draft:
+    """The draft with the joined tables that it takes columns from."""
+    text = "\n".join(line for line in draft.layout if not line.startswith("#"))
+    used = [join for join in joins if any(quoted(column) in text for column in join.columns)]
+    left = [join for join in joins if join not in used and join.columns]
+    remarks = [f"{join.file} says more of the images ({some(join.columns)}): nothing of it is used" for join in left]
+    if not used:
+        return replace(draft, remarks=(*draft.remarks, *remarks))
+    listed = "|".join(names.escaped(join.file) for join in used)
+    pattern = f"^{listed}$" if len(used) == 1 else f"^(?:{listed})$"
+    by = used[0].by
+    adds = "; ".join(f"{join.file} adds {some(join.columns)}" for join in used)
+    why = f"{adds} to the rows of {main.file}, by the column {by!r} that both have."
+    return replace(
+        draft,
+        files={"table": draft.files["table"], "joined": (pattern, adds), "images": draft.files["images"]},
+        layout=(*draft.layout, f"join = {quoted(by)}"),
+        remarks=(why, *draft.remarks, *remarks),
+    )
 
 
 def _are_sets(tables: list[Listing]) -> bool:

@@ -101,6 +101,9 @@ def _lines(draft: Draft, task: str, folder: str) -> Iterator[str]:
             yield ""
             yield f"[{name}]"
             yield from lines
+    if draft.dense:
+        yield ""
+        yield from draft.dense
     yield ""
     yield "# [licence]"
     yield '# name = "CC BY 4.0"'

@@ -90,6 +90,6 @@ def _level(level: FolderLevel, role: str) -> str:
     if level.role == "constant":
         return names.escaped(level.values[0])
     listed = "|".join(map(names.escaped, level.values)) if len(level.values) <= MOST_LISTED else "[^/]+"
-    if role == "group" or not role:
+    if role in ("group", "name") or not role:
         listed = "[^/]+"
     return f"(?P<{role}>{listed})" if role else listed

@@ -1,4 +1,4 @@
-"""Shape "masks": images, each with a mask whose values or colours are classes, or with a mask file for each object.
+"""Shape "masks": images with masks whose values or colours are classes, or that tell objects apart.
 
 [files.images] and [files.masks] are paired by their named group `name`. [files.images] may also name `group` and
 `split`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -43,7 +43,7 @@ class Layout(SplitNames):
     values: dict[Value, str] = {}
     """Value or colour -> class name, such as `{0 = "background", 255 = "tumour"}` or `{"#ff0000" = "tumour"}`."""
     threshold: int | None = None
-    """Values above it become 1 and others 0 before `values` is looked up; for objects, 0 if not given."""
+    """Values above it become 1 and others 0 before `values` is looked up; with `objects = true`, 0 if not given."""
     white_is_zero: masks.WhiteIsZero = ""
     """Which values count of TIFFs whose zero is white: `"shown"`, as viewers show them, or `"stored"`; masks that allow
     both are refused if not given.
@@ -52,8 +52,11 @@ class Layout(SplitNames):
     """Images without a mask: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
     them; with `objects`, `"none"` says that they show none.
     """
-    objects: bool = False
-    """Whether every mask file is one object; its class is what the pattern of the masks names `class`, else `label`."""
+    objects: bool | Literal["values"] = False
+    """Whether masks tell objects apart: with `true`, every mask file is one object; with `"values"`, the values above 0
+    of a mask number its objects. An image may have several mask files then. The class of the objects is what the
+    pattern of the masks names `class`, else `label`.
+    """
     label: str = ""
     """Class of the objects."""
 
@@ -88,7 +91,9 @@ def idle(source: Source) -> Iterator[Idle]:
     layout = layout_of(source.manifest, Layout)
     yield from no_white_zero(source, (mask.name for mask in source.match("masks")), layout.white_is_zero)
     if layout.objects:
-        yield ("values",), "with `objects`, a mask file is one object"
+        yield ("values",), "with `objects`, masks tell objects apart, not classes"
+        if layout.objects == "values":
+            yield ("threshold",), "the values of the masks number objects"
     else:
         yield ("label",), "without `objects`, classes come from `values`"
 
@@ -177,17 +182,22 @@ def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int
         if not label:
             remedy = "give `label` in [layout], or a group (?P<class>...) in the pattern of [files.masks]"
             raise ManifestError("no class for the objects of masks", where=source.manifest.path, remedy=remedy)
-        mask = masks.read(
-            source.read(name),
-            name,
-            {0: "", 1: label},
-            size,
-            threshold=layout.threshold or 0,
-            instances=True,
-            white_is_zero=layout.white_is_zero,
-        )
+        mask = _object_mask(source, name, label, layout, size)
         found = mask.objects([label]).items
-        items += [replace(item, id=str(number)) for item in found]
+        items += [replace(item, id=_key(number, item, layout)) for item in found]
         remarks["mask without an object"] += not found
         remarks.update(mask.remarks)
     return Annotations(items, +remarks)
+
+
+def _object_mask(source: Source, name: str, label: str, layout: Layout, size: tuple[int, int]) -> LabelMask:
+    data = source.read(name)
+    if layout.objects == "values":
+        return masks.read_numbered(data, name, label, size, white_is_zero=layout.white_is_zero)
+    threshold, values = layout.threshold or 0, dict[int | str, str]({0: "", 1: label})
+    return masks.read(data, name, values, size, threshold=threshold, instances=True, white_is_zero=layout.white_is_zero)
+
+
+def _key(number: int, item: Annotation, layout: Layout) -> str:
+    """Return what tells an object from the others of its image: the number of its file, and its own in the file."""
+    return f"{number}-{item.id}" if layout.objects == "values" else str(number)

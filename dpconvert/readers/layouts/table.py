@@ -1,8 +1,8 @@
 """Shape "table": a CSV or TSV file, or an Excel workbook, with a row for each image and its label.
 
-[files.table] and [files.images] say which files these are. Where the table has no column of the group or split, or its
-cell is empty, the named groups `group` and `split` of the pattern of [files.table] (train.csv, test.csv) give it, and
-then those of [files.images].
+[files.table] and [files.images] say which files these are; [files.joined], tables with further columns. Where no cell
+names the group or split, the named groups `group` and `split` of the pattern of [files.table] (train.csv, test.csv)
+do, or else those of [files.images].
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.plural import counted
 from dpconvert.readers.endings import Endings, FromRoot
+from dpconvert.readers.joined import JoinedTables, tables_of
 from dpconvert.readers.labels import ALL, InColumns, LabelColumns
 from dpconvert.readers.layout_keys import (
     Attributes,
@@ -44,10 +45,11 @@ FILES = {
     ),
     "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
+MORE_FILES = ("joined",)
 ERRORS = {"#N/A", "#DIV/0", "#REF", "#VALUE", "#NAME", "#NUM", "#NULL"}
 FORMULA = re.compile(r"=(?=.)")
 TARGETS = ALL
-GROUPS = {"table": {"group", "split"}, "images": {"group", "split"}}
+GROUPS = {"joined": set[str](), "table": {"group", "split"}, "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
 PADDED = re.compile(r"0(?P<width>[1-9]\d*)(?P<whole>d?)|(?P<plain>d)")
 WHOLE = re.compile(r"([-+]?\d+)(\.0+)?", re.ASCII)
@@ -90,6 +92,10 @@ class Layout(LabelColumns, Tabular, SplitNames, Attributes):
     """Column of the patient or slide; every image is its own group if not given."""
     split: str = ""
     """Column of the split."""
+    join: str = ""
+    """Column by which the rows of the tables of [files.joined] are added to those of [files.table], such as
+    `"patient"`; both have it, and names of columns above may be of either.
+    """
     missing: Missing = "error"
     """Rows without an image or a label: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and
     counts them; `"none"` is refused.
@@ -128,13 +134,14 @@ def images(source: Source) -> Iterator[SourceImage]:
     files = {found.name: found for found in source.need("images")}
     endings = Endings(files)
     images, listed = FromRoot(endings.find), _ListedImages(files, endings)
-    tables = source.need("table")
+    tables, joined = tables_of(source), JoinedTables.of(source, layout.join, layout.dialect)
     nearby = Nearby.of(found.name for found in tables)
     for found in tables:
         listed.table, listed.nearby = found, nearby[found.name]
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
-            _add(row, layout, columns, images, listed, f"{found.name}, line {row.line}")
+            where = f"{found.name}, line {row.line}"
+            _add(joined.added(row, where), layout, columns, images, listed, where)
         listed.nearby.check()
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
@@ -143,7 +150,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         _only([], listed.absent[first := next(iter(listed.absent))], first, endings)
     _refuse_changed(listed)
     _tell_unlisted(source, listed, layout)
-    source.notes += [*images.notes(), *endings.notes(), *columns.notes()]
+    source.notes += [*joined.notes(), *images.notes(), *endings.notes(), *columns.notes()]
     source.notes += never_named(layout, ("labels", "skip", "none"), listed.labels)
     for image, _ in listed.images.values():
         yield image
