@@ -26,6 +26,7 @@ README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "docs" / "format.md").read_text()
 PROGRAMS = {"dpconvert": dpconvert, "mtrain": mtrain}
 PAGES = all_pages()
+PAGE_OF_COMMANDS = ROOT / "docs" / "reference" / "commands.md"
 COMMANDS = [(program, name) for program, group in PROGRAMS.items() for name in group.commands]
 
 
@@ -119,6 +120,12 @@ def test_the_generated_pages_are_what_their_writers_write() -> None:
     }
     for path, text in generated().items():
         assert path.read_text() == text, f"{path.name}: run `make docs`"
+
+
+def test_help_has_one_word_for_folders() -> None:
+    """click's own is DIRECTORY; PATH is for what may be a file or a folder."""
+    shown = re.findall(r"^\| `--[^`]* (DIR|DIRECTORY|FOLDER|PATH)`", PAGE_OF_COMMANDS.read_text(), re.MULTILINE)
+    assert {word: shown.count(word) for word in set(shown) - {"DIR"}} == {"PATH": 1}
 
 
 def test_every_key_of_a_manifest_and_every_setting_is_described() -> None:

@@ -92,6 +92,7 @@ def test_a_relative_folder_of_own_sources_reaches_the_nodes(
         assert set(processes.run(workers.own_sources, 0, range(3), small)) == {told}
 
 
+@pytest.mark.stress
 def test_a_sweep_gives_the_scores_that_it_gives_elsewhere(
     small: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, WORKERS, with_shape
+from dpconvert.cli.options import (
+    ALLOW_OUTSIDE,
+    DENSE,
+    FOLDER,
+    MPP,
+    MPP_OVERRIDE,
+    SOURCE,
+    SPLIT,
+    WORKERS,
+    with_shape,
+)
 from dpconvert.errors import UsageError, UserError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, existing_root, sources_folder
 from dpconvert.plural import counted
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
 
 PRINTED_FAILURES = 10
 CONVERSION = together(
-    click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Output folder."),
+    click.option("--out", type=FOLDER, default=Path("shards"), show_default=True, help="Output folder."),
     WORKERS,
     click.option(
         "--engine",
@@ -111,8 +121,7 @@ def source_command(name: str) -> click.Command:
 @click.command("all", cls=Detailed, rarely=RARELY)
 @click.option(
     "--root",
-    type=PATH,
-    metavar="DIR",
+    type=FOLDER,
     help=f"Folder with one subfolder for each source, named after it.  [default: ${SOURCES_VARIABLE}, else sources]",
 )
 @CONVERSION

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from dpconvert.cli.options import PATH
+from dpconvert.cli.options import FOLDER
 from dpconvert.runtime.terminal import JSON, examined
 
 
 @click.command()
-@click.option("--out", type=PATH, default=Path(), help="Folder that will hold the shards.  [default: this one]")
+@click.option("--out", type=FOLDER, default=Path(), help="Folder that will hold the shards.  [default: this one]")
 @JSON
 def doctor(out: Path, as_json: bool) -> None:
     """Check what works on this machine: OpenSlide, codecs, disk, locks, processes.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dpconvert.cli.options import PATH, WORKERS, with_shape
+from dpconvert.cli.options import FOLDER, WORKERS, with_shape
 from dpconvert.cli.pool import fetch_pool
 from dpconvert.errors import UsageError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 @click.argument("source", required=False)
 @click.option(
     "--to",
-    type=PATH,
-    metavar="DIR",
+    type=FOLDER,
     help=f"Download folder; of a pool, the parent of its sources' folders.  [default: ${SOURCES_VARIABLE}/NAME, else "
     "sources/NAME]",
 )
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     help="Accept the licence terms that `show` prints.",
 )
 @click.option("--pool", metavar="NAME|TOML", help="Download the sources of this pool, and convert each as it arrives.")
-@click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Output folder of a pool's shards.")
+@click.option("--out", type=FOLDER, default=Path("shards"), show_default=True, help="Output folder of a pool's shards.")
 @click.option("--no-convert", is_flag=True, help="Download the sources of the pool only.")
 @WORKERS
 @click.option(

@@ -9,16 +9,17 @@ import click
 
 from dpconvert.manifest.roots import SOURCES_VARIABLE
 from dpconvert.runtime.finite import FiniteRange
+from dpconvert.runtime.terminal import Folder
 
 if TYPE_CHECKING:
     from dpconvert.manifest.model import Manifest
 
 PATH = click.Path(path_type=Path)
+FOLDER = Folder(path_type=Path)
 SOURCE = click.option(
     "--source",
     "folder",
-    type=PATH,
-    metavar="DIR",
+    type=FOLDER,
     help=f"Folder of the source's files.  [default: the manifest's root, ${SOURCES_VARIABLE}/NAME or sources/NAME]",
 )
 MPP = click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import PATH, with_shape
+from dpconvert.cli.options import FOLDER, with_shape
 from dpconvert.errors import UsageError, UserError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, sources_folder
 from dpconvert.plural import counted
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 @click.argument("pool", required=False)
 @click.option(
     "--root",
-    type=PATH,
-    metavar="DIR",
+    type=FOLDER,
     help=f"Folder with one subfolder for each source.  [default: ${SOURCES_VARIABLE}, else sources]",
 )
-@click.option("--out", type=PATH, default=Path("shards"), show_default=True, help="Folder of the shards.")
+@click.option("--out", type=FOLDER, default=Path("shards"), show_default=True, help="Folder of the shards.")
 @JSON
 def show_pool(pool: str | None, root: Path | None, out: Path, as_json: bool) -> None:
     """Show the sources of a pool: tasks, sizes, licences, organs, stains, and what exists here. Alone, list the pools.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, MPP, MPP_OVERRIDE, PATH, SOURCE, SPLIT, with_shape
+from dpconvert.cli.options import ALLOW_OUTSIDE, DENSE, FOLDER, MPP, MPP_OVERRIDE, SOURCE, SPLIT, with_shape
 from dpconvert.manifest.roots import existing_root
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
@@ -219,7 +219,7 @@ def _unit(manifest: Manifest) -> str:
 
 @click.command()
 @click.argument("source")
-@click.option("--out", type=PATH, default=Path("sources"), show_default=True, help="Parent folder.")
+@click.option("--out", type=FOLDER, default=Path("sources"), show_default=True, help="Parent folder.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the images.")
 @JSON
 def fake(source: str, out: Path, seed: int, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dpconvert.cli.options import PATH, SHARDS, WORKERS
+from dpconvert.cli.options import FOLDER, PATH, SHARDS, WORKERS
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
 from dpconvert.runtime.finite import FiniteRange
@@ -76,13 +76,13 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
 
 @click.command()
 @SHARDS
-@click.option("--page", type=PATH, default=Path("audit.html"), show_default=True, help="HTML page to write.")
+@click.option(
+    "--page", type=PATH, metavar="FILE", default=Path("audit.html"), show_default=True, help="HTML page to write."
+)
 @click.option(
     "--alike", type=FiniteRange(0.5, 1), default=0.85, show_default=True, help="Minimum similarity of a pair."
 )
-@click.option(
-    "--features", type=PATH, metavar="DIR", help="Also compare the features in this folder of `mtrain features`."
-)
+@click.option("--features", type=FOLDER, help="Also compare the features in this folder of `mtrain features`.")
 @WORKERS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every pair.")
 @QUIET
@@ -134,7 +134,7 @@ def audit(
 
 @click.command()
 @SHARDS
-@click.option("--out", type=PATH, default=Path("unpacked"), show_default=True, help="Output folder.")
+@click.option("--out", type=FOLDER, default=Path("unpacked"), show_default=True, help="Output folder.")
 @JSON
 @QUIET
 def unpack(shards: Path, out: Path, as_json: bool, quiet: bool) -> None:

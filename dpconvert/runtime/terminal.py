@@ -29,6 +29,13 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?|")
 INTERRUPTED = 130  # the exit status that shells use after Ctrl-C
 
 
+class Folder(click.Path):
+    """A path that help shows as DIR, whatever is checked of it."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "DIR"
+
+
 def together(*options: Decorator) -> Decorator:
     """Combine several decorators into one. `--help` shows their options in this order."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dpconvert.runtime.terminal import QUIET, say, together
+from dpconvert.runtime.terminal import QUIET, Folder, say, together
 
 if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
@@ -38,7 +38,7 @@ RARELY = (
     "size",
 )
 CHECKS = "MTRAIN_CHECK_IMAGES"  # read by mtrain.data.images, which is not imported here because it imports numpy
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FOLDER = Folder(path_type=Path, file_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)
 RUNS = click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
 SWEEPS = click.option("--sweeps", type=FOLDER, default=Path("sweeps"), show_default=True, help="Folder of all sweeps.")
@@ -91,7 +91,7 @@ OPEN_LICENCES = "all licences let everyone share these weights"
 CACHE = together(
     click.option(
         "--cache",
-        metavar="FOLDER",
+        metavar="DIR",
         expose_value=False,
         callback=_set("MTRAIN_CACHE"),
         help="Cache for remote shards.  [default: $MTRAIN_CACHE, else the user's cache]",

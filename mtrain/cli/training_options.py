@@ -134,7 +134,7 @@ def _names(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 
 _FLAGS = {"task_weights": "--task-weight", "backbone_options": "--backbone-option"}
 _TAKES: dict[str, dict[str, Any]] = {
-    "shards": {"metavar": "FOLDER"},
+    "shards": {"metavar": "DIR|URL"},
     "leave_out": {"multiple": True, "metavar": "TASK", "callback": _names},
     "tasks": {"multiple": True, "metavar": "A,B,C", "callback": _names},
     "drop": {"metavar": "FILE"},

@@ -7,7 +7,6 @@ import hashlib
 import io
 import tarfile
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -337,16 +336,32 @@ def test_a_web_page_in_place_of_a_file_is_refused(name: str, page: bytes, kind: 
         assert Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.html"), tmp_path / "a.html")
 
 
-def test_a_server_is_asked_again_when_it_says(site: Site, get: Get, tmp_path: Path) -> None:
-    for seconds, least in (("1", 1.0), ("", 0.9)):
-        told = seconds or format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
-        site.statuses, site.headers = [503], [{"Retry-After": told}]
-        begun = time.monotonic()
-        get(tmp_path / f"{least}.bin")
-        assert time.monotonic() - begun >= least
-    site.statuses, site.headers = [429], [{"Retry-After": "86400"}]
-    with pytest.raises(FetchError, match="the server requests a wait of 86400 s"):
-        get(tmp_path / "b.bin")
+class Waits(threading.Event):
+    """The seconds that a downloader would have waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.seconds.append(timeout)
+        return False
+
+
+def test_a_server_is_asked_again_when_it_says(site: Site, tmp_path: Path) -> None:
+    with requests.Session() as session:
+        waits = Waits()
+        downloader = Downloader(QUIET, session, HASTY, waits)
+        for told in ("30", format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)):
+            site.statuses, site.headers = [503], [{"Retry-After": told}]
+            assert downloader.fetch(Remote(f"{site.url}/a.bin"), tmp_path / f"{told}.bin")
+        exact, until = waits.seconds
+        assert exact == 30
+        assert 25 < until <= 30
+        site.statuses, site.headers = [429], [{"Retry-After": "86400"}]
+        with pytest.raises(FetchError, match="the server requests a wait of 86400 s"):
+            downloader.fetch(Remote(f"{site.url}/a.bin"), tmp_path / "b.bin")
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.config import FitConfig
@@ -555,6 +556,8 @@ def test_a_loader_process_that_is_killed_ends_the_run_in_one_line_and_it_goes_on
         return plain(self, batch)
 
     with monkeypatch.context() as patch:
+        waits = _MultiProcessingDataLoaderIter._try_get_data
+        patch.setattr(waits, "__defaults__", (0.1,))  # seconds; torch looks every five
         patch.setattr(Training, "step", step)
         with pytest.raises(RunError, match=r"a loader process was killed, .* with fewer --workers"):
             fit.fit(config(shards, workers=1), run, Notes())
