@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +15,13 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Task
 from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
-from mtrain.runs import Run
+from mtrain.runs import Run, Start
 from mtrain.settings import fit_config
 from mtrain.sweep.store import Store
 from mtrain.transfers.dense_tuned import Moving
 from mtrain.transfers.features import features, write_features
 from mtrain.transfers.finetune_rate import RATES, Recipe
-from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, targets
+from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, OWN, targets
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer_runs
 
 SHOWN = ("iou", "f1", "pq", "aji", "mae")  # scores besides the own metric, of masks, points, instances and numbers
@@ -126,6 +126,14 @@ def transfers(
     return each(tasks, scored)
 
 
+def _network(result: Mapping[str, Any], run: Run) -> str:
+    """Which network has this score: that of the run, or the same architecture with other weights."""
+    if result["weights"] == OWN:
+        return f"weights of run {run.name}"
+    architecture = run.name if isinstance(run, Start) else f"the network of {run.name}"
+    return f"weights {result['weights']} in {architecture}"
+
+
 def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
     """A line for each result, each point of its curve, and each note; then one for the mean of several runs.
 
@@ -133,7 +141,7 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
     """
     lines, found, noted = [], list(results), set[tuple[str, str]]()
     for result in found:
-        how = f"{result['mode']}, weights: {result['weights']} of {run.name}{_chosen(result)}"
+        how = f"{result['mode']}, {_network(result, run)}{_chosen(result)}"
         lines.append(f"{result['task']}: {result['metric']} {_score(result)} on {result['set']} ({how})")
         for row in result.get("curve", []):
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"
