@@ -40,3 +40,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not, as a notebook completes them."""
+    return [*__all__, "__doc__", "__file__", "__name__", "__path__"]

@@ -56,3 +56,8 @@ def __getattr__(name: str) -> Any:
 
     module, _, attribute = _PLACES[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not, as a notebook completes them."""
+    return [*__all__, "__doc__", "__file__", "__name__", "__path__"]

@@ -59,6 +59,7 @@ NAMES = [(module, name) for module, names in PUBLIC.items() for name in sorted(n
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_the_public_names_are_these_and_no_others(module: Any) -> None:
     assert set(module.__all__) - {"__version__"} == PUBLIC[module]
+    assert {name for name in dir(module) if not name.startswith("_")} >= PUBLIC[module]
 
 
 @pytest.mark.parametrize(("module", "name"), NAMES, ids=lambda value: value if isinstance(value, str) else "")

@@ -24,6 +24,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image.coverage import Coverage
 
 STRETCHED = "mask whose size is no fraction of its image's, stretched over it"
+JPEG = b"\xff\xd8\xff"
 ONE_NUMBER = "mask with a single number for separate areas, which count as one object"
 READINGS: tuple[Reading, ...] = ("shown", "stored")
 WhiteIsZero = Literal["", "shown", "stored"]
@@ -143,11 +144,18 @@ def read_numbered(
     """Read a mask whose values above 0 number the objects of an image of `size` (width, height), all of one class.
 
     Raises:
-        ReadError: not an image, of several pages, of another shape than the image, or with a value below 0; or a TIFF
-            whose zero is white, and `white_is_zero` does not state how it is read.
+        ReadError: not an image, a JPEG, of several pages, of another shape than the image, or with a value below 0; or
+            a TIFF whose zero is white, and `white_is_zero` does not state how it is read.
     """
     from scipy import ndimage
 
+    if data.startswith(JPEG):
+        raise ReadError(
+            "a JPEG file, which does not keep the numbers of objects",
+            where=name,
+            expected="a lossless format, such as PNG or TIFF",
+            remedy="export the mask again as PNG; if every file is one object, state `objects = true`",
+        )
     if not white_is_zero and mask_pixels.zero_is_white(data):
         raise _two_readings(name)
     values = mask_pixels.read(data, name, colours=False, reading=white_is_zero or "shown")

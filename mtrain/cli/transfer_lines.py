@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dpconvert.plural import counted
-from mtrain.runs import Run
+from mtrain.runs import Run, Start
 from mtrain.scoring.metrics import BESIDES, METRICS
+from mtrain.transfers.request import OWN
+
+
+def _network(result: Mapping[str, Any], run: Run) -> str:
+    """Which network has this score: that of the run, or the same architecture with other weights."""
+    if result["weights"] == OWN:
+        return f"weights of run {run.name}"
+    architecture = run.name if isinstance(run, Start) else f"the network of {run.name}"
+    return f"weights {result['weights']} in {architecture}"
 
 
 def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
@@ -20,7 +29,7 @@ def transfer_lines(results: Iterable[dict[str, Any]], run: Run) -> list[str]:
     """
     lines, found, noted = [], list(results), set[tuple[str, str]]()
     for result in found:
-        how = f"{result['mode']}, weights: {result['weights']} of {run.name}{_chosen(result)}"
+        how = f"{result['mode']}, {_network(result, run)}{_chosen(result)}"
         lines.append(f"{result['task']}: {_metric(result)} {_score(result)} on {result['set']} ({how})")
         for row in result.get("curve", []):
             spread = "" if row["std"] is None else f" +- {row['std']:.4f}"

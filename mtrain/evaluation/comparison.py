@@ -54,7 +54,7 @@ class Scored:
     """The score of one network on one task: the mean of its runs, and their deviation if there are several.
 
     answers: the file of predictions of each run, () if the mode writes none. others: further scores of masks, points
-    and instances.
+    and instances. counts: the numbers of scored samples and of their groups.
     """
 
     score: float | None
@@ -64,6 +64,7 @@ class Scored:
     metric: str
     deviation: float | None = None
     others: dict[str, float | None] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def compare(
@@ -131,16 +132,17 @@ def _scored(source: Pretrained, task: Task, options: TransferOptions, runs: Sequ
     paths = [result_path(source, task, one).with_suffix(".npz") for one in each]
     answers = tuple(paths) if all(path.is_file() for path in paths) else ()
     found, metric = runs[0], str(runs[0]["metric"])
+    counts: dict[str, int] = {name: found[name] for name in ("samples", "groups") if name in found}
     bounds = found["intervals"].get(metric)
     interval = (bounds[0], bounds[1]) if bounds else None
     values = [one["score"] for one in runs if one["score"] is not None]
     if len(runs) == 1 or not values:
         others = {name: found["scores"][name] for name in OTHERS if name in found.get("scores", {}) and name != metric}
-        return Scored(found["score"], interval, found["set"], answers, metric, others=others)
+        return Scored(found["score"], interval, found["set"], answers, metric, others=others, counts=counts)
     drawn = draws({"": [one for path in answers if (one := kept_answers(path))]}, metric)
     interval = bootstrap.interval(drawn[""]) if drawn else None
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Scored(float(np.mean(values)), interval, found["set"], answers, metric, deviation)
+    return Scored(float(np.mean(values)), interval, found["set"], answers, metric, deviation, counts=counts)
 
 
 def _content(
@@ -215,7 +217,7 @@ def _versus(
     if one is None:
         return None
     content: dict[str, Any] = {"score": one.score, "interval": one.interval, "set": one.set, "rank": _plain(rank)}
-    content |= {"others": one.others} if one.others else {}
+    content |= one.counts | ({"others": one.others} if one.others else {})
     if one.deviation is not None:
         content |= {"deviation": one.deviation, "runs": len(one.answers)}
     if name == reference or other is None or one.score is None or other.score is None:

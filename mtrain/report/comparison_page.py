@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dpconvert.plural import counted
 from mtrain.atomic import write_text
 from mtrain.evaluation.comparisons import SETS
 from mtrain.evaluation.eva_scores import ranked
@@ -137,17 +138,18 @@ def _score(one: dict[str, Any]) -> str:
 
 
 def _sets(content: dict[str, Any]) -> dict[str, str]:
-    """Task -> what it was scored on, in words."""
+    """Task -> what it was scored on, in words, with the numbers of samples and groups."""
     return {
         task["name"]: ", ".join(
-            dict.fromkeys(
-                SETS.get(one["set"], one["set"])
-                for network in content["networks"]
-                if (one := network["scores"][task["name"]])
-            )
+            dict.fromkeys(_set(one) for network in content["networks"] if (one := network["scores"][task["name"]]))
         )
         for task in content["tasks"]
     }
+
+
+def _set(score: dict[str, Any]) -> str:
+    counts = [counted(score[f"{noun}s"], noun) for noun in ("sample", "group") if f"{noun}s" in score]
+    return ", ".join([SETS.get(score["set"], score["set"]), *counts])
 
 
 def _span(interval: tuple[float, float] | None, form: str = "{:.1f}", scale: float = 1.0) -> str:

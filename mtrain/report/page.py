@@ -69,7 +69,7 @@ def template(name: str, **filters: Callable[..., object]) -> jinja2.Template:
         trim_blocks=True,
     )
     known = {
-        "percent": percent,
+        "percent": with_minus(percent),
         "points": points,
         "span": span,
         "bracketed": span,

@@ -12,6 +12,7 @@ from typing import Any
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import clock
+from mtrain.belonging import OWN
 from mtrain.errors import UserError
 from mtrain.evaluation import selection
 from mtrain.report.cost import seconds_of
@@ -88,8 +89,8 @@ def run_lines(status: Mapping[str, Any]) -> Iterator[str]:
     if status["scores"]:
         yield "scores, percent:"
     for one in status["scores"]:
-        network = f"{one['mode']} of {Path(one['weights']).name}"
-        metric = METRICS.get(one["metric"], one["metric"])
+        weights = "of the run" if one["weights"] == OWN else Path(one["weights"]).name
+        network, metric = f"{one['mode']}, weights {weights}", METRICS.get(one["metric"], one["metric"])
         yield f"  {_score(one):>7}  {one['task']}, {metric} on {one['set']}, {network}"
     yield from (f"note: {note}" for note in status["notes"])
 

@@ -100,7 +100,7 @@ def _outcome(scores: Mapping[str, Any], failures: Mapping[str, UserError]) -> di
 def warm(store: Store, cell: Cell, report: Reporter) -> Outcome:
     """Make the warm-up of the cell unless it exists; return "busy" while another process makes it."""
     assert cell.warmup is not None
-    about = f"{cell.combination.backbone}, warm-up for {', '.join(cell.tasks)} with seed {cell.config.seed}"
+    about = f"{cell.combination.backbone}, warm-up, seed {cell.config.seed}, left out: {', '.join(cell.tasks)}"
     run = replace(store.run(cell.warmup), title=about)
     if run.state()[0] == "finished":
         return "done"

@@ -57,7 +57,7 @@ class Cell:
 
     def __str__(self) -> str:
         length = "" if self.whole else f", {self.config.iterations} iterations"
-        return f"{self.combination} on {', '.join(self.tasks)} with seed {self.config.seed}{length}"
+        return f"{self.combination}, seed {self.config.seed}, left out: {', '.join(self.tasks)}{length}"
 
 
 @dataclass(frozen=True)

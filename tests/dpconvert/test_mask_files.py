@@ -323,5 +323,7 @@ def test_a_number_for_separate_areas_is_told() -> None:
     mask = masks.read_numbered(saved(values), "m", "cell", (9, 9))
     assert dict(mask.remarks) == {masks.ONE_NUMBER: 1}
     assert len(mask.objects().items) == 1
+    with pytest.raises(ReadError, match=r"m.jpg: a JPEG file, which does not keep the numbers of objects"):
+        masks.read_numbered(saved(values, "JPEG"), "m.jpg", "cell", (9, 9))
     with pytest.raises(ReadError, match=r"numbers no object.*-1"):
         masks.read_numbered(pages(values.astype(np.int16) - 1), "m", "cell", (9, 9))

@@ -252,7 +252,7 @@ def test_a_training_a_transfer_and_a_report_with_next_to_no_options(place: Path,
     first, second = (line for line in answer.out.splitlines() if not line.startswith("note"))
     assert first.startswith("Delta: ROC AUC ")
     assert second.startswith("Gamma: accuracy ")
-    assert f"(svm, weights: run of {name}, C = " in second
+    assert f"(svm, weights of run {name}, C = " in second
     answer = mtrain("report")
     assert "| Gamma | left out | 3 | 24 | 8 | 8 |" in answer.out
     assert answer.out.endswith(f"\nruns/{name}/report.html\n")
@@ -288,7 +288,7 @@ def test_what_scores_passes_over_a_release_that_is_newer(place: Path, mtrain: Co
     os.utime(path, (2**31, 2**31))
     assert newest_run(place / "runs").name == "release"
     assert newest_run(place / "runs", to_score=True).name == "toy"
-    assert "(svm, weights: run of toy, C = " in mtrain("transfer", "--target", "Gamma", "--workers", "0").out
+    assert "(svm, weights of run toy, C = " in mtrain("transfer", "--target", "Gamma", "--workers", "0").out
     shutil.rmtree(place / "runs" / "toy")
     assert newest_run(place / "runs", to_score=True).name == "release"
 

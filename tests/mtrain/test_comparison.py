@@ -204,6 +204,7 @@ def test_networks_and_runs_stand_in_one_table(mtrain: Command, place: Path, tmp_
     assert all(network["cost"]["milliseconds"] > 0 for network in found["networks"])
     text = page.read_text()
     assert all(name in text for name in names)
+    assert f"validation, {scores[0]['samples']} samples, {scores[0]['groups']} groups" in text
     assert f"toy: mean rank {found['networks'][2]['mean_rank']:.2f}" in mtrain(*words).out
 
 

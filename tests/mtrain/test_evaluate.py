@@ -398,12 +398,12 @@ def test_transfers_by_every_mode_say_what_they_chose(place: Path, mtrain: Callab
         for mode in ("knn", "logistic", "fewshot", "finetune", "scratch")
     }
     assert re.search(
-        r"Gamma: accuracy \d\.\d+ \[\d\.\d+, \d\.\d+\] on val \(knn, weights: run of toy, k = \d+\)", said["knn"]
+        r"Gamma: accuracy \d\.\d+ \[\d\.\d+, \d\.\d+\] on val \(knn, weights of run toy, k = \d+\)", said["knn"]
     )
-    assert re.search(r"logistic, weights: run of toy, C = \S+\)", said["logistic"])
+    assert re.search(r"logistic, weights of run toy, C = \S+\)", said["logistic"])
     assert re.search(r"^    4 per class: \d\.\d+ \+- \d\.\d+$", said["fewshot"], re.MULTILINE)
-    assert "(finetune, weights: run of toy, lr 0.05, epoch 1)" in said["finetune"]
-    assert "(scratch, weights: random of toy, lr 0.05, epoch 1)" in said["scratch"]
+    assert "(finetune, weights of run toy, lr 0.05, epoch 1)" in said["finetune"]
+    assert "(scratch, weights random in the network of toy, lr 0.05, epoch 1)" in said["scratch"]
     stated = [json.loads(path.read_text()) for path in (place / "runs/toy/transfer").glob("Gamma-*.json")]
     sizes = {(one["mode"], one["samples"], one["groups"]) for one in stated}
     assert len(sizes) == 5  # of every mode, few-shot included

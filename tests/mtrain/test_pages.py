@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from mtrain.evaluation.paper_tables import published
+from mtrain.report.page import template
 from mtrain.report.run_page import write_report
 from mtrain.report.sweep_page import write_sweep_report
 from mtrain.sweep.combination import Combination
@@ -165,3 +166,9 @@ def test_those_who_do_not_see_or_point_find_their_way(browser: Browser, page_pat
         reached = page.run("document.querySelectorAll('.scroll, summary, a').length")
         assert len({*page.tab(reached)}) >= min(reached, 2)
         assert page.run("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+def test_negative_scores_and_differences_have_the_same_minus_sign() -> None:
+    """A correlation may be negative, as a difference may."""
+    filters = template("page.html").environment.filters
+    assert [filters[name](-0.0105) for name in ("percent", "points")] == ["\u22121.05", "\u22121.05"]

@@ -394,7 +394,7 @@ def test_lines_name_trainings_by_what_they_are_and_repeat_nothing(
     assert not [line for line in said.said for cell in cells if cell.training in line or str(cell.warmup) in line]
     assert f"{cells[0]}: resumed after iteration {cells[0].config.warmup} of {cells[0].config.iterations}" in said.said
     assert len(set(said.said)) == len(said.said)
-    assert said.said[0].startswith(f"{cells[0].combination.backbone}, warm-up for {cells[0].tasks[0]} with seed 0: ")
+    assert said.said[0].startswith(f"{cells[0].combination.backbone}, warm-up, seed 0, left out: {cells[0].tasks[0]}: ")
 
 
 def test_every_cell_is_trained_once_and_every_warmup_once(done: tuple[Store, list[Cell], list[str]]) -> None:

@@ -61,8 +61,8 @@ def test_a_run_that_is_trained_by_another_process_shows_its_time_left_and_scores
         "accuracy on val, percent:",
         "  Alpha    75.00",
         "scores, percent:",
-        "  not defined  Gamma, accuracy on val, svm of imagenet",
-        "    87.50  Gamma, accuracy on val, svm of run",
+        "  not defined  Gamma, accuracy on val, svm, weights imagenet",
+        "    87.50  Gamma, accuracy on val, svm, weights of the run",
     ]
 
 
