@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert import names
 from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.readers.layouts.table import cell
@@ -103,6 +105,32 @@ def _values(array: Array, count: int, where: str, labels_in: InValues) -> list[A
     if labels_in.target == "value":
         raise SourceError("several values an image, where one number is expected", where=where, found=f"{array.shape}")
     return list(_places(values, where).tolist())
+
+
+def check_class_names(stacks: Stacks, values: list[Any], classes: list[str], *, several: bool) -> None:
+    """Refuse numbers of classes that the file names in another order than the manifest, as in an array `class_names`.
+
+    values: what the file says of each image. several: whether an image may have several classes.
+
+    Raises:
+        SourceError: the numbers would mean other classes than the file says.
+    """
+    if len(classes) < 2 or any(isinstance(value, str) for value in values):
+        return
+    for key, found in stacks.texts(len(classes)).items():
+        known = [names.match(name_in(text), classes) for text in found]
+        if None not in known and len(set(known)) == len(classes) and known != classes:
+            order = ", ".join(json.dumps(name, ensure_ascii=False) for name in known)
+            numbered = ", ".join(f'{number} = "{name}"' for number, name in enumerate(known))
+            raise SourceError(
+                "the file names its classes in another order than the manifest",
+                where=_place(stacks, key),
+                found=", ".join(map(str, known)),
+                expected=", ".join(classes),
+                remedy=f"put them in the file's order: classes = [{order}]"
+                if several
+                else f"state in [layout] what the numbers are: values = {{{numbered}}}",
+            )
 
 
 def named(array: Array, values: list[Any], where: str) -> list[Any]:

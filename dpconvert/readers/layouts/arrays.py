@@ -17,7 +17,7 @@ from pydantic import model_validator
 from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.files import FileKind
-from dpconvert.readers.array_values import column, stated
+from dpconvert.readers.array_values import check_class_names, column, stated
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import Attributes, ByName, SplitNames, Tabular, layout_of, stem
@@ -137,6 +137,10 @@ def _of_file(
     labels: Sequence[str | None] = [of_all] * count
     if not of_all:
         values, where = stated(source, stacks, labels_file, rows, layout, count, labels_in)
+        if labels_in.target != "value" and rows is None and not layout.values:
+            own = stacks if labels_file is None else source.stacks(labels_file.name)
+            several = labels_in.target == "labels"
+            check_class_names(own, values[0], source.manifest.classes, several=several)
         labels = labels_in.labels(values, where)
     groups, splits = (column(stacks, rows, name, count) for name in (layout.group, layout.split))
     columns = {place: column(stacks, rows, place, count) for place in layout.attributes.values()}
