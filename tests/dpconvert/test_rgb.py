@@ -474,6 +474,16 @@ def test_fractions_in_a_range_of_levels_are_refused_and_levels_in_one_of_fractio
     check_bits(levels.astype(np.uint8), scale=(0, 1))  # of 8 bits, which take no range
 
 
+def test_samples_far_above_a_stated_white_are_refused() -> None:
+    """Of 16 bits in a range of 12, say: all of the image would be white."""
+    bright = np.full((4, 4), 60_000, np.uint16)
+    with pytest.raises(ValueError, match=r"samples from 0 to 60000, where `range` .* states 0 to 4095"):
+        check_bits(bright, scale=(0, 4095))
+    bright[:2] = 3000
+    check_bits(bright, scale=(0, 4095))  # half of it
+    check_bits(np.full((4, 4), 3600, np.uint16), scale=(0, 3000))  # glass that is to be white
+
+
 @pytest.mark.parametrize("large", [opening.LARGE, 0])
 @pytest.mark.parametrize("suffix", ["tif", "ome.tif"])
 def test_a_range_that_a_tiff_contradicts_is_refused_however_it_is_read(
