@@ -397,6 +397,21 @@ def test_a_filter_that_is_not_installed_is_not_called_damage(source: Path, conve
     assert "(32001); `pip install hdf5plugin`" in told
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("axes", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_kinds_of_masks_are_found_on_either_axis(
+    first: bool, axes: str, step: int, source: Path, convert: Convert
+) -> None:
+    """step: masks may be smaller than their images."""
+    masks = np.zeros((*IMAGES.shape[:3], 6), np.uint8)
+    masks[:, 4, 8, 2], masks[:, 0, 0, 5] = LABELS, 1
+    masks = masks[:, ::step, ::step]
+    images = np.moveaxis(IMAGES, 3, 1) if axes == "NCHW" else IMAGES
+    hdf5(source / "all.h5", x=images, m=np.moveaxis(masks, 3, 1) if first else masks)
+    assert same(convert('[layout]\nimages = "x"\nlabels = "m"\ncolumn = 2\n'))
+
+
 def test_links_into_other_files_are_not_followed(source: Path, convert: Convert, tmp_path: Path) -> None:
     hdf5(tmp_path / "secret.h5", x=IMAGES, y=LABELS)
     with h5py.File(source / "all.h5", "w") as file:

@@ -22,7 +22,7 @@ from dpconvert.readers.labels import ALL
 from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import Attributes, ByName, SplitNames, Tabular, layout_of, stem
 from dpconvert.readers.values import InValues, Values
-from dpconvert.source.elements import Element
+from dpconvert.source.elements import CHANNELS, Element
 from dpconvert.source.files import MatchedFile, Source
 from dpconvert.source.record import SourceImage
 from dpconvert.source.stacks import DAMAGED, Array, Stacks
@@ -53,7 +53,9 @@ class Layout(Values, Tabular, SplitNames, Attributes):
     zeros with a single one. With kind `multilabel`, rows of 0 and 1, or texts with `separator`.
     """
     column: int | None = None
-    """Index on the last axis of an array of masks: class 1 if this mask marks a pixel, else class 0."""
+    """Index of a kind in an array of masks (N, height, width, kinds) or (N, kinds, height, width): class 1 if its mask
+    marks a pixel, else class 0.
+    """
     label: str = ""
     """Column of the table that holds the label."""
     indicators: list[str] = []
@@ -136,7 +138,8 @@ def _of_file(
     of_all = found.get("class") if labels_file is None and not labels_in.given else ""
     labels: Sequence[str | None] = [of_all] * count
     if not of_all:
-        values, where = stated(source, stacks, labels_file, rows, layout, count, labels_in)
+        size = _size(stacks.array(key).shape, layout.axes)
+        values, where = stated(source, stacks, labels_file, rows, layout, count, labels_in, size)
         if labels_in.target != "value" and rows is None and not layout.values:
             own = stacks if labels_file is None else source.stacks(labels_file.name)
             several = labels_in.target == "labels"
@@ -177,6 +180,17 @@ def _length(array: Array, where: str) -> int:
     if len(array.shape) not in (3, 4):
         raise ReadError("no array of images", where=where, found=f"{array.shape}", expected="3 or 4 axes")
     return int(array.shape[0])
+
+
+def _size(shape: tuple[int, ...], axes: str) -> tuple[int, int] | None:
+    """Return height and width of the images of an array (N, ...); None if its axes are not clear."""
+    first = axes == "NCHW" or (not axes and len(shape) == 4 and shape[1] in CHANNELS and shape[3] not in CHANNELS)
+    last = (
+        axes in ("NHWC", "NHW") or len(shape) == 3 or (not axes and shape[3] in CHANNELS and shape[1] not in CHANNELS)
+    )
+    if first:
+        return shape[2], shape[3]
+    return (shape[1], shape[2]) if last else None
 
 
 def _notes_on_samples(array: Array, where: str) -> list[str]:
