@@ -30,6 +30,7 @@ from dpconvert.image.rgb import (
 )
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+JPEG_LS, JPEG_HEAD = b"\xff\xf7", 1 << 10  # the marker of a frame in JPEG-LS, and the bytes that may precede it
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 GREY, RGB, PALETTE = 0, 2, 3
@@ -118,6 +119,8 @@ def _decode_jpeg(data: bytes, scale: Range | None, source: bool) -> Pixels:
     if data.find(JPEG_SCAN, max(data.rfind(JPEG_END), 0)) >= 0:  # libjpeg would fill missing parts with grey
         raise ValueError("the JPEG data end without an end-of-image marker")
     size = checked_size(data)
+    if size is None and JPEG_LS in data[:JPEG_HEAD]:
+        raise KindError("an image in JPEG-LS, a format that is not read", "convert it to PNG, which loses nothing")
     if size is None:
         return _decode_pillow(data)
     check_claim(*size, len(data))

@@ -75,7 +75,8 @@ def _not_a_slide(file: Path) -> ReadError:
     It may be an image nonetheless: a .mrxs file is only the preview of a slide, in JPEG.
     """
     if file.suffix.lower() != ".mrxs":
-        return ReadError("not a slide that OpenSlide recognizes", where=file, remedy="fetch it again")
+        remedy = "fetch it again; if it is an image of another kind, save it as TIFF or PNG"
+        return ReadError("not a slide that OpenSlide recognizes", where=file, remedy=remedy)
     if file.suffix != ".mrxs":
         remedy = f"rename it to {file.stem}.mrxs: OpenSlide knows the format by this suffix"
         return ReadError("a slide whose suffix is in capitals", where=file, remedy=remedy)

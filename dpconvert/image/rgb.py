@@ -43,6 +43,7 @@ MAY_TURN = b"Exif", b"eXIf", b"Orientation", b"exif"  # a PNG or JPEG without th
 MANY = 100  # a white of as many is one of levels, not of fractions
 STANDARDIZED = 3  # samples from -1 to 1, or less a mean and divided by a deviation, lie within this of 0
 FEW_BELOW = 0.05  # share of the samples far below black
+FAR_ABOVE, MOST_ABOVE = 2, 0.5  # times white, beyond which no more than this share of the samples may lie
 UNUSED = 2  # upper bits; an image of more than 8 bits that uses none of them has fewer bits, or is black
 
 
@@ -141,16 +142,18 @@ def check_bits(samples: NDArray[Any], bits: int = 0, scale: Range | None = None)
 
 def _check_scale(samples: NDArray[Any], scale: Range) -> None:
     """Refuse fractions of 1 whose white is stated to be far above 1, and levels whose white is stated to be 1: they
-    would become black, or white. So would samples around 0, as networks take them, where black is stated to be 0.
+    would become black, or white. So would samples around 0, as networks take them, where black is stated to be 0, and
+    samples of 16 bits whose white is stated to be that of 12.
     """
     (low, high), numbers = scale, np.nan_to_num(samples)
     smallest, largest = float(numbers.min(initial=0)), float(numbers.max(initial=0))
     has_fractions = bool((numbers != numbers.round()).any())
     are_fractions = smallest >= 0 and 0 < largest <= 1 and has_fractions
     are_standardized = -STANDARDIZED <= smallest < 0 and largest <= STANDARDIZED and has_fractions and low >= 0
+    many_above = float((numbers > low + FAR_ABOVE * (high - low)).mean() if numbers.size else 0) > MOST_ABOVE
     many_below = are_standardized and bool((numbers < low - (high - low) / 10).mean() > FEW_BELOW)
     are_levels = largest >= MANY and not ((numbers > low) & (numbers < high)).any()
-    if ((are_fractions or are_standardized) and high >= MANY) or (are_levels and high <= 1) or many_below:
+    if ((are_fractions or are_standardized) and high >= MANY) or (are_levels and high <= 1) or many_below or many_above:
         raise KindError(
             f"samples from {smallest:g} to {largest:g}, where `range` under [pixels] states {low:g} to {high:g}",
             "correct the range in the manifest",

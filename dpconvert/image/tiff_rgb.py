@@ -32,6 +32,8 @@ APERIO_YCBCR = 33003  # JPEG 2000 of YCbCr, whatever the tag of the colour space
 SIGNIFICANT = re.compile(r'<(?:\w+:)?Pixels\b[^<>]*\bSignificantBits="(\d{1,2})"')
 MAX_SAMPLE_VALUE = 281
 CHANNELS = "save it in grey or RGB; state an opacity in the tag ExtraSamples"
+SIGNED = -(1 << 15)  # c0 in ImageJ's description: what it adds to samples of 16 bits
+SAVE_AS_8_BITS = "save it in 8 bits with ImageJ: Image > Type > 8-bit"
 LOOKED_AT = 1 << 20  # characters of the OME-XML
 
 
@@ -107,7 +109,8 @@ def check_kind(page: tifffile.TiffPage, scale: Range | None) -> None:
     """Refuse a page if the rule does not cover its samples as described by its tags.
 
     Raises:
-        KindError: the samples need a scale, which is not stated; or there are channels of unknown meaning.
+        KindError: the samples need a scale, which is not stated, or are signed ones of ImageJ; or there are channels of
+            unknown meaning.
         ValueError: the channels, the colour space or the sample type are not supported.
     """
     channels, kind, stored = page.samplesperpixel, page.photometric, page.dtype
@@ -119,6 +122,8 @@ def check_kind(page: tifffile.TiffPage, scale: Range | None) -> None:
         raise ValueError(f"{channels} channels of {stored}, photometric {kind}")
     if scale is None and (stored.kind in "if" or stored.itemsize > 2):
         raise unknown_range(stored)
+    if stored.kind == "u" and page.parent.is_imagej and (page.parent.imagej_metadata or {}).get("c0") == SIGNED:
+        raise KindError("signed samples, which ImageJ keeps as unsigned ones", SAVE_AS_8_BITS)
 
 
 def significant_bits(page: tifffile.TiffPage) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert import names
 from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.readers.layouts.table import cell
@@ -16,6 +18,7 @@ from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.stacks import DAMAGED, Array, Stacks, enumeration
 
+LAST = 3  # axis of the kinds in a stack of masks (N, height, width, kinds)
 AT_ONCE = 1 << 26  # bytes of masks that are looked at together
 Rows = list[tuple[TableRow, str]]
 """Rows of a table, one for each image, and where they are."""
@@ -53,8 +56,12 @@ def stated(
     layout: ArrayLabelKeys,
     count: int,
     labels_in: InValues,
+    size: tuple[int, int] | None = None,
 ) -> tuple[list[list[Any]], Callable[[int], str]]:
-    """Return what the files say of the images, a list for each place of labels, and how the place of one is called."""
+    """Return what the files say of the images, a list for each place of labels, and how the place of one is called.
+
+    size: height and width of the images, if known.
+    """
     if layout.indicators or layout.label or (layout.value and rows is not None):
         if rows is not None:
             return [column(stacks, rows, name, count) for name in labels_in.places], lambda index: rows[index][1]
@@ -63,7 +70,7 @@ def stated(
         of_file = stacks if file is None else source.stacks(file.name)
         keys = [layout.value or layout.labels or _only_labels(of_file, is_own=file is not None, labels_in=labels_in)]
     if layout.column is not None:
-        values = [_marked(of_file.array(keys[0]), layout.column, count, _place(of_file, keys[0]))]
+        values = [_marked(of_file.array(keys[0]), layout.column, count, size, _place(of_file, keys[0]))]
     else:
         values = [_values(of_file.array(key), count, _place(of_file, key), labels_in) for key in keys]
     return values, lambda index: f"{_place(of_file, keys[0])}, image {index}"
@@ -104,6 +111,32 @@ def _values(array: Array, count: int, where: str, labels_in: InValues) -> list[A
     if labels_in.target == "value":
         raise SourceError("several values an image, where one number is expected", where=where, found=f"{array.shape}")
     return list(_places(values, where).tolist())
+
+
+def check_class_names(stacks: Stacks, values: list[Any], classes: list[str], *, several: bool) -> None:
+    """Refuse numbers of classes that the file names in another order than the manifest, as in an array `class_names`.
+
+    values: what the file says of each image. several: whether an image may have several classes.
+
+    Raises:
+        SourceError: the numbers would mean other classes than the file says.
+    """
+    if len(classes) < 2 or any(isinstance(value, str) for value in values):
+        return
+    for key, found in stacks.texts(len(classes)).items():
+        known = [names.match(name_in(text), classes) for text in found]
+        if None not in known and len(set(known)) == len(classes) and known != classes:
+            order = ", ".join(json.dumps(name, ensure_ascii=False) for name in known)
+            numbered = ", ".join(f'{number} = "{name}"' for number, name in enumerate(known))
+            raise SourceError(
+                "the file names its classes in another order than the manifest",
+                where=_place(stacks, key),
+                found=", ".join(map(str, known)),
+                expected=", ".join(classes),
+                remedy=f"put them in the file's order: classes = [{order}]"
+                if several
+                else f"state in [layout] what the numbers are: values = {{{numbered}}}",
+            )
 
 
 def named(array: Array, values: list[Any], where: str) -> list[Any]:
@@ -161,20 +194,34 @@ def _places(values: NDArray[Any], where: str) -> NDArray[Any]:
     return places
 
 
-def _marked(array: Array, column: int, count: int, where: str) -> list[str]:
-    """ "1" for each image of which this mask marks a pixel, else "0"; read in slices."""
-    shape = array.shape
-    if len(shape) != 4 or shape[0] != count or not 0 <= column < shape[3]:
+def _marked(array: Array, column: int, count: int, size: tuple[int, int] | None, where: str) -> list[str]:
+    """ "1" for each image of which this mask marks a pixel, else "0"; read in slices.
+
+    size: height and width of the images, if known, by which the axis of the kinds is found.
+    """
+    axis = _axis_of_kinds(array.shape, size)
+    if axis is None or array.shape[0] != count or not 0 <= column < array.shape[axis]:
         raise SourceError(
             f"no masks with a column {column}",
             where=where,
-            expected=f"{count} x height x width x more than {column}",
-            found=" x ".join(map(str, shape)),
+            expected=f"{count} x height x width x more than {column}, with the kinds last or before height and width",
+            found=" x ".join(map(str, array.shape)),
         )
-    step = max(1, AT_ONCE // max(1, int(np.prod(shape[1:], dtype=np.int64)) * array.dtype.itemsize))
+    chosen = (..., column) if axis == LAST else (slice(None), column)
+    step = max(1, AT_ONCE // max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize))
     try:
-        blocks = (np.asarray(array[at : at + step, :, :, column]) for at in range(0, count, step))
+        blocks = (np.asarray(array[at : at + step])[chosen] for at in range(0, count, step))
         found = [bool(mark) for block in blocks for mark in np.any(block.reshape(len(block), -1), axis=1)]
     except DAMAGED as error:
         raise ReadError(f"damaged: {error}", where=where, remedy="fetch it again") from None
     return [str(int(mark)) for mark in found]
+
+
+def _axis_of_kinds(shape: tuple[int, ...], size: tuple[int, int] | None) -> int | None:
+    """Return the axis of a stack of masks along which their kinds lie: 3 or 1; None if it cannot be told."""
+    if len(shape) != LAST + 1:
+        return None
+    is_last, is_first = shape[1:3] == size, shape[2:4] == size
+    if is_last == is_first:  # masks of another size than the images, say
+        is_last, is_first = shape[3] < shape[1], shape[1] < shape[3]
+    return LAST if is_last else 1 if is_first else None

@@ -6,11 +6,15 @@ Formats: HDF5 File Format Specification 3.0; NumPy, numpy.lib.format.
 
 from __future__ import annotations
 
+import io
+import math
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from dpconvert.errors import ReadError
 
 CHUNKS = 64 << 20  # bytes of an HDF5 file that are kept unpacked
 MOST_NAMES = 1000
+SMALL = 1 << 20  # bytes of an array of NumPy that is read for its texts
 ZIP_HEAD = 30  # bytes before the name of a member
 DAMAGED = (  # raised by h5py, NumPy and `zipfile` for damaged files (found by experiment)
     OSError,
@@ -74,6 +79,30 @@ class Stacks:
         except DAMAGED as error:
             raise self._damaged(error) from None
 
+    def texts(self, count: int) -> dict[str, list[Any]]:
+        """Return the arrays of `count` texts, such as the names of classes; arrays that cannot be read are ignored."""
+        found = {}
+        for key, read in self._small(count):
+            with suppress(ReadError, *DAMAGED):
+                array = read()
+                if array.dtype.kind in "SUO" and array.size == count:
+                    found[names.nfc(key)] = np.asarray(array[...]).reshape(-1).tolist()
+        return found
+
+    def _small(self, count: int) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """Yield the name of each array that may be of `count` texts, and how to read it; nothing for a damaged file."""
+        with suppress(ReadError, *DAMAGED):
+            if self._is(".npz"):  # not by `array`, which unpacks a packed one into the cache
+                with zipfile.ZipFile(self.path) as archive:
+                    for member in archive.infolist():
+                        if member.filename.endswith(".npy") and member.file_size <= SMALL:
+                            data = io.BytesIO(archive.read(member))
+                            yield member.filename.removesuffix(".npy"), partial(np.load, data, allow_pickle=False)
+            elif not self._is(".npy"):
+                for key, shape in self.names().items():
+                    if math.prod(shape) == count:
+                        yield key, partial(self.array, key)
+
     def listed(self) -> str:
         """Return the names and shapes of the first arrays, for messages."""
         shapes = list(self.names().items())[:10]
@@ -101,6 +130,12 @@ class Stacks:
         if self._is(".npz"):
             return self._member(key)
         found = _dataset(self._hdf5(), key)
+        if found is None and key in self._hdf5():
+            raise ReadError(
+                "a data set that is kept in other files (a link, or a virtual data set)",
+                where=f"{self.name}/{key}",
+                remedy="copy it into one file: such files are not opened",
+            )
         if found is None:
             raise ReadError(f"no data set {key!r}", where=self.name, found=self.listed() or None)
         if filters := _missing_filters(found):

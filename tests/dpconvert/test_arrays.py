@@ -120,6 +120,26 @@ def test_the_names_of_an_enumerated_type_are_the_classes_whatever_their_numbers(
     assert "does not name; found 4; it names 0 yes, 5 no" in convert('[layout]\nlabels = "y"\n', fails=True)
 
 
+@pytest.mark.parametrize("form", ["hdf5", "npz", "one-hot", "multilabel"])
+def test_classes_that_the_file_names_in_another_order_are_refused(form: str, source: Path, convert: Convert) -> None:
+    names = ["yes", "no"]  # 0 is yes, where the manifest lists no first
+    labels = np.eye(2, dtype=int)[LABELS] if form in ("one-hot", "multilabel") else LABELS
+    if form == "npz":
+        np.savez_compressed(source / "all.npz", x=IMAGES, y=labels, list_classes=np.array(names))
+    else:
+        hdf5(source / "all.h5", x=IMAGES, y=labels, list_classes=np.array(names, "S"))
+    head, keys = 'kind = "multilabel"\n' if form == "multilabel" else "", '[layout]\nimages = "x"\nlabels = "y"\n'
+    told = convert(head + keys, fails=True)
+    assert "/list_classes: the file names its classes in another order than the manifest" in told
+    if form == "multilabel":
+        assert 'put them in the file\'s order: classes = ["yes", "no"]' in told
+    else:
+        values = 'values = {0 = "yes", 1 = "no"}'
+        assert told.rstrip().endswith(values)
+        found = convert(keys + values + "\n")
+        assert {number: label for number, (_, label, _) in found.items()} == dict(enumerate(1 - LABELS))
+
+
 @pytest.mark.parametrize("ending", ["h5", "npz"])
 def test_arrays_are_found_in_another_unicode_form(ending: str, source: Path, convert: Convert) -> None:
     apart = unicodedata.normalize("NFD", "étiquette")
@@ -377,9 +397,26 @@ def test_a_filter_that_is_not_installed_is_not_called_damage(source: Path, conve
     assert "(32001); `pip install hdf5plugin`" in told
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("axes", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_kinds_of_masks_are_found_on_either_axis(
+    first: bool, axes: str, step: int, source: Path, convert: Convert
+) -> None:
+    """step: masks may be smaller than their images."""
+    masks = np.zeros((*IMAGES.shape[:3], 6), np.uint8)
+    masks[:, 4, 8, 2], masks[:, 0, 0, 5] = LABELS, 1
+    masks = masks[:, ::step, ::step]
+    images = np.moveaxis(IMAGES, 3, 1) if axes == "NCHW" else IMAGES
+    hdf5(source / "all.h5", x=images, m=np.moveaxis(masks, 3, 1) if first else masks)
+    assert same(convert('[layout]\nimages = "x"\nlabels = "m"\ncolumn = 2\n'))
+
+
 def test_links_into_other_files_are_not_followed(source: Path, convert: Convert, tmp_path: Path) -> None:
     hdf5(tmp_path / "secret.h5", x=IMAGES, y=LABELS)
     with h5py.File(source / "all.h5", "w") as file:
         file["x"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "x")
         file["y"] = LABELS
-    assert "no data set 'x'" in convert('[layout]\nimages = "x"\nlabels = "y"\n', fails=True)
+    assert "all.h5/x: a data set that is kept in other files" in convert(
+        '[layout]\nimages = "x"\nlabels = "y"\n', fails=True
+    )

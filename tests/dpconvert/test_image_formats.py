@@ -75,6 +75,12 @@ def test_images_that_cost_more_than_their_size_tells_are_refused(name: str, tmp_
         mask_pixels.read(COSTLY[name], "m.png", colours=False)
 
 
+def test_an_image_in_jpeg_ls_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.jls").write_bytes(imagecodecs.jpegls_encode(np.zeros((8, 8), np.uint8)))
+    with pytest.raises(ReadError, match=r"a\.jls: an image in JPEG-LS, a format that is not read; convert it to PNG"):
+        flat(tmp_path / "a.jls")
+
+
 def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     with pytest.raises(ReadError, match=r"a\.png: empty file \(0 bytes\); fetch it again"):

@@ -475,6 +475,36 @@ def test_fractions_in_a_range_of_levels_are_refused_and_levels_in_one_of_fractio
 
 
 @pytest.mark.parametrize("large", [opening.LARGE, 0])
+def test_signed_samples_that_imagej_keeps_as_unsigned_are_refused(
+    large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its description adds -32768 to each: as they are stored, black would be grey."""
+    monkeypatch.setattr(opening, "LARGE", large)
+    samples = np.arange(32_768, 65_536, 2048, dtype=np.uint16).reshape(4, 4)
+    for zero in (-32_768.0, 0.0):
+        tifffile.imwrite(tmp_path / "a.tif", samples, imagej=True, metadata={"c0": zero, "c1": 1.0})
+        if zero:
+            with (
+                pytest.raises(ReadError, match="signed samples, which ImageJ keeps as unsigned ones"),
+                open_image([tmp_path / "a.tif"]) as image,
+            ):
+                image.read(0, 0, 4, 4)
+        else:
+            with open_image([tmp_path / "a.tif"]) as image:
+                assert (image.read(0, 0, 4, 4)[..., 0] == samples >> 8).all()
+
+
+def test_samples_far_above_a_stated_white_are_refused() -> None:
+    """Of 16 bits in a range of 12, say: all of the image would be white."""
+    bright = np.full((4, 4), 60_000, np.uint16)
+    with pytest.raises(ValueError, match=r"samples from 0 to 60000, where `range` .* states 0 to 4095"):
+        check_bits(bright, scale=(0, 4095))
+    bright[:2] = 3000
+    check_bits(bright, scale=(0, 4095))  # half of it
+    check_bits(np.full((4, 4), 3600, np.uint16), scale=(0, 3000))  # glass that is to be white
+
+
+@pytest.mark.parametrize("large", [opening.LARGE, 0])
 @pytest.mark.parametrize("suffix", ["tif", "ome.tif"])
 def test_a_range_that_a_tiff_contradicts_is_refused_however_it_is_read(
     large: int, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,13 +17,13 @@ from pydantic import model_validator
 from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.files import FileKind
-from dpconvert.readers.array_values import column, stated
+from dpconvert.readers.array_values import check_class_names, column, stated
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.layout_keys import Attributes, SplitNames, Tabular, layout_of
 from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import ByName, stem
 from dpconvert.readers.values import InValues, Values
-from dpconvert.source.elements import Element
+from dpconvert.source.elements import CHANNELS, Element
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
@@ -55,7 +55,9 @@ class Layout(Values, Tabular, SplitNames, Attributes):
     zeros with a single one. With kind `multilabel`, rows of 0 and 1, or texts with `separator`.
     """
     column: int | None = None
-    """Index on the last axis of an array of masks: class 1 if this mask marks a pixel, else class 0."""
+    """Index of a kind in an array of masks (N, height, width, kinds) or (N, kinds, height, width): class 1 if its mask
+    marks a pixel, else class 0.
+    """
     label: str = ""
     """Column of the table that holds the label."""
     indicators: list[str] = []
@@ -138,7 +140,12 @@ def _of_file(
     of_all = found.get("class") if labels_file is None and not labels_in.given else ""
     labels: Sequence[str | None] = [of_all] * count
     if not of_all:
-        values, where = stated(source, stacks, labels_file, rows, layout, count, labels_in)
+        size = _size(stacks.array(key).shape, layout.axes)
+        values, where = stated(source, stacks, labels_file, rows, layout, count, labels_in, size)
+        if labels_in.target != "value" and rows is None and not layout.values:
+            own = stacks if labels_file is None else source.stacks(labels_file.name)
+            several = labels_in.target == "labels"
+            check_class_names(own, values[0], source.manifest.classes, several=several)
         labels = labels_in.labels(values, where)
     groups, splits = (column(stacks, rows, name, count) for name in (layout.group, layout.split))
     columns = {place: column(stacks, rows, place, count) for place in layout.attributes.values()}
@@ -175,6 +182,17 @@ def _length(array: Array, where: str) -> int:
     if len(array.shape) not in (3, 4):
         raise ReadError("no array of images", where=where, found=f"{array.shape}", expected="3 or 4 axes")
     return int(array.shape[0])
+
+
+def _size(shape: tuple[int, ...], axes: str) -> tuple[int, int] | None:
+    """Return height and width of the images of an array (N, ...); None if its axes are not clear."""
+    first = axes == "NCHW" or (not axes and len(shape) == 4 and shape[1] in CHANNELS and shape[3] not in CHANNELS)
+    last = (
+        axes in ("NHWC", "NHW") or len(shape) == 3 or (not axes and shape[3] in CHANNELS and shape[1] not in CHANNELS)
+    )
+    if first:
+        return shape[2], shape[3]
+    return (shape[1], shape[2]) if last else None
 
 
 def _notes_on_samples(array: Array, where: str) -> list[str]:
