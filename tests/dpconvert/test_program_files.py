@@ -548,9 +548,9 @@ def test_tasks_that_nobody_annotated_are_told_with_the_reason() -> None:
         *studio(image="e.png", annotations=[]),
     ]
     assert files.unanswered(json.dumps(tasks).encode(), "file") == {
-        "with predictions of a model alone": ["/data/upload/1/0a1b2c3d-b.png", "c.png"],
-        "skipped by the annotator": ["d.png"],
-        "not reached": ["e.png"],
+        "with predictions of a model alone": [("/data/upload/1/0a1b2c3d-b.png", "/data/upload/1/b.png"), ("c.png",)],
+        "skipped by the annotator": [("d.png",)],
+        "not reached": [("e.png",)],
     }
 
 
@@ -569,6 +569,10 @@ def test_a_conversion_says_which_images_nobody_annotated(tmp_path: Path) -> None
     tree.manifest(AREA + "[layout]\nmissing = true\n")
     assert tree.counts() == {"yes": 8, "no": 8}
     assert note in tree.plan().notes
+    tree.slide("c.tif")
+    tree.manifest(AREA + '[layout]\nmissing = "none"\n')
+    assert tree.counts() == {"yes": 8, "no": 8 + 16}  # c, of which nothing is said, and not b
+    assert "left out: 1 slide without annotations, the first b.tif" in tree.plan().notes
 
 
 def test_an_export_in_which_no_task_was_reached_lists_no_image() -> None:
