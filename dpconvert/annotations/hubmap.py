@@ -10,8 +10,6 @@ stated; polygons of a bare list have none.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from functools import partial
 from typing import Annotated
@@ -25,9 +23,9 @@ from dpconvert.annotations.geometry import Geometry, polygon
 from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each, parsed
+from dpconvert.annotations.parsing.table import rows_of_program
 from dpconvert.errors import ReadError
 
-MOST_CELL = 1 << 26
 MOST_RUNS = 2_000_000
 RUNS = ("encoding", "rle")
 Position = Annotated[list[Coordinate], Field(min_length=2)]
@@ -82,15 +80,13 @@ def _outlined(image: HubmapImage) -> ListedImage:
 
 
 def _of_table(data: bytes, name: str) -> list[ListedImage]:
-    csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
     try:
-        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
-        return [_row(row, name) for row in rows]
-    except (KeyError, ValueError, csv.Error) as error:
+        return [_row(row, name) for _, row in rows_of_program(data, name)]
+    except (KeyError, ValueError) as error:
         raise ReadError(f"not a table of run lengths: {error}", where=name) from None
 
 
-def _row(row: dict[str, str | None], name: str) -> ListedImage:
+def _row(row: dict[str, str], name: str) -> ListedImage:
     text = next((row[column] or "" for column in RUNS if column in row), "")
     stated = [xml_tree.parsed(row.get(side) or "0", side, name) for side in ("img_width", "img_height")]
     own = (int(stated[0]), int(stated[1])) if min(stated) > 0 else None

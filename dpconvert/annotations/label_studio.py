@@ -116,13 +116,13 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     return listed
 
 
-def unanswered(data: bytes, name: str) -> dict[str, list[str]]:
-    """Return why tasks have no annotations -> their images: predictions alone, skipped, or not reached.
+def unanswered(data: bytes, name: str) -> dict[str, list[tuple[str, ...]]]:
+    """Return why tasks have no annotations (predictions alone, skipped, not reached) -> all names of each image.
 
     Raises:
         ReadError: The content is not such a file.
     """
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     if _is_minimal(data):
         return found
     tasks = parsed(data, name, TASKS)
@@ -130,8 +130,8 @@ def unanswered(data: bytes, name: str) -> dict[str, list[str]]:
         answers = task.annotations or task.completions or []
         if all(one.was_cancelled for one in answers):
             why = "skipped by the annotator" if answers else "not reached"
-            image = next(map(_file, filter(None, _addresses(task.data))), task.file_upload or "")
-            found[PREDICTED if task.predictions else why].append(image)
+            files = [_file(address) for address in (*_addresses(task.data), task.file_upload) if address]
+            found[PREDICTED if task.predictions else why].append((*files[:1], *_aliases(files)))
     return found
 
 

@@ -7,18 +7,16 @@ main or the super class, whichever the manifest knows.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 
 from dpconvert.annotations.geometry import Geometry, polygon
 from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing import xml_tree
+from dpconvert.annotations.parsing.table import rows_of_program
 from dpconvert.errors import ReadError
 
 LABELS = ("raw_classification", "main_classification", "super_classification")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
-MOST_CELL = 1 << 24
 
 
 def parse(data: bytes, name: str) -> list[ListedImage]:
@@ -29,19 +27,15 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     """
     remarks: Counter[str] = Counter()
     drawn = []
-    csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
-    try:
-        for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)):
-            shape = _shape(row, remarks, f"{name}, line {number + 2}")
-            if shape is not None:
-                drawn.append(ListedShape(shape, tuple(row.get(label) or "" for label in LABELS), str(number)))
-    except (KeyError, ValueError, csv.Error) as error:
-        raise ReadError(f"not a table of NuCLS: {error}", where=name) from None
+    for number, (where, row) in enumerate(rows_of_program(data, name)):
+        shape = _shape(row, remarks, where)
+        if shape is not None:
+            drawn.append(ListedShape(shape, tuple(row.get(label, "") for label in LABELS), str(number)))
     return [ListedImage(drawn=drawn, remarks=remarks)]
 
 
-def _shape(row: dict[str, str | None], remarks: Counter[str], where: str) -> Geometry | None:
-    xs, ys = ((row.get(key) or "").strip() for key in ("coords_x", "coords_y"))
+def _shape(row: dict[str, str], remarks: Counter[str], where: str) -> Geometry | None:
+    xs, ys = (row.get(key, "") for key in ("coords_x", "coords_y"))
     if xs and ys:
         corners = [_numbers(text, where) for text in (xs, ys)]
         if len(corners[0]) != len(corners[1]):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from dpconvert.annotations.parsing.table import head_of
 from dpconvert.errors import ReadError, cut
 
 Format = Literal[
@@ -130,7 +131,7 @@ ROOTS: dict[str, Format] = {"ASAP_Annotations": "asap", "Annotations": "imagesco
 
 @lru_cache(maxsize=1)  # one file for many images
 def detect(data: bytes, name: str) -> Format:
-    """Return the format of unpacked content.
+    """Return the format of unpacked content, whose JSON or XML is in UTF-8.
 
     Raises:
         ReadError: none that is read here; names the program that wrote it, where that is known.
@@ -143,11 +144,11 @@ def detect(data: bytes, name: str) -> Format:
         return "mask"
     if head.startswith((b"[", b"{")):
         return _json(data, name)
-    if head.startswith(b"<") or head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return _xml(data, head.replace(b"\0", b""), name)
+    if head.startswith(b"<"):
+        return _xml(data, head, name)
     if data.startswith(SQLITE) and b"Annotations_coordinates" in data:
         return "sliderunner"
-    if (table := _table(head)) is not None:
+    if (table := _table(data, name)) is not None:
         return table
     for at, magic, what, remedy in BINARY:
         if data.startswith(magic, at):
@@ -155,9 +156,9 @@ def detect(data: bytes, name: str) -> Format:
     raise ReadError("of no known annotation format", where=name, expected=READ, found=repr(bytes(head[:24])))
 
 
-def _table(head: bytes) -> Format | None:
-    """Return the format of a table, recognized by the column names in its first line."""
-    columns = {cell.strip().strip('"#') for cell in head.partition(b"\n")[0].decode("utf-8", "replace").split(",")}
+def _table(data: bytes, name: str) -> Format | None:
+    """Return the format of a table, recognized by the names of its columns."""
+    columns = head_of(data, name)
     return next((kind for kind, heads in TABLES.items() if any(known <= columns for known in heads)), None)
 
 
@@ -229,10 +230,9 @@ def _keys(data: bytes) -> set[str]:
     return keys
 
 
-def _xml(data: bytes, plain: bytes, name: str) -> Format:
-    tag = TAG.search(plain)
+def _xml(whole: bytes, head: bytes, name: str) -> Format:
+    tag = TAG.search(head)
     root = tag[1].decode("ascii", "replace") if tag else ""
-    whole = data.replace(b"\0", b"") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
     if root == "annotation" and b"<bndbox" in whole:
         return "voc"
     if root == "annotation" and any(part in whole for part in LABELME):

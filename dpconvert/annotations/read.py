@@ -164,8 +164,8 @@ def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
     return None
 
 
-def unanswered(data: bytes, name: str) -> dict[str, list[str]]:
-    """Return why the content holds no annotations of images that it names -> these images.
+def unanswered(data: bytes, name: str) -> dict[str, list[tuple[str, ...]]]:
+    """Return why the content holds no annotations of images that it lists -> all names of each of them.
 
     Raises:
         ReadError: The format is unknown, or the file is damaged.

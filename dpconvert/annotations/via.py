@@ -7,8 +7,6 @@ are passed over and counted.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -23,11 +21,11 @@ from dpconvert.annotations.geometry import Geometry, ellipse, polygon
 from dpconvert.annotations.labels import Said
 from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
+from dpconvert.annotations.parsing.table import rows_of_program
 from dpconvert.errors import ReadError
 from dpconvert.validation import first_fault
 
 BUILT_IN = {"caption", "public_domain", "image_url"}  # attributes of files that VIA defines by itself
-MOST_CELL = 1 << 24
 
 
 class ViaOutline(Loose):
@@ -131,18 +129,18 @@ def _shape(one: ViaOutline, remarks: Counter[str], where: str) -> Geometry | Non
 def _of_table(data: bytes, name: str) -> list[ListedImage]:
     images: dict[str, list[Region]] = defaultdict(list)
     of_files: dict[str, dict[str, Any]] = {}
-    csv.field_size_limit(max(csv.field_size_limit(), MOST_CELL))
     try:
-        for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig").removeprefix("#"), newline=""), strict=True):
-            regions = images[row["filename"] or ""]
-            of_files[row["filename"] or ""] = _object(row.get("file_attributes"), name)
+        for where, row in rows_of_program(data, name):
+            regions, stated = images[row["filename"]], _object(row.get("file_attributes"), name)
+            if of_files.setdefault(row["filename"], stated) != stated:
+                raise ReadError("two rows about one image, with different file_attributes", where=where)
             outline = json.loads(row["region_shape_attributes"] or "{}")
             if outline:
                 attributes = json.loads(row.get("region_attributes") or "{}")
                 regions.append(REGION.validate_python({"shape_attributes": outline, "region_attributes": attributes}))
     except ValidationError as error:
         raise ReadError(str(first_fault(error)), where=name) from None
-    except (KeyError, ValueError, RecursionError, csv.Error) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ReadError(f"not a table of VIA: {error}", where=name) from None
     return [_listed(image, regions, name, of_files[image]) for image, regions in images.items()]
 

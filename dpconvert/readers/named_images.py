@@ -23,6 +23,7 @@ from dpconvert.source.files import Source
 
 _contents: WeakKeyDictionary[Source, tuple[str, bytes]] = WeakKeyDictionary()  # the last file of each source
 UNANSWERED = "not annotated"
+_unanswered: WeakKeyDictionary[Source, list[str]] = WeakKeyDictionary()  # names of images that nobody annotated
 SEVERAL = re.compile(r"(?i)\.(xml|(nd)?json|jsonl|csv|sqlite|db)(\.gz)?$")  # files that may be about several images
 
 
@@ -51,8 +52,16 @@ def images_of(source: Source, name: str) -> list[NamedImage] | None:
     except ReadError:  # a file of another kind, which is about no image
         return None
     for why, images in annotation_files.unanswered(data, name).items():
-        source.notes.append(f"{name}: {counted(len(images), 'image')} {UNANSWERED}, {why}; the first: {images[0]}")
+        first = next(iter(images[0]), "without a name")
+        source.notes.append(f"{name}: {counted(len(images), 'image')} {UNANSWERED}, {why}; the first: {first}")
+        _unanswered.setdefault(source, []).extend(one for called in images for one in called)
     return annotation_files.images_named(data, name)
+
+
+def without_unanswered(source: Source, images: Iterable[str]) -> list[str]:
+    """Return the images but those that files list as not annotated, whose content nothing tells."""
+    names = Names(_unanswered.get(source, []))
+    return [image for image in images if not names.places(image)]
 
 
 def unanswered(source: Source) -> str:

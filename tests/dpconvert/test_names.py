@@ -197,6 +197,16 @@ def test_names_are_read_in_the_encoding_that_the_manifest_states(
     }
 
 
+def test_init_asks_for_the_encoding_of_names(tmp_path: Path, dpconvert: Callable[..., Answer]) -> None:
+    (tmp_path / "source").mkdir()
+    names_of_it = [f"{word}/{n}.png" for word in ("\u816b\u760d", "\u6b63\u5e38") for n in range(2)]
+    zipped(tmp_path / "source" / "a.zip", {name.encode("cp932"): image(n) for n, name in enumerate(names_of_it)})
+    answer = dpconvert("init", tmp_path / "source", "--out", tmp_path / "draft.toml")
+    assert answer.code == 1
+    assert "unclear: Names in archives are not UTF-8, and may be wrong here, such as a.zip/" in answer.err
+    assert '`file_names` in the manifest states their encoding, as "cp932"' in answer.err
+
+
 def test_a_name_in_utf8_beside_the_one_of_a_zip_archive_counts(manifest: Manifest, tmp_path: Path) -> None:
     """As Info-ZIP and WinRAR write it; it is that of an earlier name if the checksum differs."""
     source = tmp_path / "source"

@@ -548,9 +548,9 @@ def test_tasks_that_nobody_annotated_are_told_with_the_reason() -> None:
         *studio(image="e.png", annotations=[]),
     ]
     assert files.unanswered(json.dumps(tasks).encode(), "file") == {
-        "with predictions of a model alone": ["/data/upload/1/0a1b2c3d-b.png", "c.png"],
-        "skipped by the annotator": ["d.png"],
-        "not reached": ["e.png"],
+        "with predictions of a model alone": [("/data/upload/1/0a1b2c3d-b.png", "/data/upload/1/b.png"), ("c.png",)],
+        "skipped by the annotator": [("d.png",)],
+        "not reached": [("e.png",)],
     }
 
 
@@ -569,6 +569,10 @@ def test_a_conversion_says_which_images_nobody_annotated(tmp_path: Path) -> None
     tree.manifest(AREA + "[layout]\nmissing = true\n")
     assert tree.counts() == {"yes": 8, "no": 8}
     assert note in tree.plan().notes
+    tree.slide("c.tif")
+    tree.manifest(AREA + '[layout]\nmissing = "none"\n')
+    assert tree.counts() == {"yes": 8, "no": 8 + 16}  # c, of which nothing is said, and not b
+    assert "left out: 1 slide without annotations, the first b.tif" in tree.plan().notes
 
 
 def test_an_export_in_which_no_task_was_reached_lists_no_image() -> None:
@@ -838,6 +842,48 @@ def test_nuclei_of_nucls_are_outlines_or_boxes_under_any_of_three_names() -> Non
     known = ["tumor_any", "nonTIL_stromal"]
     assert [label for label, _ in told(read(NUCLS.encode(), known))] == known
     refused(NUCLS.replace("40,40,50", "40,x,50").encode(), "line 3: ymin is not a coordinate")
+
+
+TABLES_OF_PROGRAMS = {
+    "VIA": (via_table(), "a.png"),
+    "NuCLS": (NUCLS.encode(), "x"),
+    "HuBMAP": (b"id,organ,img_height,img_width,rle\na,kidney,80,100,1 20 101 20\n", "a.tif"),
+}
+
+
+@pytest.mark.parametrize(
+    "form", ["sep=;", "utf-16", "utf-16-le", "utf-8-sig", "cp1252", "blank lines", "\t", "carriage"]
+)
+@pytest.mark.parametrize("program", TABLES_OF_PROGRAMS)
+def test_tables_of_programs_may_be_saved_again_by_a_spreadsheet(program: str, form: str) -> None:
+    """With another delimiter, encoding or line end; each field of it is that of the program's own file."""
+    data, image = TABLES_OF_PROGRAMS[program]
+    wanted = read(data, image=image)
+    rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
+    if form in ("cp1252", "carriage"):
+        rows = [[*row, "m\u00fc" if at else "note"] for at, row in enumerate(rows)]
+    text = io.StringIO()
+    end = {"carriage": "\r", "utf-16": "\r\n"}.get(form, "\n")
+    csv.writer(text, delimiter={"sep=;": ";", "\t": "\t"}.get(form, ","), lineterminator=end).writerows(rows)
+    saved = text.getvalue()
+    if form == "sep=;":
+        saved = f"sep=;\n{saved}"
+    if form == "blank lines":
+        saved = f"\n\n{saved}\n\n"
+    encoding = form if form.startswith(("utf", "cp")) else "utf-8"
+    found = read(saved.encode(encoding), image=image)
+    assert wanted.items
+    assert told(found) == told(wanted)
+    assert all(one.geometry.equals(other.geometry) for one, other in zip(found.items, wanted.items, strict=True))
+
+
+def test_two_file_attributes_of_one_image_of_via_are_refused() -> None:
+    one, other = via_table().decode().rsplit("b.png,123,{},0", 1)
+    refused(
+        f'{one}a.png,123,"{{""grade"": ""2""}}",0{other}'.encode(),
+        "two rows about one image, with different",
+        image="a.png",
+    )
 
 
 # --- SlideRunner

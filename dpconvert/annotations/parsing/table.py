@@ -118,6 +118,27 @@ class Table:
                 self.empty += 1
 
 
+def rows_of_program(data: bytes, name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """(where it is, column -> text) of every row of a table that a program wrote, whose head may begin with #.
+
+    Raises:
+        ReadError: not such a table.
+    """
+    table = Table(data, name)
+    table.columns = [column.removeprefix("#") for column in table.columns]
+    for row in table:
+        yield f"{name}, line {row.line}", {**row.cells}
+
+
+def head_of(data: bytes, name: str) -> set[str]:
+    """The columns of what may be a table; none of what is not."""
+    try:
+        found = next((row for _, row in records(data, name) if any(row) and not isinstance(row, Comment)), [])
+    except (ReadError, ManifestError):
+        return set()
+    return {column.removeprefix("#") for column in found}
+
+
 def records(data: bytes, name: str, dialect: Dialect = Dialect()) -> Iterator[tuple[int, list[str]]]:
     """(first line from 1, stripped cells) of every row, empty ones, comments and the head included.
 

@@ -17,6 +17,7 @@ from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, held, objects, pixels, points, slides, tables, toml
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.layouts import arrays, parquet
+from dpconvert.source.name_encoding import ADVICE
 
 SHARD = re.compile(r"(?i)\.(tar|tgz|tar\.(gz|bz2|xz))/.*\.(cls|json|txt)$")
 
@@ -63,6 +64,12 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
         yield (
             f"Classes that read as if no label were known ({toml.some(map(repr, missing))}): if so, take them "
             f"out of `classes`{_leave_out(found, missing)}; if they are classes, nothing need change"
+        )
+    if guessed := survey.source.encoding.guessed:
+        names_of_it = next(iter(guessed.values()))
+        yield (
+            f"Names in archives are not UTF-8, and may be wrong here, such as {names_of_it[0]}. If so, {ADVICE}; write "
+            "classes and patterns as the names then are, which `dpconvert check` shows"
         )
     if dates := [name for name in found.classes if reads_date(name) and found.shape != "folders"]:
         yield (

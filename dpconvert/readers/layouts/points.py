@@ -72,11 +72,12 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Mentions) -> 
     for name in shared:
         refuse_names_in_geojson(source, name, called)
         refuse_names_of_images(source, name, layout)
+    shown = set(named_images.without_unanswered(source, called.values()))
     for image in source.need("images"):
         files = (*shared, *naming.of(image.name))
         if not files and layout.missing == "error":
             raise no_partner(source, "points in the files", image, found=named_images.unanswered(source))
-        if not files and layout.missing == "skip":
+        if not files and (layout.missing == "skip" or image.name not in shown):
             alone.append(image.name)
         else:
             yield source_image_of(image, files, layout)
@@ -101,14 +102,16 @@ def _paired(source: Source, layout: Layout, naming: named_images.Mentions) -> It
     if alone and layout.missing == "error":
         what = source.manifest.files["points"].what
         raise no_partner(source, what, alone[0], found=named_images.unanswered(source))
+    shown = set(named_images.without_unanswered(source, [image.name for image in alone]))
+    unclear = {image.name for image in alone if layout.missing == "skip" or image.name not in shown}
     for image, files in pairs:
         if len(set(files)) > 1:
             raise SourceError("two files of points for one image", where=image.name, found=" and ".join(files[:2]))
-        if files or layout.missing == "none":
+        if files or image.name not in unclear:
             yield source_image_of(image, files[:1], layout)
-    if alone and layout.missing == "skip":
+    if unclear:
         source.notes.append(
-            f"left out: {counted(len(alone), 'image')} without files of points, the first {alone[0].name}"
+            f"left out: {counted(len(unclear), 'image')} without files of points, the first {min(unclear)}"
         )
 
 

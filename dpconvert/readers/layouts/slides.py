@@ -116,9 +116,10 @@ def images(source: Source) -> Iterator[SourceImage]:
     siblings.refuse_label_images(source, bare)
     check_alone(source, outlines, called)
     alone = []
+    shown = set(named_images.without_unanswered(source, [slide.name for slide in slides if not of_slide[slide.name]]))
     for slide in slides:
         name, files = slide["name"], of_slide[slide.name]
-        if not files and missing != "none" and _needs_annotations(source):
+        if not files and not (missing == "none" and slide.name in shown) and _needs_annotations(source):
             _check_missing(source, slide, layout)
             alone.append(slide.name)
             continue
