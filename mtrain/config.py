@@ -169,17 +169,16 @@ def _start(given: dict[str, Any]) -> str:
 
 
 class FitConfig(BaseModel):
-    """A training. The text below each setting is its help on the command line and in the reference.
-
-    Raises:
-        UsageError: a setting that does not exist, or a value that it does not take.
-    """
+    """A training. The text below each setting is its help on the command line and in the reference."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     if not TYPE_CHECKING:  # type checkers read the fields
 
         def __init__(self, **given: Any) -> None:
+            """Raises:
+            UsageError: a setting that does not exist, or a value that it does not take.
+            """
             try:
                 super().__init__(**given)
             except ValidationError as error:
