@@ -183,11 +183,11 @@ class Run:
         state, iteration = self.state()
         if state != "finished":
             lost = state == "stopped" and iteration == self.config().iterations
-            what = (
-                f"the weights of this run are missing: no {self.weights.name}" if lost else "this run is not finished"
-            )
-            action = "restore them" if lost else "resume it"
+            gone = f"the weights of this run are missing: no {self.weights.name}"
+            what, action = (gone, "restore them") if lost else ("this run is not finished", "resume it")
             remedy = f"{action} with: mtrain fit --runs {self.path.parent} --run {self.name}"
+            if SOUP in self.about():  # which no training resumes
+                remedy = "remove this run, and make it again with `mtrain soup`"
             raise RunError(what, where=self.path, remedy=remedy)
 
     def check_trained_on(self, task: str) -> None:

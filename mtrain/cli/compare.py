@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dpconvert.errors import UserError
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import BATCH, CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, STEPS, WORKERS, end, reporter
 from mtrain.cli.robustness import COLUMN
@@ -35,6 +37,9 @@ RARELY = (
 )
 
 
+CHOOSE = "choose one with --weights-key"
+
+
 @click.command(cls=Detailed, rarely=RARELY)
 @RUNS
 @QUIET
@@ -42,8 +47,9 @@ RARELY = (
     "--backbone",
     "backbones",
     multiple=True,
-    metavar="NETWORK[=FILE]",
-    help="A network as it is, with the file or folder of its weights; may be repeated.",
+    metavar="NETWORK[=FILE[#KEY]]",
+    help="A network as it is, with the file or folder of its weights, and the part of a file with several; may be "
+    "repeated.",
 )
 @click.option("--run", "names", multiple=True, metavar="NAME", help="The network of a run; may be repeated.")
 @click.option(
@@ -138,7 +144,8 @@ def compare(
     if column is None:
         note_unused(report, dict.fromkeys(("pattern", "table", "k"), "no --by is given"))
     check_folder(out.parent)
-    content, failures = put_side_by_side(entries, tasks, options, report, column, k)
+    with _keys_of_files():
+        content, failures = put_side_by_side(entries, tasks, options, report, column, k)
     content["notes"] += [*_repeated(networks), *_tuned(moving)]
     content |= {"tune": moving.tune} if mode == "dense" else {}
     if paper:
@@ -146,6 +153,17 @@ def compare(
     page = write_page(content, out)
     answer([*lines(content), str(page)], content | {"page": str(page)}, as_json=as_json)
     end(failures)
+
+
+@contextmanager
+def _keys_of_files() -> Iterator[None]:
+    """Say how this command names the part of a file, which others do with --weights-key."""
+    try:
+        yield
+    except UserError as error:
+        if error.remedy is not None and CHOOSE in error.remedy:
+            error.remedy = f"choose one with --backbone NETWORK=FILE#KEY, like #{error.remedy.rpartition(' ')[2]}"
+        raise
 
 
 def _tuned(moving: Moving) -> Iterator[str]:
@@ -159,9 +177,10 @@ def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:
     """A note on each network that is a run, or has weights, named before."""
     from mtrain.runs import Start
 
-    seen: dict[tuple[Path, str], str] = {}
+    seen: dict[tuple[Path | str | None, ...], str] = {}
     for name, run in networks:
-        one = (run.path.resolve(), run.config().weights if isinstance(run, Start) else "")
+        given = run.config()
+        one = (run.path.resolve(), *((given.weights, given.weights_key) if isinstance(run, Start) else ()))
         if seen.setdefault(one, name) != name:
             yield f"{name} is the same network as {seen[one]}, named again"
 
@@ -181,7 +200,9 @@ def _networks(
 
     for text in backbones:
         backbone, _, weights = text.partition("=")
-        given: dict[str, Any] = {"backbone": backbone, "weights": weights or None, "size": size}
+        file, _, part = (weights, "", "") if Path(weights).exists() else weights.partition("#")
+        given: dict[str, Any] = {"backbone": backbone, "weights": file or None, "size": size}
+        given |= {"weights_key": part or None}
         start = untrained(runs, {key: value for key, value in given.items() if value is not None})
         several = sum(other.partition("=")[0] == backbone for other in backbones) > 1
         yield distinct(f"{start.name}={Path(weights).name}" if several and weights else start.name), start

@@ -56,11 +56,12 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
         write_tensors(out / _HEAD, {"head.weight": head.weight, "head.bias": head.bias}, about)
         files = (*files, _HEAD)
     start = "imagenet" if config.weights == "imagenet" else "START"
+    key = f', "{config.weights_key}"' if config.weights_key else ""
     loading = (
         "from mtrain import shared_network\n"
         "from peft import PeftModel\n"
         + ("# START: the file of the weights that the training began from\n" if start == "START" else "")
-        + f'network = shared_network("{name_for_loading(network)}", "{start}")\n'
+        + f'network = shared_network("{name_for_loading(network)}", "{start}"{key})\n'
         'network.body = PeftModel.from_pretrained(network.body, ".").merge_and_unload()\n'
         "network.eval()\n"
         "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"

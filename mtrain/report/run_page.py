@@ -11,6 +11,7 @@ from typing import Any
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
+from mtrain.belonging import check_weights
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
@@ -50,7 +51,11 @@ def write_report(
 
     shards: folder of the tasks, if it is no longer that of the run.
     paper: also show the scores that kaiko-eva published for the same tasks, sets and recipe.
+
+    Raises:
+        RunError: a file of the run is damaged, or of another run.
     """
+    check_weights(run)
     config, events = run.config(), run.events()
     found = results_with_answers(run, (report or Reporter()).note)
     tasks, missing = _tasks(shards or Path(config.shards))

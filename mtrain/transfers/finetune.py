@@ -72,7 +72,8 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
         raise UsageError(f"the training set holds {what}", where=task.folder)
     if not len(val):
         of = {"class": "classes", "labels": "sets of classes", "value": "fifths of the numbers"}[task.target]
-        folds = group_folds(strata(task, train), [str(group) for group in train.group], of=of)
+        groups, choice = [str(group) for group in train.group], "epoch and learning rate"
+        folds = group_folds(strata(task, train), groups, of=of, choice=choice)
         held = folds.of == 0
         taken = f"{int(held.sum())} of its {len(held)} training samples"
         notes += [f"{task.name} has no validation set: {taken}, in whole groups, take its place", *folds.notes]

@@ -148,7 +148,7 @@ def knn(sample: TrainingSet) -> Probe:
     device = find_device(sample.device)
     x = _unit(torch.from_numpy(np.asarray(sample.features, np.float32)).to(device))
     y = torch.from_numpy(sample.labels).to(device)
-    folds = group_folds(sample.labels, sample.groups)
+    folds = group_folds(sample.labels, sample.groups, choice="k")
     fold = torch.from_numpy(folds.of).to(device)
     available = len(y) - int(np.bincount(folds.of).max())
     choices = [k for k in NEIGHBOURS if k <= available] or [1]

@@ -36,7 +36,7 @@ from mtrain.transfers.dense_tuned import Moving
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.modes import MODES, SEEDED, own_head
 from mtrain.transfers.pretrained import Pretrained, TransferOptions, Transferred, check_sets, check_unseen
-from mtrain.transfers.request import FROZEN_NETWORK, OWN
+from mtrain.transfers.request import FROZEN_NETWORK, NAMED, OWN
 from mtrain.transfers.results import read_result
 
 GENERAL = ("mode", "weights_digest", "task_digest", "size", "final", "mtrain", "head_digest")  # not settings of a mode
@@ -48,7 +48,8 @@ __all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfe
 def source_of(run: Run, weights: str, seed: int | None = None, key: str | None = None) -> Pretrained:
     """The run's own network, or its backbone with other weights ("imagenet" for the baseline, "random", a file).
 
-    Random weights are drawn with `seed`, or with the run's seed if None. key: the part of a weights file to load.
+    Random weights are drawn with `seed`, or with the run's seed if None. key: the part of a weights file to load; None:
+    the part that the run began from if the file is the one that it began from.
 
     Raises:
         RunError: the run has not finished, or the weights cannot be downloaded or do not fit.
@@ -57,6 +58,8 @@ def source_of(run: Run, weights: str, seed: int | None = None, key: str | None =
     if weights == OWN:
         run.check_finished()
         check_weights(run)
+    if key is None and weights not in NAMED and config.weights not in NAMED:
+        key = config.weights_key if Path(weights).resolve() == Path(config.weights).resolve() else None
     torch.manual_seed(config.seed if seed is None else seed)
     network = shared_network(run.network(), run.weights if weights == OWN else weights, key)
     check_size(network, config.size)

@@ -87,7 +87,7 @@ def test_a_result_of_another_network_or_size(place: Path, changed: dict[str, obj
 def test_settings_and_weights_of_two_runs(place: Path, name: str) -> None:
     shutil.copy(OTHER / name, TOY)
     told = "runs/toy: config.json and shared.safetensors belong to different runs"
-    for found in (transfer("--run", "toy"), mtrain("export", "toy")):
+    for found in (transfer("--run", "toy"), mtrain("export", "toy"), mtrain("report", "--run", "toy")):
         assert line(found).startswith(told)
 
 

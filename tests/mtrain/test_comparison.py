@@ -169,6 +169,27 @@ def test_weights_of_a_run_that_saw_the_task_are_still_refused(mtrain: Command) -
     assert "were trained on the val set of Alpha" in answer.err
 
 
+def test_a_part_of_a_file_is_compared_by_its_key(mtrain: Command, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    parts = {name: shared_network(SMALL, "random").body.state_dict() for name in ("student", "teacher")}
+    path = tmp_path / "two.pth"
+    torch.save(parts, path)
+    words = ("--target", "Gamma", "--mode", "knn", "--size", "32", "--out", tmp_path / "page.html", *WITHOUT)
+    keys = [word for key in parts for word in ("--backbone", f"{SMALL}={path}#{key}")]
+    answer = mtrain("compare", *keys, *words, "--json")
+    assert answer.status == 0, answer.err
+    found = json.loads(answer.out)
+    assert [one["name"] for one in found["networks"]] == [f"{SMALL}=two.pth#{key}" for key in parts]
+    assert not found["notes"]
+    given = [untrained(Path("runs"), {"backbone": SMALL, "weights": str(path), "weights_key": key}) for key in parts]
+    for start, part in zip(given, parts.values(), strict=True):  # the key is that of the network, where none is given
+        body = source_of(start, str(path)).network.body.state_dict()
+        assert all(torch.equal(body[name], tensor) for name, tensor in part.items())
+    answer = mtrain("compare", "--backbone", f"{SMALL}={path}", "--run", "toy", *words)
+    assert answer.status == 1
+    assert "choose one with --backbone NETWORK=FILE#KEY, like #teacher" in answer.err
+
+
 def test_networks_and_runs_stand_in_one_table(mtrain: Command, place: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     words = (

@@ -269,3 +269,12 @@ def test_the_size_of_the_features_does_not_matter(probe: Callable[[TrainingSet],
     plain, scaled = (probe(TrainingSet(v, y, groups, 2, "accuracy", "cpu")) for v in (x, x * np.float32(scale)))
     assert scaled.score == plain.score > 0.8
     assert np.allclose(scaled.answer(x * np.float32(scale)).decisions, plain.answer(x).decisions, atol=1e-4)
+
+
+def test_a_note_on_the_folds_names_what_they_choose() -> None:
+    sample = dataclasses.replace(a_sample(2, n=40), groups=["one"] * 40)
+    for probe, choice in ((probes.knn, "k"), (probes.logistic, "C")):
+        notes = probe(sample).notes
+        assert (
+            f"all training samples share one group: folds are by image, and scores of {choice} are optimistic" in notes
+        )

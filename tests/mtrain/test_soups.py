@@ -222,6 +222,12 @@ def test_every_command_takes_a_soup(
         "soup: finished, the average of the weights of seed0, seed1, left out: Delta, Gamma\n"
         in capsys.readouterr().out
     )
+    state = seeds[0].path.with_name("soup") / "state.json"
+    whole = state.read_bytes()
+    state.unlink()
+    with pytest.raises(RunError, match="not finished; remove this run, and make it again with `mtrain soup`"):
+        call("mtrain", ["export", *runs, "soup", "--out", str(tmp_path / "none")])
+    state.write_bytes(whole)
     assert call("mtrain", ["transfer", *runs, "--run", "soup", "--mode", "logistic", *here, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["task"] == "Delta"
     assert call("mtrain", ["export", *runs, "soup", "--out", str(tmp_path / "out"), "--task", "Alpha", "--quiet"]) == 0
