@@ -26,6 +26,7 @@ from dpconvert.tasks.audit.nearest import ALIKE, correlation, pairs
 from dpconvert.tasks.audit.page import write_page
 from dpconvert.tasks.audit.prints import SIDE, prints, waves
 from tests.dpconvert.conftest import Answer
+from tests.task_cards import write_card
 
 Call = Callable[..., Answer]
 Pixels = NDArray[np.uint8]
@@ -68,29 +69,7 @@ def task(folder: Path, given: Sequence[Given], *, name: str = "Toy", related: Se
             entries += made.entries
     index = write_index(folder / "index.parquet", entries)
     splits = {s.split: cards.SplitCard(samples=s.samples, classes=[0, 0], groups=0) for s in shards}
-    card = cards.TaskCard(
-        task=name,
-        source=name.lower(),
-        title="",
-        kind="classification",
-        classes=["no", "yes"],
-        metric="roc_auc",
-        organ="",
-        stain="",
-        split_policy="strict",
-        splits=splits,
-        group_kind="image",
-        related=list(related),
-        licence=cards.Licence(name="CC0"),
-        citation="",
-        request="",
-        plan="",
-        index=index,
-        shards=shards,
-        digest=cards.dataset_digest(shards),
-    )
-    (folder / "task.json").write_bytes(cards.dump(card))
-    return folder
+    return write_card(folder, shards, index, splits, task=name, related=list(related))
 
 
 def _sample(key: str, data: bytes, label: int, group: str, split: str) -> EncodedSample:

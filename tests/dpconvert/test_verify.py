@@ -28,6 +28,7 @@ from dpconvert.source.record import Record, SourceImage
 from dpconvert.tasks.folders import task_folders
 from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import Answer, Converted, run
+from tests.task_cards import write_card
 
 Get = Callable[[str], Converted]
 
@@ -189,29 +190,7 @@ def written(
         split: cards.SplitCard(samples=len(of), classes=[sum(s.label == i for s in of) for i in (0, 1)], groups=1)
         for split, of in splits.items()
     }
-    card = cards.TaskCard(
-        task="Toy",
-        source="toy",
-        title="",
-        kind="classification",
-        classes=["no", "yes"],
-        metric="roc_auc",
-        organ="",
-        stain="",
-        split_policy="strict",
-        splits=counts,
-        group_kind="image",
-        licence=cards.Licence(name="CC0"),  # type: ignore[arg-type]
-        citation="",
-        request="",
-        plan="",
-        digest=cards.dataset_digest(shards),
-        index=index,
-        shards=shards,
-        dense=dense,
-    )
-    (folder / "task.json").write_bytes(cards.dump(card))
-    return folder
+    return write_card(folder, shards, index, counts, dense=dense)
 
 
 def rewritten(rename: Callable[[str], str], kind: bytes = tarfile.REGTYPE) -> Callable[[Path], None]:

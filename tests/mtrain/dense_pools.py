@@ -22,6 +22,7 @@ from PIL import Image
 
 from dpconvert import card as cards
 from tests.mtrain.pools import encode, write_pool
+from tests.task_cards import write_card
 
 SIZES = {"train": 16, "val": 8, "test": 8}
 RADIUS = 5.0
@@ -78,25 +79,19 @@ def write_dense_task(
         )
     index = _write_index(folder, rows, kinds)
     splits = {split: _split_card([row for row in rows if row["split"] == split]) for split in drawn}
-    card = cards.TaskCard(
+    return write_card(
+        folder,
+        shards,
+        index,
+        splits,
         task=folder.name,
-        source=folder.name.lower(),
         title=folder.name,
         kind="segmentation",
         classes=["none", "disc"],
-        metric="roc_auc",
         organ="none",
         stain="none",
         split_policy="random",
-        splits=splits,
-        group_kind="image",
-        licence=cards.Licence(name="CC0-1.0", open=True),  # type: ignore[arg-type]
-        citation="",
-        request="",
-        plan="",
-        digest=cards.dataset_digest(shards),
-        index=index,
-        shards=shards,
+        licence=cards.Licence(name="CC0-1.0", open=True),
         dense=cards.DenseCard(
             seg=cards.SegCard(classes=["other", "disc"]) if "seg" in kinds else None,
             points=cards.PointsCard(classes=["disc"], radius_um=2.5, radius_px=radius_px, exhaustive=True)
@@ -105,8 +100,6 @@ def write_dense_task(
             instances=cards.InstancesCard(classes=["disc"], exhaustive=True) if "instances" in kinds else None,
         ),
     )
-    (folder / cards.FILE_NAME).write_bytes(cards.dump(card))
-    return folder
 
 
 def instances(mask: NDArray[np.uint8], points: list[list[float]]) -> list[list[int]]:

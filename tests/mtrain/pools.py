@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dpconvert import card as cards
+from tests.task_cards import write_card
 
 SIZES = {"train": 24, "val": 8, "test": 8}
 
@@ -68,29 +69,21 @@ def write_task(
         row["attributes"] = json.dumps(attributes(row["split"], int(row["key"].rsplit("-", 1)[1])))
     index = write_index(folder, rows)
     splits = {split: _split_card([r for r in rows if r["split"] == split], classes) for split in sizes}
-    card = cards.TaskCard(
+    return write_card(
+        folder,
+        shards,
+        index,
+        splits,
         task=folder.name,
-        source=folder.name.lower(),
         title=folder.name,
-        kind="classification",
         classes=[f"class-{i}" for i in range(classes)],
         metric="accuracy" if classes > 2 else "roc_auc",
         organ="none",
         stain="none",
         split_policy="random",
-        splits=splits,
-        group_kind="image",  # type: ignore[arg-type]
         related=list(related),
         licence=cards.Licence(name="CC0-1.0", open=True),
-        citation="",
-        request="",
-        plan="",
-        digest=cards.dataset_digest(shards),
-        index=index,
-        shards=shards,
     )
-    (folder / cards.FILE_NAME).write_bytes(cards.dump(card))
-    return folder
 
 
 def write_index(folder: Path, rows: Sequence[Mapping[str, Any]]) -> cards.FileCard:
