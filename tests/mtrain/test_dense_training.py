@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dpconvert import card as cards
 from mtrain.config import FitConfig
 from mtrain.data.rows import DenseTargets
+from mtrain.errors import UsageError
 from mtrain.model.backbones import body_of
 from mtrain.model.dense import DenseNetwork, enlarged
 from mtrain.model.dense_loss import drawn_discs, mask_losses, point_losses
@@ -193,5 +194,5 @@ def test_guesses_cost_about_one_in_each_kind_of_task(shards: Path) -> None:
 
 @pytest.mark.parametrize("other", ["stream", "compile", "checkpointing"])
 def test_what_does_not_go_with_masks_is_refused(other: str) -> None:
-    with pytest.raises(ValueError, match=f"does not go with --{other}"):
+    with pytest.raises(UsageError, match=f"does not go with `{other}=True`"):
         FitConfig(dense=True, **{other: True})

@@ -183,6 +183,6 @@ def test_the_command_prints_each_run_and_their_mean(
     monkeypatch.setattr("sys.argv", ["mtrain", *map(str, words)])
     cli.main()
     lines = capsys.readouterr().out.splitlines()
-    assert sum("epoch" in line and "balanced_accuracy" in line for line in lines) == 5
+    assert sum("epoch" in line and "balanced accuracy" in line for line in lines) == 5
     assert sum("also chose the epoch" in line for line in lines) == 1
     assert "(mean of 5 runs)" in lines[-1]
