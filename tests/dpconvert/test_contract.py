@@ -60,7 +60,7 @@ OF_LABELS = {"label": "labels", "label_name": "label_names"}  # of images with a
 pytestmark = pytest.mark.parametrize("name", EVERY_SOURCE)
 
 
-@pytest.mark.stress  # draws every fake once more; those of other runs are compared with values written down
+@pytest.mark.stress  # draws every fake once more; test_fakes.py draws some
 def test_the_fake_is_the_same_for_the_same_seed(name: str, converted: Get, tmp_path: Path) -> None:
     source = converted(name)
     again = draw_fake(source.manifest, tmp_path)
