@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MODES = ["svm", "logistic", "knn", "eva", "dense"]
 RARELY = (
+    "paper",
     "cache",
     "cache_size",
     "check_images",
