@@ -94,7 +94,8 @@ def unusable(error: ValidationError) -> UsageError:
     """What is wrong with a setting of a training, by the name of its option."""
     fault = first_fault(error, FitConfig)
     option, _, inside = fault.place.partition(".")
-    place = f"--{option.replace('_', '-')}" + (f" ({inside})" if inside else "")
+    known = f"--{option.replace('_', '-')}" if option in FitConfig.model_fields else option
+    place = known + (f" ({inside})" if inside else "")
     return UsageError(f"{place}: {fault.what}", found=fault.found)
 
 

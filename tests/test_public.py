@@ -113,6 +113,8 @@ def test_the_functions_do_what_the_commands_do(tmp_path: Path) -> None:
     assert not network.training
     with pytest.raises(dpconvert.UserError, match="no setting named 'learning_rate'"):
         mtrain.fit(tmp_path / "shards", learning_rate=0.1)
+    with pytest.raises(dpconvert.UserError, match=r"^leaveout: is not known here \(did you mean 'leave_out'\?\)"):
+        mtrain.fit(tmp_path / "shards", leaveout=("Alpha",))
     with pytest.raises(dpconvert.UserError, match="no mode named 'svn'; did you mean svm"):
         mtrain.transfer(run, card.task, mode="svn")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dpconvert.plural import counted
+from mtrain.evaluation.evaluate import MULTITASK
 from mtrain.runs import Run, Start
 from mtrain.scoring.metrics import BESIDES, METRICS
 from mtrain.transfers.request import OWN
@@ -63,20 +65,26 @@ def evaluation_lines(results: Sequence[dict[str, Any]]) -> list[str]:
     """A line for each evaluation, and one for each note on those of a task."""
     lines = [
         f"{one['task']}: {_metric(one)} {_score(one)} on {one['set']} "
-        f"({one['mode']}, {one['source']}, {one['backbone']}, seed {one['seed']})"
+        f"({one['mode']}, {_source(one)}, {one['backbone']}, seed {one['seed']})"
         for one in results
     ]
     notes = Counter((one["task"], note) for one in results for note in one.get("notes", ()))
     return lines + [f"note: {task}, {counted(count, 'evaluation')}: {note}" for (task, note), count in notes.items()]
 
 
+def _source(evaluation: Mapping[str, Any]) -> str:
+    """Whose weights an evaluation is of: of the runs, each has its own."""
+    source = str(evaluation["source"])
+    return f"{source}, run {Path(evaluation['run']).name}" if source == MULTITASK else source
+
+
 def breakhis_lines(result: dict[str, Any]) -> list[str]:
     """A line for each magnification, and each note on its folds."""
-    lines = []
+    lines, how = [], f"{result['mode']}, {_source(result)}, {result['backbone']}"
     for magnification, one in result["magnifications"].items():
         spread = "" if one["std"] is None else f" +- {100 * one['std']:.2f}"
         lines.append(
-            f"{magnification}: patient accuracy {100 * one['mean']:.2f}{spread} over {len(one['folds'])} folds"
+            f"{magnification}: patient accuracy {100 * one['mean']:.2f}{spread} over {len(one['folds'])} folds ({how})"
         )
         notes = Counter(note for fold in one["folds"] for note in fold.get("notes", ()))
         lines += [f"note: {magnification}, {counted(count, 'fold')}: {note}" for note, count in notes.items()]

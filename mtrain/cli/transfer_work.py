@@ -145,7 +145,7 @@ def feature_files(
                     weights=source.origin,
                 )
                 paths.append(out / f"{task.name}-{split}.npy")
-                write_features(extracted, rows, paths[-1])
+                write_features(extracted, task, rows, paths[-1])
         return paths
 
     return each(tasks, written)

@@ -9,7 +9,7 @@ network.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,7 +88,7 @@ def compare(
     costs: dict[str, Cost] = {}
     robust: dict[str, dict[str, dict[str, Any]]] = {}
     failures: list[str] = []
-    notes: dict[str, None] = {}
+    notes: dict[str, list[tuple[str, str]]] = {}  # a note -> the networks and tasks that it is on
     for entry in entries:  # so that one network is in memory at a time
         source = source_of(entry.run, entry.weights)
         scores[entry.name] = {}
@@ -98,22 +98,44 @@ def compare(
             except UserError as error:
                 failures.append(f"{entry.name} on {task.name}: {error}")
                 continue
-            notes |= dict.fromkeys(note for found in runs for note in found["notes"])
+            _note(notes, (note for found in runs for note in found["notes"]), entry.name, task.name)
             scores[entry.name][task.name] = _scored(source, task, options, runs)
             if column is not None:
                 with _gathered(failures, f"{entry.name} on {task.name}, {column.name}"):
                     of = robustness_of(source, task, column, k, options.workers, options.recipe.device, report)
                     robust.setdefault(entry.name, {})[task.name] = of
-                    notes |= dict.fromkeys(of["notes"])
+                    _note(notes, of["notes"], entry.name, task.name)
         costs[entry.name] = cost(source.network, entry.run.config().size, options.recipe.device)
+    said = list(_attributed(notes, [entry.name for entry in entries], [task.name for task in tasks]))
     if options.mode == "dense" and len({entry.run.config().size for entry in entries}) > 1:
-        notes |= {SIZES_DIFFER: None}
+        said.append(SIZES_DIFFER)
     if any(len(scored) < len(tasks) for scored in scores.values()):
-        notes |= {"some scores are missing: the mean rank of a network is over the tasks on which it has one": None}
+        said.append("some scores are missing: the mean rank of a network is over the tasks on which it has one")
     return _content(entries, tasks, options.mode, scores, costs) | {
         "robustness": robust,
-        "notes": list(notes),
+        "notes": said,
     }, failures
+
+
+def _note(notes: dict[str, list[tuple[str, str]]], said: Iterable[str], network: str, task: str) -> None:
+    """Add what a network's score on a task says."""
+    for note in dict.fromkeys(said):
+        notes.setdefault(note, []).append((network, task))
+
+
+def _attributed(
+    notes: Mapping[str, Sequence[tuple[str, str]]], networks: Sequence[str], tasks: Sequence[str]
+) -> Iterator[str]:
+    """Each note with the tasks and networks that it is on, where these are not all."""
+    for note, of in notes.items():
+        alike: dict[tuple[str, ...], list[str]] = {}  # networks -> the tasks on which these, and no others, say it
+        for task in tasks:
+            if by := tuple(name for name in networks if (name, task) in of):
+                alike.setdefault(by, []).append(task)
+        for by, on in alike.items():
+            which = ["" if len(on) == len(tasks) or all(task in note for task in on) else ", ".join(on)]
+            which += ["" if len(by) == len(networks) else ", ".join(by)]
+            yield ": ".join([*filter(None, which), note])
 
 
 @contextmanager

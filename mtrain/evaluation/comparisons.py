@@ -164,16 +164,17 @@ def is_start(weights: str, start: Path | None) -> bool:
 
 def _differs(which: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
     """How the settings `which` differ from others of the same case, which cannot be compared with them."""
-    own = settings[which]
     others = [other for name, other in settings.items() if name != which]
+    return (apart(settings[which], others) or "other settings") if others else ""
+
+
+def apart(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """The entries of an identity that any of the others has otherwise, as text."""
     differ = [name for name in own if any(other.get(name) != own[name] for other in others)]
-    if not others:
-        return ""
-    shown = (
+    return ", ".join(
         f"shards {str(own[name])[:8]}" if name == DIGEST else f"{name.replace('_', ' ')} {_shown(own[name])}"
         for name in differ
     )
-    return ", ".join(shown) or "other settings"
 
 
 def _shown(value: Any) -> str:

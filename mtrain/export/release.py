@@ -33,6 +33,7 @@ from mtrain.evaluation.paper_tables import TITLES, TRANSFERS, Evaluation, read_e
 from mtrain.export import Exported, archive, closed_start, export, modelcard
 from mtrain.runs import Run, RunState
 from mtrain.scoring.metrics import METRICS
+from mtrain.setting_roles import INCIDENTAL
 from mtrain.settings import unusable
 from mtrain.sweep.combination import Combination, rate
 from mtrain.sweep.spec import Sweep
@@ -208,6 +209,7 @@ def _scores(config: FitConfig, request: ReleaseRequest, report: Reporter) -> lis
         "",
         f"Test scores, in percent, of networks with these settings (lr {rate(config.lr)}, tau {config.tau:g}) that had",
         "left the task out, and of the weights to compare with: mean ± standard deviation over seeds.",
+        *_otherwise(config, request),
         "",
         f"| task | metric | {' | '.join(TITLES[column] for column in columns)} |",
         "|---|---|" + "--:|" * len(columns),
@@ -220,6 +222,21 @@ def _scores(config: FitConfig, request: ReleaseRequest, report: Reporter) -> lis
         ]
         lines.append(f"| {' | '.join([row.task, METRICS.get(row.metric, row.metric), *cells])} |")
     return lines
+
+
+def _otherwise(config: FitConfig, request: ReleaseRequest) -> list[str]:
+    """A sentence on the settings that were given in place of those of the sweep, if these determine the weights."""
+    assert request.store is not None
+    (base,) = _selected(request.store, config.backbone)
+    theirs = {name: base[name] for name in request.settings if name not in INCIDENTAL and name in base}
+    changed = [name for name, value in theirs.items() if value != getattr(config, name)]
+    if not changed:
+        return []
+    they, this = (
+        ", ".join(f"{name} {value}" for name, value in pairs)
+        for pairs in ([(name, theirs[name]) for name in changed], [(name, getattr(config, name)) for name in changed])
+    )
+    return [f"They were trained with {they}, and this network with {this}: expect other scores of it."]
 
 
 def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluation], list[str]]:

@@ -10,7 +10,10 @@ from mtrain.evaluation.comparisons import BASELINES, OWN, Comparison, baseline_o
 from mtrain.evaluation.eva_scores import Beside
 from mtrain.evaluation.robustness_results import column_of
 from mtrain.report.charts import WITH
-from mtrain.report.page import percent, points, span
+from mtrain.report.page import percent as plain_percent
+from mtrain.report.page import points, span, with_minus
+
+percent = with_minus(plain_percent)
 
 
 def tables(

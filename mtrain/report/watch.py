@@ -15,6 +15,7 @@ from dpconvert.runtime.progress import clock
 from mtrain.belonging import OWN
 from mtrain.errors import UserError
 from mtrain.evaluation import selection
+from mtrain.evaluation.comparisons import apart
 from mtrain.report.cost import seconds_of
 from mtrain.report.sweep_state import active, race_state
 from mtrain.runs import Run
@@ -25,6 +26,7 @@ from mtrain.transfers.results import results
 
 ENDED = ("finished", "stopped")
 RECENT = 5  # events of the log from which the speed is taken
+UNTOLD = ("weights_digest", "head_digest", "mtrain")  # entries of an identity that tell a reader nothing
 SHOWN = 12  # cells with a result that are listed, the newest last
 
 
@@ -68,8 +70,13 @@ def _scores(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
         found = results(run)
     except UserError as error:
         return [], [str(error)]
-    names = ("task", "mode", "weights", "set", "metric", "score")
-    return [{name: one[name] for name in names} for one in found], []
+    cases = [{name: one[name] for name in ("task", "mode", "weights", "set", "metric")} for one in found]
+    told = [{name: value for name, value in one["identity"].items() if name not in UNTOLD} for one in found]
+    scores = []
+    for one, case, own in zip(found, cases, told, strict=True):
+        alike = [other for same, other in zip(cases, told, strict=True) if same == case]
+        scores.append(case | {"score": one["score"], "differs": apart(own, alike)})
+    return scores, []
 
 
 def run_lines(status: Mapping[str, Any]) -> Iterator[str]:
@@ -90,7 +97,8 @@ def run_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield "scores, percent:"
     for one in status["scores"]:
         weights = "of the run" if one["weights"] == OWN else Path(one["weights"]).name
-        network, metric = f"{one['mode']}, weights {weights}", METRICS.get(one["metric"], one["metric"])
+        mode = f"{one['mode']} ({one['differs']})" if one["differs"] else one["mode"]
+        network, metric = f"{mode}, weights {weights}", METRICS.get(one["metric"], one["metric"])
         yield f"  {_score(one):>7}  {one['task']}, {metric} on {one['set']}, {network}"
     yield from (f"note: {note}" for note in status["notes"])
 

@@ -65,14 +65,31 @@ def features(
     return found
 
 
-def write_features(found: Features, rows: Rows, path: Path) -> None:
-    """Write the array to `path` (.npy), and key, label and group of each row to a .csv file beside it."""
+def write_features(found: Features, task: Task, rows: Rows, path: Path) -> None:
+    """Write the array to `path` (.npy), and key, label and group of each row to a .csv file beside it.
+
+    The label is a column `label`, a column of 0 and 1 for each class, or a column `value`.
+    """
     with replacing(path) as partial, partial.open("wb") as file:
         np.save(file, found, allow_pickle=False)
     with replacing(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as text:
         writer = csv.writer(text)
-        writer.writerow(["key", "label", "group"])
-        writer.writerows(zip(rows.key, rows.label.tolist(), rows.group, strict=True))
+        writer.writerow(["key", *_label_head(task), "group"])
+        writer.writerows(
+            [key, *cells, group]
+            for key, cells, group in zip(rows.key, _labels(task, rows).tolist(), rows.group, strict=True)
+        )
+
+
+def _label_head(task: Task) -> list[str]:
+    return {"class": ["label"], "labels": list(task.card.classes), "value": ["value"]}[task.target]
+
+
+def _labels(task: Task, rows: Rows) -> NDArray[Any]:
+    """(rows, columns): the cells of each row that state its label."""
+    if rows.target is None:
+        return rows.label[:, None]
+    return rows.target if task.target == "value" else rows.target.astype(np.int64)
 
 
 def _as(computed: Features, dtype: str) -> NDArray[Any]:

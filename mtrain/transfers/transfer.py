@@ -35,7 +35,14 @@ from mtrain.transfers import eva
 from mtrain.transfers.dense_tuned import Moving
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.modes import MODES, SEEDED, own_head
-from mtrain.transfers.pretrained import Pretrained, TransferOptions, Transferred, check_sets, check_unseen
+from mtrain.transfers.pretrained import (
+    Pretrained,
+    TransferOptions,
+    Transferred,
+    check_sets,
+    check_unseen,
+    scored_rows,
+)
 from mtrain.transfers.request import FROZEN_NETWORK, NAMED, OWN
 from mtrain.transfers.results import read_result
 
@@ -79,6 +86,8 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     Raises:
         UsageError: the task lacks a set that the mode needs, or the run was trained on the set to be scored.
     """
+    if options.mode == "joint":
+        scored_rows(task, options)  # without it, folds of the training set take its place in other modes
     check_unseen(source, task, [options.scored if options.final or len(task.rows["val"]) else "train"])
     path, identity = result_path(source, task, options), _identity(source, task, options)
     _take_over(result_path(source, task, options, usual=True), path, _settings(options))

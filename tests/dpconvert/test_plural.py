@@ -16,6 +16,7 @@ from dpconvert.plural import counted
         (1, "class", "1 class"),
         (3, "class", "3 classes"),
         (2, "batch", "2 batches"),
+        (2, "epoch", "2 epochs"),
     ],
 )
 def test_a_noun_is_in_the_number_of_its_count(number: int, noun: str, told: str) -> None:

@@ -112,7 +112,9 @@ def test_every_magnification_is_scored_over_five_folds_by_svm(source: Pretrained
 def test_what_the_svm_notes_is_shown_once_for_each_magnification() -> None:
     folds = [{"patient_accuracy": 0.5, "notes": notes} for notes in (["small"], ["small", "late"], [])]
     one = {"mean": 0.5, "std": 0.0, "folds": folds}
-    assert breakhis_lines({"magnifications": {"40X": one}})[1:] == [
+    of = {"mode": "svm", "source": "multitask", "run": "runs/toy", "backbone": "tiny"}
+    assert breakhis_lines(of | {"magnifications": {"40X": one}}) == [
+        "40X: patient accuracy 50.00 +- 0.00 over 3 folds (svm, multitask, run toy, tiny)",
         "note: 40X, 2 folds: small",
         "note: 40X, 1 fold: late",
     ]

@@ -20,7 +20,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import cli
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
-from mtrain.evaluation.comparison import Scored, draws_of, rank_intervals
+from mtrain.evaluation.comparison import Scored, _attributed, draws_of, rank_intervals
 from mtrain.evaluation.eva_scores import published_facts, published_for
 from mtrain.evaluation.inference_cost import cost, seconds_of
 from mtrain.model.inference import Inference
@@ -312,7 +312,7 @@ def test_a_comparison_takes_the_tasks_of_its_run_and_says_what_its_transfers_say
     answer = mtrain("compare", *words, "--target", "Gamma", "--mode", "knn", *WITHOUT)
     assert answer.status == 0, answer.err
     note = next(line for line in answer.out.splitlines() if line.startswith("note: "))
-    assert note.startswith("note: the val set of Gamma has only one ")
+    assert "the val set of Gamma has only one " in note
     assert note.removeprefix("note: ") in (tmp_path / "comparison.html").read_text()
 
 
@@ -393,6 +393,24 @@ def test_mean_ranks_are_drawn_for_each_task_on_its_own() -> None:
     assert found["a"] == found["b"] == (1.125, 1.875)
     assert rank_intervals(("a", "b"), {"One": draws})["a"] == (1.0, 2.0)
     assert rank_intervals(("a", "b"), {"One": draws, "Two": {"a": draws["a"]}}) == {}
+
+
+def test_a_note_names_the_tasks_and_networks_that_it_is_on_where_they_are_not_all() -> None:
+    notes = {
+        "few groups": [("one", "A"), ("two", "A")],
+        "scaled": [("two", "A"), ("two", "B")],
+        "the val set of B is small": [("one", "B"), ("two", "B")],
+        "mixed": [("one", "A"), ("one", "B"), ("two", "B")],
+        "all": [(network, task) for network in ("one", "two") for task in ("A", "B")],
+    }
+    assert list(_attributed(notes, ["one", "two"], ["A", "B"])) == [
+        "A: few groups",
+        "two: scaled",
+        "the val set of B is small",
+        "A: one: mixed",
+        "B: mixed",
+        "all",
+    ]
 
 
 def test_an_interval_of_nothing_is_none() -> None:

@@ -316,6 +316,8 @@ def test_no_score_of_a_set_that_was_trained_on_is_given(place: Path, tmp_path: P
     bare = dataclasses.replace(target(place), rows={**target(place).rows, "val": target(place).rows["val"].take([])})
     with pytest.raises(UsageError, match=r"these weights were trained on the train set of Gamma"):
         transfer(source, bare, options, Notes())  # without a validation set the training set is what is scored
+    with pytest.raises(UsageError, match=r"this task has no val set"):
+        transfer(source, bare, replace(options, mode="joint"), Notes())  # but not by the run's own head
     assert not list(run.path.glob("transfer/*.json"))
     beta = find_task(open_pool(place / "shards"), "Beta")
     assert transfer(source, beta, options, Notes())["set"] == "val"
@@ -421,7 +423,7 @@ def test_evaluate_joins_runs_and_baselines_and_answers_programs(place: Path, mtr
     trained(place, "toy")
     said = mtrain("evaluate", "--run", "toy", "--mode", "svm")
     assert [line.partition("(")[2] for line in said.splitlines()] == [
-        "svm, multitask, tiny, seed 0)",
+        "svm, multitask, run toy, tiny, seed 0)",
         "svm, imagenet, tiny, seed 0)",
     ]
     again = json.loads(mtrain("evaluate", "--run", "toy", "--mode", "svm", "--no-baseline", "--json"))
@@ -463,6 +465,7 @@ def test_each_note_on_evaluations_is_a_line_with_their_number() -> None:
         "mode": "svm",
         "source": "multitask",
         "backbone": "tiny",
+        "run": "runs/toy",
         "seed": 0,
         "scores": {"accuracy": 0.5},
         "intervals": {},

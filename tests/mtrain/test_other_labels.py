@@ -468,6 +468,21 @@ def test_datasets_give_arrays_and_numbers(shards: Path) -> None:
     assert isinstance(ShardDataset(shards / "Alpha")[0][1], int)
 
 
+def test_features_are_written_with_the_labels_or_the_number_of_each_row(
+    run: Path, shards: Path, tmp_path: Path
+) -> None:
+    of_run = ("--runs", run, "--run", "all", "--task", "Many", "--task", "Cells")
+    call("features", *of_run, "--out", tmp_path, "--workers", "0", "--device", "cpu", "-q")
+    for task, head in {"Many": [*open_task(shards / "Many").card.classes], "Cells": ["value"]}.items():
+        rows = open_task(shards / task).rows["val"]
+        with (tmp_path / f"{task}-val.csv").open(newline="") as file:
+            columns, *written = csv.reader(file)
+        assert columns == ["key", *head, "group"]
+        assert [row[0] for row in written] == rows.key.tolist()
+        assert rows.target is not None
+        np.testing.assert_array_equal([[float(cell) for cell in row[1:-1]] for row in written], rows.target)
+
+
 def test_an_average_of_runs_on_other_sets_predicts_the_mean_of_their_numbers(run: Path, shards: Path) -> None:
     """Their heads standardize numbers by another mean and deviation; features of the same weights are the same."""
     words = (

@@ -194,6 +194,10 @@ def test_a_sweep_gives_the_settings_and_its_evaluations_what_to_expect(shards: s
     assert any("svm-imagenet: 1 evaluation left out, of size 999" in said for said in notes.said)
     card = (made.folder / "README.md").read_text()
     assert "| Lung | accuracy | 80.00 | 92.00 ± 2.83 |" in card
+    assert "They were trained with" not in card
+    _, (shorter,) = release.release(asked(tmp_path, store=store, settings={"iterations": 1, "workers": 1}), notes)
+    told = f"They were trained with iterations {configs(a_release)[0].iterations}, and this network with iterations 1:"
+    assert told in (shorter.folder / "README.md").read_text()
     with pytest.raises(UsageError, match=r"no combination is selected for other.*networks: tiny, other"):
         configs(asked(tmp_path, store=store, settings={"backbone": "other"}))
     (store.path / "selected.json").unlink()

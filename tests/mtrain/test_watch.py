@@ -66,6 +66,18 @@ def test_a_run_that_is_trained_by_another_process_shows_its_time_left_and_scores
     ]
 
 
+def test_scores_of_other_seeds_and_settings_are_told_apart(tmp_path: Path) -> None:
+    given = [{"seed": 0}, {"seed": 1}, {"seed": 1, "epochs": 5}]
+    runs = [a_transfer("run", 0.5, mode="finetune") for _ in given]
+    for one, settings in zip(runs, given, strict=True):
+        one["identity"] |= settings
+    assert [line.partition("on val, ")[2] for line in lines(run_status(a_run(tmp_path, transfers=runs)))][-3:] == [
+        "finetune (seed 0), weights of the run",
+        "finetune (seed 1), weights of the run",
+        "finetune (seed 1, epochs 5), weights of the run",
+    ]
+
+
 def test_a_run_whose_process_was_killed_is_stopped_and_has_no_time_left(tmp_path: Path) -> None:
     status = run_status(a_running_one(tmp_path))
     assert (status["state"], status["seconds_left"]) == ("stopped", None)
