@@ -6,6 +6,7 @@ What was made is compared with the files themselves: names, `csv`, numpy, never 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import tarfile
@@ -218,6 +219,16 @@ def test_files_of_many_images_are_named_with_their_shape(name: str, told: str, d
     assert answer.code == 1
     assert name in answer.err
     assert told in answer.err
+
+
+def test_names_of_files_of_many_images_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:
+    """As PatchCamelyon names its arrays of images and of labels."""
+    (tmp_path / "s").mkdir()
+    for one, what in itertools.product(("train", "valid", "test"), "xy"):
+        (tmp_path / "s" / f"level_2_split_{one}_{what}.h5").write_bytes(b"not looked into")
+    manifest, answer, _ = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
+    assert 'may hold many images: see shape = "arrays"' in answer.err
 
 
 def test_a_column_of_groups_is_no_label(init: Callable[..., Any], tmp_path: Path) -> None:
