@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from dpconvert.source.files import Source
 from dpconvert.source.name_encoding import explained
 from dpconvert.source.record import Record, SourceImage
 
-WHOLE = re.compile(r"(\d+)\.0+", re.ASCII)  # as programs write whole numbers of a column with gaps: 7.0 is 7
 WITH_SKIP = ("table", "arrays", "parquet", "webdataset", "slides")  # shapes
 
 
@@ -147,7 +145,7 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
             "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
         )
     _check_labels(manifest, kept)
-    return [replace(p, group=whole[1]) if (whole := WHOLE.fullmatch(p.group)) else p for p in kept]
+    return [replace(p, group=names.whole(p.group)) for p in kept]
 
 
 def _check_kind(manifest: Manifest) -> None:
