@@ -41,6 +41,7 @@ MISSING = frozenset(
 SIGNS = re.compile(r"[\s#/\\._*()\[\]<>{}\u2010-\u2015-]+")  # that a text is written with, as in '#N/A' and '<n.a.>'
 DECIMAL = re.compile(r"[-+]?\d{1,6}(\.\d{0,6})?", re.ASCII)
 WHOLE = re.compile(r"([-+]?\d{1,9})(?:\.0*)?", re.ASCII)
+DECIMALS_OF_WHOLE = re.compile(r"(\d+)\.0+", re.ASCII)
 AROUND = string.whitespace + "\u200b\u2060\ufeff"  # with spaces of no width
 YES_NO = {"true": "1", "yes": "1", "false": "0", "no": "0"}
 ZEROS = re.compile(r"(?<!\d)(?<!\d[.,])0+(?=\d)")  # before a whole number
@@ -150,6 +151,11 @@ def alike(label: str) -> str:
     """Return a key that is equal for labels that may be one: those that look the same, 1 and 1.0, 1 and true."""
     text = seen(label)
     return f"{float(text):g}" if DECIMAL.fullmatch(text) else YES_NO.get(text, text)
+
+
+def whole(text: str) -> str:
+    """Return a whole number without decimals, which programs write in a column with gaps (7.0 is 7), else the text."""
+    return found[1] if (found := DECIMALS_OF_WHOLE.fullmatch(text)) else text
 
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:

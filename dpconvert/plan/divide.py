@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from dpconvert.source.files import Source
 from dpconvert.source.name_encoding import explained
 from dpconvert.source.record import Record, SourceImage
 
-WHOLE = re.compile(r"(\d+)\.0+", re.ASCII)  # as programs write whole numbers of a column with gaps: 7.0 is 7
 WITH_SKIP = ("table", "arrays", "parquet", "webdataset", "slides")  # shapes
 
 
@@ -57,7 +55,8 @@ def divide(manifest: Manifest, source: Source, options: Options, found: list[Rec
     groups, splits = _splits(manifest, options, found)
     sizes = Counter(splits[record.source_image.name] for record in found)
     samples = {split: sizes[split] for split in SPLITS}
-    alike = tuple(_alike([record.source_image for record in found], splits))
+    images = list({record.source_image.name: record.source_image for record in found}.values())
+    alike = (*_alike(images, splits), *_unknown(images))
     if manifest.target == "value":
         return Divided(classes, groups, splits, {split: [sizes[split]] for split in SPLITS}, samples, alike)
     tally = Counter((splits[r.source_image.name], label) for r in found for label in _named(manifest, r))
@@ -79,6 +78,17 @@ def _alike(images: list[SourceImage], splits: dict[str, Split]) -> Iterator[str]
             f"{counted(len(divided), 'group')} may be divided between sets, with names that differ only in case, "
             f"blanks or zeros before numbers, the first {first}: if they are one, write them alike"
         )
+
+
+def _unknown(images: list[SourceImage]) -> Iterator[str]:
+    """Yield a note on groups of several images whose names read as if none were known, such as R's NA."""
+    sizes = Counter(image.group for image in images if image.group not in (image.name, *image.files))
+    for group, size in sorted(sizes.items()):
+        if size > 1 and names.reads_missing(group):
+            yield (
+                f"the group {group!r} reads as if none were known: its {size} images count as one group; if so, leave "
+                "it empty, and each is a group of its own"
+            )
 
 
 def _named(manifest: Manifest, record: Record) -> list[str]:
@@ -135,7 +145,7 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
             "nothing to convert here", where=source.root, remedy=f"see `dpconvert show {typed(manifest)}`"
         )
     _check_labels(manifest, kept)
-    return [replace(p, group=whole[1]) if (whole := WHOLE.fullmatch(p.group)) else p for p in kept]
+    return [replace(p, group=names.whole(p.group)) for p in kept]
 
 
 def _check_kind(manifest: Manifest) -> None:

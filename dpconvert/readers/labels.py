@@ -5,6 +5,7 @@ A reader that can read all three says so by `TARGETS = ("class", "labels", "valu
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -240,6 +241,15 @@ def _check_indicators(manifest: Manifest, indicators: list[str]) -> None:
         )
     if twice := [column for column, count in Counter(indicators).items() if count > 1]:
         raise ManifestError(f"layout.indicators: column {twice[0]!r} is named twice", where=manifest.path)
+    for column, name in zip(indicators, manifest.classes, strict=False):
+        called = names.match(column, manifest.classes) or names.match(re.split("[:.]", column)[-1], manifest.classes)
+        if called not in (None, name):
+            raise ManifestError(
+                "layout.indicators: a column is called like another class than the one that it stands for",
+                where=manifest.path,
+                expected=f"columns in the order of `classes`, {', '.join(manifest.classes)}",
+                found=f"{column!r} for {name!r}",
+            )
 
 
 def _check(manifest: Manifest, keys: LabelColumns) -> None:

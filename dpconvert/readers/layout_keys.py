@@ -69,7 +69,7 @@ class Attributes(Model):
 
     def values_of(self, cell: Callable[[str], str]) -> dict[str, str]:
         """The attributes of one image; `cell` gives the text of a group or column."""
-        found = {name: cell(where).strip() for name, where in self.attributes.items()}
+        found = {name: names.whole(cell(where).strip()) for name, where in self.attributes.items()}
         return {name: text for name, text in found.items() if text}
 
 

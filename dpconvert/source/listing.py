@@ -139,6 +139,13 @@ def _size(path: Path) -> int:
             return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         return path.stat().st_size
     except OSError as error:
+        if path.is_symlink() and not path.exists():
+            raise SourceError(
+                "a symbolic link to a file that is not here",
+                where=path,
+                found=str(path.readlink()),
+                remedy="copy the file there, or remove the link",
+            ) from None
         raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
 
 

@@ -107,3 +107,13 @@ attributes = {{centre = "where"}}
 """,
     )
     assert [found[key]["centre"] for key in sorted(found)] == rows
+
+
+def test_whole_numbers_with_decimals_are_the_same_value(dpconvert: Convert, tmp_path: Path) -> None:
+    """As pandas writes a column of numbers: with decimals where a cell is empty."""
+    images(tmp_path / "source", ["0.png", "1.png", "2.png", "3.png"])
+    (tmp_path / "source" / "one.csv").write_text("file,label,site\n0.png,a,1.0\n1.png,b,\n")
+    (tmp_path / "source" / "two.csv").write_text("file,label,site\n2.png,a,1\n3.png,b,0.5\n")
+    layout = '[layout]\nfile = "{file}"\nlabel = "label"\nattributes = {centre = "site"}\n'
+    found, _ = kept(dpconvert, tmp_path, f'task = "Own"\nshape = "table"\n{layout}')
+    assert sorted(of.get("centre", "none") for of in found.values()) == ["0.5", "1", "1", "none"]

@@ -6,6 +6,7 @@ What was made is compared with the files themselves: names, `csv`, numpy, never 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import tarfile
@@ -218,6 +219,16 @@ def test_files_of_many_images_are_named_with_their_shape(name: str, told: str, d
     assert answer.code == 1
     assert name in answer.err
     assert told in answer.err
+
+
+def test_names_of_files_of_many_images_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:
+    """As PatchCamelyon names its arrays of images and of labels."""
+    (tmp_path / "s").mkdir()
+    for one, what in itertools.product(("train", "valid", "test"), "xy"):
+        (tmp_path / "s" / f"level_2_split_{one}_{what}.h5").write_bytes(b"not looked into")
+    manifest, answer, _ = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
+    assert 'may hold many images: see shape = "arrays"' in answer.err
 
 
 def test_a_column_of_groups_is_no_label(init: Callable[..., Any], tmp_path: Path) -> None:
@@ -536,18 +547,41 @@ def test_a_mask_for_each_object(place: str, init: Callable[..., Any], tmp_path: 
     assert seen == {image.format(n): bars * (n % 2) for n in range(6)}
 
 
-def test_masks_whose_values_number_objects(init: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "place",
+    [
+        "images/{}.png | labels/{}.png",
+        "{}.png | {}_cp_masks.png",
+        "train/{}_img.png | train/{}_masks.png",
+        "images/{}_raw.png | masks/{}.png",
+        "{}.tif | {}.labels.png",
+        "t/{} [x=0,y=0,w=64,h=64].png | t/{} [x=0,y=0,w=64,h=64]-labelled.png",
+        "{}.png | {}_Object Identities.png",
+    ],
+)
+def test_masks_whose_values_number_objects(place: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """As Cellpose, StarDist, QuPath and ilastik name them."""
+    image, mask = place.split(" | ")
     for number in range(6):
-        draw_image(tmp_path / "s" / "images" / f"{number}.png", 64)
+        draw_image(tmp_path / "s" / image.format(number), 64)
         values = np.zeros((64, 64), np.uint16)
         for one in range(3 + number):
             values[8 * one : 8 * one + 8, :40] = one + 1  # they touch
-        (tmp_path / "s" / "labels").mkdir(exist_ok=True)
-        Image.fromarray(values).save(tmp_path / "s" / "labels" / f"{number}.png")
+        (path := tmp_path / "s" / mask.format(number)).parent.mkdir(exist_ok=True)
+        Image.fromarray(values).save(path)
     manifest, _, _ = init(tmp_path / "s")
     assert manifest["layout"]["objects"] == "values"
     seen = {fields["files"][0]: len(fields["instances"]) for fields in samples(tmp_path / "out")}
-    assert seen == {f"images/{number}.png": 3 + number for number in range(6)}
+    assert seen == {image.format(number): 3 + number for number in range(6)}
+
+
+def test_words_for_images_and_masks_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "s" / f"{number}_img.png", 64)
+        draw_image(tmp_path / "s" / f"{9 - number}0_masks.png", 64)
+    manifest, answer, _ = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
+    assert "What the class of an image is: nothing in their names" in answer.err
 
 
 def samples(out: Path) -> Iterator[dict[str, Any]]:

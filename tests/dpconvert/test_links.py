@@ -63,3 +63,9 @@ def test_folders_that_all_link_to_each_other_are_refused(tmp_path: Path, monkeyp
             (folder / f"to-{other.name}").symlink_to(other)
     with pytest.raises(SourceError, match="links lead to this folder more than 20 times"):
         names_in(tmp_path)
+
+
+def test_a_link_to_a_file_that_is_not_here_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.png").symlink_to("elsewhere.png")
+    with pytest.raises(SourceError, match=r"1\.png: a symbolic link to a file that is not here; found elsewhere\.png"):
+        names_in(tmp_path)

@@ -206,6 +206,7 @@ def test_classes_are_those_found_where_the_manifest_names_none(tmp_path: Path) -
         ("multilabel", 'label = "what"\nindicators = ["red", "green"]', "`label` and `indicators` exclude each other"),
         ("multilabel", 'indicators = ["red"]', "layout.indicators: not one column for each of `classes`"),
         ("multilabel", 'indicators = ["count", "green"]', "neither 0 nor 1: '0.5'"),
+        ("multilabel", 'indicators = ["green", "red"]', "found 'green' for 'red'"),
         ("regression", "", "layout.value: is missing"),
         ("classification", "", "layout.label: is missing"),
     ],

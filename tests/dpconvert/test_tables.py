@@ -260,6 +260,12 @@ def test_an_image_without_a_group_is_a_group_of_its_own(convert: Convert) -> Non
     assert "2 rows of labels.csv without a group, each image a group of its own" in card.notes
 
 
+def test_a_group_that_reads_as_missing_is_told(convert: Convert) -> None:
+    table = "file,label,patient\na.png,benign,NA\nb.png,malignant,NA\nc.png,benign,P1\n"
+    (note,) = (note for note in convert(table, "a.png b.png c.png", 'group = "patient"\n').notes if "'NA'" in note)
+    assert note.startswith("the group 'NA' reads as if none were known: its 2 images count as one group")
+
+
 @pytest.mark.parametrize("error", ["#N/A", "#DIV/0!", "#NAME?"])
 def test_an_error_of_a_spreadsheet_is_no_patient_but_may_stand_in_other_columns(convert: Convert, error: str) -> None:
     table, files = f"file,label,patient\na.png,benign,P1\nb.png,malignant,{error}\n", "a.png b.png"
@@ -386,7 +392,7 @@ missing = true
 
 
 def joined(tmp_path: Path, labels: str, more: str, manifest: str = JOINED + 'join = "case"\n') -> TaskCard:
-    (tmp_path / "source").mkdir()
+    (tmp_path / "source").mkdir(exist_ok=True)
     for n in range(6):
         Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / "source" / f"{n}.png")
     (tmp_path / "source" / "labels.csv").write_text(labels)
@@ -410,6 +416,17 @@ def test_columns_of_another_table_are_added_by_a_column_of_both(tmp_path: Path) 
     }
 
 
+def test_several_tables_add_their_columns(tmp_path: Path) -> None:
+    labels = "file,case\n" + "".join(f"{n}.png,{n // 2}\n" for n in range(6))
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "more_patients.csv").write_text("case,patient\n0,P0\n1,P1\n2,P2\n")
+    card = joined(tmp_path, labels, "case,label\n2,c\n1,b\n0,a\n")
+    rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+    assert {row["source"]: (card.classes[row["label"]], row["group"]) for row in rows} == {
+        f"{n}.png": ("abc"[n // 2], f"my:P{n // 2}") for n in range(6)
+    }
+
+
 @pytest.mark.parametrize(
     ("more", "manifest", "told"),
     [
@@ -418,6 +435,9 @@ def test_columns_of_another_table_are_added_by_a_column_of_both(tmp_path: Path) 
             "",
             "more.csv, line 3: two rows differ about one 'case'; found 1, also in more.csv",
         ),
+        ("case,Label\n1,b\n", "", "column 'Label' differs from the one of the joined table; found 'a', and 'b'"),
+        ("case,patient\n01,P1\n", "", "found '1', and '01' in more.csv, line 2; write it alike in both tables"),
+        ("case,patient\n1-Jan,P1\n", "", "no row has a partner in the joined table; expected a 'case' such as '1-Jan'"),
         ("case,label\n1,b\n", "", "column 'label' differs from the one of the joined table"),
         ("id,patient\n1,P1\n", "", "more.csv: no column 'case'"),
         ("case,patient\n1,P1\n", JOINED, "[files.joined] and `join` in [layout] are stated together"),

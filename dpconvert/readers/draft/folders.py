@@ -17,6 +17,8 @@ from dpconvert.readers.draft.tree import Tree
 from dpconvert.readers.layout_keys import SPLIT_NAMES
 from dpconvert.source import unused
 
+MANY_IMAGES = re.compile(r"(?i)\.(?:h5|hdf5|npy|npz|parquet)(?:\.gz)?$")  # which the shape folders does not read
+
 MAY_LABEL = re.compile(
     r"(?i)^(?!(?:.*/)?(?:readme|licen[cs]e|notice|citation))"
     r".*\.(?:jsonl?|xls|xlsm|xlsb|ods|txt|dat|mat|pkl|pickle|feather|arrow|ya?ml|db|sqlite3?"
@@ -107,7 +109,8 @@ def about(tree: Tree, roles: Mapping[int, str]) -> str:
 
 def _by_name(tree: Tree) -> Draft:
     """No level of folders, or more than one, may be the class: perhaps one part of the names says it."""
-    parts = [] if tree.at("class") or tree.at("unclear") else names.class_in(tree.stems())
+    told = tree.at("class") or tree.at("unclear") or any(map(MANY_IMAGES.search, tree.images))
+    parts = [] if told else names.class_in(tree.stems())
     labels, classes = list[str](), dict[str, int]()
     if len(parts) == 1:
         expression, counts = parts[0]

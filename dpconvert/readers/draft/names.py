@@ -179,6 +179,7 @@ def _is_word(values: Counter[str], number: int) -> bool:
         1 < len(values) <= min(MOST_IN_A_NAME, number // 2)
         and all(re.fullmatch(r"[^\W\d]+", value) for value in values)
         and not all(map(as_set, values))
+        and not all(map(NO_CLASSES.fullmatch, values))
     )
 
 

@@ -53,7 +53,8 @@ def draft(survey: Survey) -> Draft | None:
         if not _number_objects(survey, sorted(paired)):
             return None
         objects = f"{quoted('values')}  # the values of a mask above 0 number its objects"
-        return _draft(survey, ObjectMasks(paired, pixels.mask_pattern(sorted(paired), paired), objects))
+        pattern = pixels.mask_pattern(sorted(paired), paired)
+        return _draft(survey, ObjectMasks(paired, pattern, objects, pixels.image_name(paired)))
     found = next(filter(None, (*_by_folder(survey.images), *_by_number(survey.images))), None)
     return _draft(survey, found) if found else None
 

@@ -22,7 +22,9 @@ from dpconvert.source import unused
 
 WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|annotations?|manual|mask[-_ ]images?"
 FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:[-_ ][^/]*)?")
-ENDING = re.compile(rf"(?i)[._ -](?:{WORDS})$")
+PROGRAMS = r"cp[-_ ]masks?|labell?ed|binary|simple[-_ ]segmentation|object[-_ ]identities"  # Cellpose, QuPath, ilastik
+ENDING = re.compile(rf"(?i)[._ -](?:{WORDS}|{PROGRAMS})$")
+OWN_ENDING = re.compile(r"(?i)[._ -](?:imgs?|images?|raw|rgb|orig(?:inal)?)$")  # of images, in place of that of masks
 LOOKED_AT = 24  # masks whose values are read
 PATCH = 256  # side in pixels, where the images are not smaller
 MEASURED = 50  # images
@@ -39,12 +41,17 @@ def masks_of(survey: Survey) -> dict[str, str]:
 
 
 def _paired(masks: dict[str, str], images: Iterable[str]) -> dict[str, str]:
-    """Masks by what their images are called, where at least half of the masks have one."""
-    by_stem: defaultdict[str, list[str]] = defaultdict(list)
-    for name in images:
-        by_stem[names.stem(name).casefold()].append(name)
-    found = {mask: by_stem[called][0] for mask, called in masks.items() if len(by_stem.get(called, ())) == 1}
-    return found if found and len(found) * 2 >= len(masks) else {}
+    """Masks by what their images are called, with or without an ending, where at least half of the masks have one."""
+    stems = {name: names.stem(name) for name in images}
+    bare = {name: OWN_ENDING.sub("", stem) for name, stem in stems.items() if OWN_ENDING.search(stem)}
+    for called_as in (stems, bare):
+        by_stem: defaultdict[str, list[str]] = defaultdict(list)
+        for name, stem in called_as.items():
+            by_stem[stem.casefold()].append(name)
+        found = {mask: by_stem[called][0] for mask, called in masks.items() if len(by_stem.get(called, ())) == 1}
+        if found and len(found) * 2 >= len(masks):
+            return found
+    return {}
 
 
 def _by_ending(images: Sequence[str]) -> dict[str, str]:
@@ -128,23 +135,38 @@ def draft(survey: Survey) -> Draft | None:
 
 
 def _named(tree: Tree, inner: str, masks: dict[str, str]) -> str:
-    """The names of images, which do not end as those of masks do."""
-    no_mask = "".join(f"(?<!{names.escaped(ending)})" for ending in _extra(masks) if ending)
-    return rf"(?P<name>{inner}){no_mask}\.(?i:{'|'.join(endings(tree.images))})$"
+    return rf"{image_name(masks).replace('{inner}', inner)}\.(?i:{'|'.join(endings(tree.images))})$"
+
+
+def image_name(masks: dict[str, str]) -> str:
+    """The names of images, which end as none of the masks does."""
+    own = sorted({names.stem(image)[len(_called(mask, image)) :] for mask, image in masks.items()})
+    if any(own):
+        return f"(?P<name>{{inner}}){_one_of(own)}"
+    return "(?P<name>{inner})" + "".join(f"(?<!{names.escaped(ending)})" for ending in _extra(masks) if ending)
 
 
 def mask_pattern(masks: list[str], images: dict[str, str]) -> str:
     """Folders of masks as they are, and the end of their names that images lack."""
     tree = Tree.of(masks)
-    extra = _extra(images)
-    rest = "|".join(map(names.escaped, extra))
-    ending = rest if len(extra) == 1 else f"(?:{rest})"
-    return tree.pattern({}, rf"(?P<name>[^/]+?){ending}\.(?i:{'|'.join(endings(masks))})$")
+    return tree.pattern({}, rf"(?P<name>[^/]+?){_one_of(_extra(images))}\.(?i:{'|'.join(endings(masks))})$")
 
 
 def _extra(masks: dict[str, str]) -> list[str]:
     """What names of masks have at their end, beyond those of their images."""
-    return sorted({names.stem(mask)[len(names.stem(image)) :] for mask, image in masks.items()})
+    return sorted({names.stem(mask)[len(_called(mask, image)) :] for mask, image in masks.items()})
+
+
+def _called(mask: str, image: str) -> str:
+    """What a mask and its image have in common."""
+    stem = names.stem(image)
+    return stem if names.stem(mask).casefold().startswith(stem.casefold()) else OWN_ENDING.sub("", stem)
+
+
+def _one_of(texts: list[str]) -> str:
+    """An expression of these texts."""
+    listed = "|".join(map(names.escaped, texts))
+    return listed if len(texts) == 1 else f"(?:{listed})"
 
 
 def all_values(survey: Survey, masks: list[str]) -> tuple[dict[str, int], list[str]]:

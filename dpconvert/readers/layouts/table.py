@@ -135,17 +135,19 @@ def images(source: Source) -> Iterator[SourceImage]:
     endings = Endings(files)
     images, listed = FromRoot(endings.find), _ListedImages(files, endings)
     tables, joined = tables_of(source), JoinedTables.of(source, layout.join, layout.dialect)
-    nearby = Nearby.of(found.name for found in tables)
+    nearby, rows = Nearby.of(found.name for found in tables), 0
     for found in tables:
         listed.table, listed.nearby = found, nearby[found.name]
         table = Table(source.read(found.name), found.name, layout.dialect)
         for row in table:
+            rows += 1
             where = f"{found.name}, line {row.line}"
             _add(joined.added(row, where), layout, columns, images, listed, where)
         listed.nearby.check()
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in listed.rows.items() if n]
         source.notes += table.notes()
         listed.rows.clear()
+    joined.check(rows)
     if listed.absent and not (listed.images or listed.skipped):
         _only([], listed.absent[first := next(iter(listed.absent))], first, endings)
     _refuse_changed(listed)
