@@ -149,6 +149,16 @@ def test_help_says_which_options_may_be_repeated() -> None:
     assert silent == {"mtrain compare --lr"}  # takes one, and says so
 
 
+GENERATED = {path.name for path in (ROOT / "docs" / "reference").glob("*.md")} - {"glossary.md", "python.md"}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in GENERATED | {"sources.md"}], ids=lambda p: p.name)
+def test_lines_of_a_page_fit_120_columns(page: Path) -> None:
+    """Tables, code and pictures apart."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL).splitlines()
+    assert [line for line in prose if len(line) > 120 and not line.startswith(("|", "    ", "!["))] == []
+
+
 def test_every_key_of_a_manifest_and_every_setting_is_described() -> None:
     """Those of every shape's [layout] too."""
     schemas = writer("write_schemas")

@@ -258,9 +258,9 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
     notes = run(manifest, source, tmp_path / "out").notes
     told = "\n".join(notes)
     assert "not read: 2 archives, the first outer.zip/inner.rar; unpack outer.zip, and then inner.rar" in told
-    assert "not used: 2 images (2 .svs), the first gutartig/x.svs: no pattern" in told
+    assert "not used: 2 images (2 .svs), the first gutartig/x.svs: matched by no pattern" in told
     assert "1 slide in a format that is not read (Olympus VSI), the first: gutartig/z.vsi" in told
-    assert "not used: 1 file (1 .xml), the first a.xml: of annotations or tables" in told
+    assert "not used: 1 file of annotations or tables (1 .xml), the first a.xml: matched by no pattern" in told
     assert "hidden" not in told
     assert "notes.txt" not in told
 
