@@ -25,7 +25,8 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.readers import with_defaults
 from dpconvert.readers.draft import task_name
 from dpconvert.shards.index import read_index
-from dpconvert.source.files import Source
+from dpconvert.source.cache import copies_counted, copy_note
+from dpconvert.source.files import COMPRESSED, Source
 from tests.dpconvert.conftest import Answer, one_line, run
 
 FOLDERS = 'task = "Mine"\nclasses = ["gutartig", "b\u00f6sartig"]\nshape = "folders"\n'
@@ -347,3 +348,23 @@ def test_accents_do_not_cut_names() -> None:
         "癌",
     ]
     assert [task_name(Path(text)) for text in ("Übung", "naïve Zellen_2", "癌")] == ["Ubung", "NaiveZellen2", "Task"]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.TAR.ZST", "a.tgz", "a.rar", "a.7z"])
+def test_a_compressed_archive_is_known_by_its_name(name: str) -> None:
+    assert COMPRESSED.search(name)
+
+
+@pytest.mark.parametrize("name", ["a.tar.idx", "a.tar.md5", "a.tar.sha256", "a.tar.json", "a.target"])
+def test_a_file_about_an_archive_is_none(name: str) -> None:
+    """As the index of Megatron-Energon beside each shard is: it was to be unpacked."""
+    assert not COMPRESSED.search(name)
+
+
+def test_several_copies_in_the_cache_are_one_note() -> None:
+    first, second = copy_note("a.zip/1.npy"), copy_note("a.zip/2.npy")
+    assert copies_counted(["other", first]) == ["other", first]
+    other, copies = copies_counted([first, "other", second])
+    assert other == "other"
+    assert copies.startswith("2 files are read from copies that were unpacked into the cache (.dpconvert-cache")
+    assert copies.endswith("; the first: a.zip/1.npy")
