@@ -37,7 +37,7 @@ demo-open: .venv/demo $(OPEN:%=demo/sources/%)  ## the same with ten open source
 		$(BIN)/dpconvert $$source --source demo/sources/$$source --out $(OPEN_SHARDS) || exit 1; done
 	$(BIN)/dpconvert verify $(OPEN_SHARDS)
 	$(BIN)/mtrain fit --shards $(OPEN_SHARDS) --leave-out PatchCamelyon $(OPEN_RUN) --backbone efficientnet_lite0 \
-		--size 64 --batch 32 --iterations 40 --lr 1e-3 --tau 5 --log-every 5
+		--size 64 --batch 32 --iterations 40 --lr 1e-4 --tau 5 --log-every 5
 	$(BIN)/mtrain transfer --mode svm $(OPEN_RUN)
 	$(BIN)/mtrain transfer --mode svm $(OPEN_RUN) --weights imagenet
 	$(BIN)/mtrain report $(OPEN_RUN)

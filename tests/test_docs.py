@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,36 @@ def test_help_has_one_word_for_folders() -> None:
     """click's own is DIRECTORY; PATH is for what may be a file or a folder."""
     shown = re.findall(r"^\| `--[^`]* (DIR|DIRECTORY|FOLDER|PATH)`", PAGE_OF_COMMANDS.read_text(), re.MULTILINE)
     assert {word: shown.count(word) for word in set(shown) - {"DIR"}} == {"PATH": 1}
+
+
+def test_help_names_every_value_in_the_words_of_this_project() -> None:
+    """N, X or a noun; click's own are the names of its types."""
+    types = r"^\| `--[^`]* (?:TEXT|INTEGER|FLOAT|INTEGER RANGE|FLOAT RANGE)`.*$"
+    assert re.findall(types, PAGE_OF_COMMANDS.read_text(), re.MULTILINE) == []
+
+
+def options_given_again() -> Iterator[tuple[str, click.Option]]:
+    """Each option that may be given several times, with its command."""
+    for program, name in COMMANDS:
+        command = PROGRAMS[program].commands[name]
+        for option in command.get_params(click.Context(command)):
+            if isinstance(option, click.Option) and option.multiple:
+                yield f"{program} {name} {option.opts[0]}", option
+
+
+def test_help_says_which_options_may_be_repeated() -> None:
+    silent = {where for where, option in options_given_again() if "may be repeated" not in (option.help or "")}
+    assert silent == {"mtrain compare --lr"}  # takes one, and says so
+
+
+GENERATED = {path.name for path in (ROOT / "docs" / "reference").glob("*.md")} - {"glossary.md", "python.md"}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in GENERATED | {"sources.md"}], ids=lambda p: p.name)
+def test_lines_of_a_page_fit_120_columns(page: Path) -> None:
+    """Tables, code and pictures apart."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL).splitlines()
+    assert [line for line in prose if len(line) > 120 and not line.startswith(("|", "    ", "!["))] == []
 
 
 def test_every_key_of_a_manifest_and_every_setting_is_described() -> None:

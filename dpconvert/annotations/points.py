@@ -18,6 +18,7 @@ from dpconvert.annotations.parsing.coordinates import coordinate, decimal_mark, 
 from dpconvert.annotations.parsing.lines import lines
 from dpconvert.annotations.point_boxes import EXTENT, BoxForm, place_of, with_boxes
 from dpconvert.errors import ReadError
+from dpconvert.plural import counted
 
 SAMPLED = 100  # lines, to tell how columns are divided
 NAMED = ("x", "y", "label", "image")
@@ -104,7 +105,9 @@ def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
     where = {column: form.columns.index(column) for column in (*NAMED, *EXTENT) if column in form.columns}
     for number, cells in table:
         if len(cells) <= max(where.values()):
-            raise ReadError(f"line {number} has {len(cells)} columns", where=name, expected=", ".join(form.columns))
+            raise ReadError(
+                f"line {number} has {counted(len(cells), 'column')}", where=name, expected=", ".join(form.columns)
+            )
     lengths = [column for column in ("x", "y", *EXTENT) if column in where]
     decimal = form.decimal or decimal_mark([cells[where[one]] for _, cells in table for one in lengths], name)
     return [

@@ -22,6 +22,7 @@ from dpconvert.cli.options import (
 from dpconvert.errors import UsageError, UserError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, existing_root, sources_folder
 from dpconvert.plural import counted
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import QUIET, Detailed, document, say, table, tell, together
 
 if TYPE_CHECKING:
@@ -44,17 +45,21 @@ CONVERSION = together(
     ),
     click.option(
         "--limit-memory",
-        type=click.IntRange(0, 1 << 20),
+        type=WholeRange(0, 1 << 20),
         metavar="GIB",
         help="Maximum memory for reading one file, in GiB (Linux only); 0: no limit.  [default: 6]",
     ),
     click.option(
         "--limit-seconds",
-        type=click.IntRange(0, 10**9),
+        type=WholeRange(0, 10**9),
         metavar="S",
         help="Maximum processor time for reading one file, in worker processes; 0: no limit.  [default: 1800]",
     ),
-    click.option("--address", help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]"),
+    click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]",
+    ),
     SPLIT,
     click.option(
         "--image-format",
@@ -62,15 +67,16 @@ CONVERSION = together(
         default="manifest",
         help="Format of images cut or decoded by dpconvert; PNG and JPEG files are kept.  [default: the manifest's]",
     ),
-    click.option("--limit", type=click.IntRange(1), metavar="N", help="Maximum number of samples per class and set."),
+    click.option("--limit", type=WholeRange(1), help="Maximum number of samples per class and set."),
     click.option(
         "--errata",
+        metavar="NAMES",
         default="default",
         show_default=True,
         help="Known faults to exclude: none, default, or names separated by commas.",
     ),
     click.option(
-        "--samples-per-shard", type=click.IntRange(1), default=1000, show_default=True, help="Samples in each tar file."
+        "--samples-per-shard", type=WholeRange(1), default=1000, show_default=True, help="Samples in each tar file."
     ),
     MPP,
     MPP_OVERRIDE,

@@ -15,6 +15,7 @@ from dpconvert.cli.pool import fetch_pool
 from dpconvert.errors import UsageError
 from dpconvert.manifest.roots import SOURCES_VARIABLE, root_of
 from dpconvert.plural import counted
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer, tell
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--project", "projects", type=int, multiple=True, metavar="ID", help="Cytomine project; may be repeated.")
 @click.option("--crops/--slides", default=None, help="What to fetch from a project.  [default: what the rule needs]")
-@click.option("--connections", type=click.IntRange(1, 16), default=4, show_default=True, help="Parallel downloads.")
+@click.option("--connections", type=WholeRange(1, 16), default=4, show_default=True, help="Parallel downloads.")
 @JSON
 @QUIET
 def fetch(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dpconvert.manifest.roots import SOURCES_VARIABLE
-from dpconvert.runtime.finite import FiniteRange
+from dpconvert.runtime.finite import FiniteRange, WholeRange
 from dpconvert.runtime.terminal import Folder
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ SPLIT = click.option(
     "eva: the sets of kaiko-eva.",
 )
 SHARDS = click.argument("shards", type=PATH)
-WORKERS = click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one per processor]")
+WORKERS = click.option("--workers", type=WholeRange(1), help="Worker processes.  [default: one per processor]")
 
 
 def with_shape(manifest: Manifest) -> Manifest:

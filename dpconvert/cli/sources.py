@@ -220,7 +220,7 @@ def _unit(manifest: Manifest) -> str:
 @click.command()
 @click.argument("source")
 @click.option("--out", type=FOLDER, default=Path("sources"), show_default=True, help="Parent folder.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the images.")
+@click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="Seed of the images.")
 @JSON
 def fake(source: str, out: Path, seed: int, as_json: bool) -> None:
     """Draw a tiny fake source in the layout of the real one, for trying the programs.

@@ -22,7 +22,7 @@ from dpconvert.plan.collect import LazyScene, check_targets, counts_of
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from dpconvert.source import target, unused
+from dpconvert.source import cache, target, unused
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import Record, SourceImage, kind_of_groups
@@ -94,7 +94,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     except UserError as error:
         problems.append(str(error))
     not_used = given.not_used(given.Given(manifest, options, source, images, seen.stated)) if not problems else []
-    notes = [*source.notes, *absent, *not_used]
+    notes = [*cache.copies_counted(source.notes), *absent, *not_used]
     return Findings(
         len(images),
         [_example(image, splits, manifest.target) for image in _spread(images)],

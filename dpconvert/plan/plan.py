@@ -24,7 +24,7 @@ from dpconvert.plan.plan_rows import AnnotationFiles, Plan, PlanRow
 from dpconvert.plural import counted
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
-from dpconvert.source import target
+from dpconvert.source import cache, target
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage, hashed, kind_of_groups
 
@@ -102,7 +102,7 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     ]
     not_used = given.not_used(Given(manifest, options, source, images, seen.stated))
     notes = [
-        *source.notes,
+        *cache.copies_counted(source.notes),
         *absent,
         *divided.empty_sets(),
         *divided.notes,

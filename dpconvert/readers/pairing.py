@@ -60,7 +60,7 @@ class ByName:
     def notes(self) -> list[str]:
         """A note of the files that nobody asked for."""
         unused = [found.name for found in self._exact.values() if found.name not in self._asked]
-        return [f"not used: {len(unused)} {self._what} of no image here, the first {unused[0]}"] if unused else []
+        return [_of_no_image(self._what, unused)] if unused else []
 
 
 def note_of_no_image(source: Source, what: str, files: Iterable[str], images: Iterable[SourceImage]) -> None:
@@ -68,7 +68,14 @@ def note_of_no_image(source: Source, what: str, files: Iterable[str], images: It
     used = {name for image in images for name in image.annotations}
     unused = [name for name in files if name not in used]
     if unused:
-        source.notes.append(f"not used: {len(unused)} {what} of no image here, the first {unused[0]}")
+        source.notes.append(_of_no_image(what, unused))
+
+
+def _of_no_image(what: str, unused: list[str]) -> str:
+    """`what` is a plural."""
+    if len(unused) == 1:
+        return f"not used: {unused[0]}, one of the {what}, of no image here"
+    return f"not used: {len(unused)} {what} of no image here, the first {unused[0]}"
 
 
 def only_file(source: Source, found: Sequence[MatchedFile], what: str) -> MatchedFile:

@@ -1,4 +1,4 @@
-"""Numbers of the command line: "nan" lies in no range, although no comparison with its ends says so."""
+"""Numbers of the command line: help shows N for whole ones and X for others; "nan" lies in no range."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from typing import Any
 
 import click
 
+WHOLE, NUMBER = "N", "X"
+
+
+class WholeRange(click.IntRange):
+    """A range of whole numbers, which help shows as N."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return WHOLE
+
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers that refuses "nan", which `click.FloatRange` accepts, and "inf"."""
+    """A range of numbers that refuses "nan", which no comparison with its ends does, and "inf"."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return NUMBER
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or fail as click does."""

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -21,6 +21,8 @@ from dpconvert.runtime.terminal import say
 
 VARIABLE = "DPCONVERT_CACHE"
 FOLDER = ".dpconvert-cache"
+CACHE = f"into the cache ({FOLDER} in the source's folder, or {VARIABLE}), which may be removed afterwards"
+COPY = f" is read from a copy that was unpacked {CACHE}"
 PIECE = 1 << 22
 
 
@@ -32,8 +34,16 @@ def folder_of(root: Path) -> Path:
 
 def copy_note(name: str) -> str:
     """Return a note for the user on a file that is read from the cache."""
-    where = f"{FOLDER} in the source's folder, or {VARIABLE}"
-    return f"{name} is read from a copy that was unpacked into the cache ({where}), which may be removed afterwards"
+    return f"{name}{COPY}"
+
+
+def copies_counted(notes: Sequence[str]) -> list[str]:
+    """Return the notes, with one in place of those on several files that are read from the cache."""
+    copied = [note.removesuffix(COPY) for note in notes if note.endswith(COPY)]
+    if len(copied) < 2:
+        return list(notes)
+    others = [note for note in notes if not note.endswith(COPY)]
+    return [*others, f"{len(copied)} files are read from copies that were unpacked {CACHE}; the first: {copied[0]}"]
 
 
 def unpacked(root: Path, original: Path, name: str, suffix: str, write: Callable[[Path], None], size: int = 0) -> Path:

@@ -43,7 +43,7 @@ from dpconvert.source.slide_links import linked, open_slide
 from dpconvert.source.stacks import Stacks
 from dpconvert.source.stamps import Stamps
 
-COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tar\.\w+|7z|rar)$")
+COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tzst|tar\.(?!idx$|md5$|sha\d+$|asc$|sig$|json$|txt$)\w+|7z|rar)$")
 
 
 class ArchiveMember(io.BytesIO):

@@ -29,14 +29,14 @@ def notes(source: Source, used: Collection[str]) -> list[str]:
     found = [_archives(archives)] if archives else []
     if packed := _packed_zarr(beside):
         found.append(f"not read: OME-Zarr folders in {counted(len(packed), 'archive')}; unpack {packed[0]}")
-    for suffixes, what, why in (
-        (READ, "image", "no pattern of [files] matches them"),
-        (UNREAD, "image", "nothing here reads these formats: export them as TIFF or PNG"),
-        (WORDS, "file", "of annotations or tables: no pattern of [files] matches them"),
+    for suffixes, what, of, why in (
+        (READ, "image", "", "matched by no pattern of [files]"),
+        (UNREAD, "image", "", "nothing here reads these formats: export them as TIFF or PNG"),
+        (WORDS, "file", " of annotations or tables", "matched by no pattern of [files]"),
     ):
         names = [name for name in beside if suffixes.search(suffix(name)) and unread(name) is None]  # slides are noted
         if names:
-            found.append(f"not used: {counted(len(names), what)} ({by_suffix(names)}), the first {names[0]}: {why}")
+            found.append(f"not used: {counted(len(names), what)}{of} ({by_suffix(names)}), the first {names[0]}: {why}")
     return found
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.errors import UserError
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import BATCH, CACHE, CHECK, DEVICE, FOLDER, OUT, RUNS, SOLVER, STEPS, WORKERS, end, reporter
 from mtrain.cli.robustness import COLUMN
@@ -62,7 +63,7 @@ CHOOSE = "choose one with --weights-key"
 @click.option("--mode", type=click.Choice(MODES), default="svm", show_default=True, help="How to transfer.")
 @click.option(
     "--size",
-    type=click.IntRange(16),
+    type=WholeRange(16),
     metavar="PX",
     help="Input size of all --backbone.  [default: as each was trained]",
 )
@@ -74,7 +75,9 @@ CHOOSE = "choose one with --weights-key"
     metavar="WHAT",
     help="With --mode dense: what to train of each network, as in `mtrain transfer`.  [default: heads, nothing]",
 )
-@click.option("--lr", "rates", type=float, multiple=True, help="Rate of the network with --tune.  [default: 1e-4]")
+@click.option(
+    "--lr", "rates", type=float, multiple=True, metavar="X", help="Rate of the network with --tune.  [default: 1e-4]"
+)
 @click.option("--layer-decay", type=float, metavar="D", help="Factor on that rate from each block to the one before.")
 @click.option("--by", metavar="NAME", help="Also measure robustness to this column, such as centre.")
 @COLUMN

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import (
     CACHE,
@@ -50,7 +51,9 @@ def unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: that of the runs]")
 @CACHE
 @CHECK
-@click.option("--target", multiple=True, metavar="TASK", help="Task to score.  [default: all left-out tasks]")
+@click.option(
+    "--target", multiple=True, metavar="TASK", help="Task to score; may be repeated.  [default: all left out]"
+)
 @click.option(
     "--mode",
     "modes",
@@ -63,7 +66,7 @@ def unused_in_evaluation(modes: Sequence[str], *, baseline: bool, of_sweep: bool
 @click.option("--baseline/--no-baseline", default=True, show_default=True, help="Also score the ImageNet weights.")
 @click.option(
     "--seeds",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     default=5,
     show_default=True,
     help="Seeds of the baseline of finetune and dense, and of scratch.",
@@ -146,12 +149,18 @@ def evaluate(
 @CHECK
 @click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
 @UNTRAINED
-@click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
+@click.option(
+    "--weights",
+    metavar="NAME|FILE",
+    default="run",
+    show_default=True,
+    help="run, imagenet (the baseline), random, or a file.",
+)
 @WEIGHTS_KEY
 @click.option("--mode", type=click.Choice(["svm", "finetune"]), default="svm", show_default=True, help="Transfer mode.")
 @SOLVER
 @TUNING
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@click.option("--seed", type=WholeRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
 @EVALUATIONS

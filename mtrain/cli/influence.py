@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, RUNS, WORKERS, reporter, run_of
 from mtrain.cli.unused_options import note_unused
@@ -30,35 +31,33 @@ from mtrain.cli.unused_options import note_unused
 )
 @click.option(
     "--samples",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     default=200,
     show_default=True,
     help="Maximum number of images of each source task.",
 )
 @click.option(
     "--dimensions",
-    type=click.IntRange(2),
+    type=WholeRange(2),
     default=200,
     show_default=True,
     help="Number of dimensions that gradients are projected to.",
 )
 @click.option(
     "--subsets",
-    type=click.IntRange(2),
+    type=WholeRange(2),
     default=200,
     show_default=True,
     help="Number of subsets to estimate; of up to 8 source tasks, all.",
 )
 @click.option(
     "--verify",
-    type=click.IntRange(1),
-    metavar="N",
+    type=WholeRange(1),
     help="Also train on N random subsets of the tasks, and compare the estimate with the result.",
 )
 @click.option(
     "--matrix",
-    type=click.IntRange(1),
-    metavar="N",
+    type=WholeRange(1),
     help="Also train a network on each single task, for N iterations, and probe each on every other task.",
 )
 @click.option(
@@ -67,7 +66,7 @@ from mtrain.cli.unused_options import note_unused
     metavar="RUN",
     help="Run that was trained on only one of the tasks, for the matrix; may be repeated.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@click.option("--seed", type=WholeRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
 @JSON

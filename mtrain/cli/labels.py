@@ -18,7 +18,13 @@ from mtrain.cli.unused_options import note_unused
     rarely=("cache", "cache_size", "check_images", "weights_key", "backbone_options", "size"),
 )
 @FEATURES_OF
-@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task, or its folder.  [default: all left out]")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="TASK",
+    help="Task, or its folder; may be repeated.  [default: all left out]",
+)
 @click.option("--out", type=FOLDER, default=Path("labels"), show_default=True, help="Output folder.")
 @DEVICE
 @WORKERS

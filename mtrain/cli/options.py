@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import QUIET, Folder, say, together
 
 if TYPE_CHECKING:
@@ -56,14 +57,16 @@ SOLVER = click.option(
     show_default=True,
     help="SVM solver: ours, for all C, folds and classes at once, or scikit-learn's LinearSVC.",
 )
-STEPS = click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
+STEPS = click.option("--steps", type=WholeRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
 WEIGHTS_KEY = click.option(
     "--weights-key",
     metavar="NAME",
     help="Network to load from a weights file that holds several, such as teacher.",
 )
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-WORKERS = click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Data loader processes.")
+DEVICE = click.option(
+    "--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+WORKERS = click.option("--workers", type=WholeRange(0), default=2, show_default=True, help="Data loader processes.")
 
 
 def _set(variable: str) -> Callable[..., None]:
@@ -114,11 +117,11 @@ CHECK = click.option(
 )
 
 
-BATCH = click.option("--batch", type=click.IntRange(2), default=64, show_default=True, help="Fine-tuning: batch size.")
+BATCH = click.option("--batch", type=WholeRange(2), default=64, show_default=True, help="Fine-tuning: batch size.")
 TUNING = together(
     click.option(
         "--epochs",
-        type=click.IntRange(1),
+        type=WholeRange(1),
         default=100,
         show_default=True,
         help="Fine-tuning: epochs at each learning rate.",
@@ -128,12 +131,13 @@ TUNING = together(
         "rates",
         type=float,
         multiple=True,
+        metavar="X",
         help="Fine-tuning: learning rate to try; may be repeated.  [default: 1e-3, 1e-4, 1e-5, 1e-6; dense: 1e-4]",
     ),
     BATCH,
     click.option(
         "--early-stop",
-        type=click.IntRange(0),
+        type=WholeRange(0),
         default=0,
         show_default=True,
         help="Fine-tuning: stop a rate after this many epochs without improvement; 0: never.",
@@ -175,7 +179,7 @@ BACKBONE_OPTION = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=key_values,
-    help="Option of timm's constructor, for timm:NAME.",
+    help="Option of timm's constructor, for timm:NAME; may be repeated.",
 )
 
 
@@ -189,7 +193,7 @@ def reporter(quiet: bool) -> Reporter:
 UNTRAINED = together(
     click.option("--backbone", metavar="NETWORK", help="Use this network instead of a run."),
     BACKBONE_OPTION,
-    click.option("--size", type=click.IntRange(16), metavar="PX", help="Side of its input.  [default: its own]"),
+    click.option("--size", type=WholeRange(16), metavar="PX", help="Side of its input.  [default: its own]"),
 )
 
 
@@ -198,7 +202,9 @@ FEATURES_OF = together(
     QUIET,
     click.option("--run", "name", metavar="NAME", help="Run to use.  [default: the newest]"),
     UNTRAINED,
-    click.option("--weights", default="run", show_default=True, help="run, imagenet, random, or a file."),
+    click.option(
+        "--weights", metavar="NAME|FILE", default="run", show_default=True, help="run, imagenet, random, or a file."
+    ),
     WEIGHTS_KEY,
     click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]"),
     CACHE,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dpconvert.plural import counted
-from dpconvert.runtime.finite import FiniteRange
+from dpconvert.runtime.finite import FiniteRange, WholeRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import EVALUATIONS, FOLDER, OPEN_LICENCES, OUT, RUNS, SWEEPS, WORKERS, end, reporter, run_of
 from mtrain.cli.unused_options import note_unused
@@ -137,7 +137,7 @@ def export(
 )
 @click.option("--features", is_flag=True, help="Also write features of slides as TRIDENT does.")
 @click.option("--dense", is_flag=True, help="Write masks and points of slides, by the decoder of the run.")
-@click.option("--patch", type=click.IntRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
+@click.option("--patch", type=WholeRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
 @click.option(
     "--mpp",
     type=FiniteRange(0.05, 10),
@@ -156,7 +156,7 @@ def export(
     metavar="SHARE",
     help="Minimum share of tissue in a patch; 0: all patches.  [default: as in training; with --dense: any tissue]",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @WORKERS
 @click.option("--out", type=FOLDER, default=Path("predictions"), show_default=True, help="Output folder.")
 @JSON

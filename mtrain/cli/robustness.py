@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import JSON, Detailed, answer, together
 from mtrain.cli.options import DEVICE, FEATURES_OF, WORKERS, end, network_of, reporter
 from mtrain.cli.unused_options import note_unused
@@ -19,7 +20,7 @@ TABLE = click.option(
     help="Take the column from a CSV file with a column key or group.",
 )
 NEIGHBOURS = click.option(
-    "--k", type=click.IntRange(1, 600), help="Number of neighbours.  [default: the one that classifies best]"
+    "--k", type=WholeRange(1, 600), help="Number of neighbours.  [default: the one that classifies best]"
 )
 COLUMN = together(PATTERN, TABLE, NEIGHBOURS)
 
@@ -34,7 +35,13 @@ COLUMN = together(PATTERN, TABLE, NEIGHBOURS)
 )
 @COLUMN
 @FEATURES_OF
-@click.option("--target", "names", multiple=True, metavar="TASK", help="Task, or its folder.  [default: all left out]")
+@click.option(
+    "--target",
+    "names",
+    multiple=True,
+    metavar="TASK",
+    help="Task, or its folder; may be repeated.  [default: all left out]",
+)
 @DEVICE
 @WORKERS
 @JSON

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import JSON, QUIET, Detailed, answer
 from mtrain.cli.options import (
     CACHE,
@@ -47,14 +48,22 @@ MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joi
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: the run's]")
 @CACHE
 @CHECK
-@click.option("--target", multiple=True, metavar="TASK", help="Task, or its folder.  [default: all left out]")
-@click.option("--weights", default="run", show_default=True, help="run, imagenet (the baseline), random, or a file.")
+@click.option(
+    "--target", multiple=True, metavar="TASK", help="Task, or its folder; may be repeated.  [default: all left out]"
+)
+@click.option(
+    "--weights",
+    metavar="NAME|FILE",
+    default="run",
+    show_default=True,
+    help="run, imagenet (the baseline), random, or a file.",
+)
 @WEIGHTS_KEY
 @click.option("--final", is_flag=True, help="Score the test set: once, at the end.")
 @SOLVER
 @TUNING
 @STEPS
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@click.option("--seed", type=WholeRange(0), default=0, show_default=True, help="Random seed.")
 @DEVICE
 @WORKERS
 @JSON
@@ -120,7 +129,13 @@ def transfer(
 
 @click.command(cls=Detailed, rarely=RARELY)
 @FEATURES_OF
-@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Task, or its folder.  [default: all left out]")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="TASK",
+    help="Task, or its folder; may be repeated.  [default: all left out]",
+)
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Data type."
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, Detailed, answer, say
 from mtrain.cli.options import CACHE, CHECK, DEVICE, FOLDER, OUT, SWEEPS, WORKERS, reporter
 from mtrain.cli.unused_options import note_unused
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plan", "only_plan", is_flag=True, help="Print what remains to be done and estimate the time; run nothing."
 )
-@click.option("--jobs", type=click.IntRange(1), help="Cells to run in parallel.  [default: measured on a GPU, else 1]")
+@click.option("--jobs", type=WholeRange(1), help="Cells to run in parallel.  [default: measured on a GPU, else 1]")
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -37,16 +38,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Run on this machine, or on a Ray cluster that shares the folders.",
 )
-@click.option("--address", help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]")
 @click.option(
-    "--cpus", type=click.IntRange(1), help="Processors that each cell requests from the cluster.  [default: 1]"
+    "--address", metavar="ADDRESS", help="Address of the Ray cluster.  [default: $RAY_ADDRESS, a running or a new one]"
 )
+@click.option("--cpus", type=WholeRange(1), help="Processors that each cell requests from the cluster.  [default: 1]")
 @click.option("--part", metavar="I/N", help="Run only the I-th of N parts of the cells.")
 @click.option("--sbatch", type=OUT, help="Write a SLURM script that runs the parts, and exit.")
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option(
     "--parts",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     help="Number of parts, or of jobs of a race.  [default: one per seed, left-out set and network; race: one per set]",
 )
 @click.option("--race", is_flag=True, help="Drop combinations as soon as they cannot win for any target.")

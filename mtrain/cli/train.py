@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.errors import UserError
+from dpconvert.runtime.finite import WholeRange
 from dpconvert.runtime.terminal import INTERRUPTED, JSON, QUIET, answer, say
 from mtrain.cli.options import CACHE, CHECK, EVALUATIONS, FOLDER, OPEN_LICENCES, RUNS, SWEEPS, reporter
 from mtrain.cli.training_options import TrainingCommand
@@ -151,8 +152,8 @@ def _idle_in_file(
     shown=("backbone", "weights", "iterations", "lr"),
     defaults={
         "backbone": "mtdp_densenet121, or those of the sweep",
-        "lr": "the paper's: 1e-4 for DenseNet121, 1e-3 for resnet50",
-        "tau": "the paper's: 5 for DenseNet121, 1 for resnet50",
+        "lr": "the paper's: 1e-4 for DenseNet121, 1e-3 for ResNet50",
+        "tau": "the paper's: 5 for DenseNet121, 1 for ResNet50",
     },
     rarely=("check_images", "sweeps", "evaluations"),
 )
@@ -164,12 +165,12 @@ def _idle_in_file(
 )
 @click.option("--shards", type=FOLDER, help="Folder of the tasks.  [default: shards, or that of the sweep]")
 @CHECK
-@click.option(
-    "--seed", "seeds", type=click.IntRange(0), multiple=True, help="Random seed; may be repeated.  [default: 0]"
-)
+@click.option("--seed", "seeds", type=WholeRange(0), multiple=True, help="Random seed; may be repeated.  [default: 0]")
 @EVALUATIONS
 @click.option("--out", type=FOLDER, default=Path("release"), show_default=True, help="Output folder.")
-@click.option("--creator", "creators", multiple=True, metavar="NAME", help="'Family, Given', for Zenodo; repeatable.")
+@click.option(
+    "--creator", "creators", multiple=True, metavar="NAME", help="'Family, Given', for Zenodo; may be repeated."
+)
 @click.option("--accept-licence", "accepted", is_flag=True, help="Confirm that the data's licences allow sharing.")
 @JSON
 def release(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import click
 
+from dpconvert.runtime.finite import NUMBER, WHOLE
 from dpconvert.runtime.terminal import Detailed
 from mtrain.cli.options import key_values
 
@@ -76,12 +77,15 @@ class TrainingCommand(Detailed):
     def _option(self, name: str, field: FieldInfo) -> click.Option:
         flag, kind = _FLAGS.get(name, "--" + name.replace("_", "-")), _kind(field.annotation)
         default = self._defaults.get(name) or default_text(field)
-        how: dict[str, Any] = {"type": kind} | _TAKES.get(name, {})
+        how: dict[str, Any] = {"type": kind, "metavar": METAVARS.get(kind)} | _TAKES.get(name, {})
         if kind is bool:
             flag, how = f"{flag}/--no-{flag[2:]}", {"default": None}
         if default:
             default = f"  [default: {default}]"
-        return click.Option([flag, name], help=f"{field.description}{default}", hidden=name not in self._shown, **how)
+        text = str(field.description)
+        if how.get("multiple"):
+            text = text.removesuffix(".") + "; may be repeated."
+        return click.Option([flag, name], help=f"{text}{default}", hidden=name not in self._shown, **how)
 
 
 def default_text(field: FieldInfo) -> str:
@@ -132,6 +136,7 @@ def _names(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
 
 
+METAVARS = {int: WHOLE, float: NUMBER}
 _FLAGS = {"task_weights": "--task-weight", "backbone_options": "--backbone-option"}
 _TAKES: dict[str, dict[str, Any]] = {
     "shards": {"metavar": "DIR|URL"},
@@ -139,12 +144,16 @@ _TAKES: dict[str, dict[str, Any]] = {
     "tasks": {"multiple": True, "metavar": "A,B,C", "callback": _names},
     "drop": {"metavar": "FILE"},
     "joint": {"multiple": True, "metavar": "TASK", "callback": _names},
-    "train_on": {"type": click.Choice(["train+val", "train"]), "metavar": "SETS"},  # the test sets: `mtrain release`
+    "train_on": {"type": click.Choice(["train+val", "train"])},  # the test sets: `mtrain release`
     "task_weights": {"multiple": True, "metavar": "NAME=W", "callback": _weights_by_task},
     "backbone_options": {"multiple": True, "metavar": "KEY=VALUE", "callback": key_values},
+    "backbone": {"metavar": "NETWORK"},
+    "weights": {"metavar": "NAME|FILE"},
     "weights_key": {"metavar": "NAME"},
+    "size": {"metavar": "PX"},
+    "device": {"metavar": "DEVICE"},
+    "resident": {"metavar": "GIB"},
     "tune": {"metavar": "WHAT"},
-    "log_cosines": {"metavar": "N"},
     "layer_decay": {"metavar": "D"},
     "ema": {"metavar": "DECAY"},
     "stain_jitter": {"metavar": "S"},

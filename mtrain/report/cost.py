@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import clock
 from mtrain.config import FitConfig
 
@@ -48,4 +49,4 @@ def _memory(steps: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 def _transfers(results: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     seconds = [one["seconds"] for one in results if isinstance(one.get("seconds"), int | float)]
     if seconds:
-        yield "transfers", f"{clock(sum(seconds))} in all ({len(seconds)} results)"
+        yield "transfers", f"{clock(sum(seconds))} in all ({counted(len(seconds), 'result')})"

@@ -231,7 +231,7 @@ def test_files_without_points_hold_none(data: bytes) -> None:
 
 
 def test_a_line_that_is_no_point_is_named() -> None:
-    with pytest.raises(ReadError, match=r"a.csv: line 2 has 1 columns; expected x, y"):
+    with pytest.raises(ReadError, match=r"a.csv: line 2 has 1 column; expected x, y"):
         points.read_text(b"1,2\n3\n", "a.csv", ["x", "y"], delimiter=",")
     for text in ("x", "", "nan", "inf", "1e9"):
         with pytest.raises(ReadError, match=r"a.csv: line 2: no coordinate; found "):

@@ -25,7 +25,8 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.readers import with_defaults
 from dpconvert.readers.draft import task_name
 from dpconvert.shards.index import read_index
-from dpconvert.source.files import Source
+from dpconvert.source.cache import copies_counted, copy_note
+from dpconvert.source.files import COMPRESSED, Source
 from tests.dpconvert.conftest import Answer, one_line, run
 
 FOLDERS = 'task = "Mine"\nclasses = ["gutartig", "b\u00f6sartig"]\nshape = "folders"\n'
@@ -268,9 +269,9 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
     notes = run(manifest, source, tmp_path / "out").notes
     told = "\n".join(notes)
     assert "not read: 2 archives, the first outer.zip/inner.rar; unpack outer.zip, and then inner.rar" in told
-    assert "not used: 2 images (2 .svs), the first gutartig/x.svs: no pattern" in told
+    assert "not used: 2 images (2 .svs), the first gutartig/x.svs: matched by no pattern" in told
     assert "1 slide in a format that is not read (Olympus VSI), the first: gutartig/z.vsi" in told
-    assert "not used: 1 file (1 .xml), the first a.xml: of annotations or tables" in told
+    assert "not used: 1 file of annotations or tables (1 .xml), the first a.xml: matched by no pattern" in told
     assert "hidden" not in told
     assert "notes.txt" not in told
 
@@ -357,3 +358,23 @@ def test_accents_do_not_cut_names() -> None:
         "癌",
     ]
     assert [task_name(Path(text)) for text in ("Übung", "naïve Zellen_2", "癌")] == ["Ubung", "NaiveZellen2", "Task"]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.TAR.ZST", "a.tgz", "a.rar", "a.7z"])
+def test_a_compressed_archive_is_known_by_its_name(name: str) -> None:
+    assert COMPRESSED.search(name)
+
+
+@pytest.mark.parametrize("name", ["a.tar.idx", "a.tar.md5", "a.tar.sha256", "a.tar.json", "a.target"])
+def test_a_file_about_an_archive_is_none(name: str) -> None:
+    """As the index of Megatron-Energon beside each shard is: it was to be unpacked."""
+    assert not COMPRESSED.search(name)
+
+
+def test_several_copies_in_the_cache_are_one_note() -> None:
+    first, second = copy_note("a.zip/1.npy"), copy_note("a.zip/2.npy")
+    assert copies_counted(["other", first]) == ["other", first]
+    other, copies = copies_counted([first, "other", second])
+    assert other == "other"
+    assert copies.startswith("2 files are read from copies that were unpacked into the cache (.dpconvert-cache")
+    assert copies.endswith("; the first: a.zip/1.npy")

@@ -280,7 +280,7 @@ def test_points_beside_images(make: Make, tmp_path: Path) -> None:
     assert {row["source"] for row in make(POINTS + "[layout]\nmissing = true\n" + PRESENCE)} == {"a1.png", "b1.png"}
     notes = cards.load(tmp_path / "out" / "Mine").notes
     assert "left out: 1 image without files of points, the first a2.png" in notes
-    assert "not used: 1 files of points of no image here, the first z9.csv" in notes
+    assert "not used: z9.csv, one of the files of points, of no image here" in notes
     assert "a2.png: no files of points for this image" in str(make(POINTS + PRESENCE, fails=True))
 
 

@@ -124,7 +124,7 @@ def test_every_setting_of_a_training_is_an_option_with_its_own_help_and_default(
     for name, field in FitConfig.model_fields.items():
         option = options[name]
         assert isinstance(option, click.Option)
-        assert (option.help or "").startswith(str(field.description))
+        assert (option.help or "").startswith(str(field.description).removesuffix("."))
     assert (options["lr"].help or "").endswith("[default: 1e-4]")  # type: ignore[attr-defined]
     assert (options["warmup"].help or "").endswith("[default: a tenth of the iterations]")  # type: ignore[attr-defined]
 
