@@ -18,6 +18,7 @@ from dpconvert.readers import named_images
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 
+ONE = "put all annotations of the slide into one file, or let the pattern of [files.annotations] leave out the other"
 GEOJSON = re.compile(r"(?i)\.(geo)?json(\.gz)?$")
 
 
@@ -40,7 +41,12 @@ class SlideAnnotations:
         own = self.own.get(self.fold(slide["name"]))
         found = [*(self.shared if own is None else [own]), *self.naming.of(slide.name)]
         if len(set(found)) > 1:
-            raise SourceError("two files of annotations for one slide", where=slide.name, found=" and ".join(found[:2]))
+            raise SourceError(
+                "two files of annotations for one slide",
+                where=slide.name,
+                found=" and ".join(found[:2]),
+                remedy=f"{ONE}, or move it away",
+            )
         return tuple(found[:1])
 
 
@@ -62,8 +68,8 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
                 "two files of annotations for one slide",
                 where=found.name,
                 found=own[name],
-                remedy="if they are about two slides of one name, let `name` take in the folder in the patterns of "
-                "[files.slides] and [files.annotations], as '(?P<name>[^/]+/[^/]+)' does",
+                remedy=f"{ONE}; if they are about two slides of one name, let `name` take in the folder in the "
+                "patterns of [files.slides] and [files.annotations], as '(?P<name>[^/]+/[^/]+)' does",
             )
         if (named := named_images.images_of(source, found.name)) is not None:
             listings[found.name] = named
