@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -79,6 +79,7 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
             (alone if name else shared).append(found.name)
     for name in shared:
         refuse_names_in_geojson(source, name, called)
+    note_of_all(source, shared, sum(fold(slide["name"]) not in own for slide in slides))
     naming = named_images.Mentions(listings, (slide.name for slide in slides))
     if not own:
         naming.check(source)
@@ -111,6 +112,13 @@ def refuse_names_in_geojson(source: Source, name: str, called: dict[str, str]) -
                 found=", ".join(sorted(set(some))[:3]),
                 remedy="write a GeoJSON file for each image, of its name, or one COCO file for all",
             )
+
+
+def note_of_all(source: Source, files: Sequence[str], images: int) -> None:
+    """Note that files which name no image are about all of these images."""
+    if files and images > 1:
+        more = f" and {counted(len(files) - 1, 'file')} more" if len(files) > 1 else ""
+        source.notes.append(f"on all {images} images, as the file names none: the annotations of {files[0]}{more}")
 
 
 def _features(source: Source, name: str) -> list[Any]:
