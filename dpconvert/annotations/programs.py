@@ -119,7 +119,11 @@ TABLES: dict[Format, tuple[set[str], ...]] = {
 }
 TABLES_NOT_READ = (
     Foreign("napari", frozenset({"shape-type", "axis-0", "axis-1"})),
-    Foreign("napari", frozenset({"index", "axis-0", "axis-1"}), remedy="name its columns axis-1 and axis-0 x and y"),
+    Foreign(
+        "napari",
+        frozenset({"index", "axis-0", "axis-1"}),
+        remedy='read its points with shape = "points" and names = {x = "axis-1", y = "axis-0"} in [layout]',
+    ),
     Foreign(
         "QuPath's measurements",
         frozenset({"Image", "Class", "ROI"}),
