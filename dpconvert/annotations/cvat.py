@@ -1,8 +1,8 @@
 """CVAT XML for images 1.1: several images, each with its size; pixels from the top left.
 
 https://docs.cvat.ai/docs/manual/advanced/xml_format/. Boxes and ellipses may be turned (degrees, clockwise, about their
-middle). A mask is run lengths along the rows of its frame, off first. Tags, polylines, cuboids and skeletons are passed
-over and counted; the tracks of a video belong to no image file, and a file of nothing else is refused.
+middle). A mask is run lengths along the rows of its frame, off first. Tags, open polylines, cuboids and skeletons are
+passed over and counted; the tracks of a video belong to no image file, and a file of nothing else is refused.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def _shapes(element: Any, remarks: Counter[str], name: str) -> list[Geometry]:
             return [shapely.Point(point) for point in _points(element, name)]
         case "polygon":
             found = polygon(_points(element, name), remarks)
+        case "polyline":
+            found = marks.enclosed(_points(element, name), remarks)
         case "box":
             left, top, right, bottom = (xml_tree.number(element, side, name) for side in ("xtl", "ytl", "xbr", "ybr"))
             found = _turned(

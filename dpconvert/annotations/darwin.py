@@ -2,7 +2,7 @@
 
 https://docs.v7labs.com/reference/darwin-json. A polygon's paths are filled by the even-odd rule, so that inner ones are
 holes; an ellipse's angle is in radians. Tags are labels of the whole
-image; lines, skeletons and raster layers are passed over and counted.
+image; open lines, skeletons and raster layers are passed over and counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 
-OTHERS = ("line", "skeleton", "cuboid", "tag", "raster_layer", "mask", "table", "string", "graph", "link")
+OTHERS = ("skeleton", "cuboid", "tag", "raster_layer", "mask", "table", "string", "graph", "link")
 VIDEO = "annotation of a video passed over"
 
 
@@ -46,6 +46,10 @@ class DarwinOutline(Loose):
         return [*first, *self.additional_paths, *self.paths]
 
 
+class DarwinLine(Loose):
+    path: list[Position] = []
+
+
 class Ellipse(Loose):
     center: Position
     radius: Position
@@ -61,7 +65,7 @@ class DarwinAnnotation(Loose):
     ellipse: Ellipse | None = None
     keypoint: Position | None = None
     frames: dict[str, object] | None = None
-    line: object = None
+    line: DarwinLine | None = None
     skeleton: object = None
     cuboid: object = None
     tag: object = None
@@ -134,6 +138,8 @@ def _shape(one: DarwinAnnotation, remarks: Counter[str]) -> Geometry | None:
         return found and affinity.rotate(found, one.ellipse.angle, origin=(x, y), use_radians=True)
     elif one.keypoint is not None:
         return shapely.Point(one.keypoint.x, one.keypoint.y)
+    elif one.line is not None:
+        return marks.enclosed([(p.x, p.y) for p in one.line.path], remarks)
     elif one.bounding_box is not None:
         box = one.bounding_box
         right, bottom = box.x + box.w, box.y + box.h

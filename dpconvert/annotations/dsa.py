@@ -84,6 +84,8 @@ def _shape(element: DsaElement, remarks: Counter[str]) -> Geometry | None:
             outer, *holes = (polygon(ring, remarks) for ring in rings)
             cut = shapely.union_all([hole for hole in holes if hole is not None])
             return outer and (shapely.difference(outer, cut) if holes else outer)
+        case "polyline":
+            return marks.enclosed([(p[0], p[1]) for p in element.points], remarks)
         case "rectangle" if element.center:
             found = polygon(
                 [(x - across, y - down), (x + across, y - down), (x + across, y + down), (x - across, y + down)],

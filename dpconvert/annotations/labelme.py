@@ -2,7 +2,7 @@
 
 https://github.com/wkentaro/labelme. A rectangle or mask is given by two corners, a turned rectangle by four, a circle
 by its centre and a point on it. A mask is a PNG in base64 that fills its corners, both included; their fractions are
-cut. Lines are passed over and counted.
+cut. Open lines are passed over and counted.
 """
 
 from __future__ import annotations
@@ -79,8 +79,10 @@ def _shapes(one: Shape, remarks: Counter[str], name: str) -> list[Geometry]:
     elif one.kind == "circle" and len(points) == 2:
         (x, y), radius = points[0], math.dist(*points)
         found = ellipse((x - radius, y - radius, x + radius, y + radius), remarks)
+    elif one.kind == "linestrip":
+        found = marks.enclosed(points, remarks)
     else:
-        marks.pass_over("line" if one.kind == "linestrip" else one.kind, remarks)
+        marks.pass_over(one.kind, remarks)
     return [] if found is None else [found]
 
 

@@ -1,13 +1,15 @@
-"""Marks that outline nothing (rulers, arrows, lines, text): one list for all formats.
+"""Marks that outline nothing (rulers, arrows, open lines, text): one list for all formats.
 
-They are passed over and counted; so is a mark of a type that is not known here, unless a file holds nothing else.
+They are passed over and counted; so is a mark of a type that is not known here, unless a file holds nothing else. A
+line that ends where it begins is an outline.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from dpconvert.annotations.geometry import Annotations
+from dpconvert.annotations.geometry import Annotations, Geometry, polygon
 from dpconvert.errors import ReadError, cut
 
 KINDS = {
@@ -25,6 +27,15 @@ def pass_over(kind: str, remarks: Counter[str]) -> None:
     """Count a mark by the format's own name of its type."""
     known = NAMES.get(kind.strip().lower())
     remarks[f"{known} passed over" if known else f"{UNKNOWN}{cut(kind, 40)!r}"] += 1
+
+
+def enclosed(line: Sequence[tuple[float, float]], remarks: Counter[str]) -> Geometry | None:
+    """Return the area inside a line that ends where it begins; any other is passed over and counted."""
+    if len(line) < 4 or line[0] != line[-1]:
+        pass_over("line", remarks)
+        return None
+    remarks["closed line read as an outline"] += 1
+    return polygon(line, remarks)
 
 
 def check(found: Annotations, name: str) -> Annotations:

@@ -43,6 +43,7 @@ READ = (
 EXPORT = "export it as GeoJSON, COCO or masks"
 HEAD = 1 << 16  # bytes
 MOST_TOKENS = 20_000
+MOST_LINES = 50
 IMAGES = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"\xff\xd8\xff")
 FEATURE = re.compile(rb'"type"\s*:\s*"Feature(?:Collection)?"')
 GEOMETRY = re.compile(rb'"type"\s*:\s*"(?:(?:Multi)?(?:Point|LineString|Polygon)|GeometryCollection)"')
@@ -92,6 +93,7 @@ JSON = (
     Foreign("Labelbox", frozenset({"Labeled Data"})),
     Foreign("grand-challenge.org", evidence=(b'"Multiple ',)),
     Foreign("HoVer-Net", frozenset({"nuc"})),
+    Foreign("TIAToolbox", evidence=(b'"contour"', b'"centroid"', b'"box"')),
     Foreign("Datumaro", frozenset({"items", "categories"})),
     Foreign("WholeSlideData", frozenset({"coordinates", "label"})),
     Foreign("Cytomine", frozenset({"collection"}), remedy='read it with shape = "cytomine"'),
@@ -103,6 +105,7 @@ JSON = (
 LABELME = (b"<pt>", b"LabelMe Webtool")
 CVAT = (b"<image", b"<track", b"<meta>")
 XML = (
+    Foreign("a drawing program (SVG)", frozenset({"svg"})),
     Foreign("ImageJ's Cell Counter", frozenset({"CellCounter_Marker_File"}), remedy="save its points as a table"),
     Foreign("Definiens or Tissue Studio", frozenset({"object-stream"})),
     Foreign("Sectra", evidence=(b"Sectra",)),
@@ -114,6 +117,24 @@ TABLES: dict[Format, tuple[set[str], ...]] = {
     "nucls": ({"raw_classification", "xmin", "ymax"},),
     "hubmap": ({"id", "encoding"}, {"id", "rle"}),
 }
+TABLES_NOT_READ = (
+    Foreign("napari", frozenset({"shape-type", "axis-0", "axis-1"})),
+    Foreign(
+        "napari",
+        frozenset({"index", "axis-0", "axis-1"}),
+        remedy='read its points with shape = "points" and names = {x = "axis-1", y = "axis-0"} in [layout]',
+    ),
+    Foreign(
+        "QuPath's measurements",
+        frozenset({"Image", "Class", "ROI"}),
+        remedy="in QuPath: File > Export objects as GeoJSON",
+    ),
+    Foreign("Slideflow", frozenset({"ROI_name", "X_base", "Y_base"})),
+)
+LINES = (  # of tables without a head: whole numbers of classes, then fractions of the image; whole pixels
+    (re.compile(rb"\d{1,4}(?: +(?:0(?:\.\d+)?|1(?:\.0+)?|\d(?:\.\d+)?e-\d+)){4,}"), Foreign("YOLO")),
+    (re.compile(rb"\d+,\d+(?:,\d+,\d+){2,}"), Foreign("Cellpose (outlines)", remedy="save its masks as PNG or TIFF")),
+)
 BINARY = (
     (0, b"\xac\xed\0\x05", "QuPath's own data (.qpdata)", "in QuPath: File > Export objects as GeoJSON"),
     (128, b"DICM", "DICOM annotations (Sectra and others)", "export GeoJSON or COCO from the program that drew them"),
@@ -157,9 +178,24 @@ def detect(data: bytes, name: str) -> Format:
 
 
 def _table(data: bytes, name: str) -> Format | None:
-    """Return the format of a table, recognized by the names of its columns."""
+    """Return the format of a table, recognized by the names of its columns.
+
+    Raises:
+        ForeignError: it is of another program.
+    """
     columns = head_of(data, name)
-    return next((kind for kind, heads in TABLES.items() if any(known <= columns for known in heads)), None)
+    for kind, heads in TABLES.items():
+        if any(known <= columns for known in heads):
+            return kind
+    for foreign in TABLES_NOT_READ:
+        if foreign.wrote(columns, data):
+            raise _refusal(foreign, name)
+    lines = data[:HEAD].splitlines()[: -1 if len(data) > HEAD else None][:MOST_LINES]
+    filled = [bare for line in lines if (bare := line.strip())]
+    for pattern, foreign in LINES:
+        if filled and all(map(pattern.fullmatch, filled)):
+            raise _refusal(foreign, name)
+    return None
 
 
 def is_named(data: bytes, name: str) -> bool:

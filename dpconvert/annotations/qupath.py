@@ -5,8 +5,8 @@ https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 FeatureCollections, features and bare geometries: one, a list of any of them, or one a line. A feature's label is its
 classification; of a derived class ("Tumor: Positive") the parts before each colon are tried too, then its colour as
 '#rrggbb'. A classification may also be an object as text, as tables of features keep it. A feature without a
-classification has its name. QuPath counts from the corner of the slide's bounds where OpenSlide states bounds:
-`origin`.
+classification has its name, but a core of a tissue microarray (A-1) is passed over and counted. QuPath counts
+from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from typing import Annotated, Any, Literal
 import shapely
 from pydantic import BeforeValidator, Field, TypeAdapter
 
+from dpconvert import names
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon, repair
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
+from dpconvert.errors import ReadError
+from dpconvert.plural import counted
 
+CORE = "core of a tissue microarray without a class, passed over"
 LONGEST = 10_000  # characters of a classification that is an object as text
 Position = Annotated[list[Coordinate], Field(min_length=2)]
 Ring = list[Position]
@@ -115,6 +119,7 @@ def _as_object(text: Any) -> Any:
 class Properties(Loose):
     classification: Annotated[Classification | str | None, BeforeValidator(_as_object)] = None
     name: str | None = None
+    object_type: str | None = Field(default=None, alias="objectType")
     is_ellipse: bool = Field(default=False, alias="isEllipse")
 
 
@@ -143,16 +148,34 @@ def read(data: bytes, name: str, known: Collection[str] = (), origin: tuple[floa
     origin: level-0 pixels of the corner that the file counts from.
 
     Raises:
-        ReadError: not such a file, or a label that `known` does not have.
+        ReadError: not such a file, a label that `known` does not have, or nothing but cores without a class.
     """
     remarks: Counter[str] = Counter()
     items = []
     for number, feature in enumerate(each(data, name, FEATURE, "features")):
+        if _is_bare_core(feature, known):
+            remarks[CORE] += 1
+            continue
         shapes = [shape for shape in _shapes(feature, remarks) if shape is not None]
         if shapes:
             label = resolved(_names(feature), known, name)
             items += [Annotation(_moved(shape, origin), label, str(feature.id or number)) for shape in shapes]
+    if remarks[CORE] and not items:
+        raise ReadError(
+            "contains only the grid of a tissue microarray: cores without a class",
+            where=name,
+            found=counted(remarks[CORE], "core"),
+            remedy="give the cores a class in QuPath; or export it without them, if nothing is annotated",
+        )
     return marks.check(Annotations(items, remarks), name)
+
+
+def _is_bare_core(feature: Feature, known: Collection[str]) -> bool:
+    """Whether a feature is a core of a tissue microarray that has a name (A-1) and no class."""
+    properties = feature.properties or Properties()
+    if properties.object_type != "tma_core" or properties.classification is not None:
+        return False
+    return names.match(properties.name or "", known) is None
 
 
 def _names(feature: Feature) -> Iterator[str]:
@@ -176,9 +199,9 @@ def _shapes(feature: Feature, remarks: Counter[str]) -> Iterator[Geometry | None
     round_too = feature.properties is not None and feature.properties.is_ellipse
     for part in _parts(shape):
         if isinstance(part, Line):
-            yield _closed(part.coordinates, remarks)
+            yield marks.enclosed(_flat(part.coordinates), remarks)
         elif isinstance(part, Lines):
-            yield _union([_closed(line, remarks) for line in part.coordinates], remarks)
+            yield _union([marks.enclosed(_flat(line), remarks) for line in part.coordinates], remarks)
         elif isinstance(part, Point):
             yield shapely.Point(part.coordinates[:2])
         elif isinstance(part, Points):
@@ -189,13 +212,9 @@ def _shapes(feature: Feature, remarks: Counter[str]) -> Iterator[Geometry | None
             yield _union([_polygon(rings, False, remarks) for rings in part.coordinates], remarks)
 
 
-def _closed(line: Ring, remarks: Counter[str]) -> Geometry | None:
-    """Return the area enclosed by a line that ends where it begins."""
-    if len(line) < 4 or line[0][:2] != line[-1][:2]:
-        marks.pass_over("line", remarks)
-        return None
-    remarks["closed line read as an outline"] += 1
-    return _polygon([line], False, remarks)
+def _flat(ring: Ring) -> list[tuple[float, float]]:
+    """Return the positions without their third coordinate."""
+    return [(p[0], p[1]) for p in ring]
 
 
 def _parts(shape: Shape) -> Iterator[Point | Points | Line | Lines | Polygon | Polygons]:
@@ -207,7 +226,7 @@ def _parts(shape: Shape) -> Iterator[Point | Points | Line | Lines | Polygon | P
 
 
 def _polygon(rings: list[Ring], is_ellipse: bool, remarks: Counter[str]) -> Geometry | None:
-    outer, *inner = [[(p[0], p[1]) for p in ring] for ring in rings] or [[]]
+    outer, *inner = [_flat(ring) for ring in rings] or [[]]
     if is_ellipse and len(outer) > 1:
         return ellipse(shapely.MultiPoint(outer).bounds, remarks)
     shape = polygon(outer, remarks)

@@ -1,8 +1,8 @@
 """VGG Image Annotator 1 and 2: projects and regions in JSON or CSV; several images, pixels from the top left.
 
 https://www.robots.ox.ac.uk/~vgg/software/via/. A region's label is one of its attributes: texts, and the chosen options
-of check boxes; a region with two labels that the manifest knows is refused. The size of an image is not stated. Lines
-are passed over and counted.
+of check boxes; a region with two labels that the manifest knows is refused. The size of an image is not stated. Open
+lines are passed over and counted.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class ViaOutline(Loose):
     theta: Coordinate = 0
     all_points_x: list[Coordinate] = []
     all_points_y: list[Coordinate] = []
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """The corners of a polygon or a line."""
+        return list(zip(self.all_points_x, self.all_points_y, strict=False))
 
 
 class Region(Loose):
@@ -114,7 +119,9 @@ def _shape(one: ViaOutline, remarks: Counter[str], where: str) -> Geometry | Non
         case "polygon":
             if len(one.all_points_x) != len(one.all_points_y):
                 raise ReadError("all_points_x and all_points_y differ in length", where=where)
-            return polygon(list(zip(one.all_points_x, one.all_points_y, strict=True)), remarks)
+            return polygon(one.corners, remarks)
+        case "polyline" if one.corners:
+            return marks.enclosed(one.corners, remarks)
         case "circle":
             return ellipse((one.cx - one.r, one.cy - one.r, one.cx + one.r, one.cy + one.r), remarks)
         case "ellipse":

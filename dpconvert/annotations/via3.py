@@ -132,7 +132,7 @@ def _labels(project: Via3Project, values: dict[str, Any], number: str, name: str
 
 def _shape(xy: list[float], number: str, remarks: Counter[str], name: str) -> Geometry | None:
     kind, at = SHAPES.get(xy[0], f"shape {xy[0]:g}"), xy[1:]
-    if len(at) != NUMBERS.get(kind, len(at)) or (kind == "polygon" and len(at) % 2):
+    if len(at) != NUMBERS.get(kind, len(at)) or (kind in ("polygon", "polyline") and len(at) % 2):
         raise ReadError(f"region {number}: a {kind} of {len(at)} coordinates", where=name)
     match kind:
         case "point":
@@ -148,5 +148,7 @@ def _shape(xy: list[float], number: str, remarks: Counter[str], name: str) -> Ge
             return ellipse((x - across, y - down, x + across, y + down), remarks)
         case "polygon":
             return polygon(list(zip(at[::2], at[1::2], strict=True)), remarks)
+        case "polyline":
+            return marks.enclosed(list(zip(at[::2], at[1::2], strict=True)), remarks)
     marks.pass_over(kind, remarks)
     return None

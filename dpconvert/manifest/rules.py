@@ -125,8 +125,9 @@ class Middle(PatchGrid):
 
     A patch belongs to the class that covers more than `share` of its central square of `centre` pixels (of the whole
     patch if not given), if all other classes together cover at most `others` of it; patches without such a class are
-    dropped and counted. Pixels without annotation and the labels `ignore` do not count; other labels are an error.
-    cap: maximum number of patches of a class from one image, drawn with the seed.
+    dropped and counted. Of several such classes, the one that covers most counts, and of equal ones, as where a region
+    lies on another, the first of `classes`; a note counts these. Pixels without annotation and the labels `ignore` do
+    not count; other labels are an error. cap: maximum number of patches of a class from one image, drawn with the seed.
     """
 
     type: Literal["middle"]

@@ -131,6 +131,8 @@ def _middles(rule: Middle, manifest: Manifest, scene: Scene) -> Iterator[Record]
     shares = _shares(scene.annotations, manifest.classes, rule.ignore, _middle_of(boxes, rule))
     best, most = shares.argmax(0), shares.max(0)
     decided = (most > rule.share) & ((shares.sum(0) - most).round(DECIMALS) <= rule.others)
+    if tied := int((decided & ((shares == most).sum(0) > 1)).sum()):
+        scene.remarks["patch whose middle several classes cover equally, given to the first of `classes`"] += tied
     if not decided.all():
         scene.remarks["patch whose middle is of no single class, left out"] += int((~decided).sum())
     boxes, best = boxes[decided], best[decided]

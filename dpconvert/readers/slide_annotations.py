@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ from dpconvert.readers import named_images
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 
+ONE = "put all annotations of the slide into one file, or let the pattern of [files.annotations] leave out the other"
 GEOJSON = re.compile(r"(?i)\.(geo)?json(\.gz)?$")
 
 
@@ -40,7 +41,12 @@ class SlideAnnotations:
         own = self.own.get(self.fold(slide["name"]))
         found = [*(self.shared if own is None else [own]), *self.naming.of(slide.name)]
         if len(set(found)) > 1:
-            raise SourceError("two files of annotations for one slide", where=slide.name, found=" and ".join(found[:2]))
+            raise SourceError(
+                "two files of annotations for one slide",
+                where=slide.name,
+                found=" and ".join(found[:2]),
+                remedy=f"{ONE}, or move it away",
+            )
         return tuple(found[:1])
 
 
@@ -62,8 +68,8 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
                 "two files of annotations for one slide",
                 where=found.name,
                 found=own[name],
-                remedy="if they are about two slides of one name, let `name` take in the folder in the patterns of "
-                "[files.slides] and [files.annotations], as '(?P<name>[^/]+/[^/]+)' does",
+                remedy=f"{ONE}; if they are about two slides of one name, let `name` take in the folder in the "
+                "patterns of [files.slides] and [files.annotations], as '(?P<name>[^/]+/[^/]+)' does",
             )
         if (named := named_images.images_of(source, found.name)) is not None:
             listings[found.name] = named
@@ -73,6 +79,7 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
             (alone if name else shared).append(found.name)
     for name in shared:
         refuse_names_in_geojson(source, name, called)
+    note_of_all(source, shared, sum(fold(slide["name"]) not in own for slide in slides))
     naming = named_images.Mentions(listings, (slide.name for slide in slides))
     if not own:
         naming.check(source)
@@ -105,6 +112,13 @@ def refuse_names_in_geojson(source: Source, name: str, called: dict[str, str]) -
                 found=", ".join(sorted(set(some))[:3]),
                 remedy="write a GeoJSON file for each image, of its name, or one COCO file for all",
             )
+
+
+def note_of_all(source: Source, files: Sequence[str], images: int) -> None:
+    """Note that files which name no image are about all of these images."""
+    if files and images > 1:
+        more = f" and {counted(len(files) - 1, 'file')} more" if len(files) > 1 else ""
+        source.notes.append(f"on all {images} images, as the file names none: the annotations of {files[0]}{more}")
 
 
 def _features(source: Source, name: str) -> list[Any]:

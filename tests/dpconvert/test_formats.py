@@ -222,6 +222,20 @@ def test_qupath_refuses_what_has_no_known_class() -> None:
     assert of_qupath([feature("LineString", [[1, 2], [3, 4]])], ["Tumor"]).items == []
 
 
+def test_the_grid_of_a_tissue_microarray_is_no_annotation_unless_the_manifest_names_its_cores() -> None:
+    square = [[[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]]]
+    core = feature("Polygon", square, objectType="tma_core", name="A-1", isMissing=False)
+    region = feature("Polygon", square, objectType="annotation", classification={"name": "Tumor"})
+    graded = feature("Polygon", square, objectType="tma_core", name="A-2", classification={"name": "Tumor"})
+    for known in ([], ["Tumor"]):
+        found = of_qupath([core, region, graded], known)
+        assert [item.label for item in found.items] == ["Tumor", "Tumor"]
+        assert found.remarks == {"core of a tissue microarray without a class, passed over": 1}
+    assert [item.label for item in of_qupath([core], ["A-1"]).items] == ["A-1"]
+    with pytest.raises(ReadError, match="only the grid of a tissue microarray: cores without a class; found 1 core"):
+        of_qupath([core], ["Tumor"])
+
+
 def test_qupath_s_name_of_an_object_is_no_label_beside_its_classification() -> None:
     named = feature("Point", [1, 2], classification={"name": "Stroma"}, name="Tumor")
     with pytest.raises(ReadError, match="unknown annotation label 'Stroma'"):

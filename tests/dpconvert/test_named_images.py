@@ -196,6 +196,7 @@ def test_objects_of_a_geojson_file_that_name_images_are_not_on_all_of_them(shape
     world.write("all.json", json.dumps({"type": "FeatureCollection", "features": objects}).encode())
     assert world.run().code == 0
     assert world.counts() == [4, 4]
+    assert "on all 2 images, as the file names none: the annotations of all.json" in world.notes
 
 
 @pytest.mark.parametrize("shape", ["points", "slides"])

@@ -296,6 +296,13 @@ def test_the_middle_is_told_by_outlines_too_and_what_has_no_class_is_counted() -
         records(MIDDLE, at, classes=GRADES)
 
 
+def test_classes_that_lie_on_each_other_give_the_first_and_are_counted() -> None:
+    at = scene(60, 30, [(shapely.box(0, 0, 60, 30), "four"), (shapely.box(0, 0, 30, 30), "three")])
+    assert labels(records(MIDDLE, at, classes=GRADES)) == {(0, 0): "three", (30, 0): "four"}
+    told = "patch whose middle several classes cover equally, given to the first of `classes`"
+    assert at.remarks == {told: 1}
+
+
 def test_a_class_may_have_so_many_patches_of_an_image() -> None:
     values = np.repeat(np.array([[0, 1, 1, 1, 1]], np.uint8), 30, 1).repeat(30, 0)
     assert Counter(middle(values, cap=2).values()) == {"benign": 1, "three": 2}

@@ -1231,3 +1231,44 @@ def test_one_attribute_of_via_holds_the_label_of_regions() -> None:
     assert [item.label for item in read(one, TWO_CLASSES).items] == ["Tumour", "Normal"]
     alternately = file(region(tissue="Tumour"), region(cell="Normal"))
     assert [item.label for item in read(alternately, TWO_CLASSES).items] == ["Tumour", "Normal"]
+
+
+# --- Lines
+
+RING = [(10.0, 10.0), (30.0, 10.0), (30.0, 30.0), (10.0, 10.0)]
+
+
+def lines_of(program: str, line: list[tuple[float, float]]) -> Any:
+    """A file of a program that holds this line alone."""
+    flat = [list(point) for point in line]
+    match program:
+        case "labelme":
+            return labelme({"label": "l", "points": flat, "shape_type": "linestrip"})
+        case "cvat":
+            points = ";".join(f"{x},{y}" for x, y in line)
+            return CVAT.format(
+                f'<polyline label="l" occluded="0" points="{points}" z_order="0"></polyline>', ""
+            ).encode()
+        case "via":
+            x, y = ([point[at] for point in line] for at in range(2))
+            shape = {"name": "polyline", "all_points_x": x, "all_points_y": y}
+            region = {"shape_attributes": shape, "region_attributes": {"class": "l"}}
+            return {"a.png1": {"filename": "a.png", "size": 1, "regions": [region], "file_attributes": {}}}
+        case "via3":
+            return via3(one=([6, *(at for point in line for at in point)], {"1": "l"}))
+        case "darwin":
+            return darwin({"id": "1", "name": "l", "line": {"path": path(*line)}})
+        case "dsa":
+            element = {"type": "polyline", "closed": False, "points": [[*p, 0] for p in line], "label": {"value": "l"}}
+            return {"name": "a", "elements": [element]}
+    geometry = {"type": "LineString", "coordinates": flat}
+    return {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": "l"}}}
+
+
+@pytest.mark.parametrize("program", ["labelme", "cvat", "via", "via3", "darwin", "dsa", "qupath"])
+def test_a_line_that_ends_where_it_begins_is_an_outline_and_another_is_counted(program: str) -> None:
+    found = read(lines_of(program, RING))
+    assert [(item.label, item.geometry.area) for item in found.items] == [("l", 200)]
+    assert found.remarks["closed line read as an outline"] == 1
+    found = read(lines_of(program, RING[:3]))
+    assert (found.items, found.remarks["line passed over"]) == ([], 1)

@@ -23,7 +23,7 @@ from dpconvert.readers.pairing import IMAGE, no_partner, paired, stem
 from dpconvert.readers.points.files import labelled, read_file
 from dpconvert.readers.points.layout import Layout, source_image_of
 from dpconvert.readers.points.tables import images_of_tables, refuse_names_of_images, stored_points
-from dpconvert.readers.slide_annotations import refuse_names_in_geojson
+from dpconvert.readers.slide_annotations import note_of_all, refuse_names_in_geojson
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -72,6 +72,7 @@ def _of_files(source: Source, layout: Layout, naming: named_images.Mentions) -> 
     for name in shared:
         refuse_names_in_geojson(source, name, called)
         refuse_names_of_images(source, name, layout)
+    note_of_all(source, shared, len(source.need("images")))
     shown = set(named_images.without_unanswered(source, called.values()))
     for image in source.need("images"):
         files = (*shared, *naming.of(image.name))
