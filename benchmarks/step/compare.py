@@ -10,7 +10,7 @@ graph, which is the bound; `mtrain fit` on one batch that lies on the device, wh
 without a graph. `--compile` adds a row of `mtrain fit --compile`. `pieces.py` beside this shows where the time of an
 iteration goes.
 
-Ours reads and decodes images, augments and normalizes them, runs a head a task, scales gradients and gathers losses;
+Ours reads and decodes images, augments and normalizes them, runs one head per task, scales gradients, gathers losses;
 the bare loop does forwards, backwards and SGD, and nothing else. Both run in turns, in one process; the fastest turn
 of each counts. The time of one paper run is that of 50 000 iterations at this pace.
 

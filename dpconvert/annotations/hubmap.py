@@ -1,4 +1,4 @@
-"""Masks of HuBMAP's competitions: run lengths in a table; or polygons, one image a line of JSON, or one a file.
+"""Masks of HuBMAP's competitions: run lengths in a table; or polygons, one image per line of JSON, or one per file.
 
 https://www.kaggle.com/competitions/hubmap-kidney-segmentation/data (`id`, `encoding`),
 https://www.kaggle.com/competitions/hubmap-organ-segmentation/data (`id`, `rle`, `img_height`, `img_width`, `organ`; and

@@ -2,7 +2,7 @@
 
 JSON: a list of [x, y, ...] or of {"x": ..., "y": ..., "label": ...}, alone or as a member of an object; JSON lines of
 the latter. For several images, each point names its image, or {"image": ..., "points": [...]} names that of a list, or
-the keys of an object do. MATLAB: an array of a row a point, and a second one of labels.
+the keys of an object do. MATLAB: an array of one row per point, and a second one of labels.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def read_numbers(
 
 
 def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_variable: str = "") -> list[PointRow]:
-    """The points of an array of numbers with a row a point; without `variable` of the only array that may be one.
+    """The points of an array of numbers with one row per point; without `variable` of the only array that may be one.
 
     variable: may be a field of a structure, as `cells.points`. label_variable: as many numbers or texts.
 

@@ -169,7 +169,7 @@ def _texts(array: Array, count: int, where: str) -> list[str]:
 def _rows_of(array: Array, count: int, where: str) -> NDArray[Any]:
     """Return the values of an array as a row for each image."""
     if not array.shape or array.shape[0] != count:
-        raise SourceError("not a value an image", where=where, expected=f"{count}", found=f"{array.shape}")
+        raise SourceError("not one value per image", where=where, expected=f"{count}", found=f"{array.shape}")
     size = int(np.prod(array.shape[1:], dtype=np.int64))
     if size > 1000:
         raise ManifestError(

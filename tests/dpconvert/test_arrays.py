@@ -352,7 +352,7 @@ FAULTS = {
     "no images": ({"x": LABELS, "y": LABELS}, 'labels = "y"', r"all.h5: 0 arrays that may be of images; found x \(8\)"),
     "two images": ({"a": IMAGES, "b": IMAGES, "y": LABELS}, 'labels = "y"', "2 arrays that may be of images"),
     "no array": ({"x": IMAGES}, 'labels = "why"', r"no data set 'why'; found x \(8 x 20 x 24 x 3\)"),
-    "too few": ({"x": IMAGES, "y": LABELS[:5]}, 'labels = "y"', r"all.h5/y: not a value an image; expected 8"),
+    "too few": ({"x": IMAGES, "y": LABELS[:5]}, 'labels = "y"', r"all.h5/y: not one value per image; expected 8"),
     "class": ({"x": IMAGES, "y": LABELS + 1}, 'labels = "y"', "a label beyond the manifest's classes"),
     "part": ({"x": IMAGES, "y": LABELS / 2}, 'labels = "y"', "a label that is no whole number; found 0.5"),
     "float": ({"x": IMAGES / 255, "y": LABELS}, 'labels = "y"', "range = "),

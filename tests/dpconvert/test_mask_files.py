@@ -164,7 +164,7 @@ def spot(path: Path, left: int, top: int, value: int = 255) -> None:
 
 
 def test_a_mask_file_may_be_one_object_of_several(make: Make, tmp_path: Path) -> None:
-    """As in the Data Science Bowl of 2018: a folder an image, with a mask for each nucleus."""
+    """As in the Data Science Bowl of 2018: one folder per image, with a mask for each nucleus."""
     root = tmp_path / "source"
     for name in "abc":
         draw_image(root / name / "images" / f"{name}.png")

@@ -65,7 +65,7 @@ def splits(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     return {row["source"]: row["split"] for row in rows}
 
 
-# --- a folder a class
+# --- one folder per class
 
 
 def test_folders_give_one_sample_a_file_labelled_by_its_folder(make: Make, tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ share = [1, 0, 0]
 """
 LEFT = geojson(("Polygon", [[(0, 0), (128, 0), (128, 256), (0, 256)]], "Tumor"))
 LAYOUTS: dict[str, Callable[[int, int], str]] = {
-    "a folder a slide": lambda slide, file: f"case/slide{slide}/{file}.dcm",
+    "one folder per slide": lambda slide, file: f"case/slide{slide}/{file}.dcm",
     "one folder, words": lambda slide, file: f"slide{slide}_level-{file}.dcm",
     "one folder, UIDs": lambda slide, file: f"1.2.9.{slide}.7{file}.dcm",
     "no endings": lambda slide, file: f"all/1.2.9.{slide}.7{file}",
-    "a folder a level": lambda slide, file: f"level{file}/slide{slide}.dcm",
+    "one folder per level": lambda slide, file: f"level{file}/slide{slide}.dcm",
     "other endings": lambda slide, file: f"slide{slide}/IM{file}.DICOM",
 }
 
@@ -94,7 +94,7 @@ def test_a_dicom_series_is_one_slide_whatever_its_folders_and_names(layout: str,
 @pytest.mark.parametrize(
     ("layout", "name"),
     [
-        ("a folder a slide", "slide1"),
+        ("one folder per slide", "slide1"),
         ("one folder, words", "slide1"),
         ("one folder, UIDs", "S1"),
         ("no endings", "S1"),
@@ -110,7 +110,7 @@ def test_a_slide_has_the_name_that_people_give_it(layout: str, name: str, tree: 
 
 @pytest.mark.parametrize("called", ["slide1", "1.2.9.1", "S1", "2", "1.dcm"])
 def test_annotations_and_tables_may_call_a_slide_by_any_of_its_names(called: str, tree: Tree) -> None:
-    series(tree, 1, LAYOUTS["a folder a slide"], container="S1")
+    series(tree, 1, LAYOUTS["one folder per slide"], container="S1")
     tree.write(f"{called}.geojson", LEFT)
     tree.write("slides.csv", f"slide,group\n{called},patient 1\n")
     tree.manifest(RULE)
@@ -120,7 +120,7 @@ def test_annotations_and_tables_may_call_a_slide_by_any_of_its_names(called: str
 
 def test_a_pattern_of_the_manifest_meets_the_slide_by_its_real_files_too(tree: Tree) -> None:
     for number in range(3):
-        series(tree, number, LAYOUTS["a folder a slide"])
+        series(tree, number, LAYOUTS["one folder per slide"])
     tree.manifest(RULE + MISSING + "[files.slides]\npattern = '^(?P<group>case)/(?P<name>slide[02])/0\\.dcm$'\n")
     rows = tree.plan().rows
     assert {row.source_image for row in rows} == {"slide0", "slide2"}
@@ -129,7 +129,7 @@ def test_a_pattern_of_the_manifest_meets_the_slide_by_its_real_files_too(tree: T
 
 
 def test_files_that_lie_there_twice_are_read_once(tree: Tree) -> None:
-    series(tree, 0, LAYOUTS["a folder a slide"])
+    series(tree, 0, LAYOUTS["one folder per slide"])
     shutil.copytree(tree.root / "case", tree.root / "copy of case")
     tree.manifest(RULE + MISSING)
     made = tree.plan()
@@ -138,7 +138,7 @@ def test_files_that_lie_there_twice_are_read_once(tree: Tree) -> None:
 
 
 def test_a_copy_of_a_file_in_its_folder_leaves_the_slide_its_name_and_is_told_once(tree: Tree) -> None:
-    series(tree, 0, LAYOUTS["a folder a slide"])
+    series(tree, 0, LAYOUTS["one folder per slide"])
     folder = tree.root / "case" / "slide0"
     shutil.copy(folder / "0.dcm", folder / "0 copy.dcm")
     tree.manifest(RULE + MISSING + "[files.slides]\npattern = '^case/(?P<name>slide0)[.]dcm$'\n")
@@ -151,7 +151,7 @@ def test_a_copy_of_a_file_in_its_folder_leaves_the_slide_its_name_and_is_told_on
 @pytest.mark.parametrize(("modality", "what"), [("SEG", "segmentation"), ("ANN", "file of annotations")])
 def test_dicom_annotations_of_a_slide_without_others_are_refused(modality: str, what: str, tree: Tree) -> None:
     for number in range(2):
-        series(tree, number, LAYOUTS["a folder a slide"])
+        series(tree, number, LAYOUTS["one folder per slide"])
         tree.write(f"slide{number}.geojson", LEFT)
     about = Dataset()
     about.SeriesInstanceUID = "1.2.9.1"
@@ -168,7 +168,7 @@ def test_dicom_annotations_of_a_slide_without_others_are_refused(modality: str, 
 
 
 def test_dicom_files_that_are_no_slide_are_left_out_and_counted(tree: Tree) -> None:
-    series(tree, 0, LAYOUTS["a folder a slide"])
+    series(tree, 0, LAYOUTS["one folder per slide"])
     pixels = np.ascontiguousarray(drawn(1)[:64, :64])
     dicoms.write(tree.root / "seg.dcm", pixels, "1.2.8", 0, modality="SEG")
     dicoms.write(tree.root / "label" / "1.dcm", pixels, "1.2.7", 0, flavor="LABEL")
@@ -194,7 +194,7 @@ def test_links_go_when_the_source_does(tree: Tree, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     for number in range(2):
-        series(tree, number, LAYOUTS["a folder a level"])
+        series(tree, number, LAYOUTS["one folder per level"])
     source = Source.open(tree.root, tree.manifest(RULE))
     for slide in source.match("slides"):
         assert source.open_image((slide.name,), 1).width == SIDE
@@ -204,7 +204,7 @@ def test_links_go_when_the_source_does(tree: Tree, tmp_path: Path, monkeypatch: 
 
 
 def test_damaged_dicom_files_are_told_by_whoever_reads_them(tree: Tree) -> None:
-    series(tree, 0, LAYOUTS["a folder a slide"])
+    series(tree, 0, LAYOUTS["one folder per slide"])
     (tree.root / "cut.dcm").write_bytes((tree.root / "case/slide0/0.dcm").read_bytes()[:200])
     (tree.root / "empty.dcm").write_bytes(b"")
     tree.manifest(RULE + MISSING)

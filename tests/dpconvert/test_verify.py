@@ -176,7 +176,7 @@ def written(
     change: Callable[[Path], object] = lambda _: None,
     dense: cards.DenseCard | None = None,
 ) -> Path:
-    """A task of these samples, one shard a split; `change` meddles with the first shard before it is digested."""
+    """A task of these samples, one shard per split; `change` meddles with the first shard before it is digested."""
     shards, entries = [], []
     for split, samples in splits.items():
         made = write_shard(folder / f"{split}-000000.tar", split, samples)  # type: ignore[arg-type]

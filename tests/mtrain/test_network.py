@@ -117,7 +117,7 @@ def test_features_of_a_vision_transformer_are_its_normalized_class_token(tmp_pat
 
 
 def released(name: str, path: Path) -> dict[str, torch.Tensor]:
-    """As the authors' code saves a network: `features.` before its names, its own classifier and a head a task."""
+    """As the authors' code saves a network: `features.` before its names, its own classifier and one head per task."""
     model = torchvision.models.get_model(name, weights=None)
     content = {f"features.{key}": value for key, value in model.state_dict().items()}
     for task, classes in (("Lung", 10), ("BreastCancer", 2)):

@@ -1,4 +1,4 @@
-"""What test_distributed.py runs with torchrun: a few iterations of small networks, their weights into a file a rank."""
+"""What test_distributed.py runs with torchrun: a few iterations of small networks; weights into one file per rank."""
 
 from __future__ import annotations
 

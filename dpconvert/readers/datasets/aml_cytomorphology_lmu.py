@@ -1,4 +1,4 @@
-"""AML-Cytomorphology_LMU: a folder a class, TIFFs with an alpha channel."""
+"""AML-Cytomorphology_LMU: one folder per class, TIFFs with an alpha channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BACH 2018, part A: a folder a class; the patients of some photos from the manifest's table."""
+"""BACH 2018, part A: one folder per class; the patients of some photos from the manifest's table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bone marrow: numbered images of one cell each, in a folder a class; the first ones are for training."""
+"""Bone marrow: numbered images of one cell each, in one folder per class; the first ones are for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bone marrow of the MLL: a folder a class, in most of them folders of a thousand images."""
+"""Bone marrow of the MLL: one folder per class, in most of them folders of a thousand images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BRACS regions: a folder a set, in it a folder a class, the slide in the name."""
+"""BRACS regions: one folder per set, in it one folder per class, the slide in the name."""
 
 from __future__ import annotations
 

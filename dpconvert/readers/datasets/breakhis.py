@@ -1,4 +1,4 @@
-"""BreaKHis: images at four magnifications in a folder a slide; the five official folds in tables beside them."""
+"""BreaKHis: images at four magnifications in one folder per slide; the five official folds in tables beside them."""
 
 from __future__ import annotations
 

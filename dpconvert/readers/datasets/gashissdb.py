@@ -1,4 +1,4 @@
-"""GasHisSDB: a folder a size of pieces, in it a folder a class."""
+"""GasHisSDB: one folder per size of pieces, in it one folder per class."""
 
 from __future__ import annotations
 

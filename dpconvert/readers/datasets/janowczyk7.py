@@ -1,4 +1,4 @@
-"""Janowczyk 7: a folder a class, the slide in the file name."""
+"""Janowczyk 7: one folder per class, the slide in the file name."""
 
 from __future__ import annotations
 

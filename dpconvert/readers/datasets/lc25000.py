@@ -1,4 +1,4 @@
-"""LC25000: a folder an organ, in it a folder a class; most images are turned copies of others."""
+"""LC25000: one folder per organ, in it one folder per class; most images are turned copies of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NCT-CRC-HE-100K, with normalized colours or without: a folder a set, in it a folder a class."""
+"""NCT-CRC-HE-100K, with normalized colours or without: one folder per set, in it one folder per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blood cells of Acevedo: a folder a class."""
+"""Blood cells of Acevedo: one folder per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skin tissue of Kriegsmann: a folder a class; files, classes and sets in a table."""
+"""Skin tissue of Kriegsmann: one folder per class; files, classes and sets in a table."""
 
 from __future__ import annotations
 

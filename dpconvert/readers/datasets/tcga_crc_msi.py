@@ -1,4 +1,4 @@
-"""TCGA-CRC-DX by microsatellite instability: a folder a set, in it a folder a class, the patient in the name."""
+"""TCGA-CRC-DX by microsatellite instability: one folder per set, in it one per class, the patient in the name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TCGA-TILs: a folder a cancer, in it the release's sets, in them a folder a class."""
+"""TCGA-TILs: one folder per cancer, in it the release's sets, in them one folder per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TCGA-UT: an archive a type of tumour, in it a folder a resolution, in it a folder a slide."""
+"""TCGA-UT: one archive per type of tumour, in it one folder per resolution, in it one folder per slide."""
 
 from __future__ import annotations
 

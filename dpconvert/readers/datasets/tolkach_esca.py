@@ -1,4 +1,4 @@
-"""Tolkach ESCA: a tar archive a centre, in it a folder a class."""
+"""Tolkach ESCA: one tar archive per centre, in it one folder per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TUPAC16: a folder a patient with its images, and apart from them tables of mitoses where there are any."""
+"""TUPAC16: one folder per patient with its images, and apart from them tables of mitoses where there are any."""
 
 from __future__ import annotations
 

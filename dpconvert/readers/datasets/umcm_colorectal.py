@@ -1,4 +1,4 @@
-"""UMCM colorectal: a folder a class, the patient in the file name."""
+"""UMCM colorectal: one folder per class, the patient in the file name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UniToPatho: a folder a class, and a table a set beside them."""
+"""UniToPatho: one folder per class, and one table per set beside them."""
 
 from __future__ import annotations
 

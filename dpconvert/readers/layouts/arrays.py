@@ -216,6 +216,6 @@ def _rows(source: Source, table: MatchedFile, layout: Layout, count: int) -> lis
     read = Table(source.read(table.name), table.name, layout.dialect)
     rows = [(row, f"{table.name}, line {row.line}") for row in read]
     if len(rows) != count:
-        raise SourceError("not a row an image", where=table.name, expected=f"{count}", found=f"{len(rows)}")
+        raise SourceError("not one row per image", where=table.name, expected=f"{count}", found=f"{len(rows)}")
     source.notes += read.notes()
     return rows

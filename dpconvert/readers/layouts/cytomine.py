@@ -158,7 +158,7 @@ def _with_crops(listed: Export, number: int, left_out: Counter[str]) -> list[Lab
 
 
 def _crops_alone(source: Source) -> Iterator[SourceImage]:
-    """Crops in a folder a term. One that lies in several folders has several terms, in the order of the folders."""
+    """Crops in one folder per term. One that lies in several folders has several terms, in the order of the folders."""
     if not source.match("crops"):
         raise SourceError(
             "neither lists of annotations nor crops here",
