@@ -19,7 +19,7 @@ from dpconvert.errors import cut
 from dpconvert.image.spacing import SQUARE
 from dpconvert.manifest.catalog import is_packaged
 from dpconvert.manifest.model import Manifest
-from dpconvert.manifest.rules import Crop, Regional
+from dpconvert.manifest.rules import Crop, PatchGrid, Regional
 from dpconvert.plan.options import Options
 from dpconvert.plan.split import spelt
 from dpconvert.plural import counted
@@ -41,8 +41,8 @@ class Given:
 
 
 def not_used(given: Given) -> list[str]:
-    """Return a note for each given setting that is not used."""
-    parts = (_resolution, _errata, _pixels, _rule, _image, _split, _patterns, _layout)
+    """Return a note for each given setting that is not used, or that acts otherwise than it seems."""
+    parts = (_resolution, _sizes, _errata, _pixels, _rule, _image, _split, _patterns, _layout)
     return [note for part in parts for note in part(given)]
 
 
@@ -61,6 +61,20 @@ def _resolution(given: Given) -> Iterator[str]:
                 f"`mpp = {mpp:g}` is not used where a file states another resolution ({_of_images(len(other), given)}, "
                 f"the first {other[0]:.4g}); `mpp_override = {mpp:g}` replaces what files state"
             )
+
+
+def _sizes(given: Given) -> Iterator[str]:
+    """Note patches that cover different areas, since files of different resolutions are cut in their own pixels."""
+    rule, manifest = given.manifest.rule, given.manifest
+    override = manifest.mpp_override if given.options.mpp_override is None else given.options.mpp_override
+    if not isinstance(rule, PatchGrid) or rule.mpp is not None or override is not None or is_packaged(manifest):
+        return
+    least, most = (min(given.stated), max(given.stated)) if given.stated else (1.0, 1.0)
+    if most > SQUARE * least:
+        yield (
+            f"patches of {rule.size} pixels cover different areas: files state {least:.4g} to {most:.4g} micrometres "
+            "per pixel; `mpp` under [rule] takes all patches at one resolution"
+        )
 
 
 def _errata(given: Given) -> Iterator[str]:

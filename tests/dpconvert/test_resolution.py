@@ -185,6 +185,17 @@ def test_a_resolution_that_is_given_and_not_used_is_told(tree: Tree) -> None:
         tree.plan(mpp=0.4)
 
 
+def test_patches_of_one_size_in_pixels_at_several_resolutions_are_told(tree: Tree) -> None:
+    slide(tree, 512, 512, (0.5, 0.5))
+    slide(tree, 512, 512, (0.25, 0.25), "b.tif")
+    tree.manifest(AREA + "[layout]\nmissing = true\n")
+    noted = "patches of 128 pixels cover different areas: files state 0.25 to 0.5 micrometres per pixel; `mpp`"
+    assert [note[: len(noted)] for note in tree.plan().notes if "different areas" in note] == [noted]
+    assert not [note for note in tree.plan(mpp_override=0.5).notes if "different areas" in note]
+    tree.manifest(AREA + MPP)
+    assert not [note for note in tree.plan().notes if "different areas" in note]
+
+
 def test_a_conversion_of_an_earlier_version_goes_on_where_no_override_is_given(tree: Tree) -> None:
     manifest = tree.manifest(AREA)
     before = Options().model_dump()
