@@ -73,7 +73,7 @@ class FitConfig(BaseModel):
     drop: str | None = None
     """File of `mtrain influence`: leave out the tasks that it found harmful to its target."""
     train_on: Literal["train+val", "train", "train+val+test"] = "train+val"
-    """Sets to train on; train keeps val for learning curves."""
+    """Sets to train on: train+val, or train, which keeps val for learning curves."""
     joint: tuple[str, ...] = ()
     """Target of `--mode joint`: only its training set is used."""
     backbone: str = "mtdp_densenet121"
@@ -81,7 +81,7 @@ class FitConfig(BaseModel):
     backbone_options: dict[str, Any] = Field(default_factory=dict)
     """Option of timm's constructor, for timm:NAME."""
     weights: str = Field(default_factory=_start, json_schema_extra={"x-default": "imagenet"})
-    """Start: imagenet, random, a file or its folder."""
+    """imagenet, random, or a file or folder."""
     weights_key: str | None = None
     """Network to load from a weights file that holds several, such as teacher."""
     iterations: Positive = 50_000

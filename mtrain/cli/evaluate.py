@@ -154,7 +154,7 @@ def evaluate(
     metavar="NAME|FILE",
     default="run",
     show_default=True,
-    help="run, imagenet (the baseline), random, or a file.",
+    help="run, imagenet (baseline), random, or a file.",
 )
 @WEIGHTS_KEY
 @click.option("--mode", type=click.Choice(["svm", "finetune"]), default="svm", show_default=True, help="Transfer mode.")

@@ -23,7 +23,7 @@ from mtrain.cli.unused_options import note_unused
     "tasks",
     multiple=True,
     metavar="TASK",
-    help="Task, or its folder; may be repeated.  [default: all left out]",
+    help="Task or folder; may be repeated.  [default: all left out]",
 )
 @click.option("--out", type=FOLDER, default=Path("labels"), show_default=True, help="Output folder.")
 @DEVICE

@@ -40,7 +40,7 @@ COLUMN = together(PATTERN, TABLE, NEIGHBOURS)
     "names",
     multiple=True,
     metavar="TASK",
-    help="Task, or its folder; may be repeated.  [default: all left out]",
+    help="Task or folder; may be repeated.  [default: all left out]",
 )
 @DEVICE
 @WORKERS

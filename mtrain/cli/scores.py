@@ -49,14 +49,14 @@ MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joi
 @CACHE
 @CHECK
 @click.option(
-    "--target", multiple=True, metavar="TASK", help="Task, or its folder; may be repeated.  [default: all left out]"
+    "--target", multiple=True, metavar="TASK", help="Task or folder; may be repeated.  [default: all left out]"
 )
 @click.option(
     "--weights",
     metavar="NAME|FILE",
     default="run",
     show_default=True,
-    help="run, imagenet (the baseline), random, or a file.",
+    help="run, imagenet (baseline), random, or a file.",
 )
 @WEIGHTS_KEY
 @click.option("--final", is_flag=True, help="Score the test set: once, at the end.")
@@ -134,7 +134,7 @@ def transfer(
     "tasks",
     multiple=True,
     metavar="TASK",
-    help="Task, or its folder; may be repeated.  [default: all left out]",
+    help="Task or folder; may be repeated.  [default: all left out]",
 )
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Data type."

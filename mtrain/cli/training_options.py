@@ -144,7 +144,7 @@ _TAKES: dict[str, dict[str, Any]] = {
     "tasks": {"multiple": True, "metavar": "A,B,C", "callback": _names},
     "drop": {"metavar": "FILE"},
     "joint": {"multiple": True, "metavar": "TASK", "callback": _names},
-    "train_on": {"type": click.Choice(["train+val", "train"])},  # the test sets: `mtrain release`
+    "train_on": {"type": click.Choice(["train+val", "train"]), "metavar": "SETS"},  # the test sets: `mtrain release`
     "task_weights": {"multiple": True, "metavar": "NAME=W", "callback": _weights_by_task},
     "backbone_options": {"multiple": True, "metavar": "KEY=VALUE", "callback": key_values},
     "backbone": {"metavar": "NETWORK"},

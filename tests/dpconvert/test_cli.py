@@ -173,7 +173,9 @@ def test_notes_of_the_manifest_and_known_differences_are_printed_with_verbose(dp
     assert "1 note about the dataset not shown; --verbose or `dpconvert show` prints them" in short
     assert "note: Scanned in 2009.\n" in long
     assert "not shown" not in long
-    assert "note: not used: 1 file (1 .csv)" in short  # of this conversion: the user may want to act
+    assert (
+        "note: not used: 1 file of annotations or tables (1 .csv), the first notes.csv" in short
+    )  # of this conversion: the user may want to act
     assert (short.count("(known: r)"), long.count("(known: r)")) == (1, 3)
 
 
