@@ -67,7 +67,7 @@ class FitConfig(BaseModel):
     shards: str = "shards"
     """Folder of the tasks, or s3://, gs://, https://."""
     leave_out: tuple[str, ...] = ()
-    """Leave out this task and those related to it."""
+    """Leave out this task and related ones."""
     tasks: tuple[str, ...] = ()
     """Train on these tasks only; their names are separated by commas."""
     drop: str | None = None
@@ -81,7 +81,7 @@ class FitConfig(BaseModel):
     backbone_options: dict[str, Any] = Field(default_factory=dict)
     """Option of timm's constructor, for timm:NAME."""
     weights: str = Field(default_factory=_start, json_schema_extra={"x-default": "imagenet"})
-    """imagenet, random, or a file or folder."""
+    """Start: imagenet, random, a file or its folder."""
     weights_key: str | None = None
     """Network to load from a weights file that holds several, such as teacher."""
     iterations: Positive = 50_000
