@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -169,7 +169,8 @@ def samples(task: str, classes: int, shards: Sequence[Shard], buffer: int, seed:
     order = random.Random(seed)
     used: set[str] = set()
     stages = (tar_file_expander, group_by_keys, lambda fields: _labelled(task, classes, fields, used))
-    pipeline = webdataset.DataPipeline(lambda: _open_in_turn(shards, order, used), *stages, shuffle(buffer, rng=order))
+    in_turn = _open_in_turn(shards, order, used)
+    pipeline = webdataset.DataPipeline(lambda: in_turn, *stages, shuffle(buffer, rng=order))
     try:
         yield from pipeline
     except DAMAGED as error:
@@ -178,9 +179,13 @@ def samples(task: str, classes: int, shards: Sequence[Shard], buffer: int, seed:
             where=shards[0].place.rpartition("/")[0],
             remedy="check the shards with `dpconvert verify`",
         ) from None
+    finally:
+        in_turn.close()  # and with it the shard that is open: after an error, the pipeline would keep it
 
 
-def _open_in_turn(shards: Sequence[Shard], order: random.Random, used: set[str]) -> Iterator[dict[str, Any]]:
+def _open_in_turn(
+    shards: Sequence[Shard], order: random.Random, used: set[str]
+) -> Generator[dict[str, Any], None, None]:
     """Each shard once in a random order, endlessly. At its end, its sha256 must be that of its card.
 
     used: the shards that samples were read from so far. After each pass over all shards it must not be empty.
