@@ -23,6 +23,7 @@ from mtrain.cli.options import (
     SWEEPS,
     TUNING,
     UNTRAINED,
+    WEIGHTS,
     WEIGHTS_KEY,
     WORKERS,
     end,
@@ -149,13 +150,7 @@ def evaluate(
 @CHECK
 @click.option("--run", "name", metavar="NAME", help="Run to score.  [default: the newest]")
 @UNTRAINED
-@click.option(
-    "--weights",
-    metavar="NAME|FILE",
-    default="run",
-    show_default=True,
-    help="run, imagenet (baseline), random, or a file.",
-)
+@WEIGHTS
 @WEIGHTS_KEY
 @click.option("--mode", type=click.Choice(["svm", "finetune"]), default="svm", show_default=True, help="Transfer mode.")
 @SOLVER

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dpconvert.runtime.terminal import JSON, Detailed, answer
-from mtrain.cli.options import DEVICE, FEATURES_OF, FOLDER, WORKERS, end, network_of, reporter
+from mtrain.cli.options import DEVICE, FEATURES_OF, FOLDER, TASKS, WORKERS, end, network_of, reporter
 from mtrain.cli.unused_options import note_unused
 
 
@@ -18,13 +18,7 @@ from mtrain.cli.unused_options import note_unused
     rarely=("cache", "cache_size", "check_images", "weights_key", "backbone_options", "size"),
 )
 @FEATURES_OF
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    metavar="TASK",
-    help="Task or folder; may be repeated.  [default: all left out]",
-)
+@TASKS
 @click.option("--out", type=FOLDER, default=Path("labels"), show_default=True, help="Output folder.")
 @DEVICE
 @WORKERS

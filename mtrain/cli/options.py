@@ -58,6 +58,20 @@ SOLVER = click.option(
     help="SVM solver: ours, for all C, folds and classes at once, or scikit-learn's LinearSVC.",
 )
 STEPS = click.option("--steps", type=WholeRange(1), default=2000, show_default=True, help="Steps of --mode dense.")
+WEIGHTS = click.option(
+    "--weights",
+    metavar="NAME|FILE",
+    default="run",
+    show_default=True,
+    help="run, imagenet (baseline), random, or a file.",
+)
+TASKS = click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="TASK",
+    help="Task or folder; may be repeated.  [default: all left out]",
+)
 WEIGHTS_KEY = click.option(
     "--weights-key",
     metavar="NAME",

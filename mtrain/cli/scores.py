@@ -19,8 +19,10 @@ from mtrain.cli.options import (
     RUNS,
     SOLVER,
     STEPS,
+    TASKS,
     TUNING,
     UNTRAINED,
+    WEIGHTS,
     WEIGHTS_KEY,
     WORKERS,
     end,
@@ -51,13 +53,7 @@ MODES = ["svm", "logistic", "knn", "eva", "fewshot", "finetune", "scratch", "joi
 @click.option(
     "--target", multiple=True, metavar="TASK", help="Task or folder; may be repeated.  [default: all left out]"
 )
-@click.option(
-    "--weights",
-    metavar="NAME|FILE",
-    default="run",
-    show_default=True,
-    help="run, imagenet (baseline), random, or a file.",
-)
+@WEIGHTS
 @WEIGHTS_KEY
 @click.option("--final", is_flag=True, help="Score the test set: once, at the end.")
 @SOLVER
@@ -129,13 +125,7 @@ def transfer(
 
 @click.command(cls=Detailed, rarely=RARELY)
 @FEATURES_OF
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    metavar="TASK",
-    help="Task or folder; may be repeated.  [default: all left out]",
-)
+@TASKS
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Data type."
 )
