@@ -8,7 +8,9 @@ Ours reads, verifies and decodes images in worker processes, crops, resizes and 
 brings the features back; its time includes the start of the workers. The bare loop normalizes one batch of uint8
 images that lies on the device and runs the network on it, in the same precision and with as many images at once;
 nothing comes back. Both run in turns, in one process; the fastest turn of each counts. "Without the start" counts from
-the first batch that the network is given: workers have then started, and memory is page-locked.
+the first batch that the network is given: workers have then started, and memory is page-locked. "Second half" counts
+from the middle of the batches: on CUDA, the network is then replayed as a CUDA graph, and no batch was made in advance.
+"Waiting" is the share of the second half for which the main process waited for the loader.
 
 On the CPU it is processor time of that process on one core; the loader is taken to have a core of its own.
 """
@@ -19,13 +21,16 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
+from mtrain.data.batch import Batch
 from mtrain.data.image_batches import OrderedBatches
 from mtrain.data.images import Images
 from mtrain.data.loader import batches
@@ -34,6 +39,7 @@ from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.model.inference import LOADED, Inference, outputs
 from mtrain.model.network import SharedNetwork, shared_network
+from mtrain.model.recorded_network import repeated
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from generated import make_shards
@@ -53,11 +59,18 @@ class Pace:
 
     whole: float = 0.0
     steady: float = 0.0  # without the start
+    half: float = 0.0  # the second half
+    waiting: float = 0.0  # share of it
 
     def add(self, images: int, begun: float, started: float, ended: float) -> None:
         """Count a turn."""
         self.whole = max(self.whole, images / (ended - begun))
         self.steady = max(self.steady, images / (ended - started))
+
+    def add_half(self, images: int, begun: float, ended: float, waited: float) -> None:
+        """Count the second half of a turn."""
+        if images / (ended - begun) > self.half:
+            self.half, self.waiting = images / (ended - begun), waited / (ended - begun)
 
 
 class Ours:
@@ -65,22 +78,47 @@ class Ours:
 
     def __init__(self, network: SharedNetwork, sample: Sample, size: int, workers: int) -> None:
         self.network, self.sample, self.size, self.workers = network, sample, size, workers
+        self.last = 0  # images of the last batch
 
     def __call__(self, inference: Inference, clock: Clock, pace: Pace) -> None:
-        starts: list[float] = []
+        starts: list[tuple[float, int, float]] = []  # of each batch: when, images before it, seconds of waiting
+        network = repeated(lambda images: self.network(self.network.normalize(images)), inference)
 
         def features(images: torch.Tensor) -> torch.Tensor:
-            starts.append(clock())
-            found: torch.Tensor = self.network(self.network.normalize(images))
-            return found
+            before = starts[-1][1] + self.last if starts else 0
+            self.last = len(images)
+            starts.append((clock(), before, sum(waits)))
+            return network(images)
 
         begun, done, how = clock(), 0, self.network.interpolation
         dataset = OrderedBatches(Images(self.sample, how=how), self.size, LOADED)
         found = np.empty((len(dataset.images), self.network.num_features), np.float32)
-        for some in outputs(features, dataset, inference, workers=self.workers, how=how):
-            found[done : done + len(some)] = some
-            done += len(some)
-        pace.add(done, begun, starts[0], clock())
+        with loader_waits(clock) as waits:
+            for some in outputs(features, dataset, inference, workers=self.workers, how=how):
+                found[done : done + len(some)] = some
+                done += len(some)
+        ended, (middle, before, waited) = clock(), starts[len(starts) // 2]
+        pace.add(done, begun, starts[0][0], ended)
+        pace.add_half(done - before, middle, ended, sum(waits) - waited)
+
+
+@contextmanager
+def loader_waits(clock: Clock) -> Iterator[list[float]]:
+    """A list that receives the seconds for which the main process waits for each batch of the loader."""
+    waits: list[float] = []
+
+    def timed(*given: object, **named: object) -> Iterator[Batch]:
+        ready = batches(*given, **named)
+        while True:
+            begun = clock()
+            batch = next(ready, None)
+            waits.append(clock() - begun)
+            if batch is None:
+                return
+            yield batch
+
+    with patch("mtrain.model.inference.batches", timed):
+        yield waits
 
 
 class Bare:
@@ -102,10 +140,10 @@ class Bare:
 
 def decoded(sample: Sample, size: int, workers: int) -> Pace:
     """The pace of the loader alone: of batches as they leave the workers."""
-    dataset, pace, begun, started = OrderedBatches(Images(sample), size, LOADED), Pace(), time.perf_counter(), 0.0
-    for _ in batches(dataset, range(len(dataset)), workers=workers, lasting=1):
-        started = started or time.perf_counter()
-    pace.add(len(dataset.images), begun, started, time.perf_counter())
+    dataset, pace, begun = OrderedBatches(Images(sample), size, LOADED), Pace(), time.perf_counter()
+    ends = [time.perf_counter() for _ in batches(dataset, range(len(dataset)), workers=workers, lasting=1)]
+    pace.add(len(dataset.images), begun, ends[0], ends[-1])
+    pace.add_half(LOADED * (len(ends) - 1 - len(ends) // 2), ends[len(ends) // 2], ends[-1], 0)
     return pace
 
 
@@ -120,9 +158,9 @@ def compare(name: str, sample: Sample, inference: Inference, given: argparse.Nam
     for _ in range(given.rounds):
         bare(inference, clock, bound, given.images)
         ours(inference, clock, pace)
-    whole, steady = pace.whole / bound.whole, pace.steady / bound.whole
-    say(f"| {name}, bare loop | {batch} | {bound.whole:.0f} | 1 | | |")
-    say(f"| {name}, features | {batch} | {pace.whole:.0f} | {whole:.2f} | {pace.steady:.0f} | {steady:.2f} |")
+    rates = [f"{rate:.0f} | {rate / bound.whole:.2f}" for rate in (pace.whole, pace.steady, pace.half)]
+    say(f"| {name}, bare loop | {batch} | {bound.whole:.0f} | 1 | | | | | |")
+    say(f"| {name}, features | {batch} | {' | '.join(rates)} | {pace.waiting:.1%} |")
 
 
 def sample_of(shards: Path, images: int) -> Sample:
@@ -158,14 +196,14 @@ def main() -> None:
         f"{where}; {precision}, {given.size} px, {given.images} images, {given.workers} loader processes, "
         f"torch {torch.__version__}\n"
     )
-    say("| | batch | images/s | of the bare loop | without the start | of the bare loop |")
-    say("|---|---:|---:|---:|---:|---:|")
+    say("| | batch | images/s | share | without the start | share | second half | share | waiting |")
+    say("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         sample = sample_of(given.shards or make_shards(Path(folder), 1, 512), given.images)
         for name in given.backbone or (["resnet50", "densenet121"] if cuda else ["resnet18"]):
             compare(name, sample, inference, given)
         pace = decoded(sample, given.size, given.workers)
-        say(f"| decoding alone | {LOADED} | {pace.whole:.0f} | | {pace.steady:.0f} | |")
+        say(f"| decoding alone | {LOADED} | {pace.whole:.0f} | | {pace.steady:.0f} | | {pace.half:.0f} | | |")
 
 
 if __name__ == "__main__":

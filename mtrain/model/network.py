@@ -26,6 +26,7 @@ from mtrain.model.dense import DenseNetwork
 from mtrain.model.maps import levels_of
 from mtrain.model.names import AUTHORS_DENSENET, LITE, TIMM, TORCHVISION_DENSENET, architecture
 from mtrain.model.relatives import listed_networks, relatives
+from mtrain.model.rotary import keep_rotary_embeddings
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
 from mtrain.model.weights import Weights, open_weights
@@ -51,6 +52,7 @@ class SharedNetwork(nn.Module):
         super().__init__()
         self.name, self.card, self.strict = name, card, False
         self.body, self.rule, self.interpolation = body.module, body.features, body.interpolation
+        keep_rotary_embeddings(self.body)
         self.num_features = _num_features(name, body)
         self.register_buffer("mean", torch.tensor(body.mean), persistent=False)
         self.register_buffer("std", torch.tensor(body.std), persistent=False)

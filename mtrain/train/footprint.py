@@ -150,9 +150,8 @@ def _activations(config: FitConfig, model: MultiHead, device: torch.device, samp
         images = torch.empty(samples, 3, config.size, config.size, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             named = {f"model.{name}": tensor for name, tensor in own.items()}
-            logits = torch.func.functional_call(_Parts(model, still), named, (images,))
-        if config.checkpointing and not still:
-            logits.float().sum().backward()
+            backward = config.checkpointing and not still
+            torch.func.functional_call(_Parts(model, still, backward=backward), named, (images,))
     model.shared.train(was_training)
     return alive.peak - before
 
@@ -169,16 +168,22 @@ def _no_generators() -> Iterator[None]:
 
 
 class _Parts(nn.Module):
-    """The network and its heads; the network without gradients if it stands still."""
+    """The network and its heads; the network without gradients if it stands still.
 
-    def __init__(self, model: MultiHead, still: bool) -> None:
+    backward: the backward pass too, which runs checkpointed parts again; it needs the tensors of `functional_call`.
+    """
+
+    def __init__(self, model: MultiHead, still: bool, *, backward: bool) -> None:
         super().__init__()
-        self.model, self.still = model, still
+        self.model, self.still, self.backward = model, still, backward
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(not self.still):
             features = self.model.shared(images)
         logits: Tensor = self.model.heads(features)
+        if self.backward:
+            with torch.autocast(images.device.type, enabled=False):
+                logits.float().sum().backward()  # type: ignore[no-untyped-call]
         return logits
 
 

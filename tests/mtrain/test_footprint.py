@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -95,6 +96,16 @@ def test_checkpointing_is_estimated_where_cuda_is_in_use(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.utils.checkpoint, "get_device_states", refused)
     assert estimate(checkpointing=True) == expected
     assert torch.utils.checkpoint.get_device_states is refused
+
+
+def test_checkpointing_is_estimated_for_a_device_that_the_network_is_not_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device "meta" is in the place of CUDA: what is run again in the backward pass belongs on it, too."""
+    given: dict[str, Any] = {"checkpointing": True, "tune": "lora:2"}
+    config, model = FitConfig(size=32, **given), model_of(SMALL, **given)
+    expected = footprint(config, model, CPU, 16)
+    monkeypatch.setattr(torch, "autocast", lambda *_types, enabled: nullcontext(enabled))
+    found = footprint(config, model, torch.device("meta"), 16)
+    assert found.activations == pytest.approx(expected.activations, rel=0.05)  # attention is another operator there
 
 
 def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block() -> None:
