@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from dpconvert.annotations import cytomine, mask_pixels, masks, point_arrays, points, qupath
+from dpconvert.annotations import mask_pixels, masks, point_arrays, points
+from dpconvert.annotations.formats import cytomine, qupath
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError

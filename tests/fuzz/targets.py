@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dpconvert import card
-from dpconvert.annotations import coco, cytomine, masks, point_arrays, points
-from dpconvert.annotations.ndpa import Glass
+from dpconvert.annotations import masks, point_arrays, points
+from dpconvert.annotations.formats import coco, cytomine
+from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.read import Subject, read
 from dpconvert.image import open_image

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, TypeAdapter
 from shapely import affinity
 
-from dpconvert.annotations import coco_runs, listed
-from dpconvert.annotations.coco_runs import Rle, Side
+from dpconvert.annotations import listed
+from dpconvert.annotations.formats import coco_runs
+from dpconvert.annotations.formats.coco_runs import Rle, Side
 from dpconvert.annotations.frame import NEAR, SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
 from dpconvert.annotations.labels import resolved

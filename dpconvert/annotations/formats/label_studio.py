@@ -22,8 +22,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from shapely import affinity
 
 from dpconvert.annotations import marks
+from dpconvert.annotations.formats.label_studio_brush import brush_outline
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.label_studio_brush import brush_outline
 from dpconvert.annotations.labels import Said
 from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
