@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.errors import ReadError, SourceError
-from dpconvert.image.ome_zarr import label_images
+from dpconvert.image.ome.ome_zarr import label_images
 from dpconvert.image.unread import is_ome_zarr
 from dpconvert.plural import counted
 from dpconvert.source.files import Source

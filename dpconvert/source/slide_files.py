@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dpconvert.errors import ReadError
-from dpconvert.image.ome_metadata import has_ome_xml
-from dpconvert.image.tiff_layout import layout
+from dpconvert.image.ome.ome_metadata import has_ome_xml
+from dpconvert.image.tiff.tiff_layout import layout
 from dpconvert.image.unread import EXTRAS, remedy, unread
 from dpconvert.plural import counted
 from dpconvert.source.dicom_identity import DICOM_NAME, Instance, instance

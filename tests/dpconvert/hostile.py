@@ -28,7 +28,7 @@ from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError
 from dpconvert.image import open_image
-from dpconvert.image.tiff import TiffPages
+from dpconvert.image.tiff.tiff_pages import TiffPages
 from dpconvert.manifest import catalog
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import fetch

@@ -38,8 +38,8 @@ from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.read import Subject, read
 from dpconvert.image import open_image
 from dpconvert.image.header import complete_size
-from dpconvert.image.jpeg_tiles import JpegTiles
-from dpconvert.image.tiff import TiffPages
+from dpconvert.image.tiff.jpeg_tiles import JpegTiles
+from dpconvert.image.tiff.tiff_pages import TiffPages
 from dpconvert.manifest import catalog
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import fetch

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
-from dpconvert.image.ome_channels import ChannelError, is_opacity, order_of
+from dpconvert.image.ome.ome_channels import ChannelError, is_opacity, order_of
 from dpconvert.image.rgb import KindError, Range, check_bits, to_rgb
 from dpconvert.image.spacing import Spacing, micrometres
 from dpconvert.image.spots import spots

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from dpconvert.errors import ReadError
-from dpconvert.image.ome_metadata import Opened
+from dpconvert.image.ome.ome_metadata import Opened
 
 
 class Pieces:

@@ -23,9 +23,9 @@ from dpconvert.errors import ReadError
 from dpconvert.image.base import BLOCK, CELL
 from dpconvert.image.guards.jpeg import checked_size
 from dpconvert.image.guards.libtiff import DAMAGED
-from dpconvert.image.pieces import Pieces
-from dpconvert.image.tiff import ROW_CACHE, TiffPages
-from dpconvert.image.tiff_rgb import RGB, YCBCR
+from dpconvert.image.tiff.pieces import Pieces
+from dpconvert.image.tiff.tiff_pages import ROW_CACHE, TiffPages
+from dpconvert.image.tiff.tiff_rgb import RGB, YCBCR
 
 REMEMBERED = 1024  # number of evicted tiles to remember
 EIGHTH = 8  # side of a JPEG block in pixels; the mean of a block can be decoded separately

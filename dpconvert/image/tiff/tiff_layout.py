@@ -15,10 +15,10 @@ import tifffile
 
 from dpconvert.errors import ReadError
 from dpconvert.image.guards.libtiff import DAMAGED, check_xml, has_sizes, open_tiff
-from dpconvert.image.ome_channels import ChannelError, colour_order, order_of
-from dpconvert.image.ome_metadata import OmeImages, Opened, ome_images
+from dpconvert.image.ome.ome_channels import ChannelError, colour_order, order_of
+from dpconvert.image.ome.ome_metadata import OmeImages, Opened, ome_images
 from dpconvert.image.spacing import Spacing, of_aperio, of_ome, of_tags
-from dpconvert.image.tiff_channels import stated_channels
+from dpconvert.image.tiff.tiff_channels import stated_channels
 
 LISTED = 4096  # maximum number of pages to inspect
 PLAIN = ("generic", "uniform", "shaped", "imagej")  # tifffile's names of the kinds of TIFF that no vendor defines

@@ -11,8 +11,8 @@ from dpconvert.errors import ReadError
 from dpconvert.image.guards.libtiff import NEW_JPEG
 from dpconvert.image.guards.tiff_segments import check_compression, segment_size
 from dpconvert.image.rgb import KindError, Range
-from dpconvert.image.tiff_layout import TiffLevel
-from dpconvert.image.tiff_rgb import (
+from dpconvert.image.tiff.tiff_layout import TiffLevel
+from dpconvert.image.tiff.tiff_rgb import (
     PALETTE,
     RGB,
     YCBCR,

@@ -21,12 +21,12 @@ from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
 from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG
 from dpconvert.image.guards.tiff_segments import JPEG, check_segment
-from dpconvert.image.ome_metadata import Opened
-from dpconvert.image.pieces import Pieces
+from dpconvert.image.ome.ome_metadata import Opened
 from dpconvert.image.rgb import KindError, Range
 from dpconvert.image.spacing import Spacing
 from dpconvert.image.spots import spots
-from dpconvert.image.tiff_checks import (
+from dpconvert.image.tiff.pieces import Pieces
+from dpconvert.image.tiff.tiff_checks import (
     SEGMENT_LIMIT,
     UnknownKindError,
     check_pages,
@@ -37,8 +37,8 @@ from dpconvert.image.tiff_checks import (
     segments_of,
     shape_of,
 )
-from dpconvert.image.tiff_layout import name, opened
-from dpconvert.image.tiff_rgb import (
+from dpconvert.image.tiff.tiff_layout import name, opened
+from dpconvert.image.tiff.tiff_rgb import (
     CMYK,
     GREY,
     GREY_INVERTED,
