@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mtrain.data.image_batches import OrderedBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import batches
+from mtrain.data.batches.image_batches import OrderedBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.pool import open_pool
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task

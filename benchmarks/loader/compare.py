@@ -98,9 +98,9 @@ class TensorTransform:
 
 def ours_uint8(data: Path, workers: int) -> Iterator[Any]:
     """What leaves the worker processes."""
-    from mtrain.data.image_batches import TrainingBatches
-    from mtrain.data.images import Images
-    from mtrain.data.loader import batches
+    from mtrain.data.batches.image_batches import TrainingBatches
+    from mtrain.data.batches.images import Images
+    from mtrain.data.batches.loader import batches
     from mtrain.data.pool import open_pool
     from mtrain.data.sampling import Stream
 
@@ -113,7 +113,7 @@ def ours(data: Path, workers: int) -> Iterator[Any]:
     """With resizing, flips and normalization, which are the device's part, here on the CPU."""
     import torch
 
-    from mtrain.data.augment import normalize
+    from mtrain.data.batches.augment import normalize
 
     room = torch.empty((BATCH, 3, SIZE, SIZE), memory_format=torch.channels_last)
     for batch in ours_uint8(data, workers):

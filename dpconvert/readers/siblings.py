@@ -14,7 +14,7 @@ from dpconvert.image.unread import is_ome_zarr
 from dpconvert.plural import counted
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
-from dpconvert.source.slide_files import DRAWN
+from dpconvert.source.slides.slide_files import DRAWN
 
 IMAGES = re.compile(
     r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|vsi|dat)$"

@@ -30,17 +30,18 @@ from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.roots import check_root
 from dpconvert.plural import counted
-from dpconvert.source import elements, packed
-from dpconvert.source.columns import Columns
+from dpconvert.source import packed
+from dpconvert.source.arrays import elements
+from dpconvert.source.arrays.columns import Columns
+from dpconvert.source.arrays.elements import Element
+from dpconvert.source.arrays.stacks import Stacks
 from dpconvert.source.copies import ComparedFiles, copies, is_file, is_unpacked
-from dpconvert.source.elements import Element
 from dpconvert.source.folder import Folder
 from dpconvert.source.listing import Place, check_names, walk
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.name_encoding import NameEncoding
-from dpconvert.source.slide_files import SlideFiles, slide_files
-from dpconvert.source.slide_links import linked, open_slide
-from dpconvert.source.stacks import Stacks
+from dpconvert.source.slides.slide_files import SlideFiles, slide_files
+from dpconvert.source.slides.slide_links import linked, open_slide
 from dpconvert.source.stamps import Stamps
 
 COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tzst|tar\.(?!idx$|md5$|sha\d+$|asc$|sig$|json$|txt$)\w+|7z|rar)$")

@@ -10,7 +10,7 @@ from mtrain.data.addresses import url_of
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
-from mtrain.model.weights_file import weights_in, weights_kind
+from mtrain.model.weight_files.weights_file import weights_in, weights_kind
 from mtrain.runs import Run, Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")

@@ -44,7 +44,7 @@ from dpconvert.manifest import catalog
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import fetch
 from dpconvert.runtime.locks import Holder
-from dpconvert.source.elements import Element
+from dpconvert.source.arrays.elements import Element
 from dpconvert.source.files import Source
 from dpconvert.tasks import verify
 from dpconvert.tasks.audit.prints import prints

@@ -14,13 +14,13 @@ from mtrain import runs
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation.comparisons import compare, start_of
+from mtrain.evaluation.comparing.comparisons import compare, start_of
 from mtrain.export import export, modelcard
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
-from mtrain.model.weights import seen_by
+from mtrain.model.weight_files.weights import seen_by
 from mtrain.predict.classifier import Classifier
-from mtrain.report.run_page import write_report
+from mtrain.report.pages.run_page import write_report
 from mtrain.runs import Run
 from mtrain.settings import check_names, fit_config
 from mtrain.sweep.cells import training_digest
