@@ -179,7 +179,7 @@ def _tuned(moving: Moving) -> Iterator[str]:
 
 def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:
     """A note on each network that is a run, or has weights, named before."""
-    from mtrain.runs import Start
+    from mtrain.untrained import Start
 
     seen: dict[tuple[Path | str | None, ...], str] = {}
     for name, run in networks:

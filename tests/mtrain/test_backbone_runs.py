@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpconvert.runtime.progress import Reporter
-from mtrain import runs
+from mtrain import untrained
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
@@ -190,7 +190,7 @@ def test_a_folder_of_several_weights_files_is_the_file_that_the_table_names(tmp_
     for name in ("dinov2_vitb14_pretrain.pth", "other.bin"):
         (tmp_path / name).touch()
     config = FitConfig(shards="x", backbone="dinov2-b14", weights=str(tmp_path))
-    start = start_of(runs.start_of(tmp_path, config))
+    start = start_of(untrained.start_of(tmp_path, config))
     assert start == tmp_path / "dinov2_vitb14_pretrain.pth"
     score = {"task": "Gamma", "set": "val", "metric": "accuracy", "mode": "knn", "identity": {}, "notes": []}
     for weights, baseline in ((tmp_path, "start"), (start, "start"), (tmp_path / "other.bin", "imagenet")):
