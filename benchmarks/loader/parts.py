@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import torch
-from compare import BATCH, MEAN, SIZE, STD, prepare
+from compare import prepare
+from loaders import BATCH, MEAN, SIZE, STD
 
 from dpconvert.image.decode import decode
 from mtrain.data.batches.augment import normalize, put_square, resized, room_for_squares
