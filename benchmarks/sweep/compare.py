@@ -31,8 +31,8 @@ import torch
 
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
+from mtrain.sweep import at_once
 from mtrain.sweep.command import SweepRequest, open_sweep
-from mtrain.sweep.concurrency import at_once
 from mtrain.sweep.concurrency.capacity import JobLimits
 from mtrain.sweep.engines.local_engine import cards_of
 

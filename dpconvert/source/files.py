@@ -30,7 +30,7 @@ from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.roots import check_root
 from dpconvert.plural import counted
-from dpconvert.source import packed
+from dpconvert.source import packed, unused
 from dpconvert.source.arrays import elements
 from dpconvert.source.arrays.columns import Columns
 from dpconvert.source.arrays.elements import Element
@@ -43,8 +43,6 @@ from dpconvert.source.name_encoding import NameEncoding
 from dpconvert.source.slides.slide_files import SlideFiles, slide_files
 from dpconvert.source.slides.slide_links import linked, open_slide
 from dpconvert.source.stamps import Stamps
-
-COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tzst|tar\.(?!idx$|md5$|sha\d+$|asc$|sig$|json$|txt$)\w+|7z|rar)$")
 
 
 class ArchiveMember(io.BytesIO):
@@ -138,8 +136,6 @@ class Source(Folder):
         """
         found = self.match(kind)
         if not found:
-            from dpconvert.source import unused
-
             spec = self.manifest.files[kind]
             raise SourceError(
                 f"no {spec.what} here ({counted(len(self.sizes), 'file')})",
@@ -157,8 +153,6 @@ class Source(Folder):
         return f"`{check}` lists the existing and the missing files"
 
     def _unpacking(self, what: str) -> str:
-        from dpconvert.source import unused
-
         packed = unused.archives_of(self, self.sizes)
         if packed:
             return unused.remedy(packed)
@@ -288,8 +282,6 @@ class Source(Folder):
 
 def _hidden(files: list[str]) -> Iterator[str]:
     """Yield a note on the images among files in folders that begin with a dot."""
-    from dpconvert.source import unused
-
     if images := sorted(name for name in files if unused.READ.search(unused.suffix(name))):
         yield (
             f"not read: {counted(len(images), 'image')} in folders whose names begin with a dot, the first "

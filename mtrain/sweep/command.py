@@ -150,7 +150,7 @@ def run_cells(request: SweepRequest, store: Store, cells: Sequence[Cell] | Agend
         return ray_engine.run(store, cells, Cluster(request.address), ray_engine.Resources(request.cpus or 1), report)
     if request.address is not None or request.cpus is not None:
         raise UsageError("--address and --cpus are for --engine ray")
-    from mtrain.sweep.concurrency import at_once
+    from mtrain.sweep import at_once
     from mtrain.sweep.engines import local_engine
 
     agenda = agenda_of(cells)
@@ -163,7 +163,7 @@ def run_cells(request: SweepRequest, store: Store, cells: Sequence[Cell] | Agend
 
 
 def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
-    from mtrain.sweep.concurrency.at_once import outlook
+    from mtrain.sweep.at_once import outlook
     from mtrain.sweep.engines.local_engine import cards_of
     from mtrain.sweep.estimate import measured, plan
 

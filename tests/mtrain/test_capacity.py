@@ -18,8 +18,9 @@ import pytest
 from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
+from mtrain.sweep import at_once
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
-from mtrain.sweep.concurrency import at_once, cards, probe_process, probing
+from mtrain.sweep.concurrency import cards, probe_process, probing
 from mtrain.sweep.concurrency.capacity import (
     Capacity,
     JobLevel,
