@@ -11,8 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from dpconvert.card_parts import BoxesCard as BoxesCard
+from dpconvert.card_parts import DenseCard as DenseCard
+from dpconvert.card_parts import Difference as Difference
+from dpconvert.card_parts import Failure as Failure
+from dpconvert.card_parts import FileCard as FileCard
+from dpconvert.card_parts import InstancesCard as InstancesCard
+from dpconvert.card_parts import Licence as Licence
+from dpconvert.card_parts import Model as Model
+from dpconvert.card_parts import PointsCard as PointsCard
+from dpconvert.card_parts import SegCard as SegCard
+from dpconvert.card_parts import ShardCard as ShardCard
+from dpconvert.card_parts import Split as Split
+from dpconvert.card_parts import SplitCard as SplitCard
 from dpconvert.errors import ShardError
 from dpconvert.validation import first_fault
 
@@ -21,7 +34,6 @@ FILE_NAME = "task.json"
 INDEX_NAME = "index.parquet"
 IGNORE = 255  # mask value of pixels that are not annotated
 WORK = ".work"  # folder of an unfinished conversion, inside the task's folder
-Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Metric = Literal["accuracy", "roc_auc", "quadratic_kappa", "macro_auc", "pearson"]
 METRICS: dict[str, str] = {
@@ -38,123 +50,6 @@ Target = Literal["class", "labels", "value"]
 """What a sample is labelled with: one class, any number of classes, or a number."""
 Label = int | list[int] | float
 """The label of a sample: the number of its class, those of its classes in their order, or its value."""
-
-
-class Model(BaseModel):
-    """Frozen; unknown fields and numbers that are not finite are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Licence(Model):
-    """The terms of use of the images. `open` is true if anyone may download and redistribute them."""
-
-    name: str
-    """Short name of the licence, such as CC BY 4.0."""
-    url: str = ""
-    """Address of its text."""
-    open: bool = False
-    """Whether anyone may download and redistribute the images."""
-    note: str = ""
-    """Further information for its users."""
-
-
-class SplitCard(Model):
-    """Sizes of one split: `classes[i]` is the number of samples with label i, `groups` that of distinct groups.
-
-    If samples have several labels, they count for each of them; if they have numbers, `classes` is empty.
-    """
-
-    samples: int
-    classes: list[int]
-    groups: int
-
-
-class ShardCard(Model):
-    """One tar file of a task."""
-
-    name: str
-    split: Split
-    samples: int
-    size: int
-    sha256: str
-
-
-class FileCard(Model):
-    """A side file of a task."""
-
-    name: str
-    size: int
-    sha256: str
-
-
-class Difference(Model):
-    """A count that differs from the expected one. `reason` is set if the difference is known."""
-
-    what: str
-    expected: int
-    made: int
-    reason: str = ""
-
-
-class Failure(Model):
-    """A sample that could not be converted, and the reason."""
-
-    key: str
-    source: str
-    reason: str
-
-
-class SegCard(Model):
-    """The masks of a task: PNG files of the stored image's size, whose values are indexes in `classes`, or `ignore`."""
-
-    classes: list[str]
-    ignore: Literal[255] = 255
-    metric: Literal["dice"] = "dice"
-
-
-class PointsCard(Model):
-    """The points of a task. `exhaustive`: whether every object of `classes` has one.
-
-    radius_um, radius_px: the distance within which a point counts as found, in micrometres (null if the manifest
-    states pixels) and in pixels of the stored image (null if images of several resolutions are in the task).
-    """
-
-    classes: list[str]
-    radius_um: float | None
-    radius_px: float | None
-    exhaustive: bool
-    metric: Literal["f1"] = "f1"
-
-
-class BoxesCard(Model):
-    """The boxes of a task. `exhaustive`: whether every object of `classes` has one."""
-
-    classes: list[str]
-    exhaustive: bool
-
-
-class InstancesCard(Model):
-    """The instances of a task: the pixels of each object. `exhaustive`: whether every object of `classes` has them."""
-
-    classes: list[str]
-    exhaustive: bool
-    metric: Literal["pq"] = "pq"
-
-
-class DenseCard(Model):
-    """The dense targets of a task's samples; at least one kind is present."""
-
-    seg: SegCard | None = None
-    points: PointsCard | None = None
-    boxes: BoxesCard | None = None
-    instances: InstancesCard | None = None
-
-    @property
-    def kinds(self) -> dict[str, SegCard | PointsCard | BoxesCard | InstancesCard]:
-        """The targets that the samples have, by the name of their kind."""
-        every = {"masks": self.seg, "points": self.points, "boxes": self.boxes, "instances": self.instances}
-        return {kind: of for kind, of in every.items() if of is not None}
 
 
 class TaskCard(Model):

@@ -5,7 +5,8 @@ variable DPCONVERT_PATH names. These names are public: they keep their meaning a
 promises.
 """
 
-from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions, asap, coco, masks, ndpa, points, qupath
+from dpconvert.annotations import Annotation, Annotations, LabelMask, Regions, masks, points
+from dpconvert.annotations.formats import asap, coco, ndpa, qupath
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree

@@ -13,8 +13,6 @@ runs/<name>/config.json          configuration, versions, digests of the shards
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,7 +26,6 @@ from dpconvert.runtime import locks
 from dpconvert.validation import first_fault
 from mtrain import event_log
 from mtrain.atomic import locked
-from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data.choice import Choice
@@ -244,44 +241,6 @@ class Run:
     def forget_events_after(self, iteration: int) -> None:
         """Remove the events of later iterations from log.jsonl: a resumed training logs them again."""
         event_log.cut(self.path / EVENTS, iteration)
-
-
-@dataclass(frozen=True)
-class Start(Run):
-    """A network that no run has trained, to be scored as it is: `path` is where results of it lie; `given` says which
-    network it is, from which weights, for images of which size.
-    """
-
-    given: FitConfig
-
-    @property
-    def name(self) -> str:
-        return catalog.slug(self.given.backbone)
-
-    def about(self) -> dict[str, Any]:
-        """As that of a run that has trained on nothing."""
-        card = catalog.described(self.given.backbone, self.given.backbone_options)
-        return {"network": card.model_dump(mode="json")} if card else {}
-
-    def config(self) -> FitConfig:
-        return self.given
-
-    def trained_on(self) -> dict[str, tuple[str, ...]]:
-        return {}
-
-    def check_finished(self) -> None:
-        """Raises:
-        UsageError: no run has trained it.
-        """
-        raise UsageError(f"{self.name} is no run: nothing has trained it", remedy="name a run with --run")
-
-
-def start_of(runs: Path, config: FitConfig) -> Start:
-    """The network that `config` names; its results lie beside the runs."""
-    card = catalog.described(config.backbone, config.backbone_options)
-    known = json.dumps([config.backbone, config.size, card.determining() if card else None], sort_keys=True)
-    digest = hashlib.sha256(known.encode()).hexdigest()[:8]
-    return Start(runs / f".network-{catalog.slug(config.backbone)}-{digest}", config)
 
 
 def trained_task(tasks: Iterable[str], name: str, path: Path) -> str:

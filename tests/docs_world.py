@@ -33,7 +33,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.documents import read_document, write_document
 from mtrain.model import network
-from mtrain.model.weights import save_weights
+from mtrain.model.weight_files.weights import save_weights
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from tests.documents import PROGRAMS, ROOT, Line, programs_in

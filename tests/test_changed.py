@@ -6,8 +6,8 @@ from tests.changed import ALWAYS, files_for, imported_modules
 
 
 def test_a_changed_module_concerns_the_tests_that_import_it() -> None:
-    assert "tests/mtrain/test_folds.py" in files_for(["mtrain/transfers/folds.py"])
-    assert "tests/mtrain/test_report.py" not in files_for(["mtrain/transfers/folds.py"])
+    assert "tests/mtrain/test_folds.py" in files_for(["mtrain/transfers/classifiers/folds.py"])
+    assert "tests/mtrain/test_report.py" not in files_for(["mtrain/transfers/classifiers/folds.py"])
 
 
 def test_a_changed_test_concerns_itself_and_a_helper_those_that_use_it() -> None:

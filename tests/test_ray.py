@@ -26,9 +26,9 @@ from dpconvert.runtime import processes, ray_cluster
 from dpconvert.runtime.progress import Reporter
 from dpconvert.runtime.ray_cluster import Cluster
 from mtrain.cli import group as mtrain
-from mtrain.sweep import ray_engine as sweep_cluster
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
-from mtrain.sweep.ray_engine import Resources
+from mtrain.sweep.engines import ray_engine as sweep_cluster
+from mtrain.sweep.engines.ray_engine import Resources
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from tests.documents import PROGRAMS, ROOT, lines, programs_in
@@ -281,7 +281,7 @@ def slow_sweep(folder: Path) -> tuple[Store, list[Cell]]:
 
 def alone(folder: Path, cells: list[Cell]) -> Store:
     """The same cells, run here."""
-    from mtrain.sweep import local_engine as local
+    from mtrain.sweep.engines import local_engine as local
 
     store = Store(folder / "alone")
     with pytest.MonkeyPatch.context() as patch:

@@ -37,7 +37,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_json
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
-from mtrain.evaluation.paired import draws, kept_answers
+from mtrain.evaluation.comparing.paired import draws, kept_answers
 from mtrain.runs import Run
 from mtrain.scoring.bootstrap import interval
 from mtrain.settings import fit_config

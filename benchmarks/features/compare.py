@@ -30,10 +30,10 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import OrderedBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import batches
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import OrderedBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.pool import open_pool
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mtrain.data.augment import CENTRE
-from mtrain.data.images import Images
+from mtrain.data.batches.augment import CENTRE
+from mtrain.data.batches.images import Images
 from mtrain.data.pool import Pool, open_pool
 
 PASSES = 3

@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mtrain.data.image_batches import TrainingBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import batches
+from mtrain.data.batches.image_batches import TrainingBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.pool import open_pool
 from mtrain.data.sampling import Stream
 from mtrain.data.targets import MasksAndPoints

@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 import torch
-from compare import BATCH, MEAN, SIZE, STD, prepare
+from compare import prepare
+from loaders import BATCH, MEAN, SIZE, STD
 
 from dpconvert.image.decode import decode
-from mtrain.data.augment import normalize, put_square, resized, room_for_squares
-from mtrain.data.image_batches import TrainingBatches
-from mtrain.data.images import Images
+from mtrain.data.batches.augment import normalize, put_square, resized, room_for_squares
+from mtrain.data.batches.image_batches import TrainingBatches
+from mtrain.data.batches.images import Images
 from mtrain.data.pool import open_pool
 from mtrain.data.sampling import Stream
 

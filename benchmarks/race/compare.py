@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mtrain.evaluation.ranks import Values
+from mtrain.evaluation.selecting.ranks import Values
 from mtrain.race.agenda import rules_of
 from mtrain.race.decisions import Rules, Rung
 from mtrain.race.simulation import Raced, race, regret

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from mtrain.evaluation import selection
+from mtrain.evaluation.selecting import selection
 from mtrain.sweep.store import Store
 
 DRAWS = 2000

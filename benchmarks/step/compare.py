@@ -37,12 +37,12 @@ from torch.nn import functional as F
 
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
-from mtrain.model.dense import CHANNELS, Decoder, enlarged
-from mtrain.model.maps import features_and_maps, levels_of
+from mtrain.model.dense.dense_network import CHANNELS, Decoder, enlarged
+from mtrain.model.dense.maps import features_and_maps, levels_of
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.model.recording import CudaGraph
 from mtrain.train.compilation import compiled
-from mtrain.train.meter import Meter
+from mtrain.train.reporting.meter import Meter
 from mtrain.train.trainer import Training
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -22,9 +22,9 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from mtrain.transfers import svm_solver
-from mtrain.transfers.folds import group_folds
-from mtrain.transfers.svm import COSTS
+from mtrain.transfers.classifiers import svm_solver
+from mtrain.transfers.classifiers.folds import group_folds
+from mtrain.transfers.classifiers.svm import COSTS
 
 WITHIN = 1e-4
 SKLEARN_TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7)

@@ -32,9 +32,9 @@ import torch
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
 from mtrain.sweep import at_once
-from mtrain.sweep.capacity import JobLimits
 from mtrain.sweep.command import SweepRequest, open_sweep
-from mtrain.sweep.local_engine import cards_of
+from mtrain.sweep.concurrency.capacity import JobLimits
+from mtrain.sweep.engines.local_engine import cards_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from generated import make_shards

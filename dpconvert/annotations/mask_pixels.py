@@ -28,7 +28,7 @@ from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels
 from dpconvert.image.rgb import KindError, check_palette, orientation_of, upright
-from dpconvert.image.tiff_rgb import GREY_INVERTED, orientation_of_page
+from dpconvert.image.tiff.tiff_rgb import GREY_INVERTED, orientation_of_page
 
 MOST_CELLS = 1 << 28
 MOST_BYTES = 2 * MOST_CELLS  # of a level of a mask, whatever a cell takes

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from dpconvert import names
-from dpconvert.annotations import (
+from dpconvert.annotations import listed, masks
+from dpconvert.annotations.formats import (
     asap,
     coco,
     cvat,
@@ -22,8 +23,6 @@ from dpconvert.annotations import (
     label_studio,
     labelme,
     labelme_xml,
-    listed,
-    masks,
     ndpa,
     nucls,
     qupath,
@@ -32,11 +31,11 @@ from dpconvert.annotations import (
     via3,
     voc,
 )
+from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.frame import once
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.labels import field_of, of_field
 from dpconvert.annotations.masks import LabelMask
-from dpconvert.annotations.ndpa import Glass
 from dpconvert.annotations.parsing.utf8 import in_utf8
 from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError

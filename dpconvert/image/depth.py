@@ -11,7 +11,7 @@ from dpconvert.image.flat import TIFF_MAGIC, content, head
 from dpconvert.image.guards import jpeg2000
 from dpconvert.image.guards.allowed_formats import open_image
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, open_tiff
-from dpconvert.image.ome_metadata import Opened
+from dpconvert.image.ome.ome_metadata import Opened
 
 PNG_BITS = 24  # offset of the bits per sample
 JPEG_2000 = b"\0\0\0\x0c", b"\xff\x4f\xff\x51"

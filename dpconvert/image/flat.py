@@ -24,7 +24,7 @@ from dpconvert.image.guards.claims import ClaimError, TooLargeError, check_claim
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
 from dpconvert.image.guards.tiff_segments import pixels as tiff_pixels
 from dpconvert.image.header import complete_size
-from dpconvert.image.ome_metadata import Opened
+from dpconvert.image.ome.ome_metadata import Opened
 from dpconvert.image.rgb import (
     ORIENTATION,
     KindError,
@@ -37,8 +37,8 @@ from dpconvert.image.rgb import (
     valid_orientation,
 )
 from dpconvert.image.spacing import Spacing
-from dpconvert.image.tiff_layout import name
-from dpconvert.image.tiff_rgb import (
+from dpconvert.image.tiff.tiff_layout import name
+from dpconvert.image.tiff.tiff_rgb import (
     bits_per_pixel,
     check_kind,
     check_page_bits,

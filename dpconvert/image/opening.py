@@ -8,12 +8,12 @@ from pathlib import Path
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Image
 from dpconvert.image.flat import TIFF_MAGIC, UNPACK, Flat, Mosaic, head
-from dpconvert.image.ome_metadata import Opened
+from dpconvert.image.ome.ome_metadata import Opened
 from dpconvert.image.pyramid import Pages, by_openslide
 from dpconvert.image.rgb import Range
-from dpconvert.image.tiff import TiffPages
-from dpconvert.image.tiff_layout import layout, name
-from dpconvert.image.tiff_rgb import orientation_of_page
+from dpconvert.image.tiff.tiff_layout import layout, name
+from dpconvert.image.tiff.tiff_pages import TiffPages
+from dpconvert.image.tiff.tiff_rgb import orientation_of_page
 from dpconvert.image.turned import Turned, upright_spacing
 from dpconvert.image.unread import EXTRAS, FORMATS, remedy, unread
 
@@ -90,7 +90,7 @@ def _extra(file: Path, scale: Range | None) -> Image:
         from dpconvert.image.czi import CziPages
 
         return Pages(CziPages(file, scale))
-    from dpconvert.image.ome_zarr import ZarrPages
+    from dpconvert.image.ome.ome_zarr import ZarrPages
 
     return Pages(ZarrPages(file, scale))
 

@@ -17,11 +17,11 @@ from PIL import ImageColor
 from dpconvert.errors import ReadError
 from dpconvert.image.base import WHITE, Image, Pixels, over, resample
 from dpconvert.image.dicom_jpeg import check_colours
-from dpconvert.image.jpeg_tiles import EIGHTH, JpegTiles
 from dpconvert.image.spacing import Spacing, of_texts
-from dpconvert.image.tiff import TiffPages
-from dpconvert.image.tiff_checks import SEGMENT_LIMIT, UnknownKindError
-from dpconvert.image.tiff_layout import layout
+from dpconvert.image.tiff.jpeg_tiles import EIGHTH, JpegTiles
+from dpconvert.image.tiff.tiff_checks import SEGMENT_LIMIT, UnknownKindError
+from dpconvert.image.tiff.tiff_layout import layout
+from dpconvert.image.tiff.tiff_pages import TiffPages
 
 OPTICAL_PATHS = "of several optical paths the first is read"
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from PIL import Image as Pillow
 
-from dpconvert.annotations import cytomine
-from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, Labelled
+from dpconvert.annotations.formats import cytomine
+from dpconvert.annotations.formats.cytomine import CytomineAnnotation, CytomineImage, Labelled
 from dpconvert.errors import FetchError
 from dpconvert.obtain.cytomine_server import ApiKeys, Server
 from dpconvert.obtain.download import PATIENT, Patience, locked

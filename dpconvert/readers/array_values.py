@@ -14,9 +14,9 @@ from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.values import InValues, decoded, name_in
+from dpconvert.source.arrays.stacks import DAMAGED, Array, Stacks, enumeration
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
-from dpconvert.source.stacks import DAMAGED, Array, Stacks, enumeration
 
 LAST = 3  # axis of the kinds in a stack of masks (N, height, width, kinds)
 AT_ONCE = 1 << 26  # bytes of masks that are looked at together

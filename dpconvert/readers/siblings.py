@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 from dpconvert.annotations import programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.errors import ReadError, SourceError
-from dpconvert.image.ome_zarr import label_images
+from dpconvert.image.ome.ome_zarr import label_images
 from dpconvert.image.unread import is_ome_zarr
 from dpconvert.plural import counted
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
-from dpconvert.source.slide_files import DRAWN
+from dpconvert.source.slides.slide_files import DRAWN
 
 IMAGES = re.compile(
     r"(?i)\.(png|jpe?g|tiff?|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|vsi|dat)$"

@@ -30,20 +30,19 @@ from dpconvert.manifest.catalog import typed
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.roots import check_root
 from dpconvert.plural import counted
-from dpconvert.source import elements, packed
-from dpconvert.source.columns import Columns
+from dpconvert.source import packed, unused
+from dpconvert.source.arrays import elements
+from dpconvert.source.arrays.columns import Columns
+from dpconvert.source.arrays.elements import Element
+from dpconvert.source.arrays.stacks import Stacks
 from dpconvert.source.copies import ComparedFiles, copies, is_file, is_unpacked
-from dpconvert.source.elements import Element
 from dpconvert.source.folder import Folder
 from dpconvert.source.listing import Place, check_names, walk
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.name_encoding import NameEncoding
-from dpconvert.source.slide_files import SlideFiles, slide_files
-from dpconvert.source.slide_links import linked, open_slide
-from dpconvert.source.stacks import Stacks
+from dpconvert.source.slides.slide_files import SlideFiles, slide_files
+from dpconvert.source.slides.slide_links import linked, open_slide
 from dpconvert.source.stamps import Stamps
-
-COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tzst|tar\.(?!idx$|md5$|sha\d+$|asc$|sig$|json$|txt$)\w+|7z|rar)$")
 
 
 class ArchiveMember(io.BytesIO):
@@ -137,8 +136,6 @@ class Source(Folder):
         """
         found = self.match(kind)
         if not found:
-            from dpconvert.source import unused
-
             spec = self.manifest.files[kind]
             raise SourceError(
                 f"no {spec.what} here ({counted(len(self.sizes), 'file')})",
@@ -156,8 +153,6 @@ class Source(Folder):
         return f"`{check}` lists the existing and the missing files"
 
     def _unpacking(self, what: str) -> str:
-        from dpconvert.source import unused
-
         packed = unused.archives_of(self, self.sizes)
         if packed:
             return unused.remedy(packed)
@@ -287,8 +282,6 @@ class Source(Folder):
 
 def _hidden(files: list[str]) -> Iterator[str]:
     """Yield a note on the images among files in folders that begin with a dot."""
-    from dpconvert.source import unused
-
     if images := sorted(name for name in files if unused.READ.search(unused.suffix(name))):
         yield (
             f"not read: {counted(len(images), 'image')} in folders whose names begin with a dot, the first "

@@ -19,7 +19,8 @@ from typing import NamedTuple
 from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image.unread import is_folder, unread
-from dpconvert.source import bounded, elements
+from dpconvert.source import bounded
+from dpconvert.source.arrays import elements
 from dpconvert.source.bounded import Bounded
 from dpconvert.source.name_encoding import NameEncoding, Reading
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from dpconvert.image.unread import unread
 from dpconvert.plural import counted
-from dpconvert.source.files import COMPRESSED, Source
 
+if TYPE_CHECKING:
+    from dpconvert.source.files import Source
+
+COMPRESSED = re.compile(r"(?i)\.(tgz|tbz2?|txz|tzst|tar\.(?!idx$|md5$|sha\d+$|asc$|sig$|json$|txt$)\w+|7z|rar)$")
 INNER = re.compile(r"(?i)\.(zip|tar|gz|bz2|xz|zst|z\d\d)$")
 SUFFIX = re.compile(r"(?i)(\.ome)?\.[a-z0-9]{1,11}$")
 READ = re.compile(

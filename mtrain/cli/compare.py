@@ -18,7 +18,7 @@ from mtrain.cli.unused_options import note_unused
 
 if TYPE_CHECKING:
     from mtrain.runs import Run
-    from mtrain.transfers.dense_tuned import Moving
+    from mtrain.transfers.dense.dense_tuned import Moving
 
 MODES = ["svm", "logistic", "knn", "eva", "dense"]
 RARELY = (
@@ -130,10 +130,10 @@ def compare(
     from mtrain.atomic import check_folder
     from mtrain.cli import transfer_work
     from mtrain.data.columns import ColumnRequest
-    from mtrain.evaluation.comparison import ComparedNetwork, beside_published
-    from mtrain.evaluation.comparison import compare as put_side_by_side
-    from mtrain.report.comparison_page import lines, write_page
-    from mtrain.transfers.dense_tuned import Moving
+    from mtrain.evaluation.comparing.comparison import ComparedNetwork, beside_published
+    from mtrain.evaluation.comparing.comparison import compare as put_side_by_side
+    from mtrain.report.pages.comparison_page import lines, write_page
+    from mtrain.transfers.dense.dense_tuned import Moving
     from mtrain.transfers.finetune_rate import Recipe
     from mtrain.transfers.transfer import TransferOptions
 
@@ -179,7 +179,7 @@ def _tuned(moving: Moving) -> Iterator[str]:
 
 def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:
     """A note on each network that is a run, or has weights, named before."""
-    from mtrain.runs import Start
+    from mtrain.untrained import Start
 
     seen: dict[tuple[Path | str | None, ...], str] = {}
     for name, run in networks:

@@ -119,7 +119,7 @@ def evaluate(
     tasks = targets(chosen[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if chosen else []
     from mtrain.cli import transfer_lines, transfer_work
     from mtrain.evaluation.evaluate import EvaluateRequest
-    from mtrain.transfers.dense_tuned import Moving
+    from mtrain.transfers.dense.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions
 
     recipe = transfer_work.recipe(**tuning, seed=0, device=device)

@@ -112,7 +112,7 @@ def influence(
     from mtrain.influence.matrix import matrix as transfer_matrix
     from mtrain.influence.subsets import ALL_UP_TO
     from mtrain.influence.verify import verify as compare
-    from mtrain.report.influence_page import lines, write_page
+    from mtrain.report.pages.influence_page import lines, write_page
 
     report = reporter(quiet or as_json)
     if len(run.about().get("pool", {})) <= ALL_UP_TO:

@@ -55,7 +55,7 @@ def audit_labels(
     report = reporter(quiet or as_json)
     note_unused(report, places(tasks))
     from mtrain.cli import transfer_work
-    from mtrain.report.labels_page import dump, lines, write_labels
+    from mtrain.report.pages.labels_page import dump, lines, write_labels
     from mtrain.transfers.label_errors import audit_labels as audit
     from mtrain.transfers.transfer import source_of
 

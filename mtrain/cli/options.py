@@ -38,7 +38,7 @@ RARELY = (
     "backbone_options",
     "size",
 )
-CHECKS = "MTRAIN_CHECK_IMAGES"  # read by mtrain.data.images, which is not imported here because it imports numpy
+CHECKS = "MTRAIN_CHECK_IMAGES"  # read by mtrain.data.batches.images, not imported here because it imports numpy
 FOLDER = Folder(path_type=Path, file_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)
 RUNS = click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")

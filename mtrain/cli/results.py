@@ -53,7 +53,7 @@ def report(
         from mtrain.sweep.store import open_store
 
         store = open_store(sweeps, sweep)
-        from mtrain.report.sweep_page import write_sweep_report
+        from mtrain.report.pages.sweep_page import write_sweep_report
 
         page = write_sweep_report(
             store, evaluations, out or store.path / "report" / "report.html", paper=paper, report=said
@@ -62,7 +62,7 @@ def report(
         return
     note_unused(said, dict.fromkeys(("sweeps", "evaluations"), "it is for --sweep"))
     run = run_of(runs, name)
-    from mtrain.report.run_page import write_report
+    from mtrain.report.pages.run_page import write_report
 
     page, table = write_report(run, out or run.path / "report.html", shards, paper=paper, report=said)
     answer([table, str(page)], {"page": str(page), "table": table}, as_json=as_json)

@@ -110,7 +110,7 @@ def transfer(
     )
     note_unused(report, unread([mode], weights) | places(target))
     from mtrain.cli import transfer_lines, transfer_work
-    from mtrain.transfers.dense_tuned import Moving
+    from mtrain.transfers.dense.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions
 
     recipe = transfer_work.recipe(**tuning, seed=seed, device=device)

@@ -142,7 +142,7 @@ def select(
     from mtrain.sweep.store import open_store
 
     store = open_store(sweeps, name)
-    from mtrain.evaluation import selected, selection, selection_lines
+    from mtrain.evaluation.selecting import selected, selection, selection_lines
     from mtrain.race.verdict import verdict
 
     found, report = selection.select(store, incomplete=incomplete), reporter(as_json)
@@ -151,7 +151,7 @@ def select(
     content, soups = selected.content(found, store), list[str]()
     store.write_selection(content)
     if soup:
-        from mtrain.evaluation import selection_soups
+        from mtrain.evaluation.selecting import selection_soups
 
         content = selection_soups.with_soups(content, store, shards, device, workers, report)
         store.write_selection(content)

@@ -16,7 +16,7 @@ from mtrain.evaluation import evaluate as final
 from mtrain.runs import Run
 from mtrain.settings import fit_config
 from mtrain.sweep.store import Store
-from mtrain.transfers.dense_tuned import Moving
+from mtrain.transfers.dense.dense_tuned import Moving
 from mtrain.transfers.features import features, write_features
 from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, targets

@@ -20,7 +20,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from dpconvert.plural import counted
-from mtrain.data.images import Images
+from mtrain.data.batches.images import Images
 from mtrain.data.rows import Rows
 from mtrain.data.task import OPEN, Permit, Task, open_task, with_test
 from mtrain.errors import UsageError

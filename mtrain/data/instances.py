@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dpconvert.pixel_runs import numbered
-from mtrain.data.augment import CENTRE, put_mask
-from mtrain.data.images import ShardFiles
+from mtrain.data.batches.augment import CENTRE, put_mask
+from mtrain.data.batches.images import ShardFiles
 from mtrain.data.metadata import json_headers, read_json
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtrain.data.images import ShardFiles
+from mtrain.data.batches.images import ShardFiles
 from mtrain.data.rows import Rows
 
 BLOCK = tarfile.BLOCKSIZE

@@ -114,7 +114,7 @@ def draw(
 
 
 def looks(seed: int, iteration: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """(N, 16) numbers in [0, 1): the amounts of further augmentation of these slots (mtrain.data.colour)."""
+    """(N, 16) numbers in [0, 1): the amounts of further augmentation of these slots (mtrain.data.batches.colour)."""
     every = range(int(slots.min()), int(slots.max()) + 1)
     words = [
         _words(seed, iteration, every, stream)[slots - every.start] for stream in (Stream.LOOKS, Stream.MORE_LOOKS)

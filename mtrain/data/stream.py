@@ -27,9 +27,9 @@ from dpconvert.image.decode import decode
 from dpconvert.source.bounded import DAMAGED
 from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
-from mtrain.data.augment import put_square
-from mtrain.data.batch import Batch
-from mtrain.data.loader import Batches, BatchReady
+from mtrain.data.batches.augment import put_square
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.loader import Batches, BatchReady
 from mtrain.data.storage import Storage
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UserError

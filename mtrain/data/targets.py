@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtrain.data.augment import mirrored_at_once, put_mask, square_points
-from mtrain.data.batch import Batch
-from mtrain.data.images import ShardFiles, checks
+from mtrain.data.batches.augment import mirrored_at_once, put_mask, square_points
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.images import ShardFiles, checks
 from mtrain.data.metadata import json_headers, read_json
 from mtrain.data.rows import DenseTargets, Rows
 from mtrain.data.task import Task
@@ -50,7 +50,7 @@ class MasksAndPoints:
 
     def put(self, index: int, shape: tuple[int, int], place: int, into: Batch, entry: int) -> None:
         """Write mask, points and radius of a sample, whose image is of `shape` (height, width), to one entry of a
-        batch, for the square at `place` (mtrain.data.augment.square).
+        batch, for the square at `place` (mtrain.data.batches.augment.square).
 
         Raises:
             ShardError: they cannot be read, or do not fit the image or the task.
@@ -162,7 +162,7 @@ def _radius(of: DenseTargets, content: dict[str, Any]) -> float:
 
 def turned(masks: Tensor, points: Tensor, flips: Tensor, quarter: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Masks (D, S, S) and points (D, P, 3), mirrored as `flips` (D, 2) states (left-right, up-down), then transposed
-    where `quarter` (D,) is true: what mtrain.data.augment.flip and mtrain.data.colour.quarter_turn do to images.
+    where `quarter` (D,) is true: what mtrain.data.batches.augment.flip and colour.quarter_turn beside it do to images.
     """
     size, (x, y, classes) = masks.shape[-1], points.unbind(-1)
     masks = mirrored_at_once(masks[:, None], flips)[:, 0]

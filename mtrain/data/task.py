@@ -141,7 +141,7 @@ def open_task(folder: Path | str) -> Task:
 
 
 def _open_remote(url: str) -> Task:
-    """Open a remote task. mtrain.data.images downloads its shards when images are needed."""
+    """Open a remote task. mtrain.data.batches.images downloads its shards when images are needed."""
     folder = shard_cache.task_folder(url)
     card = cards.load(folder)
     shard_cache.index_file(url, card.index.name, folder, card.index.size, card.index.sha256)

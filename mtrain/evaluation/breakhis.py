@@ -24,17 +24,17 @@ from mtrain.data.task import OPEN, Permit, Task, attributes, fetch_shards, with_
 from mtrain.documents import known_document, short_digest, write_document
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.paper_tables import training_of
-from mtrain.evaluation.ranks import summary
+from mtrain.evaluation.selecting.ranks import summary
 from mtrain.model.frozen import Features
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels
 from mtrain.seen import Seen
-from mtrain.transfers import probes
+from mtrain.transfers.classifiers import probes
+from mtrain.transfers.classifiers.probes import TrainingSet
 from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import logits
 from mtrain.transfers.pretrained import Pretrained, TransferOptions, check_unseen
-from mtrain.transfers.probes import TrainingSet
 from mtrain.transfers.request import OWN
 
 FOLDS = 5

@@ -20,7 +20,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.data.task import Permit, Task, with_test
 from mtrain.documents import short_digest, write_document
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation.comparisons import IMAGENET, START
+from mtrain.evaluation.comparing.comparisons import IMAGENET, START
 from mtrain.evaluation.paper_tables import training_of
 from mtrain.runs import Run
 from mtrain.sweep.store import SELECTED, Store

@@ -23,9 +23,9 @@ from dpconvert.plural import counted
 from dpconvert.validation import first_fault
 from mtrain.documents import read_document, short_digest
 from mtrain.errors import RunError
-from mtrain.evaluation.comparisons import BASELINES, IMAGENET, START
-from mtrain.evaluation.paired import Interval, paired
-from mtrain.evaluation.ranks import Summary, margin, significant, summary
+from mtrain.evaluation.comparing.comparisons import BASELINES, IMAGENET, START
+from mtrain.evaluation.comparing.paired import Interval, paired
+from mtrain.evaluation.selecting.ranks import Summary, margin, significant, summary
 from mtrain.runs import SOUP, Run
 from mtrain.scoring.metrics import METRICS
 from mtrain.setting_roles import INCIDENTAL

@@ -11,10 +11,10 @@ from mtrain.checksums import SUMS, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.export import adapter, formats, modelcard, snippets
-from mtrain.model.dense_file import load_dense, save_dense
+from mtrain.model.dense.dense_file import load_dense, save_dense
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
-from mtrain.model.weights import SEEN
+from mtrain.model.weight_files.weights import SEEN
 from mtrain.runs import Run, trained_task
 
 __all__ = ["FORMATS", "Exported", "export"]

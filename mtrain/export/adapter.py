@@ -14,8 +14,8 @@ from mtrain.errors import UsageError
 from mtrain.export.formats import WrittenFiles, name_for_loading, network_config
 from mtrain.model.heads import Head
 from mtrain.model.network import SharedNetwork
-from mtrain.model.tensor_file import read_tensors, write_tensors
-from mtrain.model.weights import StateDict
+from mtrain.model.weight_files.tensor_file import read_tensors, write_tensors
+from mtrain.model.weight_files.weights import StateDict
 from mtrain.runs import Run
 
 FORMAT = "adapter"

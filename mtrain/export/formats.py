@@ -20,8 +20,8 @@ from mtrain.model.backbones import AUXILIARY, WITHOUT_AUXILIARY, timm_options
 from mtrain.model.heads import Head
 from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
-from mtrain.model.tensor_file import write_tensors
-from mtrain.model.weights import StateDict
+from mtrain.model.weight_files.tensor_file import write_tensors
+from mtrain.model.weight_files.weights import StateDict
 from mtrain.seen import Seen
 
 

@@ -14,9 +14,9 @@ from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
 from mtrain.atomic import write_text
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
-from mtrain.evaluation.comparisons import BASELINES, Comparison, baseline_of, compare, start_of, titles_of
-from mtrain.evaluation.paired import Interval
-from mtrain.model.dense_file import load_dense
+from mtrain.evaluation.comparing.comparisons import BASELINES, Comparison, baseline_of, compare, start_of, titles_of
+from mtrain.evaluation.comparing.paired import Interval
+from mtrain.model.dense.dense_file import load_dense
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
 from mtrain.runs import SOUP, Run

@@ -27,8 +27,8 @@ from mtrain.data.pool import Pool, open_pool, training_on
 from mtrain.data.task import Permit, Task, fetch_shards, with_test
 from mtrain.documents import write_document
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation.comparable import comparable
-from mtrain.evaluation.comparisons import IMAGENET, START
+from mtrain.evaluation.comparing.comparable import comparable
+from mtrain.evaluation.comparing.comparisons import IMAGENET, START
 from mtrain.evaluation.paper_tables import TITLES, TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, archive, closed_start, export, modelcard
 from mtrain.runs import Run, RunState

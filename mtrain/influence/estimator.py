@@ -28,9 +28,9 @@ from mtrain.influence.subsets import Subset
 from mtrain.model import tuning
 from mtrain.model.devices import find_device
 from mtrain.model.heads import load_heads
+from mtrain.transfers.classifiers.probes import TrainingSet
 from mtrain.transfers.features import features
 from mtrain.transfers.pretrained import Pretrained
-from mtrain.transfers.probes import TrainingSet
 
 Layers = Literal["last", "all"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
-from mtrain.data.image_batches import ordered_batches
+from mtrain.data.batches.image_batches import ordered_batches
 from mtrain.data.labels import need_classes
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task

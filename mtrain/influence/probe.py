@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mtrain.influence.gradients import Values
-from mtrain.transfers import probes
-from mtrain.transfers.probes import TrainingSet
+from mtrain.transfers.classifiers import probes
+from mtrain.transfers.classifiers.probes import TrainingSet
 
 ABSENT = -1e3  # logit of a class without training images: never predicted
 

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.image_batches import OrderedBatches
-from mtrain.data.images import Images
+from mtrain.data.batches.image_batches import OrderedBatches
+from mtrain.data.batches.images import Images
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.inference import LOADED, Inference, outputs
 from mtrain.model.network import SharedNetwork
 from mtrain.model.recorded_network import repeated
-from mtrain.model.tensor_file import read_tensors, write_tensors
-from mtrain.model.weights import StateDict, state_digest
+from mtrain.model.weight_files.tensor_file import read_tensors, write_tensors
+from mtrain.model.weight_files.weights import StateDict, state_digest
 
 FEATURES, KEY = "features", "key"
 Features = NDArray[np.float32]

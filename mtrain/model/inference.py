@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrain.backbones.card import Interpolation
-from mtrain.data.augment import resized_if_needed
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import OrderedBatches
-from mtrain.data.loader import batches
-from mtrain.data.prefetch import on_device
+from mtrain.data.batches.augment import resized_if_needed
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import OrderedBatches
+from mtrain.data.batches.loader import batches
+from mtrain.data.batches.prefetch import on_device
 
 LOADED = 64  # images that a worker prepares at once
 AT_ONCE = 256  # images that a network processes at once on CUDA

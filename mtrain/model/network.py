@@ -18,21 +18,21 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.backbones.downloads import announced
 from mtrain.checksums import check_published
-from mtrain.data.augment import normalize
+from mtrain.data.batches.augment import normalize
 from mtrain.data.rows import DenseTargets, Target
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, timm_with
-from mtrain.model.dense import DenseNetwork
-from mtrain.model.maps import levels_of
+from mtrain.model.dense.dense_network import DenseNetwork
+from mtrain.model.dense.maps import levels_of
 from mtrain.model.names import AUTHORS_DENSENET, LITE, TIMM, TORCHVISION_DENSENET, architecture
 from mtrain.model.relatives import listed_networks, relatives
 from mtrain.model.rotary import keep_rotary_embeddings
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
-from mtrain.model.weights import Weights, open_weights
-from mtrain.model.weights_file import files_of, weights_in
-from mtrain.model.weights_fit import Candidates, StateDict, fit_names
-from mtrain.model.weights_names import in_own_names
+from mtrain.model.weight_files.weights import Weights, open_weights
+from mtrain.model.weight_files.weights_file import files_of, weights_in
+from mtrain.model.weight_files.weights_fit import Candidates, StateDict, fit_names
+from mtrain.model.weight_files.weights_names import in_own_names
 
 Network = str | BackboneCard
 CLASS_TOKEN = "cls_token"
@@ -42,7 +42,7 @@ class SharedNetwork(nn.Module):
     """Normalized images (N, 3, H, W) -> features (N, num_features), pooled by the network or as its table states.
 
     card: the table that describes the network, if any. strict: compute gradients in torch's deterministic mode
-    (mtrain.train.exactness).
+    (mtrain.train.backward.exactness).
     """
 
     mean: Tensor

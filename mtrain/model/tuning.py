@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from dpconvert.plural import counted
 from mtrain.errors import UsageError
-from mtrain.model.weights import StateDict
+from mtrain.model.weight_files.weights import StateDict
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 BLOCKS, BLOCK = "blocks", re.compile(r"blocks\.(\d+)\.")

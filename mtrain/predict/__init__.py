@@ -12,7 +12,7 @@ from dpconvert.image import SLIDE_SUFFIXES, Image, open_image
 from dpconvert.image.unread import is_folder
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from dpconvert.source.slide_files import slide_files
+from dpconvert.source.slides.slide_files import slide_files
 from mtrain.errors import UsageError, UserError
 from mtrain.predict.classifier import Classifier
 from mtrain.predict.dense import lines, segment_slide

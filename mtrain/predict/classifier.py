@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mtrain.belonging import check_weights
-from mtrain.data.augment import CENTRE, put_square, resized_if_needed, room_for_squares
+from mtrain.data.batches.augment import CENTRE, put_square, resized_if_needed, room_for_squares
 from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
 from mtrain.model.devices import find_device

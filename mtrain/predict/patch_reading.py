@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from dpconvert.image import Image
-from mtrain.data.augment import LARGEST
-from mtrain.data.batch import Batch
-from mtrain.data.loader import Batches, BatchReady, batches
+from mtrain.data.batches.augment import LARGEST
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.loader import Batches, BatchReady, batches
 from mtrain.errors import UserError
 
 Opener = Callable[[], AbstractContextManager[Image]]

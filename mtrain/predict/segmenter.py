@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrain.data.augment import square
+from mtrain.data.batches.augment import square
 from mtrain.data.rows import DenseTargets
 from mtrain.errors import UsageError
-from mtrain.model.dense import enlarged, own_maps
-from mtrain.model.dense_file import load_dense
-from mtrain.model.maps import features_and_maps
+from mtrain.model.dense.dense_file import load_dense
+from mtrain.model.dense.dense_network import enlarged, own_maps
+from mtrain.model.dense.maps import features_and_maps
 from mtrain.predict.classifier import Classifier
 from mtrain.runs import Run
 

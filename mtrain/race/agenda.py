@@ -15,8 +15,8 @@ import numpy as np
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
-from mtrain.evaluation.ranks import Values
-from mtrain.evaluation.selection import score_of
+from mtrain.evaluation.selecting.ranks import Values
+from mtrain.evaluation.selecting.selection import score_of
 from mtrain.race import decisions
 from mtrain.race.decisions import Contest, Outcome, Rules, Rung, Verdict
 from mtrain.sweep.cell_records import Result

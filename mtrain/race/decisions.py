@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mtrain.evaluation import ranks
-from mtrain.evaluation.ranks import ScoreGrid, Values
+from mtrain.evaluation.selecting import ranks
+from mtrain.evaluation.selecting.ranks import ScoreGrid, Values
 
 DRAWS = 1000
 SIGNIFICANT = 0.05

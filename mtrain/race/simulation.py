@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtrain.evaluation import ranks
+from mtrain.evaluation.selecting import ranks
 from mtrain.race import decisions
 from mtrain.race.decisions import Contest, Rules
 from mtrain.race.worlds import World

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dpconvert.plural import counted
-from mtrain.evaluation import ranks, selection
-from mtrain.evaluation.selection import Selection
+from mtrain.evaluation.selecting import ranks, selection
+from mtrain.evaluation.selecting.selection import Selection
 from mtrain.sweep.race_record import ContestRecord, read_record
 from mtrain.sweep.store import Store
 

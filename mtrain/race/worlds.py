@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtrain.evaluation.ranks import Values
+from mtrain.evaluation.selecting.ranks import Values
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.spec import TUNING
 

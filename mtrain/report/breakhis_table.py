@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mtrain.documents import read_document
 from mtrain.errors import RunError
-from mtrain.evaluation.comparable import comparable
+from mtrain.evaluation.comparing.comparable import comparable
 from mtrain.evaluation.paper_tables import COLUMNS, Evaluation, Share, evaluation_files, published_breakhis, reason
-from mtrain.evaluation.ranks import Summary, summary
+from mtrain.evaluation.selecting.ranks import Summary, summary
 
 MAGNIFICATIONS = ("40x", "100x", "200x", "400x")
 

@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mtrain.evaluation import ranks, selected
 from mtrain.evaluation.paper_tables import TaskRow
-from mtrain.evaluation.selection import Selection
+from mtrain.evaluation.selecting import ranks, selected
+from mtrain.evaluation.selecting.selection import Selection
 from mtrain.report.breakhis_table import BreakhisRow
 from mtrain.scoring.targets import ERRORS
 from mtrain.sweep.cell_records import Planned, Result

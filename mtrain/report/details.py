@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mtrain.evaluation.comparisons import NOT_DEFINED, OWN, Comparison, as_interval
-from mtrain.evaluation.paired import Interval
+from mtrain.evaluation.comparing.comparisons import NOT_DEFINED, OWN, Comparison, as_interval
+from mtrain.evaluation.comparing.paired import Interval
 from mtrain.report import charts
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Answers, read_answers

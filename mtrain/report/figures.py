@@ -17,9 +17,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtrain.evaluation.comparisons import BASELINES
+from mtrain.evaluation.comparing.comparisons import BASELINES
 from mtrain.evaluation.paper_tables import TITLES, TaskRow
-from mtrain.evaluation.ranks import margin, summary
+from mtrain.evaluation.selecting.ranks import margin, summary
 from mtrain.scoring.metrics import METRICS
 
 INK, SOFT, RULE, PAPER = "#1b1f24", "#5c6570", "#d9dee4", "#fefefe"

@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mtrain.evaluation import ranks
-from mtrain.evaluation.comparisons import BASELINES, IMAGENET, START, is_start, start_of
-from mtrain.evaluation.selection import Selection
+from mtrain.evaluation.comparing.comparisons import BASELINES, IMAGENET, START, is_start, start_of
+from mtrain.evaluation.selecting import ranks
+from mtrain.evaluation.selecting.selection import Selection
 from mtrain.report import figures
 from mtrain.runs import Run
 from mtrain.scoring.metrics import METRICS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mtrain.evaluation.comparisons import SETS
+from mtrain.evaluation.comparing.comparisons import SETS
 from mtrain.scoring.metrics import METRICS
 from mtrain.sweep.store import SELECTED, Store
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrain.race import command
-from mtrain.sweep.claims import BEAT
+from mtrain.sweep.engines.claims import BEAT
 from mtrain.sweep.race_record import read_record
 from mtrain.sweep.store import Store
 

@@ -14,8 +14,8 @@ from dpconvert.plural import counted
 from dpconvert.runtime.progress import clock
 from mtrain.belonging import OWN
 from mtrain.errors import UserError
-from mtrain.evaluation import selection
-from mtrain.evaluation.comparisons import apart
+from mtrain.evaluation.comparing.comparisons import apart
+from mtrain.evaluation.selecting import selection
 from mtrain.report.cost import seconds_of
 from mtrain.report.sweep_state import active, race_state
 from mtrain.runs import Run

@@ -17,7 +17,7 @@ from mtrain.belonging import check_weights
 from mtrain.errors import UsageError
 from mtrain.model.frozen import weights_digest
 from mtrain.model.network import SharedNetwork, shared_network
-from mtrain.model.weights import StateDict
+from mtrain.model.weight_files.weights import StateDict
 from mtrain.runs import Run
 
 

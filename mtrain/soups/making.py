@@ -19,12 +19,12 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.belonging import NETWORK, SETTINGS, settings_digest
 from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
-from mtrain.model import batchnorm_adapt
+from mtrain.model.batchnorm import batchnorm_adapt
 from mtrain.model.frozen import weights_digest
 from mtrain.model.heads import Head, load_heads
 from mtrain.model.network import SharedNetwork
-from mtrain.model.tensor_file import write_tensors
-from mtrain.model.weights import save_weights
+from mtrain.model.weight_files.tensor_file import write_tensors
+from mtrain.model.weight_files.weights import save_weights
 from mtrain.provenance import git_state
 from mtrain.runs import SOUP, Run
 from mtrain.seen import Seen

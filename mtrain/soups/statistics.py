@@ -14,7 +14,7 @@ from mtrain.data import sampling
 from mtrain.data.pool import Pool, find_task, open_pool, pool_of, training_on
 from mtrain.data.task import fetch_shards
 from mtrain.errors import RunError
-from mtrain.model import batchnorm_adapt
+from mtrain.model.batchnorm import batchnorm_adapt
 from mtrain.model.devices import find_device
 from mtrain.model.network import MultiHead, SharedNetwork
 from mtrain.runs import Run

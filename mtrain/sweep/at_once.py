@@ -9,9 +9,9 @@ from typing import Any
 from dpconvert.plural import counted
 from dpconvert.runtime.processes import processors
 from dpconvert.runtime.progress import Reporter
-from mtrain.sweep.capacity import COST, FASTEST, Capacity, JobLimits, kind, record, recorded
-from mtrain.sweep.cards import Cards
 from mtrain.sweep.cells import Cell
+from mtrain.sweep.concurrency.capacity import COST, FASTEST, Capacity, JobLimits, kind, record, recorded
+from mtrain.sweep.concurrency.cards import Cards
 from mtrain.sweep.estimate import span
 from mtrain.sweep.store import Store
 
@@ -92,8 +92,8 @@ def _choice(
 
 def measured(store: Store, cell: Cell, cards: Cards, limits: JobLimits, report: Reporter) -> Capacity | None:
     """Measure one kind of cell, and keep what was found unless other programs were using the GPU."""
-    from mtrain.sweep.local_engine import share_of_machine
-    from mtrain.sweep.probing import measure
+    from mtrain.sweep.concurrency.probing import measure
+    from mtrain.sweep.engines.local_engine import share_of_machine
 
     machine, first = cards.machine(), cards.cards[0]
     if first.is_busy:

@@ -26,7 +26,7 @@ from mtrain.data.pool import Pool, find_task, leave_out, open_pool
 from mtrain.data.task import Task
 from mtrain.documents import short_digest
 from mtrain.errors import RunError, UsageError
-from mtrain.model.weights_file import weights_digest, weights_in, weights_kind
+from mtrain.model.weight_files.weights_file import weights_digest, weights_in, weights_kind
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.spec import Sweep, Transfer
 from mtrain.transfers.request import OF_TARGETS

@@ -19,16 +19,16 @@ from dpconvert.runtime.ray_cluster import Cluster
 from mtrain.atomic import write_text
 from mtrain.data.addresses import absolute
 from mtrain.errors import UsageError
-from mtrain.sweep import slurm
-from mtrain.sweep.agenda import Agenda, agenda_of
-from mtrain.sweep.cards import in_use
 from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
+from mtrain.sweep.concurrency.cards import in_use
+from mtrain.sweep.engines import slurm
+from mtrain.sweep.engines.agenda import Agenda, agenda_of
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.used import mark
 
 if TYPE_CHECKING:
-    from mtrain.sweep.local_engine import SweepState
+    from mtrain.sweep.engines.local_engine import SweepState
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,13 @@ def run_cells(request: SweepRequest, store: Store, cells: Sequence[Cell] | Agend
     if request.engine == "ray":
         if request.jobs is not None:
             raise UsageError("--jobs is for --engine local; a cluster runs as many cells as it has room for")
-        from mtrain.sweep import ray_engine
+        from mtrain.sweep.engines import ray_engine
 
         return ray_engine.run(store, cells, Cluster(request.address), ray_engine.Resources(request.cpus or 1), report)
     if request.address is not None or request.cpus is not None:
         raise UsageError("--address and --cpus are for --engine ray")
-    from mtrain.sweep import at_once, local_engine
+    from mtrain.sweep import at_once
+    from mtrain.sweep.engines import local_engine
 
     agenda = agenda_of(cells)
     cards = local_engine.cards_of(agenda.cells)
@@ -163,8 +164,8 @@ def run_cells(request: SweepRequest, store: Store, cells: Sequence[Cell] | Agend
 
 def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
     from mtrain.sweep.at_once import outlook
+    from mtrain.sweep.engines.local_engine import cards_of
     from mtrain.sweep.estimate import measured, plan
-    from mtrain.sweep.local_engine import cards_of
 
     paces = measured((cell for cell in cells if not store.has(cell)), sets, report)
     found = plan(store, cells, sets, paces)

@@ -27,9 +27,9 @@ from mtrain.config import FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError
 from mtrain.runs import Run
-from mtrain.sweep import claims
 from mtrain.sweep.cell_records import Planned, Result, failures_of
 from mtrain.sweep.cells import Cell
+from mtrain.sweep.engines import claims
 from mtrain.sweep.spec import Sweep, Transfer
 
 M = TypeVar("M", bound=BaseModel)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mtrain.data import sampling
 from mtrain.data.kept import kept
-from mtrain.model import batchnorm_adapt
-from mtrain.model.weights import state_digest
+from mtrain.model.batchnorm import batchnorm_adapt
+from mtrain.model.weight_files.weights import state_digest
 from mtrain.train.trainer import Training
 
 # settings on which an adaptation does not depend; all others are taken to matter

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mtrain.model.weights import StateDict
+from mtrain.model.weight_files.weights import StateDict
 
 
 class Average:

@@ -18,8 +18,8 @@ from mtrain.atomic import remove_leavings
 from mtrain.belonging import SETTINGS
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.tensor_file import not_finite, read_tensors, write_tensors
-from mtrain.model.weights import StateDict
+from mtrain.model.weight_files.tensor_file import not_finite, read_tensors, write_tensors
+from mtrain.model.weight_files.weights import StateDict
 
 KEPT = 2
 PATTERN = "iteration-*.safetensors"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mtrain.config import FitConfig
-from mtrain.data.batch import Batch
+from mtrain.data.batches.batch import Batch
 from mtrain.data.targets import IGNORE, turned
-from mtrain.model.dense import DenseNetwork
-from mtrain.model.dense_loss import dense_losses
+from mtrain.model.dense.dense_loss import dense_losses
+from mtrain.model.dense.dense_network import DenseNetwork
 
 SHARES = 4  # the decoder runs on one to four quarters of a batch: so few shapes occur
 NO_TARGETS = -1  # in the place of a task: an image that is there to fill a quarter

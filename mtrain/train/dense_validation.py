@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from mtrain.config import FitConfig
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import OrderedBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import batches
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import OrderedBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.rows import DenseTargets, Rows
 from mtrain.data.targets import MasksAndPoints
 from mtrain.data.task import Task
-from mtrain.model import batchnorm_per_task
-from mtrain.model.dense import enlarged, own_maps
-from mtrain.model.maps import features_and_maps
+from mtrain.model.batchnorm import batchnorm_per_task
+from mtrain.model.dense.dense_network import enlarged, own_maps
+from mtrain.model.dense.maps import features_and_maps
 from mtrain.model.network import MultiHead
 from mtrain.scoring.dense import mask_scores, point_scores
 from mtrain.scoring.peaks import counted

@@ -22,7 +22,7 @@ from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]  #
 from dpconvert.plural import counted
 from mtrain.errors import RunError, SaidElsewhereError, UsageError, UserError
 from mtrain.model.devices import device_failure, find_device
-from mtrain.model.weights import StateDict
+from mtrain.model.weight_files.weights import StateDict
 
 T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

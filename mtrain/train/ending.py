@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from mtrain.belonging import NETWORK, SETTINGS, check_part, check_weights, header, settings_digest
 from mtrain.errors import RunError
-from mtrain.model import batchnorm_per_task, tuning
-from mtrain.model.dense_file import save_dense
+from mtrain.model import tuning
+from mtrain.model.batchnorm import batchnorm_per_task
+from mtrain.model.dense.dense_file import save_dense
 from mtrain.model.frozen import saved_digest
 from mtrain.model.heads import save_heads
-from mtrain.model.tensor_file import write_tensors
-from mtrain.model.weights import read_weights, save_weights
+from mtrain.model.weight_files.tensor_file import write_tensors
+from mtrain.model.weight_files.weights import read_weights, save_weights
 from mtrain.runs import Run
 from mtrain.train import checkpoint
 from mtrain.train.trainer import Training

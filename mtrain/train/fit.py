@@ -19,15 +19,16 @@ from mtrain.data.labels import scaling_of
 from mtrain.data.pool import Pool, leave_out, open_pool, training_on
 from mtrain.errors import UsageError
 from mtrain.model.devices import device_failures_reported
-from mtrain.model.weights import seen_by
+from mtrain.model.weight_files.weights import seen_by
 from mtrain.runs import SOUP, Run, RunState
-from mtrain.train import checkpoint, conflicts, task_gradients
+from mtrain.train import checkpoint
+from mtrain.train.backward import conflicts, task_gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote
 from mtrain.train.ending import check_recoverable, lost, write_weights
-from mtrain.train.journal import Journal, journal
-from mtrain.train.memory import memory
-from mtrain.train.meter import Meter
-from mtrain.train.remarks import remarks
+from mtrain.train.reporting.journal import Journal, journal
+from mtrain.train.reporting.memory import memory
+from mtrain.train.reporting.meter import Meter
+from mtrain.train.reporting.remarks import remarks
 from mtrain.train.signals import passed_on
 from mtrain.train.start import begin, network_of
 from mtrain.train.trainer import Training

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_iter
 
 from mtrain.config import FitConfig
 from mtrain.model.network import MultiHead
-from mtrain.train import task_gradients
+from mtrain.train.backward import task_gradients
 
 GIB = 2**30
 # what networks raise that cannot be run without values

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from mtrain.data.batch import Batch
+from mtrain.data.batches.batch import Batch
 from mtrain.model.network import MultiHead
 from mtrain.model.recording import Recording
-from mtrain.train.exactness import exact_gradients
+from mtrain.train.backward.exactness import exact_gradients
 from mtrain.train.inputs import Inputs
 from mtrain.train.optimizer import PhaseOptimizer
 

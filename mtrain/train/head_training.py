@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import sampling
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import BatchDraw, TrainingBatches
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import BatchDraw, TrainingBatches
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.documents import short_digest

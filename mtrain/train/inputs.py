@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
-from mtrain.data.augment import LARGEST, mirrored_at_once, resized_at_once, room_for_squares
-from mtrain.data.batch import Batch
+from mtrain.data.batches.augment import LARGEST, mirrored_at_once, resized_at_once, room_for_squares
+from mtrain.data.batches.batch import Batch
 from mtrain.train.dense_part import DenseInputs, DensePart
 
 SLOTS = 4  # iterations whose small inputs may be on their way at once

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtrain.config import FitConfig
-from mtrain.model.dense import DenseNetwork
+from mtrain.model.dense.dense_network import DenseNetwork
 from mtrain.model.loss import scale_head_gradients
 from mtrain.model.network import MultiHead
 from mtrain.model.task_heads import TaskHeads

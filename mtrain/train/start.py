@@ -13,23 +13,24 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.belonging import settings_digest
 from mtrain.config import FitConfig
-from mtrain.data.images import Images
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.resident import GIB, ResidentImages, resident_images
 from mtrain.data.kept import kept
 from mtrain.data.pool import Pool
-from mtrain.data.resident import GIB, ResidentImages, resident_images
 from mtrain.data.task import fetch_shards
 from mtrain.errors import RunError, UsageError
-from mtrain.model import batchnorm_adapt, batchnorm_per_task, tuning
-from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model import tuning
+from mtrain.model.batchnorm import batchnorm_adapt, batchnorm_per_task
+from mtrain.model.batchnorm.batchnorm_sync import synchronize
 from mtrain.model.inference import LOADED, Inference
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.recording import CudaGraph
-from mtrain.model.tensor_file import fault_of
+from mtrain.model.weight_files.tensor_file import fault_of
 from mtrain.runs import Run
 from mtrain.train import adaptation, checkpoint, footprint
+from mtrain.train.backward.exactness import make_exact
 from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
-from mtrain.train.exactness import make_exact
 from mtrain.train.head_training import CACHE, HeadTraining
 from mtrain.train.trainer import Training
 

@@ -11,14 +11,14 @@ import torch
 from mtrain.backbones.card import Interpolation
 from mtrain.config import FitConfig
 from mtrain.data import sampling
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import TrainingBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import Batches, Parts, Skipping, batches
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import TrainingBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import Batches, Parts, Skipping, batches
+from mtrain.data.batches.prefetch import on_device
+from mtrain.data.batches.resident import ResidentImages
 from mtrain.data.mixing import mixture
 from mtrain.data.pool import Pool
-from mtrain.data.prefetch import on_device
-from mtrain.data.resident import ResidentImages
 from mtrain.data.stream import StreamBatches
 from mtrain.data.targets import MasksAndPoints
 from mtrain.train.distributed import Ranks

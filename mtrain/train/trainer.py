@@ -14,24 +14,26 @@ import torch
 from torch import Tensor, nn
 
 from mtrain.config import FitConfig
-from mtrain.data import colour, sampling
-from mtrain.data.batch import Batch
+from mtrain.data import sampling
+from mtrain.data.batches import colour
+from mtrain.data.batches.batch import Batch
 from mtrain.data.pool import Pool
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
-from mtrain.model import batchnorm_adapt, batchnorm_per_task
+from mtrain.model.batchnorm import batchnorm_adapt, batchnorm_per_task
+from mtrain.model.dense.maps import features_and_maps
 from mtrain.model.loss import head_scales, task_losses
-from mtrain.model.maps import features_and_maps
 from mtrain.model.network import MultiHead
 from mtrain.model.recording import Recording
 from mtrain.model.tuning import moved
-from mtrain.model.weights import StateDict
-from mtrain.train import checkpoint, conflicts, task_gradients, validation
+from mtrain.model.weight_files.weights import StateDict
+from mtrain.train import checkpoint, validation
 from mtrain.train.averaging import Average
+from mtrain.train.backward import conflicts, task_gradients
+from mtrain.train.backward.exactness import exact_gradients
+from mtrain.train.backward.gradients import GradientSums
 from mtrain.train.dense_part import DensePart
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
-from mtrain.train.exactness import exact_gradients
-from mtrain.train.gradients import GradientSums
 from mtrain.train.graph import RecordedIteration
 from mtrain.train.inputs import Inputs, Known
 from mtrain.train.optimizer import PhaseOptimizer, learning_rates

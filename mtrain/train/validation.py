@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrain.data.image_batches import OrderedBatches
-from mtrain.data.images import Images
+from mtrain.data.batches.image_batches import OrderedBatches
+from mtrain.data.batches.images import Images
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
-from mtrain.model import batchnorm_per_task
+from mtrain.model.batchnorm import batchnorm_per_task
 from mtrain.model.inference import Inference, outputs
 from mtrain.train.dense_validation import counts_of, scores_of_counts
 

@@ -30,12 +30,13 @@ from mtrain.data.task import Task
 from mtrain.documents import known_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork
-from mtrain.model.tensor_file import write_tensors
-from mtrain.model.weights import read_weights, state_digest
+from mtrain.model.weight_files.tensor_file import write_tensors
+from mtrain.model.weight_files.weights import read_weights, state_digest
 from mtrain.scoring import targets
 from mtrain.scoring.predictions import truth_of, undefined
 from mtrain.seen import Seen
 from mtrain.train import checkpoint
+from mtrain.transfers.classifiers.folds import group_folds
 from mtrain.transfers.finetune_rate import (
     LinearClassifier,
     RateResult,
@@ -44,7 +45,6 @@ from mtrain.transfers.finetune_rate import (
     Tuning,
     new_classifier,
 )
-from mtrain.transfers.folds import group_folds
 
 UNKNOWN = Seen()
 

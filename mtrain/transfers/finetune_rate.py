@@ -21,11 +21,11 @@ from torch.nn import functional as F
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.data import sampling
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import EpochBatches, OrderedBatches
-from mtrain.data.images import Images
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import EpochBatches, OrderedBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.labels import scaling_of
-from mtrain.data.loader import batches
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.model import tuning
@@ -33,12 +33,12 @@ from mtrain.model.devices import find_device
 from mtrain.model.inference import Inference, outputs
 from mtrain.model.loss import squared_error
 from mtrain.model.network import SharedNetwork
-from mtrain.model.weights import StateDict
+from mtrain.model.weight_files.weights import StateDict
 from mtrain.scoring import metrics, targets
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import decided, truth_of
 from mtrain.train import checkpoint
-from mtrain.train.exactness import exact_gradients, make_exact
+from mtrain.train.backward.exactness import exact_gradients, make_exact
 from mtrain.train.optimizer import sgd
 
 RATES = (1e-3, 1e-4, 1e-5, 1e-6)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
 from dpconvert.source.record import Box, sample_name
-from mtrain.data.images import ShardFiles
+from mtrain.data.batches.images import ShardFiles
 from mtrain.data.labels import constant
 from mtrain.data.metadata import json_headers, read_json
 from mtrain.data.rows import Rows
@@ -28,9 +28,9 @@ from mtrain.data.task import Task, has_frames
 from mtrain.errors import ShardError, UsageError
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
+from mtrain.transfers.classifiers.probes import Features, TrainingSet, held_out_probabilities
 from mtrain.transfers.features import features
 from mtrain.transfers.pretrained import Pretrained
-from mtrain.transfers.probes import Features, TrainingSet, held_out_probabilities
 
 ROUNDING = 1e-6
 

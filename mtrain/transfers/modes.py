@@ -27,14 +27,15 @@ from mtrain.model.heads import Head, load_heads
 from mtrain.runs import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Predictions, decided, truth_of, undefined
-from mtrain.transfers import eva, probes, target_probes
-from mtrain.transfers.dense_mode import dense
+from mtrain.transfers import eva
+from mtrain.transfers.classifiers import probes, target_probes
+from mtrain.transfers.classifiers.probes import Probe, TrainingSet
+from mtrain.transfers.classifiers.target_probes import TargetSet
+from mtrain.transfers.dense.dense_mode import dense
 from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, logits
 from mtrain.transfers.pretrained import Pretrained, TransferOptions, Transferred, scored_rows
-from mtrain.transfers.probes import Probe, TrainingSet
-from mtrain.transfers.target_probes import TargetSet
 
 
 def svm(source: Pretrained, task: Task, options: TransferOptions, report: Reporter) -> Transferred:

@@ -10,8 +10,9 @@ from mtrain.data.addresses import url_of
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
-from mtrain.model.weights_file import weights_in, weights_kind
-from mtrain.runs import Run, Start
+from mtrain.model.weight_files.weights_file import weights_in, weights_kind
+from mtrain.runs import Run
+from mtrain.untrained import Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
 SINGLE = ("run", "imagenet")  # names that always stand for the same weights of a run

@@ -26,13 +26,13 @@ from mtrain.errors import RunError
 from mtrain.model.devices import device_failures_reported
 from mtrain.model.frozen import weights_digest
 from mtrain.model.network import check_size, shared_network
-from mtrain.model.tensor_file import fault_of
-from mtrain.model.weights import state_digest
+from mtrain.model.weight_files.tensor_file import fault_of
+from mtrain.model.weight_files.weights import state_digest
 from mtrain.runs import Run
 from mtrain.scoring.dense_counts import write_counts
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva
-from mtrain.transfers.dense_tuned import Moving
+from mtrain.transfers.dense.dense_tuned import Moving
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.modes import MODES, SEEDED, own_head
 from mtrain.transfers.pretrained import (

@@ -22,12 +22,13 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from dpconvert.annotations import cytomine, mask_pixels, masks, point_arrays, points, qupath
+from dpconvert.annotations import mask_pixels, masks, point_arrays, points
+from dpconvert.annotations.formats import cytomine, qupath
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.annotations.read import Subject, read
 from dpconvert.errors import UserError
 from dpconvert.image import open_image
-from dpconvert.image.tiff import TiffPages
+from dpconvert.image.tiff.tiff_pages import TiffPages
 from dpconvert.manifest import catalog
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import fetch

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpconvert.annotations import Annotations, Regions, asap, masks, point_arrays, points
+from dpconvert.annotations import Annotations, Regions, masks, point_arrays, points
+from dpconvert.annotations.formats import asap
 from dpconvert.errors import ReadError, UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan

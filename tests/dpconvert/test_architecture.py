@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Set
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,28 @@ def imports(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def is_module(name: str) -> bool:
+    place = ROOT / name.replace(".", "/")
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def imports_when_run(path: Path) -> set[str]:
+    """The modules that the imports of a file name, without those under `if TYPE_CHECKING:`."""
+    found: set[str] = set()
+    pending: list[ast.AST] = [parsed(path)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if is_module(name) else str(node.module) for name in named}
+        pending += ast.iter_child_nodes(node)
+    return found
+
+
 def tops(names: Set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
@@ -75,6 +98,17 @@ def test_packages_import_only_what_the_readme_lists_below_them(package: str) -> 
         floor = floors.index(name.split(".")[1])
         above = own(imports(path), package) & set(floors[:floor])
         assert not above, f"{name} imports {sorted(above)}, which the README lists above it"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Wherever the import stands, but for those that only annotations of types need."""
+    every = {name: path for package in ("dpconvert", "mtrain") for name, path in modules(package)}
+    arrows = {name: imports_when_run(path) & every.keys() for name, path in every.items()}
+    graph = TopologicalSorter({name: targets - {name} for name, targets in arrows.items()})
+    try:
+        graph.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
 def test_openslide_is_imported_by_the_slide_module_alone() -> None:

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpconvert.annotations import Annotations, LabelMask, Regions, asap, coco, imagescope, masks, ndpa, outlines, qupath
+from dpconvert.annotations import Annotations, LabelMask, Regions, masks, outlines
 from dpconvert.annotations import read as files
-from dpconvert.annotations.ndpa import Glass
+from dpconvert.annotations.formats import asap, coco, imagescope, ndpa, qupath
+from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.read import Subject
 from dpconvert.errors import ReadError
 

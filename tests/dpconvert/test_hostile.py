@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dpconvert import errors
-from dpconvert.annotations import cytomine
+from dpconvert.annotations.formats import cytomine
 from dpconvert.errors import ReadError, UserError
 from dpconvert.image import open_image
 from dpconvert.runtime.progress import Reporter

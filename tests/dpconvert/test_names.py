@@ -26,7 +26,8 @@ from dpconvert.readers import with_defaults
 from dpconvert.readers.draft import task_name
 from dpconvert.shards.index import read_index
 from dpconvert.source.cache import copies_counted, copy_note
-from dpconvert.source.files import COMPRESSED, Source
+from dpconvert.source.files import Source
+from dpconvert.source.unused import COMPRESSED
 from tests.dpconvert.conftest import Answer, one_line, run
 
 FOLDERS = 'task = "Mine"\nclasses = ["gutartig", "b\u00f6sartig"]\nshape = "folders"\n'

@@ -16,8 +16,9 @@ from PIL import Image as Pillow
 from dpconvert.card import load
 from dpconvert.cli import group
 from dpconvert.errors import ReadError
-from dpconvert.image import Slide, jpeg_tiles, open_image, overview, thumbnail, tissue_mask
-from dpconvert.image.jpeg_tiles import SOI
+from dpconvert.image import Slide, open_image, overview, thumbnail, tissue_mask
+from dpconvert.image.tiff import jpeg_tiles
+from dpconvert.image.tiff.jpeg_tiles import SOI
 from dpconvert.plan import plan
 from dpconvert.runtime import progress
 from dpconvert.shards.index import read_index

@@ -14,7 +14,7 @@ import scipy.io
 import shapely
 from PIL import Image
 
-from dpconvert.annotations import asap
+from dpconvert.annotations.formats import asap
 from dpconvert.manifest.catalog import find
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options

@@ -26,8 +26,8 @@ from dpconvert.image.pyramid import OPTICAL_PATHS
 from dpconvert.image.unread import EXTRAS
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
-from dpconvert.source.dicom_identity import instance
 from dpconvert.source.files import Source
+from dpconvert.source.slides.dicom_identity import instance
 from tests.dpconvert import dicoms
 from tests.dpconvert.conftest import run
 from tests.dpconvert.mirax import write_mirax

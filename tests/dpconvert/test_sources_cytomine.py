@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpconvert.annotations import cytomine
-from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, Labelled
+from dpconvert.annotations.formats import cytomine
+from dpconvert.annotations.formats.cytomine import CytomineAnnotation, CytomineImage, Labelled
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.catalog import find, known, load
 from dpconvert.manifest.model import Manifest

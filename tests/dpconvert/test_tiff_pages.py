@@ -14,8 +14,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
-from dpconvert.image import Pages, open_image, opening, tiff, tiff_checks
-from dpconvert.image.tiff import TiffPages
+from dpconvert.image import Pages, open_image, opening
+from dpconvert.image.tiff import tiff_checks, tiff_pages
+from dpconvert.image.tiff.tiff_pages import TiffPages
 
 WIDTH, HEIGHT = 300, 200
 REAL = Path(__file__).parents[3] / "shared" / "data" / "slides" / "OS-1-detail.ome.tif"
@@ -156,8 +157,8 @@ def test_the_resolution_of_the_tags_unless_it_is_absurd(
 def test_only_the_segments_of_a_frame_are_read_and_few_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiff, "CACHE", 3 * 64 * 64 * 3)
-    monkeypatch.setattr(tiff, "ROW_CACHE", 0)
+    monkeypatch.setattr(tiff_pages, "CACHE", 3 * 64 * 64 * 3)
+    monkeypatch.setattr(tiff_pages, "ROW_CACHE", 0)
     pages = TiffPages(write(tmp_path / "a.tif", drawn(), tile=(64, 64), compression="zlib"))
     pages.region(0, 0, 0, 65, 64)
     assert [key[2] for key in pages._cache] == [0, 1]
@@ -223,7 +224,7 @@ def test_the_real_ome_tiff_that_openslide_and_pillow_refuse() -> None:
 def test_strips_are_decoded_once_when_patches_are_taken_row_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiff, "CACHE", 0)
+    monkeypatch.setattr(tiff_pages, "CACHE", 0)
     pages, decoded = TiffPages(write(tmp_path / "a.tif", drawn(), rowsperstrip=8, compression="zlib")), []
     assert pages.in_strips
     page = pages.levels[0].pages[0]

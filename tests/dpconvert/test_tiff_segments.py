@@ -21,7 +21,7 @@ from dpconvert.image import Slide, open_image
 from dpconvert.image.flat import flat
 from dpconvert.image.guards.jpeg import MOST_SCANS
 from dpconvert.image.guards.tiff_segments import LITTLE, check_segment, pixels
-from dpconvert.image.tiff import TiffPages
+from dpconvert.image.tiff.tiff_pages import TiffPages
 from tests.dpconvert.tiffs import TILE, shared_tiles
 
 WIDE, TALL = 1200, 1000  # more than LITTLE

@@ -16,7 +16,8 @@ import shapely
 import tifffile
 from PIL import Image
 
-from dpconvert.annotations import Annotation, Annotations, frame, qupath
+from dpconvert.annotations import Annotation, Annotations, frame
+from dpconvert.annotations.formats import qupath
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image
 from dpconvert.image.rgb import KindError, to_rgb

@@ -14,7 +14,7 @@ import shapely
 from dpconvert.annotations import Annotation, Annotations, LabelMask
 from dpconvert.annotations import frame as frames
 from dpconvert.annotations import read as files
-from dpconvert.annotations.ndpa import Glass
+from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.read import Subject
 from dpconvert.errors import ReadError
 from tests.dpconvert.conftest import Answer

@@ -19,7 +19,7 @@ READERS = [
     "webdataset",
     "dpconvert.image.decode",
     "mtrain.data.stream",
-    "mtrain.model.weights",
+    "mtrain.model.weight_files.weights",
     "torch._weights_only_unpickler",
     "torch.serialization",
 ]

@@ -17,7 +17,7 @@ from dpconvert.image.decode import decode
 from mtrain.data import stream
 from mtrain.errors import ShardError
 from mtrain.model import heads
-from mtrain.model.weights import read_weights, state_digest
+from mtrain.model.weight_files.weights import read_weights, state_digest
 from mtrain.runs import Run
 from mtrain.sweep.cell_records import Planned
 from mtrain.sweep.combination import Combination

@@ -31,19 +31,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dpconvert import card
-from dpconvert.annotations import coco, cytomine, masks, point_arrays, points
-from dpconvert.annotations.ndpa import Glass
+from dpconvert.annotations import masks, point_arrays, points
+from dpconvert.annotations.formats import coco, cytomine
+from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.read import Subject, read
 from dpconvert.image import open_image
 from dpconvert.image.header import complete_size
-from dpconvert.image.jpeg_tiles import JpegTiles
-from dpconvert.image.tiff import TiffPages
+from dpconvert.image.tiff.jpeg_tiles import JpegTiles
+from dpconvert.image.tiff.tiff_pages import TiffPages
 from dpconvert.manifest import catalog
 from dpconvert.manifest.catalog import find
 from dpconvert.obtain import fetch
 from dpconvert.runtime.locks import Holder
-from dpconvert.source.elements import Element
+from dpconvert.source.arrays.elements import Element
 from dpconvert.source.files import Source
 from dpconvert.tasks import verify
 from dpconvert.tasks.audit.prints import prints

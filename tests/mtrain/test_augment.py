@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from mtrain.data import augment
-from mtrain.data.augment import CENTRE, LARGEST, flip, normalize, put_square, resized, room_for_squares, square
+from mtrain.data.batches import augment
+from mtrain.data.batches.augment import CENTRE, LARGEST, flip, normalize, put_square, resized, room_for_squares, square
 
 RAMP = torch.arange(5, dtype=torch.uint8).expand(3, 2, 5)  # 2 high, 5 wide; the value is the column
 LAST = 2**32 - 1

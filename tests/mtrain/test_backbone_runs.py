@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpconvert.runtime.progress import Reporter
-from mtrain import runs
+from mtrain import untrained
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation.comparisons import compare, start_of
+from mtrain.evaluation.comparing.comparisons import compare, start_of
 from mtrain.export import export, modelcard
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
-from mtrain.model.weights import seen_by
+from mtrain.model.weight_files.weights import seen_by
 from mtrain.predict.classifier import Classifier
-from mtrain.report.run_page import write_report
+from mtrain.report.pages.run_page import write_report
 from mtrain.runs import Run
 from mtrain.settings import check_names, fit_config
 from mtrain.sweep.cells import training_digest
@@ -190,7 +190,7 @@ def test_a_folder_of_several_weights_files_is_the_file_that_the_table_names(tmp_
     for name in ("dinov2_vitb14_pretrain.pth", "other.bin"):
         (tmp_path / name).touch()
     config = FitConfig(shards="x", backbone="dinov2-b14", weights=str(tmp_path))
-    start = start_of(runs.start_of(tmp_path, config))
+    start = start_of(untrained.start_of(tmp_path, config))
     assert start == tmp_path / "dinov2_vitb14_pretrain.pth"
     score = {"task": "Gamma", "set": "val", "metric": "accuracy", "mode": "knn", "identity": {}, "notes": []}
     for weights, baseline in ((tmp_path, "start"), (start, "start"), (tmp_path / "other.bin", "imagenet")):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard, PublishedShape
 from mtrain.cli import group
-from mtrain.data.augment import resized, resized_at_once, square
+from mtrain.data.batches.augment import resized, resized_at_once, square
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import SharedNetwork, shared_network

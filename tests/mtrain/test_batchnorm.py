@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtrain.model.batchnorm_adapt import _Moments, adapt
+from mtrain.model.batchnorm.batchnorm_adapt import _Moments, adapt
 from mtrain.model.network import shared_network
 
 

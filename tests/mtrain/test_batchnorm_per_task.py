@@ -2,7 +2,7 @@ import timm
 import torch
 from torch import nn
 
-from mtrain.model.batchnorm_per_task import TaskBatchNorm, merge, route, split
+from mtrain.model.batchnorm.batchnorm_per_task import TaskBatchNorm, merge, route, split
 
 
 def network() -> nn.Sequential:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtrain import belonging
 from mtrain.config import FitConfig
-from mtrain.data.batch import Batch
+from mtrain.data.batches.batch import Batch
 from mtrain.event_log import append, cut, events
 from mtrain.model.frozen import weights_digest
 from mtrain.runs import Run

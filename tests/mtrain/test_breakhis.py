@@ -14,7 +14,7 @@ from mtrain.data.task import Task, attributes, open_task
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation import breakhis
 from mtrain.evaluation.breakhis import images_of, patient_accuracy
-from mtrain.evaluation.ranks import summary
+from mtrain.evaluation.selecting.ranks import summary
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.pretrained import Pretrained
 from mtrain.transfers.transfer import TransferOptions, source_of

@@ -18,8 +18,10 @@ import pytest
 from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
-from mtrain.sweep import at_once, cards, local_engine, probe_process, probing
-from mtrain.sweep.capacity import (
+from mtrain.sweep import at_once
+from mtrain.sweep.cells import Cell, cells_of, left_out_sets
+from mtrain.sweep.concurrency import cards, probe_process, probing
+from mtrain.sweep.concurrency.capacity import (
     Capacity,
     JobLevel,
     JobLimits,
@@ -31,8 +33,8 @@ from mtrain.sweep.capacity import (
     record,
     recorded,
 )
-from mtrain.sweep.cards import Card, Cards, cards_for
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets
+from mtrain.sweep.concurrency.cards import Card, Cards, cards_for
+from mtrain.sweep.engines import local_engine
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from tests.mtrain.pools import write_pool

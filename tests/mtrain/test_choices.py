@@ -16,7 +16,7 @@ from mtrain.config import FitConfig
 from mtrain.data.mixing import mixture
 from mtrain.data.pool import open_pool
 from mtrain.errors import UsageError
-from mtrain.model.batchnorm_per_task import TaskBatchNorm, split
+from mtrain.model.batchnorm.batchnorm_per_task import TaskBatchNorm, split
 from mtrain.model.loss import task_losses
 from mtrain.model.network import load_weights, shared_network
 from mtrain.model.task_heads import TaskHeads

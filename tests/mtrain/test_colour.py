@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtrain.data.colour import colour_jitter, quarter_turn, stain_jitter
+from mtrain.data.batches.colour import colour_jitter, quarter_turn, stain_jitter
 
 HALF = 0.5  # the middle of 0..1: no change
 
@@ -86,7 +86,7 @@ def test_images_are_changed_each_by_its_own_amounts_and_keep_their_layout() -> N
 
 
 def test_turns_and_flips_make_all_eight_positions() -> None:
-    from mtrain.data.augment import flip
+    from mtrain.data.batches.augment import flip
 
     image = draw_images(1)
     positions = set()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrain.documents import write_document
-from mtrain.evaluation.comparable import joint_notes
+from mtrain.evaluation.comparing.comparable import joint_notes
 from mtrain.evaluation.paper_tables import POOL, Evaluation
 from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import write_sweep

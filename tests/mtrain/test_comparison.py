@@ -20,19 +20,20 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import cli
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
-from mtrain.evaluation.comparison import Scored, _attributed, draws_of, rank_intervals
-from mtrain.evaluation.eva_scores import published_facts, published_for
-from mtrain.evaluation.inference_cost import cost, seconds_of
+from mtrain.evaluation.comparing.comparison import Scored, _attributed, draws_of, rank_intervals
+from mtrain.evaluation.comparing.eva_scores import published_facts, published_for
+from mtrain.evaluation.comparing.inference_cost import cost, seconds_of
 from mtrain.model.inference import Inference
 from mtrain.model.network import shared_network
 from mtrain.run_names import all_runs
-from mtrain.runs import Run, Start
+from mtrain.runs import Run
 from mtrain.scoring import bootstrap, metrics
 from mtrain.settings import fit_config, untrained
 from mtrain.train.fit import fit
 from mtrain.transfers import eva
 from mtrain.transfers.request import OWN, weights_of
 from mtrain.transfers.transfer import source_of
+from mtrain.untrained import Start
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_backbone_runs import write_network
 
@@ -130,7 +131,7 @@ def test_features_without_a_run_are_those_of_the_table(mtrain: Command, place: P
     found = np.load(tmp_path / "Alpha-val.npy")
     assert found.shape == (8, 32)
     task = find_task(open_pool(place / "shards"), "Alpha")
-    from mtrain.data.image_batches import ordered_batches
+    from mtrain.data.batches.image_batches import ordered_batches
 
     network = shared_network("./tiny.toml", "tiny.safetensors").eval()
     (images, _), *_ = ordered_batches(task, task.rows["val"], size=28, batch=8, workers=0, how="bicubic")
@@ -442,7 +443,7 @@ def test_the_fastest_of_several_passes_counts(
         now += passes[done % len(passes)]
         done += 1
 
-    monkeypatch.setattr("mtrain.evaluation.inference_cost.time.perf_counter", lambda: now)
+    monkeypatch.setattr("mtrain.evaluation.comparing.inference_cost.time.perf_counter", lambda: now)
     assert seconds_of(run) == pytest.approx(expected)
     assert done == count
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtrain.data.augment import resized
+from mtrain.data.batches.augment import resized
 from mtrain.data.pool import open_pool
 from mtrain.model import recorded_network
 from mtrain.model.frozen import computed

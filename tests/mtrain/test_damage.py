@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from mtrain import documents
 from mtrain.cli import group
 from mtrain.config import FitConfig
-from mtrain.data.images import Images
+from mtrain.data.batches.images import Images
 from mtrain.data.pool import open_pool
 from mtrain.errors import RunError, ShardError, UsageError, UserError
 from mtrain.runs import Run

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 import mtrain
 from mtrain import ShardDataset
-from mtrain.data.images import Images
+from mtrain.data.batches.images import Images
 from mtrain.data.task import open_task
 from mtrain.errors import UsageError
 from tests.mtrain.pools import write_task

@@ -20,10 +20,11 @@ from mtrain.cli import group
 from mtrain.cli.transfer_work import other_decoder
 from mtrain.documents import read_document, write_document
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation import paper_tables, selection
+from mtrain.evaluation import paper_tables
 from mtrain.evaluation.paper_tables import read_evaluations
+from mtrain.evaluation.selecting import selection
 from mtrain.model.backbones import Body
-from mtrain.model.dense_file import load_dense
+from mtrain.model.dense.dense_file import load_dense
 from mtrain.model.network import SharedNetwork, load_weights
 from mtrain.runs import Run
 from mtrain.scoring import bootstrap

@@ -12,11 +12,11 @@ import torch
 
 from dpconvert.card import DenseCard
 from mtrain.config import FitConfig
-from mtrain.data import colour
-from mtrain.data.augment import CENTRE, flip, put_mask, square_points
-from mtrain.data.image_batches import OrderedBatches, TrainingBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import batches
+from mtrain.data.batches import colour
+from mtrain.data.batches.augment import CENTRE, flip, put_mask, square_points
+from mtrain.data.batches.image_batches import OrderedBatches, TrainingBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.pool import open_pool, training_on
 from mtrain.data.sampling import Stream
 from mtrain.data.targets import IGNORE, MasksAndPoints, turned

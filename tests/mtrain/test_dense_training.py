@@ -15,9 +15,9 @@ from mtrain.config import FitConfig
 from mtrain.data.rows import DenseTargets
 from mtrain.errors import UsageError
 from mtrain.model.backbones import body_of
-from mtrain.model.dense import DenseNetwork, enlarged
-from mtrain.model.dense_loss import drawn_discs, mask_losses, point_losses
-from mtrain.model.maps import FeatureMap, features_and_maps, levels_of
+from mtrain.model.dense.dense_loss import drawn_discs, mask_losses, point_losses
+from mtrain.model.dense.dense_network import DenseNetwork, enlarged
+from mtrain.model.dense.maps import FeatureMap, features_and_maps, levels_of
 from mtrain.model.network import shared_network
 from tests.mtrain.dense_networks import dense_training, trained
 from tests.mtrain.dense_pools import write_mixed_pool

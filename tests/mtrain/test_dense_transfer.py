@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from mtrain.cli import group
 from mtrain.config import FitConfig
-from mtrain.data.batch import Batch
+from mtrain.data.batches.batch import Batch
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.evaluate import opened
 from mtrain.export import export
-from mtrain.model.dense_file import load_dense
+from mtrain.model.dense.dense_file import load_dense
 from mtrain.report.details import titles_of
 from mtrain.runs import Run
 from mtrain.train.fit import fit
-from mtrain.transfers.dense import ConvDecoderWithImage, FrozenDense, batch_dice
-from mtrain.transfers.dense_tuned import Moving
+from mtrain.transfers.dense.dense_frozen import ConvDecoderWithImage, FrozenDense, batch_dice
+from mtrain.transfers.dense.dense_tuned import Moving
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.results import read_result
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
@@ -181,7 +181,7 @@ def test_a_result_of_an_earlier_version_moves_to_the_name_of_its_settings(folder
 def test_a_killed_decoder_resumes_and_ends_with_the_same_bits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moving: Moving
 ) -> None:
-    monkeypatch.setattr("mtrain.transfers.dense.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("mtrain.transfers.dense.dense_frozen.CHECKPOINT_SECONDS", 0)
     source = source_of(Run(folder / "runs" / "toy"), "random")
     task = find_task(open_pool(folder / "shards"), "Both")
     options = TransferOptions("dense", workers=0, recipe=RECIPE, steps=5, moving=moving)

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.cli import transfer_work
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import EpochBatches
-from mtrain.data.images import Images
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import EpochBatches
+from mtrain.data.batches.images import Images
 from mtrain.data.rows import DenseTargets
 from mtrain.data.targets import MasksAndPoints
 from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.model.backbones import Body
 from mtrain.model.network import SharedNetwork
-from mtrain.transfers.dense import LR, FrozenDense, train_decoder
-from mtrain.transfers.dense_tuned import Moving, TunedDense
+from mtrain.transfers.dense.dense_frozen import LR, FrozenDense, train_decoder
+from mtrain.transfers.dense.dense_tuned import Moving, TunedDense
 from tests.mtrain.dense_networks import body
 from tests.mtrain.dense_pools import draw_sample, write_dense_task
 

@@ -16,14 +16,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtrain.data import loader, prefetch, sampling
-from mtrain.data.batch import Batch
+from mtrain.data import sampling
+from mtrain.data.batches import loader, prefetch
+from mtrain.data.batches.batch import Batch
 from mtrain.data.pool import open_pool
-from mtrain.model import batchnorm_per_task
-from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model.batchnorm import batchnorm_per_task
+from mtrain.model.batchnorm.batchnorm_sync import synchronize
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.train import trainer
-from mtrain.train.meter import Meter
+from mtrain.train.reporting.meter import Meter
 from mtrain.train.trainer import Training
 from tests.mtrain.dense_networks import dense_training
 from tests.mtrain.dense_pools import write_mixed_pool
@@ -130,7 +131,7 @@ def test_no_iteration_with_masks_and_points_waits_for_the_device_nor_launches_mo
     drawn, ours = dense_on_meta(write_mixed_pool(tmp_path), warmup=1, **choices)
     launches, dense = [], []
     for parts in drawn.iterations(range(6)):
-        # batches travel to the device ahead of time, as mtrain.data.prefetch has it
+        # batches travel to the device ahead of time, as mtrain.data.batches.prefetch has it
         sent = [part.to(DEVICE) for part in parts]
         with Operators() as counted, Waits():
             ours.step(*sent)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
-from mtrain.data.batch import Batch
+from mtrain.data.batches.batch import Batch
 from mtrain.runs import Run
 from mtrain.train import checkpoint
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mtrain.report.influence_page import lines
-from mtrain.report.page import points, span
+from mtrain.report.pages.influence_page import lines
+from mtrain.report.pages.page import points, span
 from mtrain.scoring.effects import effect, effects
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from mtrain import cli
 from mtrain.cli.transfer_lines import evaluation_lines, transfer_lines
 from mtrain.config import FitConfig
-from mtrain.data.images import Images
+from mtrain.data.batches.images import Images
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Permit, Task, with_test
 from mtrain.errors import RunError, ShardError, UsageError

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtrain.model.backbones import Body
 from mtrain.model.network import SharedNetwork, shared_network
-from mtrain.train.exactness import exact_gradients, has_attention, inexact_operator, make_exact
+from mtrain.train.backward.exactness import exact_gradients, has_attention, inexact_operator, make_exact
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import a_training
 

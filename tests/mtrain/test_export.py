@@ -21,7 +21,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.export import Exported, export, hub
 from mtrain.model.heads import Head, load_heads, save_heads
 from mtrain.model.network import MultiHead, shared_network
-from mtrain.model.weights import save_weights
+from mtrain.model.weight_files.weights import save_weights
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
@@ -232,7 +232,7 @@ def _with_licence(head: Head, name: str) -> Head:
 def _write(run: Run, heads: dict[str, Head]) -> None:
     from dataclasses import asdict
 
-    from mtrain.model.tensor_file import write_tensors
+    from mtrain.model.weight_files.tensor_file import write_tensors
 
     state = {f"{name}.{part}": getattr(head, part) for name, head in heads.items() for part in ("weight", "bias")}
     write_tensors(run.heads, state, {"tasks": {name: asdict(head.about) for name, head in heads.items()}})

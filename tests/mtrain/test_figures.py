@@ -22,9 +22,10 @@ from mtrain.documents import write_document
 from mtrain.errors import RunError
 from mtrain.evaluation import paper_tables
 from mtrain.evaluation.paper_tables import TaskRow, published
-from mtrain.evaluation.ranks import Summary
-from mtrain.report import charts, csv_files, figures, grid_figures, sweep_page
+from mtrain.evaluation.selecting.ranks import Summary
+from mtrain.report import charts, csv_files, figures, grid_figures
 from mtrain.report.breakhis_table import breakhis_rows
+from mtrain.report.pages import sweep_page
 from mtrain.sweep.combination import Combination
 from tests.mtrain.sweeps import GRID, write_sweep
 from tests.mtrain.test_fit import Notes

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from dpconvert.runtime import locks
 from mtrain.data import sampling
-from mtrain.data.image_batches import EpochBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import batches
+from mtrain.data.batches.image_batches import EpochBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.task import Task, open_task
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import Body

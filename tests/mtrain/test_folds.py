@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtrain.transfers.folds import group_folds
+from mtrain.transfers.classifiers.folds import group_folds
 
 samples = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=2, max_size=60)
 

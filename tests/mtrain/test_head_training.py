@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from dpconvert.arguments import in_arguments, of_model
 from mtrain.config import FitConfig
 from mtrain.data import sampling
-from mtrain.data.augment import CENTRE
-from mtrain.data.images import Images
+from mtrain.data.batches.augment import CENTRE
+from mtrain.data.batches.images import Images
 from mtrain.data.pool import open_pool
 from mtrain.errors import UsageError
 from mtrain.model.network import shared_network

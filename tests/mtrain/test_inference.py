@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mtrain.data.image_batches import OrderedBatches, ordered_batches
-from mtrain.data.images import Images
+from mtrain.data.batches.image_batches import OrderedBatches, ordered_batches
+from mtrain.data.batches.images import Images
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.model import frozen, inference

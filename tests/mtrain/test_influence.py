@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtrain.config import FitConfig
+from mtrain.data.batches.image_batches import ordered_batches
 from mtrain.data.choice import read_advice
-from mtrain.data.image_batches import ordered_batches
 from mtrain.documents import read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate
@@ -34,10 +34,10 @@ from mtrain.influence.projection import Projection
 from mtrain.influence.subsets import all_subsets, drawn
 from mtrain.influence.verify import compared
 from mtrain.model.heads import load_heads
-from mtrain.report.influence_page import _matrix, lines
+from mtrain.report.pages.influence_page import _matrix, lines
 from mtrain.runs import Run
 from mtrain.train.fit import fit
-from mtrain.transfers.probes import TrainingSet
+from mtrain.transfers.classifiers.probes import TrainingSet
 from mtrain.transfers.request import targets
 from mtrain.transfers.transfer import source_of
 from tests.mtrain.pools import write_pool

@@ -22,9 +22,9 @@ from mtrain.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.runs import Run
 from mtrain.train.fit import fit
-from mtrain.train.journal import Journal, glance
-from mtrain.train.memory import memory
-from mtrain.train.tracking import tracking
+from mtrain.train.reporting.journal import Journal, glance
+from mtrain.train.reporting.memory import memory
+from mtrain.train.reporting.tracking import tracking
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes, config
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mtrain.data.batches.resident import ResidentImages
 from mtrain.data.kept import keeping, kept
 from mtrain.data.pool import open_pool
-from mtrain.data.resident import ResidentImages
 from mtrain.errors import ShardError
-from mtrain.model import batchnorm_adapt
+from mtrain.model.batchnorm import batchnorm_adapt
 from mtrain.train import adaptation, start
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import a_training

@@ -19,7 +19,7 @@ from dpconvert.cli import group as dpconvert
 from mtrain.cli import group as mtrain
 from mtrain.data.task import has_frames, open_task
 from mtrain.errors import UsageError
-from mtrain.report import labels_page
+from mtrain.report.pages import labels_page
 from mtrain.runs import Run
 from mtrain.seen import Seen
 from mtrain.transfers.label_errors import check_independent, suspects

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.svm import LinearSVC
 
-from mtrain.transfers import svm_solver
+from mtrain.transfers.classifiers import svm_solver
 
 Array = NDArray[np.float64]
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mtrain.data import images as loaded_images
 from mtrain.data import sampling
-from mtrain.data.augment import square
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import OrderedBatches, TrainingBatches, ordered_batches
-from mtrain.data.images import Images
-from mtrain.data.loader import Parts, Skipping, batches
+from mtrain.data.batches import images as loaded_images
+from mtrain.data.batches.augment import square
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import OrderedBatches, TrainingBatches, ordered_batches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import Parts, Skipping, batches
 from mtrain.data.pool import Pool, open_pool
 from mtrain.data.sampling import Stream
 from mtrain.errors import ShardError
@@ -291,9 +291,9 @@ def test_parts_are_the_batches_of_their_slots(pool: Pool) -> None:
 MEMORY = """
 import dataclasses, pathlib, sys
 import numpy as np
-from mtrain.data.images import Images
-from mtrain.data.image_batches import TrainingBatches
-from mtrain.data.loader import Batches, batches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.image_batches import TrainingBatches
+from mtrain.data.batches.loader import Batches, batches
 from mtrain.data.pool import open_pool
 from mtrain.data.sampling import Stream
 (task,) = open_pool(pathlib.Path(sys.argv[1])).tasks

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mtrain.errors import RunError
-from mtrain.train import meter
-from mtrain.train.meter import Meter
+from mtrain.train.reporting import meter
+from mtrain.train.reporting.meter import Meter
 
 
 class Clock:

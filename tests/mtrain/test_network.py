@@ -13,8 +13,8 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import remove_classifier
 from mtrain.model.network import MultiHead, check_size, shared_network
 from mtrain.model.task_heads import TaskHeads
-from mtrain.model.weights import open_weights, save_weights
-from mtrain.model.weights_fit import fit_names
+from mtrain.model.weight_files.weights import open_weights, save_weights
+from mtrain.model.weight_files.weights_fit import fit_names
 
 SMALL = "shufflenet_v2_x0_5"
 

@@ -14,9 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtrain.config import FitConfig
 from mtrain.data import sampling
-from mtrain.data.batch import Batch
+from mtrain.data.batches.batch import Batch
 from mtrain.data.pool import open_pool
-from mtrain.model import batchnorm_adapt
+from mtrain.model.batchnorm import batchnorm_adapt
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool

@@ -20,8 +20,8 @@ from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data import sampling
+from mtrain.data.batches.images import Images
 from mtrain.data.dataset import ShardDataset
-from mtrain.data.images import Images
 from mtrain.data.labels import Scaling, scaling_of, strata
 from mtrain.data.task import open_task
 from mtrain.errors import UsageError, UserError
@@ -35,7 +35,7 @@ from mtrain.scoring.metrics import METRICS
 from mtrain.soups.combination import SoupRecipe
 from mtrain.soups.making import make
 from mtrain.train import fit
-from mtrain.transfers import target_probes
+from mtrain.transfers.classifiers import target_probes
 from mtrain.transfers.label_errors import suspects
 from tests.mtrain.pools import write_task
 from tests.mtrain.test_fit import SMALL, Notes

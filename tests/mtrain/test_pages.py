@@ -12,9 +12,9 @@ import pytest
 from filelock import FileLock
 
 from mtrain.evaluation.paper_tables import published
-from mtrain.report.page import template
-from mtrain.report.run_page import write_report
-from mtrain.report.sweep_page import write_sweep_report
+from mtrain.report.pages.page import template
+from mtrain.report.pages.run_page import write_report
+from mtrain.report.pages.sweep_page import write_sweep_report
 from mtrain.sweep.combination import Combination
 from tests.browser import Browser, browser
 from tests.mtrain.sweeps import write_sweep

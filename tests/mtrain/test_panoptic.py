@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mtrain.data.batch import Batch
+from mtrain.data.batches.batch import Batch
 from mtrain.data.instances import instances_of
 from mtrain.data.task import open_task
 from mtrain.errors import ShardError
 from mtrain.scoring.dense_counts import DenseAnswers, read_counts, write_counts
 from mtrain.scoring.panoptic import matches, panoptic_scores
-from mtrain.transfers.dense import FrozenDense
+from mtrain.transfers.dense.dense_frozen import FrozenDense
 from tests.mtrain.dense_pools import Sample, write_dense_task
 from tests.mtrain.test_dense_tuning import network
 

@@ -28,7 +28,7 @@ from mtrain.data.task import open_task
 from mtrain.errors import UsageError, UserError
 from mtrain.model.heads import about, save_heads
 from mtrain.model.network import shared_network
-from mtrain.model.weights import save_weights
+from mtrain.model.weight_files.weights import save_weights
 from mtrain.predict import Classifier, Patch, predict
 from mtrain.predict.heatmap import colours, overlaid, write_picture, write_pyramid
 from mtrain.predict.patch_reading import read_patches

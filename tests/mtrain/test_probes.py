@@ -17,8 +17,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from mtrain.data import sampling
 from mtrain.errors import UsageError
 from mtrain.scoring import bootstrap, metrics
-from mtrain.transfers import probes
-from mtrain.transfers.probes import Features, Labels, Probe, TrainingSet
+from mtrain.transfers.classifiers import probes
+from mtrain.transfers.classifiers.probes import Features, Labels, Probe, TrainingSet
 
 FROZEN_ORDER = [2, 8, 3, 9, 1, 7, 6, 4, 5, 0]
 FROZEN_EPOCH = "8ca771b332755417"

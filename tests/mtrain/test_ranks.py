@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mtrain.errors import UsageError
-from mtrain.evaluation import ranks
-from mtrain.evaluation.ranks import ScoreGrid, Summary
+from mtrain.evaluation.selecting import ranks
+from mtrain.evaluation.selecting.ranks import ScoreGrid, Summary
 
 NAN = float("nan")
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from mtrain.data import addresses, shard_cache, storage
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import TrainingBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import batches
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import TrainingBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.pool import Pool, open_pool
 from mtrain.data.sampling import Stream
 from mtrain.data.task import Permit, Task, open_task, with_test

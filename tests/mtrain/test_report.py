@@ -14,15 +14,15 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from mtrain.cli import group
-from mtrain.data.images import Images
+from mtrain.data.batches.images import Images
 from mtrain.data.pool import find_task, open_pool
 from mtrain.documents import without_nan
-from mtrain.evaluation.comparisons import compare
+from mtrain.evaluation.comparing.comparisons import compare
 from mtrain.report import figures
 from mtrain.report.charts import in_words, learning_curve, smoothed
-from mtrain.report.page import percent, points
-from mtrain.report.run_markdown import _markdown_transfers
-from mtrain.report.run_page import task_curves, write_report
+from mtrain.report.pages.page import percent, points
+from mtrain.report.pages.run_markdown import _markdown_transfers
+from mtrain.report.pages.run_page import task_curves, write_report
 from mtrain.runs import Run
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import Predictions, scores_of, write_predictions

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from mtrain.config import FitConfig
-from mtrain.data import resident
-from mtrain.data.batch import Batch
-from mtrain.data.image_batches import TrainingBatches
-from mtrain.data.images import Images
-from mtrain.data.loader import Parts, batches
+from mtrain.data.batches import resident
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.image_batches import TrainingBatches
+from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import Parts, batches
+from mtrain.data.batches.prefetch import on_device
+from mtrain.data.batches.resident import GIB, resident_images
 from mtrain.data.pool import open_pool
-from mtrain.data.prefetch import on_device
-from mtrain.data.resident import GIB, resident_images
 from mtrain.data.sampling import Stream
 from mtrain.errors import UsageError
 from mtrain.runs import Run

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from mtrain.cli import group
 from mtrain.errors import RunError, UsageError
-from mtrain.evaluation import selected, selection, selection_lines
+from mtrain.evaluation.selecting import selected, selection, selection_lines
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.sweeps import GRID, write_sweep

@@ -91,7 +91,7 @@ def test_each_tool_gets_the_features_of_the_network(
 def test_images_of_other_sizes_are_prepared_as_in_training() -> None:
     scope: dict[str, Any] = {}
     exec(snippets.preamble(network_of("table"), 28, ""), scope)
-    from mtrain.data.augment import square
+    from mtrain.data.batches.augment import square
 
     smooth = np.linspace(0, 255, 60 * 40 * 3).reshape(60, 40, 3).astype(np.uint8)
     own = square(torch.from_numpy(smooth).permute(2, 0, 1), 28, how="bicubic")

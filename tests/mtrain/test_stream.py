@@ -7,8 +7,8 @@ import pytest
 
 from dpconvert import card as cards
 from mtrain.data import sampling, storage
-from mtrain.data.batch import Batch
-from mtrain.data.loader import Skipping, batches
+from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.loader import Skipping, batches
 from mtrain.data.pool import Pool, open_pool, training_on
 from mtrain.data.sampling import Stream
 from mtrain.data.stream import Shard, StreamBatches, samples, train_shards

@@ -12,8 +12,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.svm import LinearSVC
 
 from mtrain.errors import RunError, UsageError
-from mtrain.transfers import svm
-from mtrain.transfers.folds import group_folds
+from mtrain.transfers.classifiers import svm
+from mtrain.transfers.classifiers.folds import group_folds
 
 
 def samples(classes: int, n: int = 240, d: int = 12, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from mtrain.data.batch import Batch
+from mtrain.data.batches.batch import Batch
 from mtrain.errors import UsageError
 from mtrain.model.tuning import moved
 from mtrain.runs import Run
-from mtrain.train import conflicts, fit, task_gradients
+from mtrain.train import fit
+from mtrain.train.backward import conflicts, task_gradients
 from mtrain.train.trainer import Training
 from tests.mtrain.pools import write_pool
 from tests.mtrain.test_fit import Notes, config, interrupted

@@ -12,7 +12,7 @@ from mtrain.config import FitConfig
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
 from mtrain.export import export
-from mtrain.model.weights import seen_by
+from mtrain.model.weight_files.weights import seen_by
 from mtrain.runs import Run
 from mtrain.seen import Seen
 from mtrain.train.fit import fit

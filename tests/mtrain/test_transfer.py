@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from mtrain.config import FitConfig
-from mtrain.data.image_batches import ordered_batches
+from mtrain.data.batches.image_batches import ordered_batches
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task, open_task
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation.evaluate import opened
 from mtrain.model.frozen import weights_digest
 from mtrain.model.network import SharedNetwork, shared_network
-from mtrain.model.weights import save_weights
-from mtrain.report.run_page import write_report
+from mtrain.model.weight_files.weights import save_weights
+from mtrain.report.pages.run_page import write_report
 from mtrain.runs import Run
 from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit

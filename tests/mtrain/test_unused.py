@@ -17,7 +17,7 @@ from mtrain.cli.scores import MODES
 from mtrain.cli.sweep import _unused as unused_in_sweep
 from mtrain.cli.unused_options import AT_THE_END
 from mtrain.config import FitConfig
-from mtrain.evaluation.comparisons import compare
+from mtrain.evaluation.comparing.comparisons import compare
 from mtrain.runs import Run
 from mtrain.sweep.command import forget_failed
 from mtrain.sweep.store import Store

@@ -22,9 +22,9 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import body_of
 from mtrain.model.network import shared_network
 from mtrain.model.relatives import relatives
-from mtrain.model.weights import open_weights, read_weights
-from mtrain.model.weights_file import weights_kind
-from mtrain.model.weights_fit import fit_names
+from mtrain.model.weight_files.weights import open_weights, read_weights
+from mtrain.model.weight_files.weights_file import weights_kind
+from mtrain.model.weight_files.weights_fit import fit_names
 
 SMALL = "shufflenet_v2_x0_5"
 State = dict[str, Tensor]

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import shared_network
-from mtrain.model.weights import read_weights
-from mtrain.model.weights_file import weights_digest, weights_in, weights_kind
+from mtrain.model.weight_files.weights import read_weights
+from mtrain.model.weight_files.weights_file import weights_digest, weights_in, weights_kind
 
 hub = pytest.importorskip("huggingface_hub")
 SMALL = "shufflenet_v2_x0_5"

@@ -13,14 +13,15 @@ from torch import nn
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.data.sampling import Stream
-from mtrain.model import batchnorm_per_task
 from mtrain.model.backbones import Body
-from mtrain.model.batchnorm_adapt import adapt
-from mtrain.model.batchnorm_sync import synchronize
+from mtrain.model.batchnorm import batchnorm_per_task
+from mtrain.model.batchnorm.batchnorm_adapt import adapt
+from mtrain.model.batchnorm.batchnorm_sync import synchronize
 from mtrain.model.network import MultiHead, SharedNetwork
-from mtrain.train import checkpoint, gradients
+from mtrain.train import checkpoint
+from mtrain.train.backward import gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote, joined
-from mtrain.train.meter import Meter
+from mtrain.train.reporting.meter import Meter
 from mtrain.train.trainer import Training
 from tests.mtrain.dense_networks import dense_training
 

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from dpconvert.annotations import cytomine
-from dpconvert.annotations.cytomine import CytomineAnnotation, CytomineImage, Labelled, Term
+from dpconvert.annotations.formats import cytomine
+from dpconvert.annotations.formats.cytomine import CytomineAnnotation, CytomineImage, Labelled, Term
 from dpconvert.annotations.parsing.json_text import Loose
 from dpconvert.errors import SourceError
 from dpconvert.manifest.rules import Regional

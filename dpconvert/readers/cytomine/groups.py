@@ -6,8 +6,8 @@ import re
 from pathlib import PurePosixPath
 
 from dpconvert import names
-from dpconvert.annotations import cytomine
-from dpconvert.annotations.cytomine import CytomineImage
+from dpconvert.annotations.formats import cytomine
+from dpconvert.annotations.formats.cytomine import CytomineImage
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.readers.cytomine.layout import Layout
 from dpconvert.readers.layout_keys import layout_of

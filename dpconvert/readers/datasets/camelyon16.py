@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dpconvert.annotations import Annotations, asap
+from dpconvert.annotations import Annotations
+from dpconvert.annotations.formats import asap
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.rules import Regional

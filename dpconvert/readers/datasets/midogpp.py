@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from dpconvert.annotations import Annotations, coco
+from dpconvert.annotations import Annotations
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.formats import coco
 from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.errors import SourceError
 from dpconvert.image import Image

@@ -15,8 +15,8 @@ from dpconvert.errors import ReadError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
 from dpconvert.readers.layouts import arrays
-from dpconvert.source import elements
-from dpconvert.source.elements import Element
+from dpconvert.source.arrays import elements
+from dpconvert.source.arrays.elements import Element
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 

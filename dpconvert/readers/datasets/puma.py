@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from dpconvert.annotations import Annotation, Annotations, qupath
+from dpconvert.annotations import Annotation, Annotations
+from dpconvert.annotations.formats import qupath
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree

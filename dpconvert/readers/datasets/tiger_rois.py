@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dpconvert.annotations import Annotations, LabelMask, coco, masks
+from dpconvert.annotations import Annotations, LabelMask, masks
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.formats import coco
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.plural import counted

@@ -19,9 +19,9 @@ from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some, strings
 from dpconvert.readers.layouts import arrays, parquet, webdataset
 from dpconvert.readers.values import decoded
-from dpconvert.source import elements
-from dpconvert.source.elements import Element
-from dpconvert.source.stacks import Array, Stacks, enumeration
+from dpconvert.source.arrays import elements
+from dpconvert.source.arrays.elements import Element
+from dpconvert.source.arrays.stacks import Array, Stacks, enumeration
 
 SMALL = 1 << 20  # bytes of a field that may be a label
 Values = dict[str, list[Any]]  # name of a place -> value of each image

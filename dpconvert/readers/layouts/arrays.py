@@ -23,11 +23,11 @@ from dpconvert.readers.layout_keys import Attributes, SplitNames, Tabular, layou
 from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import ByName, stem
 from dpconvert.readers.values import InValues, Values
-from dpconvert.source.elements import CHANNELS, Element
+from dpconvert.source.arrays.elements import CHANNELS, Element
+from dpconvert.source.arrays.stacks import DAMAGED, Array, Stacks
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
-from dpconvert.source.stacks import DAMAGED, Array, Stacks
 
 FILES = {
     "images": FileKind(

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from dpconvert.annotations import Annotations, cytomine
-from dpconvert.annotations.cytomine import CytomineImage, Labelled
+from dpconvert.annotations import Annotations
+from dpconvert.annotations.formats import cytomine
+from dpconvert.annotations.formats.cytomine import CytomineImage, Labelled
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.catalog import typed

@@ -16,8 +16,8 @@ from dpconvert.readers.layout_keys import Missing, SplitNames, layout_of
 from dpconvert.readers.lone_groups import alone, notes_on_groups
 from dpconvert.readers.pairing import stem
 from dpconvert.readers.values import InValues, Values, decoded, name_in
-from dpconvert.source.columns import Columns, ImageColumn
-from dpconvert.source.elements import Element
+from dpconvert.source.arrays.columns import Columns, ImageColumn
+from dpconvert.source.arrays.elements import Element
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage

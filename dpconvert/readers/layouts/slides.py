@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import cast
 
 from dpconvert import names
-from dpconvert.annotations import Annotations, LabelMask, coco, masks
+from dpconvert.annotations import Annotations, LabelMask, masks
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.formats import coco
+from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.labels import only, resolved
 from dpconvert.annotations.mask_pixels import Value
-from dpconvert.annotations.ndpa import Glass
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dpconvert import names
-from dpconvert.annotations import Annotation, Annotations, LabelMask, coco, point_arrays, points, programs
+from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
+from dpconvert.annotations.formats import coco
 from dpconvert.annotations.parsing import matlab73
 from dpconvert.annotations.points import PointRow
 from dpconvert.errors import ReadError

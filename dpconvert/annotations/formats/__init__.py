@@ -1,0 +1,1 @@
+"""The annotation formats, one module each: bytes of a file in, geometry or listed shapes out."""

@@ -1,0 +1,1 @@
+"""Slides whose files belong together, are mixed with others or are scattered."""

@@ -1,0 +1,1 @@
+"""From the scores of a sweep to the ranks of its combinations and the choice for each target."""

@@ -1,0 +1,1 @@
+"""Batch normalization: adapted before a training, with statistics for each task, or over several ranks."""

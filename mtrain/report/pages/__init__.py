@@ -1,0 +1,1 @@
+"""Self-contained HTML pages of runs, sweeps, comparisons, estimates and audits."""

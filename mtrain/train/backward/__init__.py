@@ -1,0 +1,1 @@
+"""Gradients: summed over ranks, compared between tasks, combined where tasks conflict, and the same on each run."""

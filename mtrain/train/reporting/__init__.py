@@ -1,0 +1,1 @@
+"""What a training says and logs about itself: remarks before it, lines and numbers during it."""
