@@ -22,8 +22,9 @@ from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing import matlab, matlab73
 from dpconvert.annotations.parsing.coordinates import LIMIT
 from dpconvert.annotations.parsing.json_text import each, parsed
+from dpconvert.annotations.parsing.units import check_names, check_stated
 from dpconvert.annotations.point_boxes import EXTENT, place_of, with_boxes
-from dpconvert.annotations.points import KEYS, NAMED, WIDEST, Form, PointRow, check_units, unnamed
+from dpconvert.annotations.points import KEYS, NAMED, WIDEST, Form, PointRow, unnamed
 from dpconvert.errors import ReadError
 
 JSON: TypeAdapter[Any] = TypeAdapter(Any)
@@ -38,9 +39,12 @@ def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[Po
     Raises:
         ReadError: The content is not JSON, it lists no points, or a point lacks two finite numbers.
     """
-    check_units((form.names.get(axis, "") for axis in "xy"), name)
+    content = content_of(data, name)
+    if not form.unit:
+        check_names([variable, *(form.names.get(axis, "") for axis in "xy")], name)
+        check_stated(content.items() if isinstance(content, dict) else (), name)
     found = []
-    for number, (image, element) in enumerate(_elements(content_of(data, name), form, name, variable), start=1):
+    for number, (image, element) in enumerate(_elements(content, form, name, variable), start=1):
         row = _row(number, element, form, name)
         found.append(replace(row, image=image) if image else row)
     return found
@@ -65,6 +69,8 @@ def _elements(content: Any, form: Form, name: str, variable: str) -> Iterator[tu
             yield from ((image, element) for element in _list(of, f"{name}, {image!r}", variable))
         return
     for element in _list(content, name, variable):
+        if isinstance(element, dict) and not form.unit:
+            check_stated(element.items(), name)
         keys = tuple(element) if form.of_all_images and isinstance(element, dict) else ()
         image, x = (_key(form.names.get(our, our), keys) for our in ("image", "x"))
         lists = [element[key] for key in keys if isinstance(element[key], list)]
@@ -115,7 +121,10 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
     Raises:
         ReadError: The content is not a MATLAB file, or it holds no such array or several.
     """
-    values = _array(data, name, variable or _only(data, name, label_variable))
+    variable = variable or _only(data, name, label_variable)
+    if not form.unit:
+        check_names([variable], name)
+    values = _array(data, name, variable)
     if values.size == 0:
         return []
     count = 3 if not form.label and not label_variable and values.shape[-1] > 2 else 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import shapely
@@ -16,6 +16,7 @@ import shapely
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing.coordinates import coordinate, decimal_mark, is_number
 from dpconvert.annotations.parsing.lines import lines
+from dpconvert.annotations.parsing.units import PIXELS, Unit, check_names, check_stated, in_lengths, is_length
 from dpconvert.annotations.point_boxes import EXTENT, BoxForm, place_of, with_boxes
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
@@ -23,9 +24,9 @@ from dpconvert.plural import counted
 SAMPLED = 100  # lines, to tell how columns are divided
 NAMED = ("x", "y", "label", "image")
 KEYS = "*"  # the name of the image, where the keys of a JSON object are the images
-UNIT = re.compile(r"(?i)(?:^|[\s_(\[])(?:[µμu]m|microns?|micromet(?:er|re)s?|[mn]m)(?:$|[\s)\]])")  # of a coordinate
 WIDEST = 3  # cells of a line that nothing names
 LABELS = ("label", "class", "type", "category", "kind")  # in a head
+ABOUT_UNITS = re.compile(r"(?i)\b(units?|coord\w*|positions?)\b")  # in a line above the points
 DELIMITERS = ("\t", ";", ",", "")
 
 
@@ -39,6 +40,7 @@ class Form:
     delimiter: "" for blanks, None for what divides the lines into numbers. skip: lines before the points, or before
         the head where columns are named. label: of points without one. decimal: "." or ","; "" for what is written.
     check_head: refuse columns that the head calls otherwise. boxes: what x and y are beside a width and a height.
+    unit: of the coordinates; "" for pixels, unless the file says otherwise, which is refused.
     """
 
     columns: Sequence[str] = ()
@@ -49,6 +51,7 @@ class Form:
     decimal: str = ""
     check_head: bool = True
     boxes: BoxForm = ""
+    unit: Unit = ""
 
     @property
     def of_all_images(self) -> bool:
@@ -108,6 +111,10 @@ def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
             raise ReadError(
                 f"line {number} has {counted(len(cells), 'column')}", where=name, expected=", ".join(form.columns)
             )
+    if not form.unit:
+        columns = [column.strip("()") for column in form.columns]
+        for number, cells in table:
+            check_stated(zip(columns, cells, strict=False), f"{name}, line {number}")
     lengths = [column for column in ("x", "y", *EXTENT) if column in where]
     decimal = form.decimal or decimal_mark([cells[where[one]] for _, cells in table for one in lengths], name)
     return [
@@ -148,14 +155,16 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
         ReadError: the head calls the columns otherwise, or is shorter than the lines.
     """
     before, rest = [c for c in table if c[0] <= form.skip], [c for c in table if c[0] > form.skip]
+    if not form.unit:
+        _check_units(before, form, name)
     if form.names:
         head, rest = (rest[0][1], rest[1:]) if rest else ([], [])
-        check_units((form.names.get(axis, "") for axis in "xy"), name)
         form = replace(form, columns=_by_name(head, form, name) if head else NAMED)
         return form, _no_longer(rest, head, form, name)
     head = with_boxes([cell.casefold() for cell in before[-1][1]] if before else [], form.boxes, name)
     places = [(form.columns or NAMED).index(axis) for axis in "xy"]
-    check_units((head[place] for place in places if place < len(head)), name)
+    if not form.unit:
+        check_names((before[-1][1][place] for place in places if before and place < len(head)), name)
     if not head and rest and not any(map(is_number, rest[0][1][:2])):  # a head that nobody said to skip
         first = with_boxes([cell.casefold() for cell in rest[0][1]], form.boxes, name)
         head, rest = (first, rest[1:]) if {"x", "y"} <= set(first) else ([], rest)
@@ -177,6 +186,15 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
             remedy="correct `columns` in the manifest's [layout], or say `check_head = false` if the header is wrong",
         )
     return form, rest
+
+
+def _check_units(before: list[Cells], form: Form, name: str) -> None:
+    """Refuse what the names of columns, or the lines that are skipped, say to be lengths."""
+    check_names((form.names.get(axis, "") for axis in "xy"), name)
+    for number, cells in before:
+        text = " ".join(cells)
+        if ABOUT_UNITS.search(text) and is_length(text):
+            raise in_lengths(text, f"{name}, line {number}", PIXELS)
 
 
 def _check_width(rest: list[Cells], name: str) -> None:
@@ -246,23 +264,6 @@ def _by_name(head: list[str], form: Form, name: str) -> list[str]:
             remedy=f'name it in the manifest\'s [layout]: names = {{{missing} = "..."}}',
         )
     return found
-
-
-def check_units(columns: Iterable[str], name: str) -> None:
-    """Refuse coordinates that are no pixels, told by what their columns are called.
-
-    Raises:
-        ReadError: a column is called after a length, such as QuPath's "Centroid X µm".
-    """
-    for column in columns:
-        if UNIT.search(column):
-            raise ReadError(
-                "coordinates in a unit of length, not in pixels",
-                where=name,
-                found=repr(column)[:60],
-                expected="x and y in pixels of the image, from its top left corner",
-                remedy="export them in pixels, or divide them by the micrometres per pixel",
-            )
 
 
 def _delimiter(data: bytes, name: str, form: Form) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import shapely
 
 from dpconvert.errors import ReadError
 from dpconvert.image.base import Pixels
@@ -35,6 +36,13 @@ class CziLevel(NamedTuple):
     height: int
 
 
+class Tile(NamedTuple):
+    """A tile of full resolution: its place on each axis that is not x or y, and its frame (x, y, width, height)."""
+
+    plane: dict[str, int]
+    frame: tuple[int, int, int, int]
+
+
 class CziPages:
     """The image of a CZI file.
 
@@ -51,18 +59,21 @@ class CziPages:
         try:
             self._reader = CziReader(str(path))
             box = self._reader.total_bounding_rectangle_no_pyramid
-            axes = self._reader.total_bounding_box_no_pyramid
             kinds = self._reader.pixel_types
             scenes = len(self._reader.scenes_bounding_rectangle_no_pyramid)
+            tiles = _tiles(self._reader)
             self.spacing = _spacing(self._reader.metadata)
         except DAMAGED as error:
             raise ReadError(f"not a readable CZI file: {error}", where=path, remedy="fetch it again") from None
         self._bits = _bits(kinds, path)
         self.x, self.y, self.width, self.height = box.x, box.y, box.w, box.h
         self.levels: Sequence[CziLevel] = [CziLevel(box.w, box.h)]
-        more = {what: axes[axis][1] - axes[axis][0] - 1 for axis, what in BEYOND.items() if axis in axes}
-        planes = (f"{counted(count, f'more {what}')} not read" for what, count in more.items() if count > 0)
+        places = {axis: sorted({tile.plane[axis] for tile in tiles if axis in tile.plane}) for axis in BEYOND}
+        self._plane = {"C": 0, **{axis: found[0] for axis, found in places.items() if found}}
+        more = ((BEYOND[axis], len(found) - 1) for axis, found in places.items())
+        planes = (f"{counted(count, f'more {what}')} not read" for what, count in more if count > 0)
         self.notes = (*planes, *([OF_SCENES] if scenes > 1 else []))
+        self._check_planes(tiles)
         self._check_bits()
 
     def region(self, level: int, x: int, y: int, w: int, h: int) -> Pixels:
@@ -83,10 +94,30 @@ class CziPages:
     def _samples(self, x: int, y: int, w: int, h: int) -> np.ndarray[Any, Any]:
         frame = (self.x + x, self.y + y, w, h)
         try:
-            found = self._reader.read(roi=frame, plane={"C": 0}, background_pixel=WHITE)
+            found = self._reader.read(roi=frame, plane=self._plane, background_pixel=WHITE)
         except DAMAGED as error:
             raise ReadError(f"cannot be read at {(x, y, w, h)}: {error}", where=self.path) from None
         return np.ascontiguousarray(found[:, :, ::-1])  # blue comes first
+
+    def _check_planes(self, tiles: Sequence[Tile]) -> None:
+        """Refuse an image that has places without a tile in the plane that is read: they would be white."""
+        read, others = list[Tile](), list[Tile]()
+        for tile in tiles:
+            is_read = all(tile.plane.get(axis, at) == at for axis, at in self._plane.items())
+            (read if is_read else others).append(tile)
+        if not others:
+            return
+        there = shapely.STRtree([_box(tile) for tile in read])
+        covered = set(there.query([_box(tile).centroid for tile in others], predicate="intersects")[0].tolist())
+        if bare := [tile for number, tile in enumerate(others) if number not in covered]:
+            self.close()
+            plane = " and ".join(f"{BEYOND[axis]} {self._plane[axis]}" for axis in bare[0].plane if axis in BEYOND)
+            raise ReadError(
+                f"{counted(len(bare), 'tile')} without pixels in the first plane ({plane}), which is the one read",
+                where=self.path,
+                found=f"one at {bare[0].frame[:2]}",
+                remedy="save the plane that is meant, or one per scene, as a file of its own",
+            )
 
     def _check_bits(self) -> None:
         """Look at frames spread over each scene: between scenes there are no pixels."""
@@ -105,6 +136,25 @@ class CziPages:
         except KindError as error:
             self.close()
             raise ReadError(str(error), where=self.path, remedy=error.remedy) from None
+
+
+def _tiles(reader: Any) -> list[Tile]:
+    """Return the tiles of full resolution."""
+    found = list[Tile]()
+
+    def add(_: int, block: Any) -> bool:
+        box, size = block.logicalRect, block.physicalSize
+        if (box.w, box.h) == (size.w, size.h):
+            found.append(Tile(block.coordinate.to_dict(), (box.x, box.y, box.w, box.h)))
+        return True
+
+    reader.enumerate_subblocks(add)
+    return found
+
+
+def _box(tile: Tile) -> shapely.Polygon:
+    x, y, w, h = tile.frame
+    return shapely.box(x, y, x + w, y + h)
 
 
 def _bits(kinds: Mapping[int, str], path: Path) -> int:

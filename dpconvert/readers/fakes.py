@@ -23,6 +23,7 @@ from PIL import Image as Pillow
 
 from dpconvert.errors import OutputError, UsageError
 from dpconvert.manifest.model import Manifest
+from dpconvert.source.folder import FAKE
 from dpconvert.source.record import hashed
 
 Pixels = NDArray[np.uint8]
@@ -54,6 +55,7 @@ def draw_fake(manifest: Manifest, out: Path, seed: int = 0) -> Path:
             raise OutputError("not empty", where=folder, remedy="choose another --out")
         shutil.rmtree(part, ignore_errors=True)
         module.fake(FakeTree(part, with_defaults(manifest), seed))
+        (part / FAKE).touch()
         if folder.exists():
             folder.rmdir()
         part.rename(folder)

@@ -221,7 +221,9 @@ def _partial(manifest: Manifest, source: Source, options: Options, failed: int) 
     for name, kind in manifest.files.items():
         if kind.expected and (found := len(source.match(name))) < kind.expected:
             return f"{found} of {kind.expected} {kind.what} are present"
-    return f"{counted(failed, 'sample')} left out" if failed else ""
+    if failed:
+        return f"{counted(failed, 'sample')} left out"
+    return "drawn by `dpconvert fake`" if source.is_fake else ""
 
 
 def tools() -> dict[str, str]:

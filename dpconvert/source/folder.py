@@ -15,6 +15,7 @@ from dpconvert.errors import ReadError
 from dpconvert.source.bounded import AT_ONCE
 from dpconvert.source.listing import DAMAGED, Place
 
+FAKE = ".dpconvert-fake"  # an empty file that marks what `dpconvert fake` drew; it belongs to no source
 PART = 1 << 18  # bytes at the beginning, in the middle and at the end by which large files are compared
 
 
@@ -27,6 +28,11 @@ class Folder:
     def __init__(self, root: Path, sizes: dict[str, int], places: dict[str, Place]) -> None:
         self.root, self.sizes, self.places = root, sizes, places
         self._archives: dict[str, zipfile.ZipFile] = {}
+
+    @property
+    def is_fake(self) -> bool:
+        """Whether `dpconvert fake` drew these files."""
+        return (self.root / FAKE).exists()
 
     def is_packed(self, name: str) -> bool:
         """Whether a file lies in an archive that is read in place."""

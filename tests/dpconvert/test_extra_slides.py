@@ -130,6 +130,28 @@ def test_a_czi_of_grey_values_needs_a_range(tmp_path: Path) -> None:
         assert np.abs(image.read(0, 0, 80, 60).astype(int) - wanted[..., None]).max() <= 1
 
 
+@pytest.mark.parametrize("axis", ["Z", "T"])
+@pytest.mark.parametrize("first", [-2, 3])
+def test_the_planes_of_a_czi_count_from_any_number(tmp_path: Path, axis: str, first: int) -> None:
+    planes = [PIXELS[:60, :80], PIXELS[60:120, :80]]
+    with czi.create_czi(str(tmp_path / "s.czi"), compression_options="zstd1:") as document:
+        for number, pixels in enumerate(planes):
+            document.write(pixels, plane={"C": 0, axis: first + number})
+    with open_image([tmp_path / "s.czi"]) as image:
+        assert (image.read(0, 0, 80, 60) == planes[0][..., ::-1]).all()
+        assert image.notes == (f"1 more {'focal plane' if axis == 'Z' else 'time point'} not read",)
+
+
+def test_a_czi_whose_tiles_do_not_share_a_plane_is_refused_and_not_white(tmp_path: Path) -> None:
+    """The second scene was focused elsewhere: the plane that is read has no pixels of it."""
+    with czi.create_czi(str(tmp_path / "s.czi"), compression_options="zstd1:") as document:
+        for scene in range(2):
+            document.write(PIXELS[:60, :80], location=(100 * scene, 0), plane={"C": 0, "Z": scene}, scene=scene)
+    told = r"1 tile without pixels in the first plane \(focal plane 0 and time point 0\).*found one at \(100, 0\)"
+    with pytest.raises(ReadError, match=told):
+        open_image([tmp_path / "s.czi"])
+
+
 def test_a_czi_of_several_channels_is_refused_and_one_of_focal_planes_says_so(tmp_path: Path) -> None:
     with czi.create_czi(str(tmp_path / "two.czi")) as document:
         for channel in range(2):

@@ -621,6 +621,25 @@ def test_points_without_a_head_are_asked_about(init: Callable[..., Any], tmp_pat
     assert checked.code == 1
 
 
+def test_points_of_one_table_in_micrometres(init: Callable[..., Any], tmp_path: Path) -> None:
+    """As QuPath exports measurements; a pixel of these images is 0.5 um."""
+    lines = ["Image\tClass\tCentroid X µm\tCentroid Y µm"]
+    for number in range(6):
+        (tmp_path / "s").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (200, 200, 3), np.uint8)
+        scale = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(tmp_path / f"s/{number}.tif", pixels, photometric="rgb", **scale)
+        lines += [f"{number}.tif\t{'Tumor' if x > 30 else 'Stroma'}\t{x}.5\t50.5" for x in (24, 32, 40)]
+    (tmp_path / "s/measurements.tsv").write_text("\n".join(lines))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["layout"]["unit"] == "um"
+    assert {(row["x"], row["y"], manifest["classes"][row["label"]]) for row in rows} == {
+        (17, 69, "Stroma"),
+        (33, 69, "Tumor"),
+        (49, 69, "Tumor"),
+    }
+
+
 def test_points_of_one_table(init: Callable[..., Any], tmp_path: Path) -> None:
     lines = []
     for number in range(9):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from dpconvert import card as cards
 from dpconvert.annotations import point_arrays
 from dpconvert.annotations.listed import Names
+from dpconvert.annotations.parsing.units import is_length
 from dpconvert.annotations.point_boxes import BoxForm
 from dpconvert.annotations.points import Form, PointRow, read_rows
 from dpconvert.errors import ReadError
@@ -572,6 +574,13 @@ def test_points_of_other_programs_are_told(body: bytes, program: str, make: Make
         ),
         ('names = {x = "x_um", y = "y_um", label = "Class"}', "x_um,y_um,Class\n5,5,m\n"),
         ('skip = 1\ncolumns = ["x", "y", "label"]', "X [mm],Y [mm],Class\n5,5,m\n"),
+        ('skip = 2\ncolumns = ["x", "y", "label"]', "# coordinates in microns\nx,y,label\n5,5,m\n"),
+        ("", "x,y,label,unit\n5,5,m,µm\n"),
+        ('names = {x = "a", y = "b", label = "Class"}', "a,b,Class,Coordinate unit\n5,5,m,micrometer\n"),
+        ("", '[{"x": 5, "y": 5, "label": "m", "units": "um"}]'),
+        ("", '{"unit": "mm", "points": [{"x": 5, "y": 5, "label": "m"}]}'),
+        ('variable = "centroids_um"', '{"centroids_um": [[5, 5, "m"]]}'),
+        ("", '{"type": "FeatureCollection", "features": [], "unit": "µm"}'),
     ],
 )
 def test_coordinates_in_a_unit_of_length_are_refused(layout: str, text: str, make: Make, tmp_path: Path) -> None:
@@ -580,6 +589,49 @@ def test_coordinates_in_a_unit_of_length_are_refused(layout: str, text: str, mak
         (root / f"{name}.csv").write_text(text)
     told = str(make(HEAD + f"[layout]\n{layout}\n" + PRESENCE, fails=True))
     assert "coordinates in a unit of length, not in pixels" in told
+
+
+def test_a_tables_lengths_become_pixels_by_the_resolution_of_each_axis(make: Make, tmp_path: Path) -> None:
+    """A pixel is 0.5 um wide and 0.25 um high: (2.5 um, 1.25 um) is pixel (5, 5)."""
+    (tmp_path / "source").mkdir()
+    pixels = np.full((20, 20, 3), 128, np.uint8)
+    scale = {"resolution": (20_000, 40_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "source/a.tif", pixels, photometric="rgb", **scale)
+    layout = (
+        '[layout]\nunit = "um"\nlabels = {m = "yes"}\n'
+        'names = {x = "Centroid X µm", y = "Centroid Y µm", label = "Class"%s}\n'
+    )
+    body = "Image,Centroid X µm,Centroid Y µm,Class\na.tif,2.5,1.25,m\na.tif,7.5,1.25,m\n"
+    rule = '[rule]\ntype = "crop"\nsize = 4\n'
+    for name, text in (("a", layout % ""), ("all", layout % ', image = "Image"')):
+        for old in (tmp_path / "source").glob("*.csv"):
+            old.unlink()
+        (tmp_path / f"source/{name}.csv").write_text(body)
+        rows = make(HEAD + text + rule)
+        assert {(row["x"], row["y"], row["height"]) for row in rows} == {(3, 1, 8), (13, 1, 8)}
+
+
+def test_lengths_need_the_resolution_of_the_image(make: Make, tmp_path: Path) -> None:
+    root = draw_images(tmp_path, "a")
+    (root / "a.csv").write_text("x,y,label\n3,3,m\n")
+    text = HEAD + '[layout]\nunit = "um"\n' + PRESENCE
+    assert 'states no resolution, which coordinates in "um" need; give it with --mpp' in str(make(text, fails=True))
+    assert positives(make(text, "--mpp", 0.25)) == {("a.png", 10, 10)}
+    (root / "a.csv").rename(root / "a.geojson")
+    (root / "a.geojson").write_bytes(POINTS["geojson"])
+    assert "of an annotation program, whose coordinates are pixels" in str(make(text, "--mpp", 0.25, fails=True))
+
+
+@pytest.mark.parametrize("name", ["xum", "x-um", "Centroid.X.µm", "Centroid X Âµm", "um_x", "xMicrons", "Xµm", "X MM"])
+def test_a_unit_is_told_however_a_column_is_written(name: str) -> None:
+    assert is_length(name)
+    assert is_length(name.casefold())
+
+
+@pytest.mark.parametrize("name", ["x", "x_px", "Centroid X", "maximum_x", "column", "number", "cx", "XMin", "sum"])
+def test_other_columns_have_no_unit(name: str) -> None:
+    assert not is_length(name)
+    assert not is_length(name.casefold())
 
 
 def test_names_may_rename_the_label_alone(make: Make, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from dpconvert.annotations.parsing.units import OF_A_PROGRAM, check_stated
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
 from dpconvert.validation import first_fault
@@ -51,11 +52,12 @@ def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str) -> Iterator[
     may hold several values, one after another: JSON lines, or RFC 8142 text sequences.
 
     Raises:
-        ReadError: as `parsed`, when it gets there; anything but another value after a value.
+        ReadError: as `parsed`, when it gets there; anything but another value after a value; an object that states a
+            unit of length beside its list.
     """
     _check_size(data, name)
     try:
-        for element in _values(data.decode("utf-8-sig"), key):
+        for element in _values(data.decode("utf-8-sig"), key, name):
             yield adapter.validate_python(element)
     except ValidationError as error:
         raise _refusal(error, name) from None
@@ -66,38 +68,38 @@ def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str) -> Iterator[
 Elements = Generator[Any, None, int]  # gives elements, returns where the text goes on
 
 
-def _values(text: str, key: str) -> Iterator[Any]:
+def _values(text: str, key: str, name: str) -> Iterator[Any]:
     at = _past_blanks(text, 0)
     while True:
-        at = _past_blanks(text, (yield from _value(text, at, key, 0)))
+        at = _past_blanks(text, (yield from _value(text, at, key, 0, name)))
         if at == len(text):
             return
         if not text.startswith(("{", "["), at):
             raise json.JSONDecodeError("Text that is not JSON after its end", text, at)
 
 
-def _value(text: str, at: int, key: str, depth: int) -> Elements:
+def _value(text: str, at: int, key: str, depth: int, name: str) -> Elements:
     if text.startswith("[", at) and depth < DEEPEST:
-        return (yield from _list(text, at + 1, key, depth + 1))
+        return (yield from _list(text, at + 1, key, depth + 1, name))
     if text.startswith("{", at) and depth < DEEPEST:
-        return (yield from _object(text, at + 1, key, depth + 1))
+        return (yield from _object(text, at + 1, key, depth + 1, name))
     element, at = DECODER.raw_decode(text, at)
     yield element
     return at
 
 
-def _list(text: str, at: int, key: str, depth: int) -> Elements:
+def _list(text: str, at: int, key: str, depth: int, name: str) -> Elements:
     at = _past_blanks(text, at)
     if text.startswith("]", at):
         return at + 1
     while True:
-        at = _past_blanks(text, (yield from _value(text, at, key, depth)))
+        at = _past_blanks(text, (yield from _value(text, at, key, depth, name)))
         if text.startswith("]", at):
             return at + 1
         at = _past(",", text, at)
 
 
-def _object(text: str, at: int, key: str, depth: int) -> Elements:
+def _object(text: str, at: int, key: str, depth: int, name: str) -> Elements:
     """The elements of its list at `key`, or the object itself where it has none."""
     members: dict[str, Any] = {}
     listed, at = False, _past_blanks(text, at)
@@ -106,7 +108,7 @@ def _object(text: str, at: int, key: str, depth: int) -> Elements:
         member, at = _name(text, at)
         at = _past(":", text, _past_blanks(text, at))
         if member == key and text.startswith("[", at):
-            listed, at = True, (yield from _list(text, at + 1, key, depth))
+            listed, at = True, (yield from _list(text, at + 1, key, depth, name))
         else:
             members[member], at = DECODER.raw_decode(text, at)
         at = _past_blanks(text, at)
@@ -114,6 +116,8 @@ def _object(text: str, at: int, key: str, depth: int) -> Elements:
         raise json.JSONDecodeError(f"{key!r} does not hold a list", text, at)
     if not listed:
         yield members
+    else:
+        check_stated(members.items(), name, OF_A_PROGRAM)
     return at + 1
 
 

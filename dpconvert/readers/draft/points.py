@@ -28,6 +28,7 @@ AXES = {
     )
     for axis in "xy"
 }
+MICROMETRES = re.compile(r"(?i)[\W_]+(?:[µμu]m|microns?|micromet(?:er|re)s?)[\W_]*$")  # at the end of a column
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,11 @@ def draft(survey: Survey) -> Draft | None:
 
 def _axes(columns: Sequence[str]) -> dict[str, str]:
     """x and y -> the columns that hold them, where each is one."""
-    found = {axis: [column for column in columns if pattern.fullmatch(column)] for axis, pattern in AXES.items()}
-    return {axis: of[0] for axis, of in found.items() if len(of) == 1}
+    for bare in (str, lambda column: MICROMETRES.sub("", column)):
+        found = {axis: [one for one in columns if pattern.fullmatch(bare(one))] for axis, pattern in AXES.items()}
+        if axes := {axis: of[0] for axis, of in found.items() if len(of) == 1}:
+            return axes
+    return {}
 
 
 def _has_boxes(columns: Sequence[str]) -> bool:
@@ -135,6 +139,8 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     split, lines, unclear = folders.sets(tree, roles, grouped)
     images = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(endings(survey.images))})$")
     content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
+    unit = ('unit = "um"',) if any(MICROMETRES.search(how.names.get(axis, "")) for axis in "xy") else ()
+    content |= {"unit": "um"} if unit else {}
     questions = list(unclear)
     found, missing, faults = _found(survey, images, pattern, content, how.empty)
     if how.headless:
@@ -171,7 +177,7 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
         group=grouped.what,
         why=grouped.why,
         files={"images": (images, folders.about(tree, roles)), "points": (pattern, "")},
-        layout=(*[f"names = {table(how.names)}"] * bool(how.names), *missing, *lines),
+        layout=(*[f"names = {table(how.names)}"] * bool(how.names), *unit, *missing, *lines),
         rule=rule if ready else tuple(f"# {line}" for line in rule),
         split=split,
         questions=tuple(questions),
@@ -187,6 +193,7 @@ def _found(
     source = survey.under(
         shape="points",
         rule={"type": "crop", "size": 8},
+        mpp=1.0,  # any: only labels are counted
         layout={**content, "missing": "none"},
         files={"images": {"pattern": images}, "points": {"pattern": pattern}},
     )

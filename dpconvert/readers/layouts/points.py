@@ -20,7 +20,7 @@ from dpconvert.plural import counted
 from dpconvert.readers import named_images
 from dpconvert.readers.layout_keys import Idle, layout_of
 from dpconvert.readers.pairing import IMAGE, no_partner, paired, stem
-from dpconvert.readers.points.files import labelled, read_file
+from dpconvert.readers.points.files import in_pixels, labelled, read_file
 from dpconvert.readers.points.layout import Layout, source_image_of
 from dpconvert.readers.points.tables import images_of_tables, refuse_names_of_images, stored_points
 from dpconvert.readers.slide_annotations import note_of_all, refuse_names_in_geojson
@@ -125,17 +125,21 @@ def idle(source: Source) -> Iterator[Idle]:
     if not endings & {".json", ".csv"}:
         yield ("label_field",), "no file of points is of VIA"
     if endings <= {".geojson", ".xml"}:
-        yield ("boxes",), "no file of points is a table, JSON or of MATLAB"
+        yield ("boxes", "unit"), "no file of points is a table, JSON or of MATLAB"
     if ".mat" not in endings:
         yield ("label_variable",), "no file of points is of MATLAB"
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations:
     layout = layout_of(source.manifest, Layout)
+    mpp = source.manifest.mpp
     if "points" in source_image.extra:
-        return labelled(Annotations(stored_points(source_image.extra["points"])), layout, source_image.annotations[0])
+        name = source_image.annotations[0]
+        found = Annotations(stored_points(source_image.extra["points"]))
+        return labelled(in_pixels(found, layout, image, mpp, name), layout, name)
     found = Annotations([])
     for name in source_image.annotations:
         of_file = read_file(source.read(name), name, layout, source_image, image)
+        of_file = in_pixels(of_file, layout, image, mpp, name)
         found = Annotations(found.items + of_file.items, found.remarks + of_file.remarks)
     return labelled(found, layout, source_image.annotations[0]) if source_image.annotations else found

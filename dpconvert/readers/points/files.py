@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import shapely
+
 from dpconvert import names
 from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arrays, points, programs
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.formats import coco
 from dpconvert.annotations.parsing import matlab73
+from dpconvert.annotations.parsing.units import MICROMETRES
 from dpconvert.annotations.points import PointRow
 from dpconvert.errors import ReadError
 from dpconvert.image import Image
@@ -33,6 +36,12 @@ def read_file(data: bytes, name: str, layout: Layout, source_image: SourceImage,
                 "a file of an annotation program, whose boxes are not stated by their centres",
                 where=name,
                 remedy='leave `boxes = "cxcywh"` out of [layout]',
+            )
+        if layout.unit in MICROMETRES:
+            raise ReadError(
+                "a file of an annotation program, whose coordinates are pixels",
+                where=name,
+                remedy=f'leave `unit = "{layout.unit}"` out of [layout]',
             )
         boxes: coco.Boxes = "xywh" if layout.boxes == "xywh" else "xyxy" if layout.boxes == "xyxy" else ""
         subject = annotation_files.Subject(
@@ -77,6 +86,29 @@ def _of_a_program(data: bytes, name: str) -> bool:
 
 def _named(item: Annotation, layout: Layout) -> Annotation:
     return item if item.label else replace(item, label=layout.label)
+
+
+def in_pixels(found: Annotations, layout: Layout, image: Image, mpp: float | None, name: str) -> Annotations:
+    """Return annotations in pixels of their image, whose unit the layout states.
+
+    mpp: micrometres per pixel if the image states none.
+
+    Raises:
+        ReadError: the unit is one of length, and the resolution of the image is not known.
+    """
+    if layout.unit not in MICROMETRES:
+        return found
+    across, down = image.spacing.x or mpp, image.spacing.y or mpp
+    if across is None or down is None:
+        raise ReadError(
+            f'the image states no resolution, which coordinates in "{layout.unit}" need',
+            where=name,
+            remedy="give it with --mpp, or as `mpp` in the manifest",
+        )
+    factors = MICROMETRES[layout.unit] / across, MICROMETRES[layout.unit] / down
+    scaled = (shapely.transform(item.geometry, lambda xy: xy * factors) for item in found.items)
+    items = [replace(item, geometry=shape) for item, shape in zip(found.items, scaled, strict=True)]
+    return replace(found, items=items)
 
 
 def labelled(found: Annotations, layout: Layout, name: str) -> Annotations:

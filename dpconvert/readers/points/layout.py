@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from dpconvert.annotations.parsing.units import Unit
 from dpconvert.annotations.point_boxes import BoxForm, with_boxes
 from dpconvert.annotations.points import Form
 from dpconvert.readers.layout_keys import Missing, SplitNames
@@ -44,6 +45,11 @@ class Layout(SplitNames):
     the other and this is not given. In tables and JSON lists, what x and y are beside a width and a height: `"xywh"`
     (the upper left corner), `"cxcywh"` (the centre) or `"none"` (there are no boxes); refused if not given.
     """
+    unit: Unit = ""
+    """Unit of coordinates in tables, JSON lists and MATLAB files: `"px"`, or `"um"`, `"mm"` or `"nm"`, which the
+    resolution of the image converts to pixels. If not given they are pixels, and a file that says otherwise, as the
+    column `Centroid X µm` of QuPath does, is refused.
+    """
     label_field: str = ""
     """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
     missing: Missing = "error"
@@ -69,6 +75,7 @@ class Layout(SplitNames):
             decimal=self.decimal,
             check_head=self.check_head,
             boxes=self.boxes,
+            unit=self.unit,
         )
 
 
