@@ -43,6 +43,7 @@ SHORT = {
     "doctor",
     "pool",
 }  # no progress to silence
+HELP_WIDTH = 78  # of a terminal of 80 columns, click leaves two empty
 
 
 def options(command: click.Command) -> set[str]:
@@ -66,8 +67,8 @@ def test_the_same_words_mean_the_same_everywhere(name: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_fits_a_screen(name: tuple[str, str]) -> None:
-    """80 columns, and 32 lines where a command has that much to say: what few need is told by --help-all."""
-    context = click.Context(COMMANDS[name], info_name=" ".join(name), terminal_width=80)
+    """80 columns, and 32 lines where a command has that much to say: --help-all prints what few need."""
+    context = click.Context(COMMANDS[name], info_name=" ".join(name), terminal_width=HELP_WIDTH)
     lines = COMMANDS[name].get_help(context).splitlines()
     assert len(lines) <= 32
     assert max(map(len, lines)) <= 80
@@ -323,7 +324,7 @@ def test_a_table_fits_the_terminal_without_losing_a_column(
 
 @pytest.mark.parametrize("program", [dpconvert, mtrain])
 def test_the_list_of_commands_has_whole_sentences(program: click.Group) -> None:
-    context = click.Context(program, info_name="program", terminal_width=80)
+    context = click.Context(program, info_name="program", terminal_width=HELP_WIDTH)
     lines = program.get_help(context).partition("Commands:")[2].splitlines()
     assert not [line for line in lines if line.endswith("...")]
     assert max(map(len, lines)) <= 80
