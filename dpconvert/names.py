@@ -180,8 +180,10 @@ def match(name: str, known: Iterable[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def closest(name: str, known: Iterable[str], what: str) -> str:
+def closest(name: str, known: Iterable[str], what: str, listing: str | None = None) -> str:
     """Return the one of `known` that equals `name` except for case, '-' and '_'.
+
+    listing: what to say if none is near, in place of all that are known.
 
     Raises:
         UsageError: none equals it; the message gives the nearest.
@@ -190,5 +192,7 @@ def closest(name: str, known: Iterable[str], what: str) -> str:
     if plain(name) in by_name:
         return by_name[plain(name)]
     near = [by_name[found] for found in difflib.get_close_matches(plain(name), by_name, n=3, cutoff=0.5)]
-    remedy = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(by_name.values()) or 'none'}"
+    remedy = listing or f"known: {', '.join(by_name.values()) or 'none'}"
+    if near:
+        remedy = f"did you mean {' or '.join(near)}?"
     raise UsageError(f"no {what} named {name!r}", remedy=remedy)

@@ -90,6 +90,14 @@ def check_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
 
 
+def _check_encoding(folder: Path) -> None:
+    """Refuse a folder in which neither TensorBoard nor safetensors can open a file."""
+    try:
+        os.fsencode(folder).decode()
+    except UnicodeDecodeError:
+        raise RunError("the path is not in UTF-8", where=folder, remedy="choose or rename the folder") from None
+
+
 @contextlib.contextmanager
 def locked(folder: Path, taken: str, remedy: str, wait: float = 0.0) -> Iterator[None]:
     """The only process in `folder`, which is made if need be. wait: seconds. taken, remedy: what to say to the others.
@@ -98,6 +106,7 @@ def locked(folder: Path, taken: str, remedy: str, wait: float = 0.0) -> Iterator
         RunError: another process is there, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
+        _check_encoding(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:

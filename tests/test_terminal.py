@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from dpconvert import doctor
 from dpconvert.cli import group as dpconvert
 from dpconvert.cli import source_command
+from dpconvert.errors import UserError
 from dpconvert.runtime import locks, terminal
 from dpconvert.runtime.progress import Reporter
 from mtrain import doctor as training_doctor
@@ -43,6 +44,7 @@ SHORT = {
     "doctor",
     "pool",
 }  # no progress to silence
+HELP_WIDTH = 78  # of a terminal of 80 columns, click leaves two empty
 
 
 def options(command: click.Command) -> set[str]:
@@ -66,8 +68,8 @@ def test_the_same_words_mean_the_same_everywhere(name: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_fits_a_screen(name: tuple[str, str]) -> None:
-    """80 columns, and 32 lines where a command has that much to say: what few need is told by --help-all."""
-    context = click.Context(COMMANDS[name], info_name=" ".join(name), terminal_width=80)
+    """80 columns, and 32 lines where a command has that much to say: --help-all prints what few need."""
+    context = click.Context(COMMANDS[name], info_name=" ".join(name), terminal_width=HELP_WIDTH)
     lines = COMMANDS[name].get_help(context).splitlines()
     assert len(lines) <= 32
     assert max(map(len, lines)) <= 80
@@ -323,7 +325,7 @@ def test_a_table_fits_the_terminal_without_losing_a_column(
 
 @pytest.mark.parametrize("program", [dpconvert, mtrain])
 def test_the_list_of_commands_has_whole_sentences(program: click.Group) -> None:
-    context = click.Context(program, info_name="program", terminal_width=80)
+    context = click.Context(program, info_name="program", terminal_width=HELP_WIDTH)
     lines = program.get_help(context).partition("Commands:")[2].splitlines()
     assert not [line for line in lines if line.endswith("...")]
     assert max(map(len, lines)) <= 80
@@ -339,3 +341,39 @@ def test_an_argument_that_is_too_many_is_told_with_the_options_that_may_be_meant
         with pytest.raises(click.UsageError) as caught:
             group.main(words, standalone_mode=False)
         assert caught.value.message.endswith(told)
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["pool", "--json"]])
+def test_output_that_cannot_be_written_is_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))  # type: ignore[type-var]
+        with pytest.raises(SystemExit) as stop, terminal.ended("dpconvert", "stopped"):
+            dpconvert.main(words, standalone_mode=False)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == (
+        "dpconvert: error: standard output: cannot be written: No space left on device\n"
+    )
+
+
+def test_an_error_of_a_file_is_no_error_of_the_output() -> None:
+    with pytest.raises(FileNotFoundError), terminal.ended("dpconvert", "stopped"):
+        Path("/nothing/such").read_text()
+
+
+def test_a_stream_that_the_shell_has_closed_is_discarded(tmp_path: Path) -> None:
+    """Else Python has None in its place, and the first file that is opened its number."""
+    script = "from dpconvert.cli import main; import sys; sys.argv = ['dpconvert', 'list']; main()"
+    command = f'"{sys.executable}" -c "{script}" >&- 2>{tmp_path / "errors"}'
+    ended = subprocess.run(["sh", "-c", command], cwd=ROOT, check=False)
+    assert (ended.returncode, (tmp_path / "errors").read_text()) == (0, "")
+
+
+def test_a_name_that_is_near_no_other_is_answered_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["zzz-zzz"], "no command or source named 'zzz-zzz'; `dpconvert list` lists the sources, `dpconvert --help`"),
+        (["show", "zzz-zzz"], "no source named 'zzz-zzz'; `dpconvert list` lists the sources"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            dpconvert.main(words, standalone_mode=False)

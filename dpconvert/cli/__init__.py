@@ -77,7 +77,7 @@ for command in (
 
 def _check_name(name: str, verbs: list[str]) -> None:
     """Suggest similar commands and sources for a name that is neither."""
-    from dpconvert.manifest.catalog import check_not_near, find, known
+    from dpconvert.manifest.catalog import LISTING, check_not_near, find, known
     from dpconvert.names import closest
 
     if name.endswith(".toml"):
@@ -86,4 +86,5 @@ def _check_name(name: str, verbs: list[str]) -> None:
         find(name)
     except UsageError:
         check_not_near(name, "command or source")
-        closest(name, [*verbs, *known()], "command or source")
+        listing = f"{LISTING}, `dpconvert --help` the commands"
+        closest(name, [*verbs, *known()], "command or source", listing)

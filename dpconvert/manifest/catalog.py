@@ -19,6 +19,7 @@ from dpconvert.validation import first_fault
 READERS = Path(__file__).parents[1] / "readers" / "datasets"
 PACKAGED = Path(__file__).parents[1] / "manifests"
 CHECKOUT = Path(__file__).parents[2] / "manifests"
+LISTING = "`dpconvert list` lists the sources"
 
 
 def manifest_folder() -> Path:
@@ -67,7 +68,7 @@ def find(name: str) -> Manifest:
                 found=f"no folder {absent[0]}, which DPCONVERT_PATH names",
                 remedy="correct the variable; `dpconvert list` names the known sources",
             )
-        found = names.closest(name, sources, "source")
+        found = names.closest(name, sources, "source", LISTING)
     return load(sources[found])
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from dpconvert.errors import UserError, printable
+from dpconvert.errors import OutputError, UserError, printable
 from dpconvert.runtime.checks import Check
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -80,6 +81,7 @@ def ended(program: str, stopped: str) -> Iterator[None]:
 
     The status is 1 for a user's error, 2 for a wrong command line, and 130 after Ctrl-C, which prints `stopped`.
     """
+    _open_closed_streams()
     interrupts: list[int] = []
     try:
         with _recorded(interrupts):
@@ -95,10 +97,25 @@ def ended(program: str, stopped: str) -> Iterator[None]:
         if isinstance(error, click.ClickException):
             error.show()
             sys.exit(error.exit_code)
+        if isinstance(error, OSError) and _is_of_stdout(error):
+            error = OutputError(f"cannot be written: {error.strerror}", where="standard output")
         if not isinstance(error, UserError):
             raise
         say(f"{program}: error: {error}", bold=True)
         sys.exit(1)
+
+
+def _open_closed_streams() -> None:
+    """Discard what is written to a stream that the shell has closed (`>&-`), whose number another file would get."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if number == 0 else "w"))
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Whether an error is that of printing a result: click writes nothing else."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__") == "click.utils"
 
 
 @contextmanager

@@ -141,7 +141,8 @@ def read_index(path: Path) -> Any:
     """Read the index as a pyarrow table, with its columns of dense targets."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(path, schema=index_schema(pq.read_schema(path).names))
+    with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+        return pq.read_table(file, schema=index_schema(pq.read_schema(file).names))
 
 
 def file_card(path: Path) -> FileCard:

@@ -36,7 +36,7 @@ def backbones(action: str | None, name: str | None, as_json: bool) -> None:
         return
     if name is None:
         raise UsageError("no network named", remedy="give the name of one that `mtrain backbones` lists")
-    card = catalog.load(catalog.known()[closest(name, catalog.known(), "network")])
+    card = catalog.load(catalog.known()[closest(name, catalog.known(), "network", "`mtrain backbones` lists all")])
     answer(_about(card), card.model_dump(mode="json"), as_json=as_json)
 
 

@@ -63,7 +63,7 @@ WEIGHTS = click.option(
     metavar="NAME|FILE",
     default="run",
     show_default=True,
-    help="run, imagenet (baseline), random, or a file.",
+    help="run, imagenet, random, or a file.",
 )
 TASKS = click.option(
     "--task",

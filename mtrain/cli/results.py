@@ -136,7 +136,7 @@ def export(
     help="Class that maps show.  [default: class 1 of two; of more, the most probable]",
 )
 @click.option("--features", is_flag=True, help="Also write features of slides as TRIDENT does.")
-@click.option("--dense", is_flag=True, help="Write masks and points of slides, by the decoder of the run.")
+@click.option("--dense", is_flag=True, help="Write masks and points of slides, by the run's decoder.")
 @click.option("--patch", type=WholeRange(16), metavar="PX", help="Side of patches.  [default: as in training]")
 @click.option(
     "--mpp",
@@ -180,12 +180,10 @@ def predict(
 ) -> None:
     """Apply a run's network and head to slides, images, or folders of them.
 
-    For each slide: <name>.heatmap.tif, which OpenSlide and QuPath open, <name>.heatmap.png with a colour bar, and
-    <name>.geojson, its patches for QuPath.
-    For other images: one table, images.csv.
-    With --dense, for each slide: <name>.mask.tif, <name>.masks.geojson, and <name>.points.geojson.
-    Files
-    that cannot be predicted are listed at the end; the exit status is then 1.
+    Writes for each slide <name>.heatmap.tif (for OpenSlide and QuPath), <name>.heatmap.png with a colour bar, and
+    <name>.geojson, its patches for QuPath; with --dense <name>.mask.tif, <name>.masks.geojson and
+    <name>.points.geojson. Writes one table, images.csv, for other images. Lists files that cannot be predicted at the
+    end; the exit status is then 1.
 
     \b
     Example: mtrain predict --run RUN --task Camelyon16 slide.svs

@@ -73,7 +73,8 @@ def read_index(path: Path, sha256: str, columns: Sequence[str], splits: Sequence
                 "the index has changed since it was written", where=path, remedy="convert the source again"
             )
     try:
-        return pq.read_table(path, columns=list(columns), filters=[("split", "in", list(splits))])
+        with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+            return pq.read_table(file, columns=list(columns), filters=[("split", "in", list(splits))])
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise ShardError(f"unreadable index: {reason}", where=path, remedy="convert the source again") from None

@@ -133,9 +133,9 @@ def check_unseen(source: Pretrained, task: Task, splits: Collection[str]) -> Non
     kin = "" if name == task.name else f", which is related to {task.name}"
     own = source.weights == OWN
     begun = own and split in source.run.started_from().of_task(name)
-    remedy = f"train one with --leave-out {task.name}, or for --mode joint with --joint {task.name}"
+    remedy = f"train a run with --leave-out {task.name}, or for --mode joint with --joint {task.name}"
     if begun:
-        remedy = f"train one from other weights than {source.run.config().weights}, which saw it"
+        remedy = f"train a run from other weights than {source.run.config().weights}, which saw it"
     raise UsageError(
         f"these weights were trained on the {split} set of {name}{kin}: a score on {'it' if not kin else task.name} "
         "says nothing",

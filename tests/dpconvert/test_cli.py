@@ -273,7 +273,7 @@ def test_a_name_that_is_nearly_that_of_a_file_here(
         (("camelyn16",), "no command or source named 'camelyn16'; did you mean camelyon16"),
         (("shwo",), "no command or source named 'shwo'; did you mean show"),
         (("show", "warwik"), "no source named 'warwik'; did you mean warwick-crc"),
-        (("show", "qqqqqqq"), "no source named 'qqqqqqq'; known: "),
+        (("show", "qqqqqqq"), "no source named 'qqqqqqq'; `dpconvert list` lists the sources"),
         (
             ("check", "warwick-crc", "--source", "/nowhere"),
             "/nowhere: no such folder; expected the files of WarwickCRC",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
 import tarfile
@@ -207,6 +208,12 @@ def rewritten(rename: Callable[[str], str], kind: bytes = tarfile.REGTYPE) -> Ca
                 tar.addfile(member, io.BytesIO(data))
 
     return change
+
+
+def test_a_task_in_a_folder_whose_name_is_not_in_utf_8_is_no_damaged_one(small: Path, tmp_path: Path) -> None:
+    copy = tmp_path / os.fsdecode(b"M\xfcller") / small.name
+    shutil.copytree(small, copy)
+    assert found(copy) == []
 
 
 def added(path: Path, name: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtrain.atomic import replacing, write_json, writing
+from mtrain.atomic import locked, replacing, write_json, writing
 from mtrain.errors import RunError
 from mtrain.train import checkpoint
 
@@ -90,3 +90,11 @@ def test_a_checkpoint_leaves_nothing_half_written_beside_it(tmp_path: Path) -> N
     (left / ".tmp123").touch()
     checkpoint.save(tmp_path, 7, {"a": torch.zeros(2)})
     assert [path.name for path in tmp_path.iterdir()] == ["iteration-00000007.safetensors"]
+
+
+def test_a_folder_whose_name_is_not_in_utf_8_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Neither TensorBoard nor safetensors could open a file there."""
+    folder = tmp_path / os.fsdecode(b"M\xfcller") / "run"
+    with pytest.raises(RunError, match="the path is not in UTF-8; choose or rename"), locked(folder, "", ""):
+        pass
+    assert not folder.parent.exists()

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,12 @@ def test_the_digest_names_the_data_and_not_the_place(tmp_path: Path) -> None:
     here, there, other = (tmp_path / name for name in "abc")
     assert open_pool(write_pool(here)).digest == open_pool(write_pool(there)).digest
     assert open_pool(write_pool(here)).digest != open_pool(write_pool(other, shape=(32, 40))).digest
+
+
+def test_a_pool_opens_in_a_folder_whose_name_is_not_in_utf_8(tmp_path: Path) -> None:
+    digest = open_pool(write_pool(tmp_path / "here")).digest
+    there = (tmp_path / "here").rename(tmp_path / os.fsdecode(b"M\xfcller"))
+    assert open_pool(there).digest == digest
 
 
 def test_names_match_without_case_and_dashes(tmp_path: Path) -> None:

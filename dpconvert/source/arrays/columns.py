@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class ImageColumn:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        self._file = pa.ipc.open_file(pa.memory_map(str(path)))
+        with path.open("rb") as file:
+            self._file = pa.ipc.open_file(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
         sizes = (self._file.get_batch(number).num_rows for number in range(self._file.num_record_batches))
         self._ends = list(itertools.accumulate(sizes))
 
@@ -86,7 +88,8 @@ class Columns:
         self.path, self.name, self._unpack = path, name, unpack
         self._images: dict[str, ImageColumn] = {}
         try:
-            self.schema = pq.read_schema(path)
+            with path.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+                self.schema = pq.read_schema(file)
         except DAMAGED as error:
             raise ReadError(f"not a readable Parquet file: {error}", where=name, remedy="fetch it again") from None
 
@@ -114,7 +117,8 @@ class Columns:
         column = self._named(column)
         self._check_name(column)
         try:
-            return list(pq.read_table(self.path, columns=[column], partitioning=None).column(0).to_pylist())
+            with self.path.open("rb") as file:
+                return list(pq.read_table(file, columns=[column]).column(0).to_pylist())
         except DAMAGED as error:
             raise ReadError(f"damaged: {error}", where=self._where(column), remedy="fetch it again") from None
 
@@ -126,7 +130,8 @@ class Columns:
             ReadError: the file is damaged.
         """
         try:
-            return int(pq.read_metadata(self.path).num_rows)
+            with self.path.open("rb") as file:
+                return int(pq.read_metadata(file).num_rows)
         except DAMAGED as error:
             raise ReadError(f"damaged: {error}", where=self.name, remedy="fetch it again") from None
 
@@ -177,7 +182,7 @@ class Columns:
 
     def _write(self, column: str, path: Path) -> None:
         try:
-            with pq.ParquetFile(self.path) as file, pa.OSFile(str(path), "wb") as sink:
+            with self.path.open("rb") as source, pq.ParquetFile(source) as file, path.open("wb") as sink:
                 schema = pa.schema([("image", pa.large_binary())])
                 with pa.ipc.new_file(sink, schema) as writer:
                     for batch in file.iter_batches(ROWS, columns=[column]):
