@@ -575,6 +575,20 @@ def test_masks_whose_values_number_objects(place: str, init: Callable[..., Any],
     assert seen == {image.format(number): 3 + number for number in range(6)}
 
 
+def test_masks_whose_colours_tell_objects_apart(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "s" / "images" / f"{number}.png", 64)
+        values, colours = np.zeros((64, 64, 3), np.uint8), np.random.default_rng(number)
+        for one in range(3 + number):
+            values[8 * one : 8 * one + 8, :40] = colours.integers(1, 256, 3)
+        (path := tmp_path / "s" / "masks" / f"{number}.png").parent.mkdir(exist_ok=True)
+        Image.fromarray(values).save(path)
+    manifest, _, _ = init(tmp_path / "s")
+    assert manifest["layout"]["objects"] == "colours"
+    seen = {fields["files"][0]: len(fields["instances"]) for fields in samples(tmp_path / "out")}
+    assert seen == {f"images/{number}.png": 3 + number for number in range(6)}
+
+
 def test_words_for_images_and_masks_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(6):
         draw_image(tmp_path / "s" / f"{number}_img.png", 64)
