@@ -76,6 +76,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     source.need("images")
     if layout.objects:
         yield from (_source_image(image, files, layout) for image, files in _with_objects(source, layout.missing))
+        source.notes += layout.unmet()
         return
     if (twice := _twice(source.match("masks"))) is not None:
         remedy = "if each mask file is one object, say `objects = true` in the manifest's [layout]"
@@ -87,6 +88,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         _check_palettes(source, [mask.name for _, mask in pairs], [v for v in layout.values if isinstance(v, int)])
     for image, mask in pairs:
         yield _source_image(image, [mask], layout)
+    source.notes += layout.unmet()
 
 
 def idle(source: Source) -> Iterator[Idle]:
