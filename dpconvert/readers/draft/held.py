@@ -13,7 +13,7 @@ from typing import Any
 
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import names, sets, tables, targets
+from dpconvert.readers.draft import grades, names, sets, tables, targets
 from dpconvert.readers.draft.array_files import of_arrays
 from dpconvert.readers.draft.containers import Held, Values, of_parquet, of_shards
 from dpconvert.readers.draft.listings import Listing
@@ -113,9 +113,9 @@ def _labels(held: Held, table: Listing, lists: Values) -> Labels:
     without = table.values(label).count("")
     if held.shape == "parquet" and parquet.UNLABELLED in held.values[label]:
         without += counts.pop(str(parquet.UNLABELLED), 0)
-    classes = {value: counts[value] for value in sorted(counts, key=names.natural)}
+    classes = grades.in_order(counts)
     lines = [f"{held.label} = {quoted(label)}", *_missing(without)]
-    kind = "ordinal" if targets.are_grades(label, classes) else "classification"
+    kind = "ordinal" if grades.are_grades(label, classes) else "classification"
     return kind, classes, lines, targets.remarks(columns, label), questions
 
 
