@@ -26,7 +26,7 @@ Size = tuple[int, int]
 SHOWN = 3  # names in a message
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
     """The last part of a name without its extension."""
     return re.sub(r"(?i)(\.ome)?\.[a-z0-9]{2,7}$", "", PurePosixPath(name).name)
 
@@ -36,10 +36,10 @@ WAYS: tuple[Callable[[str], str], ...] = (
     folded,
     lambda name: PurePosixPath(name).name,
     lambda name: folded(PurePosixPath(name).name),
-    _bare,
-    lambda name: folded(_bare(name)),
+    bare,
+    lambda name: folded(bare(name)),
     lambda name: folded(readable(PurePosixPath(name).name)),
-    lambda name: folded(readable(_bare(name))),
+    lambda name: folded(readable(bare(name))),
 )
 """How names are compared, one after the other."""
 

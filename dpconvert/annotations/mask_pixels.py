@@ -38,6 +38,10 @@ Pixels = NDArray[Any]
 Reading = Literal["shown", "stored"]
 
 
+class ColourError(ReadError):
+    """A mask in colours where one number per pixel is needed."""
+
+
 def _value(key: object) -> object:
     """A number, or a colour '#rrggbb' in small letters.
 
@@ -76,6 +80,7 @@ def read(
     reading: of a TIFF whose zero is white.
 
     Raises:
+        ColourError: one in colours without `colours`.
         ReadError: no readable image, or one that numbers do not tell.
     """
     quiet()
@@ -133,7 +138,7 @@ def _grey(values: Pixels, name: str) -> Pixels:
     is_colour = values.shape[2] == 3 and values.dtype == np.uint8
     found = np.unique(_packed(values, name)).tolist() if is_colour else []
     more = f", ... ({len(found)})" if len(found) > SHOWN else ""
-    raise ReadError(
+    raise ColourError(
         "a mask in colours, whose channels differ",
         where=name,
         expected="one number per pixel",

@@ -24,8 +24,6 @@ from dpconvert.errors import ReadError
 from dpconvert.image.coverage import Coverage
 
 STRETCHED = "mask whose size is no fraction of its image's, stretched over it"
-JPEG = b"\xff\xd8\xff"
-ONE_NUMBER = "mask with a single number for separate areas, which count as one object"
 READINGS: tuple[Reading, ...] = ("shown", "stored")
 WhiteIsZero = Literal["", "shown", "stored"]
 """Which values of a TIFF mask count whose zero is white: as viewers show them, or as the file stores them."""
@@ -125,7 +123,7 @@ def read(
         reading = _reading(data, name, known, threshold)
         remarks[f"mask of a TIFF whose zero is white, its values read as {reading}"] += 1
     values = mask_pixels.read(data, name, colours=colours, threshold=threshold, reading=reading)
-    remarks[STRETCHED] += _is_stretched(values, size, name)
+    remarks[STRETCHED] += is_stretched(values, size, name)
     unknown = sorted(set(np.unique(values).tolist()) - set(known))
     if unknown:
         stated = ", ".join(mask_pixels.shown(value, colours=colours) for value in sorted(known))
@@ -138,38 +136,7 @@ def read(
     return LabelMask(values, known, *size, instances=instances, remarks=+remarks)
 
 
-def read_numbered(
-    data: bytes, name: str, label: str, size: tuple[int, int], *, white_is_zero: WhiteIsZero = ""
-) -> LabelMask:
-    """Read a mask whose values above 0 number the objects of an image of `size` (width, height), all of one class.
-
-    Raises:
-        ReadError: not an image, a JPEG, of several pages, of another shape than the image, or with a value below 0; or
-            a TIFF whose zero is white, and `white_is_zero` does not state how it is read.
-    """
-    from scipy import ndimage
-
-    if data.startswith(JPEG):
-        raise ReadError(
-            "a JPEG file, which does not keep the numbers of objects",
-            where=name,
-            expected="a lossless format, such as PNG or TIFF",
-            remedy="export the mask again as PNG; if every file is one object, state `objects = true`",
-        )
-    if not white_is_zero and mask_pixels.zero_is_white(data):
-        raise _two_readings(name)
-    values = mask_pixels.read(data, name, colours=False, reading=white_is_zero or "shown")
-    remarks = Counter({STRETCHED: int(_is_stretched(values, size, name))})
-    numbers = np.unique(values).tolist()
-    if numbers[0] < 0:
-        raise ReadError("a mask value that numbers no object", where=name, expected="0 or more", found=numbers[0])
-    numbers = [number for number in numbers if number]
-    if len(numbers) == 1:
-        remarks[ONE_NUMBER] += ndimage.label(values, np.ones((3, 3)))[1] > 1
-    return LabelMask(values, dict.fromkeys(numbers, label), *size, instances=True, remarks=+remarks)
-
-
-def _is_stretched(values: NDArray[np.integer], size: tuple[int, int], name: str) -> bool:
+def is_stretched(values: NDArray[np.integer], size: tuple[int, int], name: str) -> bool:
     """Whether a mask has a size that is no fraction of its image's.
 
     Raises:
@@ -198,11 +165,11 @@ def _reading(data: bytes, name: str, known: Collection[int], threshold: int | No
     found = {way: mask_pixels.read(data, name, colours=False, threshold=threshold, reading=way) for way in READINGS}
     fit = [way for way in READINGS if set(np.unique(found[way]).tolist()) <= set(known)]
     if len(fit) > 1 and not np.array_equal(found["shown"], found["stored"]):
-        raise _two_readings(name)
+        raise two_readings(name)
     return fit[-1] if fit else "shown"
 
 
-def _two_readings(name: str) -> ReadError:
+def two_readings(name: str) -> ReadError:
     return ReadError(
         "a mask whose zero is white (PhotometricInterpretation 0), which programs read in opposite ways",
         where=name,

@@ -163,6 +163,18 @@ def images_named(data: bytes, name: str) -> list[listed.NamedImage] | None:
     return None
 
 
+def image_stated(data: bytes, name: str) -> str:
+    """Return the name of the image that the content of a file about one image states; '' if it states none.
+
+    Raises:
+        ReadError: The format is unknown, or the file is damaged.
+    """
+    kind = detect(data, name)
+    if kind == "voc":
+        return voc.image_of(data, name)
+    return listed_file(kind, data, name)[0].name if kind in OF_ONE else ""
+
+
 def unanswered(data: bytes, name: str) -> dict[str, list[tuple[str, ...]]]:
     """Return why the content holds no annotations of images that it lists -> all names of each of them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, PrivateAttr, ValidationError, field_validator
 
 from dpconvert import names
 from dpconvert.annotations.parsing.lines import checked_encoding
@@ -79,6 +79,8 @@ class SplitNames(Model):
     splits: dict[str, Split] = {}
     """The release's own name of a set -> train, val or test."""
 
+    _met: set[str] = PrivateAttr(default_factory=set)
+
     def set_of(self, text: str, where: str | None = None) -> Split | None:
         """The split that a folder or a column names; None for an empty text.
 
@@ -86,7 +88,13 @@ class SplitNames(Model):
             SourceError: it names none.
         """
         known = names.match(text, self.splits) if text else None
+        if known is not None:
+            self._met.add(known)
         return self.splits[known] if known is not None else as_split(text, where, list(self.splits))
+
+    def unmet(self) -> list[str]:
+        """A note of the names in `splits` that `set_of` has met on no image."""
+        return never_met("splits", self.splits, self._met)
 
 
 def as_split(text: str, where: str | None = None, others: Sequence[str] = ()) -> Split | None:

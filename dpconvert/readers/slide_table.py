@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from dpconvert import names
@@ -17,7 +17,7 @@ from dpconvert.readers.layouts.table import cell
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 
-SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|tiff?)"
+SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|tiff?)"
 LABEL = "\0label"  # no name of a column
 
 
@@ -119,6 +119,27 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
         source.notes += rows.notes()
     source.notes += labels.notes() if labels is not None else []
     return by_slide
+
+
+def notes_on_rows(
+    table: Mapping[str, Mapping[str, str]], slides: Sequence[MatchedFile], layout: SlideTable
+) -> Iterator[str]:
+    """Notes of the rows about no slide here, and of those without a group. table: as `rows_of` returns it."""
+    here = {names.folded(slide["name"]): slide for slide in slides}
+    if absent := table.keys() - here.keys():
+        yield f"{counted(len(absent), 'row')} of the table about no slide here, the first: {min(absent)}"
+    alone = [
+        slide.name for name, slide in here.items() if _lacks(table.get(name), layout.group) and not slide.get("group")
+    ]
+    if alone:
+        yield (
+            f"{counted(len(alone), 'slide')} without a group in the table, each a group of its own, the first: "
+            f"{min(alone)}"
+        )
+
+
+def _lacks(row: Mapping[str, str] | None, group: str) -> bool:
+    return row is not None and group != "" and not row.get(group)
 
 
 def _file_names(slides: Sequence[MatchedFile]) -> dict[str, str]:

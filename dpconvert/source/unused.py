@@ -22,6 +22,7 @@ READ = re.compile(
 UNREAD = re.compile(r"\.(vsi|lif|nd2|oi[bf]|zvi|i2?syntax|qptiff|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
 WORDS = re.compile(r"\.(xml|json|geojsonl?|ndpa|annotations|csv|tsv|xls[xmb]?|ods|mat|qpdata)$")
 ZARR_IN_ARCHIVE = re.compile(r"(?i)(.*?\.(?:zip|tar|tgz|tar\.\w+|7z))/(?:.*(?<=\.zarr\.zip/)|.*\.zarr/|.*zarr\.json$)")
+STACKS = re.compile(r"(?i)\.(?:h5|hdf5|np[yz])(?=\.gz$)")  # arrays, which are read where they are compressed
 SHEETS = re.compile(r"\.(xls|xlsb|ods|numbers|gsheet|sav|dta|rds|rdata|accdb|mdb|docx?|pdf)$")  # that hold tables
 TOLD = 5  # suffixes
 
@@ -64,7 +65,7 @@ def groups(source: Source) -> dict[str, list[str]]:
 
 def archives_of(source: Source, names: Iterable[str]) -> list[str]:
     """Return the archives among `names` that are not read in place, except those unpacked in a folder of their name."""
-    found = [name for name in names if COMPRESSED.search(name) or INNER.search(name)]
+    found = [name for name in names if (COMPRESSED.search(name) or INNER.search(name)) and not STACKS.search(name)]
     folders = {name[:at] for name in source.sizes if found for at in _slashes(name)}
     return [name for name in found if not {INNER.sub("", name), COMPRESSED.sub("", name)} & folders]
 
@@ -78,7 +79,9 @@ def by_suffix(names: Iterable[str]) -> str:
 
 
 def suffix(name: str) -> str:
-    """Return the lower-case suffix of a file's name with its dot, '' for none."""
+    """Return the lower-case suffix of a file's name with its dot, '' for none; of x.h5.gz, '.h5'."""
+    if stack := STACKS.search(name):
+        return stack[0].lower()
     found = SUFFIX.search(name.rpartition("/")[2])
     return "" if found is None else "." + found[0].lower().rpartition(".")[2]
 

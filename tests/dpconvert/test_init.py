@@ -404,10 +404,23 @@ def test_labels_may_be_numbers_that_a_program_wrote_as_decimals(init: Callable[.
         ("Grade", ["G1", "G2", "G3"], "ordinal", ["G1", "G2", "G3"]),
         ("her2_status", ["2+", "0", "1+", "3+"], "ordinal", ["0", "1+", "2+", "3+"]),
         ("gleason", ["3+4", "4+3", "3+3", "5+4"], "classification", ["3+3", "3+4", "4+3", "5+4"]),
-        ("grade", ["high", "low"], "classification", ["high", "low"]),
+        ("grade", ["high", "low"], "classification", ["low", "high"]),
+        ("grade", ["III", "I", "II"], "ordinal", ["I", "II", "III"]),
+        ("stage", ["IIIB", "IV", "I", "IIIA"], "ordinal", ["I", "IIIA", "IIIB", "IV"]),
+        ("differentiation", ["poor", "well", "moderate"], "ordinal", ["well", "moderate", "poor"]),
+        (
+            "Grade",
+            ["High-grade", "Low-grade", "Intermediate-grade"],
+            "ordinal",
+            ["Low-grade", "Intermediate-grade", "High-grade"],
+        ),
+        ("her2", ["1+", "negative", "3+", "2+"], "ordinal", ["negative", "1+", "2+", "3+"]),
+        ("label", ["Grade 2", "Grade 1", "Grade 3"], "ordinal", ["Grade 1", "Grade 2", "Grade 3"]),
+        ("grade", ["G1", "II", "G3"], "classification", ["G1", "G3", "II"]),
+        ("grade", ["normal", "benign", "low", "high"], "classification", ["benign", "high", "low", "normal"]),
     ],
 )
-def test_grades_are_ordered_where_their_numbers_tell(
+def test_grades_are_ordered_where_their_names_tell(
     head: str, shown: list[str], kind: str, classes: list[str], init: Callable[..., Any], tmp_path: Path
 ) -> None:
     drawn(tmp_path / "s", head, lambda n: shown[n % len(shown)])
@@ -415,6 +428,31 @@ def test_grades_are_ordered_where_their_numbers_tell(
     assert (manifest["kind"], manifest["classes"]) == (kind, classes)
     told = "holds grades: scores will be" if kind == "ordinal" else "may hold grades"
     assert (f"note: The column {head!r} {told}" in answer.out) == (len(shown) > 2)
+
+
+def test_names_that_may_be_grades_are_listed_in_their_order(init: Callable[..., Any], tmp_path: Path) -> None:
+    drawn(tmp_path / "s", "label", lambda n: ("III", "I", "II")[n % 3])
+    manifest, _, answer = init(tmp_path / "s")
+    assert (manifest["kind"], manifest["classes"]) == ("classification", ["I", "II", "III"])
+    assert "note: The classes of the column 'label' read as grades, and are listed in that order" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("folders", "kind"),
+    [
+        (["high", "intermediate", "low"], "ordinal"),
+        (["Grade_3", "Grade_2", "Grade_1"], "ordinal"),
+        (["III", "II", "I"], "classification"),
+        (["G3", "G2", "G1"], "classification"),
+    ],
+)
+def test_folders_of_grades(folders: list[str], kind: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    for label in folders:
+        for number in range(4):
+            draw_image(tmp_path / "s" / label / f"{label}_{number}.png")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert (manifest["kind"], manifest["classes"]) == (kind, folders[::-1])
+    assert labels(manifest, rows) == {row["source"]: row["source"].partition("/")[0] for row in rows}
 
 
 @pytest.mark.parametrize("head", ["", "Unnamed: 0", "...1", "index"])
@@ -573,6 +611,20 @@ def test_masks_whose_values_number_objects(place: str, init: Callable[..., Any],
     assert manifest["layout"]["objects"] == "values"
     seen = {fields["files"][0]: len(fields["instances"]) for fields in samples(tmp_path / "out")}
     assert seen == {image.format(number): 3 + number for number in range(6)}
+
+
+def test_masks_whose_colours_tell_objects_apart(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "s" / "images" / f"{number}.png", 64)
+        values, colours = np.zeros((64, 64, 3), np.uint8), np.random.default_rng(number)
+        for one in range(3 + number):
+            values[8 * one : 8 * one + 8, :40] = colours.integers(1, 256, 3)
+        (path := tmp_path / "s" / "masks" / f"{number}.png").parent.mkdir(exist_ok=True)
+        Image.fromarray(values).save(path)
+    manifest, _, _ = init(tmp_path / "s")
+    assert manifest["layout"]["objects"] == "colours"
+    seen = {fields["files"][0]: len(fields["instances"]) for fields in samples(tmp_path / "out")}
+    assert seen == {f"images/{number}.png": 3 + number for number in range(6)}
 
 
 def test_words_for_images_and_masks_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:

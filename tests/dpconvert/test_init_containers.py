@@ -5,6 +5,7 @@ The files are written by the formats' own libraries; what is converted by the dr
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -22,6 +23,7 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
+from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer
 
 COUNT = 12
@@ -269,28 +271,84 @@ def test_sets_and_patients_in_the_names_of_folders_are_kept(dpconvert: Call, tmp
         )
 
 
-def labels_apart(folder: Path) -> None:
-    """As PatchCamelyon comes: images and labels in files of their own, whose names end like two classes."""
-    for split in ("train", "valid", "test"):
-        for key, values in (("x", PIXELS), ("y", np.arange(COUNT) % 2)):
-            with h5py.File(folder / f"{split}_{key}.h5", "w") as file:
-                file[key] = values
-
-
 def class_folders(folder: Path) -> None:
     for number in range(COUNT):
         (folder / NAMES[number]).mkdir(exist_ok=True)
         np.save(folder / NAMES[number] / f"{number}.npy", PIXELS[number])
 
 
-@pytest.mark.parametrize("write", [labels_apart, class_folders])
-def test_arrays_are_never_taken_for_single_images_of_a_class(write: Write, dpconvert: Call, tmp_path: Path) -> None:
+def test_arrays_are_never_taken_for_single_images_of_a_class(dpconvert: Call, tmp_path: Path) -> None:
     folder = tmp_path / "held"
     folder.mkdir()
-    write(folder)
+    class_folders(folder)
     answer = dpconvert("init", folder, "--out", tmp_path / "my.toml", "-q")
     assert answer.code == 1
     assert 'see shape = "arrays"' in answer.err
+
+
+def apart(folder: Path, images: str, labels: str, table: str = "") -> None:
+    """Images, labels and a table of each set in files of their own; {} stands for the set."""
+    for at, part in ((0, "train"), (6, "test")) if "{}" in images else ((0, ""),):
+        rows = slice(at, at + 6 if part else COUNT)
+        for name, values in ((images, PIXELS[rows]), (labels, np.array([n % 2 for n in range(COUNT)])[rows])):
+            (path := folder / name.format(part)).parent.mkdir(exist_ok=True, parents=True)
+            if path.suffix == ".npy":
+                np.save(path, values)
+            elif name:
+                with h5py.File(path, "w") as file:
+                    file[path.stem[-1]] = values if values.ndim > 1 else values.reshape(-1, 1, 1, 1)
+        if table:
+            lines = [f"{NAMES[n]},{PATIENTS[n]}" for n in range(COUNT)[rows]]
+            (folder / table.format(part)).write_text("\n".join(["label,wsi", *lines, ""]))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("p_{}_x.h5", "p_{}_y.h5"),
+        ("X_{}.npy", "y_{}.npy"),
+        ("{}/images.npy", "{}/labels.npy"),
+        ("images/{}.npy", "labels/{}.npy"),
+        ("images.npy", "labels.npy"),
+        ("p_{}_x.h5", "p_{}_y.h5", "p_{}_meta.csv"),
+    ],
+)
+def test_images_and_labels_in_files_of_their_own(names: tuple[str, ...], dpconvert: Call, tmp_path: Path) -> None:
+    apart(tmp_path / "s", *names)
+    assert dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml", "-q").code == 0
+    assert dpconvert(tmp_path / "my.toml", "--source", tmp_path / "s", "--out", tmp_path / "o", "-q").code == 0
+    rows = read_index(next((tmp_path / "o").glob("*/index.parquet"))).to_pylist()
+    assert len(rows) == COUNT
+    numbers = [int(row["source"].rpartition("/")[2]) + (6 if "test" in row["source"] else 0) for row in rows]
+    assert [row["label"] for row in rows] == [number % 2 for number in numbers]
+    if "{}" in names[0]:
+        assert {row["split"] == "test" for row in rows if "test" in row["source"]} == {True}
+        assert {row["split"] == "test" for row in rows if "test" not in row["source"]} == {False}
+    if len(names) == 3:
+        assert [row["group"].rpartition(":")[2] for row in rows] == [PATIENTS[number] for number in numbers]
+
+
+def test_a_table_beside_an_array_of_images_tells_their_labels(dpconvert: Call, tmp_path: Path) -> None:
+    apart(tmp_path / "s", "images.npy", "labels.npy", "labels.csv")
+    (tmp_path / "s" / "labels.npy").unlink()
+    assert dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml", "-q").code == 0
+    assert dpconvert(tmp_path / "my.toml", "--source", tmp_path / "s", "--out", tmp_path / "o", "-q").code == 0
+    rows = read_index(next((tmp_path / "o").glob("*/index.parquet"))).to_pylist()
+    classes = tomllib.loads((tmp_path / "my.toml").read_text())["classes"]
+    numbers = [int(row["source"].rpartition("/")[2]) for row in rows]
+    assert [classes[row["label"]] for row in rows] == [NAMES[number] for number in numbers]
+    assert [row["group"].rpartition(":")[2] for row in rows] == [PATIENTS[number] for number in numbers]
+
+
+def test_packed_arrays_are_looked_into(dpconvert: Call, tmp_path: Path) -> None:
+    apart(tmp_path / "s", "p_{}_x.h5", "p_{}_y.h5")
+    for path in list((tmp_path / "s").iterdir()):
+        (path.parent / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml", "-q")
+    assert answer.code == 0
+    manifest = tomllib.loads((tmp_path / "my.toml").read_text())
+    assert manifest["files"]["labels"]["pattern"] == r"^(?P<name>p_(?P<split>test|train))_y\.h5\.gz$"
 
 
 def test_sets_in_the_names_of_files_and_in_a_column_are_kept(dpconvert: Call, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dpconvert.annotations import masks
+from dpconvert.annotations import masks, object_masks
 from dpconvert.errors import ReadError
 from tests.dpconvert.test_shapes import Make, draw_image, make
 
@@ -320,10 +320,82 @@ def test_a_number_for_separate_areas_is_told() -> None:
     """A mask of two values, whose objects would be one."""
     values = np.zeros((9, 9), np.uint8)
     values[1, 1] = values[5, 5] = 255
-    mask = masks.read_numbered(saved(values), "m", "cell", (9, 9))
-    assert dict(mask.remarks) == {masks.ONE_NUMBER: 1}
+    mask = object_masks.read_numbered(saved(values), "m", "cell", (9, 9))
+    assert dict(mask.remarks) == {object_masks.ONE_NUMBER: 1}
     assert len(mask.objects().items) == 1
     with pytest.raises(ReadError, match=r"m.jpg: a JPEG file, which does not keep the numbers of objects"):
-        masks.read_numbered(saved(values, "JPEG"), "m.jpg", "cell", (9, 9))
+        object_masks.read_numbered(saved(values, "JPEG"), "m.jpg", "cell", (9, 9))
     with pytest.raises(ReadError, match=r"numbers no object.*-1"):
-        masks.read_numbered(pages(values.astype(np.int16) - 1), "m", "cell", (9, 9))
+        object_masks.read_numbered(pages(values.astype(np.int16) - 1), "m", "cell", (9, 9))
+
+
+def coloured(tmp_path: Path) -> Any:
+    """An image, and a mask of four objects that touch, in colours whose channels are all above 0."""
+    draw_image(tmp_path / "source" / "images" / "1.png")
+    values = np.zeros((20, 20, 3), np.uint8)
+    values[:5, :4], values[:5, 4:9], values[5:9, :9], values[10:12, 3:5] = (9, 8, 7), (9, 8, 6), (1, 200, 3), RED
+    (tmp_path / "source" / "masks").mkdir()
+    Image.fromarray(values).save(tmp_path / "source" / "masks" / "1.png")
+    return values
+
+
+def test_each_colour_of_a_mask_may_be_an_object(make: Make, tmp_path: Path) -> None:
+    coloured(tmp_path)
+    found = make(OBJECTS.replace("true", '"colours"\nlabel = "yes"') + CROP)
+    boxes = {(0, 0, 4, 5), (4, 0, 5, 5), (0, 5, 9, 4), (3, 10, 2, 2)}
+    assert {(r["x"], r["y"], r["width"], r["height"]) for r in found} == boxes
+
+
+@pytest.mark.parametrize("objects", ["true", '"values"'])
+def test_objects_in_colours_are_never_taken_for_one(objects: str, make: Make, tmp_path: Path) -> None:
+    coloured(tmp_path)
+    told = str(make(OBJECTS.replace("true", objects + '\nlabel = "yes"') + CROP, fails=True))
+    assert 'say `objects = "colours"` in [layout]' in told
+
+
+def test_a_mask_of_one_object_has_one_value(make: Make, tmp_path: Path) -> None:
+    draw_image(tmp_path / "source" / "images" / "1.png")
+    values = np.zeros((20, 20), np.uint8)
+    values[:5, :4], values[:5, 4:9] = 1, 2
+    (tmp_path / "source" / "masks").mkdir()
+    Image.fromarray(values).save(tmp_path / "source" / "masks" / "1.png")
+    manifest = OBJECTS + 'label = "yes"\n'
+    told = str(make(manifest + CROP, fails=True))
+    assert "several values above 0 in a mask of one object; found 1, 2; if each is an object" in told
+    assert [(r["width"], r["height"]) for r in make(manifest + "threshold = 0\n" + CROP)] == [(9, 5)]
+
+
+def test_a_red_object_on_black_is_one_object() -> None:
+    mask = object_masks.read_single(saved(rows(BLACK, RED, RED, BLACK)), "m", "cell", SIZE)
+    assert mask.at([(x + 0.5, 0.5) for x in range(4)]) == [None, "cell", "cell", None]
+
+
+def test_colours_that_do_not_tell_objects_apart_are_refused() -> None:
+    size = 20, 20
+    values = np.zeros((20, 20, 3), np.uint8)
+    for number in range(9):
+        values[6 * (number // 3) :, 6 * (number % 3) :][:3, :3] = (RED, GREEN)[number % 2]
+    with pytest.raises(ReadError, match="a colour is several objects; found 9 separate areas in 2 colours"):
+        object_masks.read_coloured(saved(values), "m", "cell", size)
+    values[:3, :3] = GREEN
+    values[:3, 12:15] = WHITE
+    with pytest.raises(ReadError, match="a colour is several objects"):
+        object_masks.read_coloured(saved(values), "m", "cell", size)
+    with pytest.raises(ReadError, match="without a black background; found #ffffff most often"):
+        object_masks.read_coloured(saved(np.where(values.any(axis=2, keepdims=True), values, 255)), "m", "cell", size)
+    values[:] = 0
+    values[5:15, 2:9], values[5:15, 9:17] = (250, 120, 10), (10, 120, 250)
+    smooth = Image.fromarray(values).resize((36, 36), Image.Resampling.BICUBIC)
+    with pytest.raises(ReadError, match="colours blend"):
+        object_masks.read_coloured(saved(np.asarray(smooth)), "m", "cell", size)
+    with pytest.raises(ReadError, match="a JPEG file"):
+        object_masks.read_coloured(saved(values, "JPEG"), "m", "cell", size)
+
+
+def test_a_colour_that_covers_separate_areas_is_told() -> None:
+    values = np.zeros((9, 9, 3), np.uint8)
+    values[1:3, 1:3] = values[5:7, 5:7] = RED
+    values[1:3, 5:7] = GREEN
+    mask = object_masks.read_coloured(saved(values), "m", "cell", (9, 9))
+    assert dict(mask.remarks) == {object_masks.ONE_COLOUR: 1}
+    assert len(mask.objects().items) == 2

@@ -353,7 +353,7 @@ POINTS: dict[str, bytes] = {
             feature("Point", [15, 5], classification={"name": "other"}),
         ]
     ).encode(),
-    "xml": voc(("m", (3, 3, 7, 7)), ("other", (13, 3, 17, 7)), size=(20, 20)),
+    "xml": voc(("m", (3, 3, 7, 7)), ("other", (13, 3, 17, 7)), size=(20, 20)).replace(b"a.png", b"renamed.png"),
 }
 
 

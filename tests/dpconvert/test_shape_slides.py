@@ -249,6 +249,38 @@ def test_the_table_tells_groups_and_splits(tree: Tree) -> None:
         tree.plan()
 
 
+def test_slides_without_a_group_and_names_of_sets_that_none_has_are_told(tree: Tree) -> None:
+    for name in "abc":
+        tree.slide(f"{name}.tif")
+        tree.write(f"{name}.geojson", TUMOR)
+    tree.write("slides.csv", "slide,patient,set\na,P1,A\nb,,A\nc,P2,B\n")
+    tree.manifest('[layout]\ngroup = "patient"\nsplit = "set"\nsplits = {a = "train", B = "test", C = "val"}\n' + AREA)
+    made = tree.plan()
+    assert {row.source_image: row.group for row in made.rows} == {"a": "own:P1", "b": "own:b", "c": "own:P2"}
+    assert "1 slide without a group in the table, each a group of its own, the first: b.tif" in made.notes
+    assert "not used: 'C' in `splits` under [layout], which no image has" in made.notes
+
+
+def labelme(image: str) -> str:
+    shape = {"label": "Tumor", "points": [[0, 0], [256, 0], [256, 512], [0, 512]], "shape_type": "polygon"}
+    return json.dumps({"shapes": [shape], "imagePath": image, "imageHeight": SIDE, "imageWidth": SIDE})
+
+
+def test_annotations_that_state_another_image_here_are_refused_unless_told(tree: Tree) -> None:
+    for name in "ab":
+        tree.slide(f"{name}.tif")
+    tree.write("a.json", labelme("renamed.png"))
+    tree.write("b.json", labelme("C:\\old\\A.png"))
+    tree.manifest(AREA)
+    with pytest.raises(SourceError, match=r"b\.json: states the name of another image that is here; .*found a\.tif"):
+        tree.plan()
+    tree.manifest('[layout]\nstated_image = "ignore"\n' + AREA)
+    assert tree.counts() == {"yes": 16, "no": 16}
+    tree.write("b.json", labelme("sub/b.jpg"))
+    tree.manifest(AREA)
+    assert tree.counts() == {"yes": 16, "no": 16}
+
+
 # resolution
 
 AT_ONE = AREA.replace("size = 128", "size = 64\nmpp = 1.0")

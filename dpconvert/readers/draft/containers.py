@@ -1,4 +1,4 @@
-"""What files that hold many images say of each: Parquet, HDF5 and NumPy files, and tar shards, looked into."""
+"""What files that hold many images say of each: Parquet files and tar shards, looked into."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from dpconvert.errors import ReadError
-from dpconvert.readers.array_values import named
 from dpconvert.readers.draft.partitions import partitions
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some, strings
-from dpconvert.readers.layouts import arrays, parquet, webdataset
+from dpconvert.readers.layouts import parquet, webdataset
 from dpconvert.readers.values import decoded
-from dpconvert.source.arrays import elements
-from dpconvert.source.arrays.elements import Element
-from dpconvert.source.arrays.stacks import Array, Stacks, enumeration
 
 SMALL = 1 << 20  # bytes of a field that may be a label
 Values = dict[str, list[Any]]  # name of a place -> value of each image
@@ -33,7 +27,8 @@ class Held:
 
     label: the key of [layout] for one class. images: line that names the images. classes: place -> names of its
     numbers. splits: the set of each file, as its name states it. places: name -> place, where they differ.
-    questions: what the first image leaves open. folders: names of places that are levels of folders.
+    questions: what the first image leaves open. folders: names of places that are levels of folders. patterns: kind of
+    file -> pattern and comment, where the names of files tell the kinds.
     """
 
     shape: str
@@ -46,6 +41,8 @@ class Held:
     places: Mapping[str, str] = field(default_factory=dict)
     questions: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    patterns: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def of_parquet(survey: Survey) -> Held | None:
@@ -64,13 +61,13 @@ def of_parquet(survey: Survey) -> Held | None:
         for name, found in values.items():
             found += map(decoded, columns.values(name))
     classes = {name: labels for name in values if (labels := first.label_names(name))}
-    folders = _of_folders(files, [survey.source.columns(name).rows for name in files], values)
+    folders = of_folders(files, [survey.source.columns(name).rows for name in files], values)
     line = () if images[0] == "image" else (f"image = {quoted(images[0])}",)
-    splits = _splits(files, parquet.FILES["tables"].pattern)
+    splits = splits_of(files, parquet.FILES["tables"].pattern)
     return Held("parquet", files, values, "label", line, classes, splits, folders=folders)
 
 
-def _of_folders(files: Sequence[str], counts: Sequence[int], values: Values) -> tuple[str, ...]:
+def of_folders(files: Sequence[str], counts: Sequence[int], values: Values) -> tuple[str, ...]:
     """Add what levels of folders say of the images of each file, and return how it is called.
 
     counts: how many images each file holds.
@@ -91,58 +88,6 @@ def _of_texts(values: Sequence[Any]) -> bool:
     """Whether a column of bytes holds texts."""
     present = [value for value in values if value is not None]
     return all(isinstance(value, bytes) and value.isascii() and b"\0" not in value for value in present)
-
-
-def of_arrays(survey: Survey) -> Held | None:
-    files = _only(survey, arrays.FILES["images"].pattern)
-    if not files:
-        return None
-    values: Values = {}
-    classes: dict[str, list[str]] = {}
-    keys: set[tuple[str, ...]] = set()
-    image, question, counts = "", "", list[int]()
-    for file in files:
-        stacks = survey.source.stacks(file)
-        shapes = stacks.names()
-        several = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
-        if len(several) != 1:
-            return None
-        (image,) = several
-        beside = [name for name, shape in shapes.items() if len(shape) in (1, 2) and shape[0] == shapes[image][0]]
-        keys.add((image, *beside))
-        counts += [shapes[image][0]] if len(shapes[image]) == 4 else []  # else perhaps a single image
-        question = question or _question(stacks, image)
-        for name in beside:
-            array = stacks.array(name)
-            values.setdefault(name, []).extend(_listed(array, f"{file}/{name}"))
-            if known := enumeration(array):
-                classes.setdefault(name, [*known.values()])
-    if len(keys) != 1:
-        return None
-    line = f"images = {quoted(image)}"
-    folders = _of_folders(files, counts, values) if len(counts) == len(files) else ()
-    splits = _splits(files, arrays.FILES["images"].pattern)
-    return Held(
-        "arrays", files, values, "labels", (line,), classes, splits, {}, (question,) if question else (), folders
-    )
-
-
-def _question(stacks: Stacks, key: str) -> str:
-    """What must be said of the first image, such as the order of its axes, or which samples are white."""
-    found = Element(stacks.name, key, 0)
-    try:
-        elements.image(elements.one(found, stacks.array(key)), found.name, "", (), None)
-    except ReadError as error:
-        return str(error)
-    return ""
-
-
-def _listed(array: Array, where: str) -> list[Any]:
-    """Values of an array: numbers, texts, or lists of numbers; a single column counts as values."""
-    values = np.asarray(array)
-    if values.ndim == 2 and values.shape[1] > 1:
-        return list(map(decoded, values.tolist()))
-    return list(map(decoded, named(array, values.reshape(-1).tolist(), where)))
 
 
 def of_shards(survey: Survey) -> Held | None:
@@ -212,7 +157,7 @@ def _only(survey: Survey, pattern: str) -> list[str]:
     return files if len(files) == len(survey.images) and not survey.tables and not survey.slides else []
 
 
-def _splits(files: Sequence[str], pattern: str) -> list[str]:
+def splits_of(files: Sequence[str], pattern: str) -> list[str]:
     """The set of each file; nothing if the name of one states none."""
     found = [match["split"] or "" for name in files if (match := re.search(pattern, name))]
     return found if all(found) else []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import grades, names
 from dpconvert.readers.draft.names import NameGroup
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import SHARE, key, quoted, some
@@ -90,16 +90,34 @@ def _by_folder(tree: Tree) -> Draft:
     labels = [tree.folder(name, at) for name in tree.images]
     roles, inner, grouped = grouping(tree, labels, {at: "class"})
     split, layout, questions = sets(tree, roles, grouped)
+    counts = grades.in_order(tree.counts(at))
+    graded = grades.are_grades("", counts)
     return Draft(
         "folders",
-        classes=tree.counts(at),
+        kind="ordinal" if graded else "classification",
+        classes=counts,
         group=grouped.what,
         why=grouped.why,
         files={"images": (tree.pattern(roles, tree.file(inner)), about(tree, roles))},
         layout=layout,
         split=split,
+        remarks=tuple(_of_grades(counts, graded=graded)),
         questions=questions,
     )
+
+
+def _of_grades(counts: Mapping[str, int], *, graded: bool) -> Iterator[str]:
+    """What a draft took the names of classes for."""
+    if graded:
+        yield (
+            f"The classes read as grades ({some(counts)}): scores will be the quadratic kappa, which counts in this "
+            'order. If they are in no order, state kind = "classification".'
+        )
+    elif len(counts) > 2 and grades.ordered(counts):
+        yield (
+            f"The classes may be grades, and are listed in that order ({some(counts)}). If they are, state "
+            'kind = "ordinal".'
+        )
 
 
 def about(tree: Tree, roles: Mapping[int, str]) -> str:
@@ -115,7 +133,7 @@ def _by_name(tree: Tree) -> Draft:
     if len(parts) == 1:
         expression, counts = parts[0]
         labels = [found["class"] for stem in tree.stems() if (found := re.search(expression, stem))]
-        classes = {value: counts[value] for value in sorted(counts, key=names.natural)}
+        classes = grades.in_order(counts)
     roles, inner, grouped = grouping(tree, labels, {})
     split, layout, questions = sets(tree, roles, grouped)
     return Draft(

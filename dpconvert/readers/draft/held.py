@@ -1,7 +1,7 @@
 """Files that hold many images with their labels: Parquet, HDF5 and NumPy files, and tar shards.
 
 What stands beside the images is read as the columns of a table, and judged as one (`dpconvert.readers.draft.tables`).
-Labels in a file of their own, and files of different columns, are left to somebody who knows them.
+Files of different columns are left to somebody who knows them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import names, sets, tables, targets
-from dpconvert.readers.draft.containers import Held, Values, of_arrays, of_parquet, of_shards
+from dpconvert.readers.draft import grades, names, sets, tables, targets
+from dpconvert.readers.draft.array_files import of_arrays
+from dpconvert.readers.draft.containers import Held, Values, of_parquet, of_shards
 from dpconvert.readers.draft.listings import Listing
 from dpconvert.readers.draft.partitions import pattern
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -63,14 +64,14 @@ def _draft(held: Held) -> Draft:
         why=(tables.why_grouped(table, group),)
         if group
         else (f"{ALONE}name the place of the patient as `group` in [layout]. Beside the images: {others}.",),
-        files=files,
+        files={**files, **held.patterns},
         layout=(
             f"# {counted(len(held.files), 'file')} of {counted(count, 'image')}",
             *held.images,
             *(_placed(held, line) for line in lines),
         ),
         split=sets.policy(named) if named else (SHARE,),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *held.remarks),
         questions=(*questions, *held.questions),
     )
 
@@ -112,9 +113,9 @@ def _labels(held: Held, table: Listing, lists: Values) -> Labels:
     without = table.values(label).count("")
     if held.shape == "parquet" and parquet.UNLABELLED in held.values[label]:
         without += counts.pop(str(parquet.UNLABELLED), 0)
-    classes = {value: counts[value] for value in sorted(counts, key=names.natural)}
+    classes = grades.in_order(counts)
     lines = [f"{held.label} = {quoted(label)}", *_missing(without)]
-    kind = "ordinal" if targets.are_grades(label, classes) else "classification"
+    kind = "ordinal" if grades.are_grades(label, classes) else "classification"
     return kind, classes, lines, targets.remarks(columns, label), questions
 
 

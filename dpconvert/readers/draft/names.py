@@ -24,6 +24,9 @@ PEOPLE = r"patient|pat|case|subject|donor|participant"
 MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
 TOKENS = re.compile(r"([_\-. ]+)")
+GRADE = re.compile(
+    r"(?i)(?:(?:grade|isup|gleason|stage|pattern)[-_ ]?[0-6]|g[1-4])"
+)  # folders with other numbers may be patients
 MOST_CLASSES = 50
 MOST_IN_A_NAME = 20
 STEP = 8  # numbers that are all multiples of so much are coordinates
@@ -69,6 +72,8 @@ def _role(every: list[str], distinct: tuple[str, ...]) -> Role:
         return "passed over"
     if list(distinct) == [str(n) for n in range(len(distinct))] and len(distinct) <= 10:
         return "class"  # 0, 1, ...: numbers of classes; those of patients begin at 1
+    if all(map(GRADE.fullmatch, distinct)) and len({re.sub(r"\d", "", value).lower() for value in distinct}) == 1:
+        return "class"
     numbered = [value for value in distinct if re.search(r"\d", value)]
     shapes = {re.sub(r"\d+", "#", value) for value in numbered}
     long = all(re.search(r"\d{3}", value) for value in distinct)

@@ -1,4 +1,4 @@
-"""Masks that tell objects apart: several files for each image, one for each object, or one whose values number them."""
+"""Masks that tell objects apart: several files for each image, one for each object, or values or colours that do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
@@ -50,9 +51,9 @@ class ObjectMasks:
 def draft(survey: Survey) -> Draft | None:
     """A manifest of the shape masks with `objects`; None where no masks tell objects apart."""
     if paired := pixels.masks_of(survey):
-        if not _number_objects(survey, sorted(paired)):
+        if not (by := _by_content(survey, sorted(paired))):
             return None
-        objects = f"{quoted('values')}  # the values of a mask above 0 number its objects"
+        objects = f"{quoted(by)}  # {BY[by]}"
         pattern = pixels.mask_pattern(sorted(paired), paired)
         return _draft(survey, ObjectMasks(paired, pattern, objects, pixels.image_name(paired)))
     found = next(filter(None, (*_by_folder(survey.images), *_by_number(survey.images))), None)
@@ -162,26 +163,50 @@ def _paired(masks: Mapping[str, str], images: Sequence[str], key_of: Callable[[s
     return found if several and len(found) * 2 >= len(masks) else {}
 
 
-def _number_objects(survey: Survey, masks: Sequence[str]) -> bool:
-    """Whether the values of masks number objects: each is one area, from 1 on, and how many there are differs."""
+def _by_content(survey: Survey, masks: Sequence[str]) -> str:
+    """Whether "values" or "colours" of masks tell objects apart; '' if neither.
+
+    Each is one area, and how many there are differs; values count from 1 on, and colours are others in each mask.
+    """
     from scipy import ndimage
 
-    most, areas, values = set[int](), 0, 0
+    most, areas, values, every = set[int](), 0, 0, set[int]()
+    ways = set[str]()
     for name in masks[:: max(1, len(masks) // pixels.LOOKED_AT)]:
         try:
-            cells = mask_pixels.read(survey.source.read(name), name, colours=False)
+            cells, by = _cells(survey.source.read(name), name)
         except ReadError:
-            return False
+            return ""
         numbers = [number for number in np.unique(cells).tolist() if number]
         if not numbers:
             continue
-        if numbers[0] < 0 or numbers[-1] > 2 * len(numbers):  # classes, such as 64, 128 and 255
-            return False
-        most.add(numbers[-1])
+        if by == "values" and (numbers[0] < 0 or numbers[-1] > 2 * len(numbers)):  # classes, such as 64, 128 and 255
+            return ""
+        if len(numbers) > MOST:
+            return ""
+        ways.add(by)
+        most.add(numbers[-1] if by == "values" else len(numbers))
+        every.update(numbers)
         values += len(numbers)
         areas += sum(ndimage.label(cells == number, np.ones((3, 3)))[1] for number in numbers)
-    return len(most) > 1 and max(most) > MANY and areas <= ONE_AREA * values
+    one_each = len(ways) == 1 and max(most, default=0) > MANY and areas <= ONE_AREA * values
+    if not one_each or (ways == {"colours"} and len(every) <= 2 * max(most)):  # colours of classes recur
+        return ""
+    return ways.pop() if len(most) > 1 or ways == {"colours"} else ""
 
 
+def _cells(data: bytes, name: str) -> tuple[NDArray[np.integer], str]:
+    """The values of a mask, or its colours; and which of both."""
+    try:
+        return mask_pixels.read(data, name, colours=False), "values"
+    except mask_pixels.ColourError:
+        return mask_pixels.read(data, name, colours=True), "colours"
+
+
+BY = {
+    "values": "the values of a mask above 0 number its objects",
+    "colours": "each colour of a mask but black is an object",
+}
+MOST = 5000  # objects of a mask: more values are none
 MANY = 4  # objects in one of the masks, at least
 ONE_AREA = 1.1  # areas of a number on average: others cover some objects, and cut them in two

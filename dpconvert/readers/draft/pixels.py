@@ -115,7 +115,7 @@ def draft(survey: Survey) -> Draft | None:
         questions.append(
             f"The masks hold {counted(len(values), 'value')} ({some(values)}), and nothing says what they are called "
             "or which of them make a patch positive: name them under `values`, and choose `classes` and a [rule]; "
-            'if they number objects, state `objects = "values"` in place of `values`'
+            f'if they tell objects apart, state `objects = "{_objects_by(values)}"` in place of `values`'
         )
     return Draft(
         "masks",
@@ -132,6 +132,10 @@ def draft(survey: Survey) -> Draft | None:
         split=split,
         questions=(*questions, *unclear),
     )
+
+
+def _objects_by(values: Iterable[str]) -> str:
+    return "colours" if any(value.startswith("#") for value in values) else "values"
 
 
 def _named(tree: Tree, inner: str, masks: dict[str, str]) -> str:

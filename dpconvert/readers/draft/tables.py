@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from dpconvert.annotations.points import LABELS
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, sets, targets
+from dpconvert.readers.draft import folders, grades, names, sets, targets
 from dpconvert.readers.draft.joins import Join
 from dpconvert.readers.draft.joins import joined as joins_of
 from dpconvert.readers.draft.listings import Listing, listings
@@ -104,7 +104,7 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
         layout.append(f"split = {quoted(split)}")
     layout += _missing(whole, label, other)
     counts = targets.classes(whole.values(label)) if label else {}
-    graded = targets.are_grades(label, counts)
+    graded = grades.are_grades(label, counts)
     pattern = "^" + names.escaped(whole.file) + "$" if len(tables) == 1 else sets.pattern(tables)
     return Draft(
         "table",

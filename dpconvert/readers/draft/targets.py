@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dpconvert.annotations.parsing.table import number
 from dpconvert.names import WHOLE
 from dpconvert.plural import counted
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import grades, names
 from dpconvert.readers.draft.toml import quoted, some, strings
 from dpconvert.readers.labels import ManyLabels, parts_of
 from dpconvert.source import target
@@ -27,8 +27,6 @@ ABSENT = {"na", "n/a", "nan", "none", "null", "-", "?"}
 NOWHERE = re.compile(
     r"(?i)^(x|y|z|row|col(umn)?|left|top|right|bottom|x_?[01]|y_?[01]|.*coord.*|mpp|level|.*path.*|no\.?)$"
 )
-GRADES = re.compile(r"(?i)grade|isup|gleason|stage|her2|differentiation")
-GRADE = re.compile(r"(\D*)\d+(?:\.0*)?\+?", re.ASCII)
 CLASSES = re.compile(r"(?i)label|class|type|category|kind|diagnosis|subtype|tissue")
 
 
@@ -78,7 +76,7 @@ def questions(columns: Sequence[Column], label: str) -> list[str]:
         return [which + 'state kind = "regression" and `value` in [layout]'] if which else []
     cells = dict(columns).get(label, [])
     values = sorted({float(cell) for cell in cells if cell}) if _are_whole(cells) else []
-    if len(values) > 2 and not (CLASSES.search(label) or GRADES.search(label)):
+    if len(values) > 2 and not (CLASSES.search(label) or grades.GRADES.search(label)):
         shown = some((f"{value:g}" for value in values), 6)
         return [
             f"The column {label!r} holds whole numbers ({shown}): if they are measured or counted, state "
@@ -96,14 +94,19 @@ def remarks(columns: Sequence[Column], label: str) -> list[str]:
     cells = dict(columns).get(label, [])
     distinct = classes(cells)
     found = []
-    if are_grades(label, distinct):
+    if grades.are_grades(label, distinct):
         found.append(
             f"The column {label!r} holds grades: scores will be the quadratic kappa, which counts in the order of "
             '`classes`, from the lowest. If they are in no order, state kind = "classification".'
         )
-    elif GRADES.search(label) and len(distinct) > 2:
+    elif grades.GRADES.search(label) and len(distinct) > 2:
         found.append(
             f"The column {label!r} may hold grades. If so, list `classes` from the lowest to the highest and state "
+            'kind = "ordinal".'
+        )
+    elif not _are_whole(cells) and len(distinct) > 2 and grades.ordered(distinct):
+        found.append(
+            f"The classes of the column {label!r} read as grades, and are listed in that order. If they are, state "
             'kind = "ordinal".'
         )
     elif _are_whole(cells) and len(distinct) > 2:
@@ -120,17 +123,10 @@ def remarks(columns: Sequence[Column], label: str) -> list[str]:
 
 
 def classes(cells: Sequence[str]) -> dict[str, int]:
-    """Return class -> how many cells name it, in natural order; 1.0 is 1, unless both are here."""
+    """Return class -> how many cells name it, in the order of grades or of names; 1.0 is 1, unless both are here."""
     counts = Counter(cell for cell in cells if cell)
     bare = {cell.partition(".")[0]: count for cell, count in counts.items()}
-    return _ordered(bare if all(map(WHOLE.fullmatch, counts)) and len(bare) == len(counts) else counts)
-
-
-def are_grades(label: str, distinct: Collection[str]) -> bool:
-    """Whether a column holds grades whose order their numbers tell: 1 to 5, G1 to G3, or 0 to 3+, but not 3+4."""
-    found = [GRADE.fullmatch(name) for name in distinct]
-    alike = all(found) and len({one[1] for one in found if one}) == 1
-    return bool(GRADES.search(label)) and len(found) > 2 and alike
+    return grades.in_order(bare if all(map(WHOLE.fullmatch, counts)) and len(bare) == len(counts) else counts)
 
 
 def is_measured(name: str, cells: Sequence[str]) -> bool:
@@ -179,7 +175,7 @@ def _lists(name: str, cells: list[str]) -> OtherLabels:
         f"{several} of {counted(len(cells), 'cell')} of the column {name!r} hold several labels, between {separator!r}"
     )
     return OtherLabels(
-        "multilabel", tuple(lines), _ordered(counts), (f"{why}: an image has any number of classes.",), empty
+        "multilabel", tuple(lines), grades.in_order(counts), (f"{why}: an image has any number of classes.",), empty
     )
 
 
@@ -207,11 +203,6 @@ def _may_be_classes(name: str, cells: Sequence[str]) -> bool:
     distinct = {cell for cell in cells if cell}
     few = 1 < len(distinct) <= min(names.MOST_CLASSES, max(2, len(cells) // 2))
     return few and not is_measured(name, cells) and bool(distinct - ABSENT)
-
-
-def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
-    natural: Callable[[str], object] = names.natural
-    return {name: counts[name] for name in sorted(counts, key=natural)}  # type: ignore[arg-type]
 
 
 def _range(cells: Sequence[str]) -> str:

@@ -97,6 +97,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         raise ManifestError(f"kind {source.manifest.kind!r}: with {key} has one class only", where=source.manifest.path)
     if layout.single:
         yield from (_single(found, layout) for found in source.need("images"))
+        source.notes += layout.unmet()
         return
     partners = {kind: _partners(source, kind) for kind in ("labels", "table")}
     without_group = 0
@@ -108,7 +109,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         for image in _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout, labels_in):
             without_group += alone(image, layout.group)
             yield image
-    source.notes += [*labels_in.notes("image"), *notes_on_groups(without_group, "image")]
+    source.notes += [*labels_in.notes("image"), *notes_on_groups(without_group, "image"), *layout.unmet()]
 
 
 def _single(found: MatchedFile, layout: Layout) -> SourceImage:

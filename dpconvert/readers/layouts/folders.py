@@ -59,6 +59,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         group = found.get("group") or found.name
         split, attributes = layout.set_of(found.get("split"), found.name), layout.values_of(found.get)
         yield SourceImage(name, (found.name,), group, label=label, split=split, attributes=attributes)
+    source.notes += layout.unmet()
 
 
 def _named_group(source: Source) -> str:

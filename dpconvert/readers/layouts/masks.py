@@ -14,7 +14,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from dpconvert import names
-from dpconvert.annotations import Annotation, Annotations, LabelMask, mask_pixels, masks
+from dpconvert.annotations import Annotation, Annotations, LabelMask, mask_pixels, masks, object_masks
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
@@ -43,7 +43,9 @@ class Layout(SplitNames):
     values: dict[Value, str] = {}
     """Value or colour -> class name, such as `{0 = "background", 255 = "tumour"}` or `{"#ff0000" = "tumour"}`."""
     threshold: int | None = None
-    """Values above it become 1 and others 0 before `values` is looked up; with `objects = true`, 0 if not given."""
+    """Values above it become 1 and others 0 before `values` is looked up; with `objects = true`, a mask may
+    have one value above 0 if not given.
+    """
     white_is_zero: masks.WhiteIsZero = ""
     """Which values count of TIFFs whose zero is white: `"shown"`, as viewers show them, or `"stored"`; masks that allow
     both are refused if not given.
@@ -52,10 +54,10 @@ class Layout(SplitNames):
     """Images without a mask: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
     them; with `objects`, `"none"` says that they show none.
     """
-    objects: bool | Literal["values"] = False
+    objects: bool | Literal["values", "colours"] = False
     """Whether masks tell objects apart: with `true`, every mask file is one object; with `"values"`, the values above 0
-    of a mask number its objects. An image may have several mask files then. The class of the objects is what the
-    pattern of the masks names `class`, else `label`.
+    of a mask number its objects; with `"colours"`, each colour but black is an object. An image may have several mask
+    files then. The class of the objects is what the pattern of the masks names `class`, else `label`.
     """
     label: str = ""
     """Class of the objects."""
@@ -74,6 +76,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     source.need("images")
     if layout.objects:
         yield from (_source_image(image, files, layout) for image, files in _with_objects(source, layout.missing))
+        source.notes += layout.unmet()
         return
     if (twice := _twice(source.match("masks"))) is not None:
         remedy = "if each mask file is one object, say `objects = true` in the manifest's [layout]"
@@ -85,6 +88,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         _check_palettes(source, [mask.name for _, mask in pairs], [v for v in layout.values if isinstance(v, int)])
     for image, mask in pairs:
         yield _source_image(image, [mask], layout)
+    source.notes += layout.unmet()
 
 
 def idle(source: Source) -> Iterator[Idle]:
@@ -92,8 +96,8 @@ def idle(source: Source) -> Iterator[Idle]:
     yield from no_white_zero(source, (mask.name for mask in source.match("masks")), layout.white_is_zero)
     if layout.objects:
         yield ("values",), "with `objects`, masks tell objects apart, not classes"
-        if layout.objects == "values":
-            yield ("threshold",), "the values of the masks number objects"
+        if layout.objects is not True:
+            yield ("threshold",), f"the {layout.objects} of the masks tell objects apart"
     else:
         yield ("label",), "without `objects`, classes come from `values`"
 
@@ -192,12 +196,15 @@ def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int
 
 def _object_mask(source: Source, name: str, label: str, layout: Layout, size: tuple[int, int]) -> LabelMask:
     data = source.read(name)
+    if layout.objects == "colours":
+        return object_masks.read_coloured(data, name, label, size)
     if layout.objects == "values":
-        return masks.read_numbered(data, name, label, size, white_is_zero=layout.white_is_zero)
-    threshold, values = layout.threshold or 0, dict[int | str, str]({0: "", 1: label})
-    return masks.read(data, name, values, size, threshold=threshold, instances=True, white_is_zero=layout.white_is_zero)
+        return object_masks.read_numbered(data, name, label, size, white_is_zero=layout.white_is_zero)
+    return object_masks.read_single(
+        data, name, label, size, threshold=layout.threshold, white_is_zero=layout.white_is_zero
+    )
 
 
 def _key(number: int, item: Annotation, layout: Layout) -> str:
     """Return what tells an object from the others of its image: the number of its file, and its own in the file."""
-    return f"{number}-{item.id}" if layout.objects == "values" else str(number)
+    return str(number) if layout.objects is True else f"{number}-{item.id}"

@@ -73,7 +73,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         for image in _of_file(source, found, columns, labels, layout):
             without_group += alone(image, layout.group)
             yield image
-    source.notes += [*labels_in.notes("row"), *notes_on_groups(without_group, "row")]
+    source.notes += [*labels_in.notes("row"), *notes_on_groups(without_group, "row"), *layout.unmet()]
 
 
 def _of_file(

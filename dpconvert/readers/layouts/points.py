@@ -24,6 +24,7 @@ from dpconvert.readers.points.files import in_pixels, labelled, read_file
 from dpconvert.readers.points.layout import Layout, source_image_of
 from dpconvert.readers.points.tables import images_of_tables, refuse_names_of_images, stored_points
 from dpconvert.readers.slide_annotations import note_of_all, refuse_names_in_geojson
+from dpconvert.readers.stated_images import refuse_another
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 
@@ -53,6 +54,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             yield from _of_files(source, layout, naming)
         else:
             yield from _paired(source, layout, naming)
+    source.notes += layout.unmet()
 
 
 def _naming(source: Source) -> named_images.Mentions:
@@ -92,6 +94,8 @@ def _paired(source: Source, layout: Layout, naming: named_images.Mentions) -> It
         (image, naming.of(image.name) if own is None else (own.name, *naming.of(image.name)))
         for image, own in paired(source, "images", "points", missing="none")
     ]
+    of_files = {files[0]: image.name for image, files in pairs if files}
+    refuse_another(source, of_files, [image.name for image, _ in pairs], layout.stated_image)
     alone = [image for image, files in pairs if not files]
     if len(alone) == len(pairs):
         raise SourceError(
@@ -124,6 +128,8 @@ def idle(source: Source) -> Iterator[Idle]:
         yield ("variable",), "no file of points is of MATLAB or JSON"
     if not endings & {".json", ".csv"}:
         yield ("label_field",), "no file of points is of VIA"
+    if not endings & {".json", ".xml"}:
+        yield ("stated_image",), "no file of points is JSON or XML"
     if endings <= {".geojson", ".xml"}:
         yield ("boxes", "unit"), "no file of points is a table, JSON or of MATLAB"
     if ".mat" not in endings:

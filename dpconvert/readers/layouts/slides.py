@@ -31,6 +31,7 @@ from dpconvert.readers.layout_keys import Idle, Missing, Tabular, layout_of
 from dpconvert.readers.pairing import no_white_zero
 from dpconvert.readers.slide_annotations import annotations_of_slides, check_alone
 from dpconvert.readers.slide_table import SLIDE, SlideTable, called_as, stem
+from dpconvert.readers.stated_images import StatedImage, refuse_another
 from dpconvert.source import target
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
@@ -93,6 +94,10 @@ class Layout(SlideTable):
     """Attribute of VIA, or choices of Label Studio (`name` of the control, the `from_name` of the export), that holds
     the labels; files with labels in several are refused if not given.
     """
+    stated_image: StatedImage = ""
+    """`"ignore"`: a file of LabelMe, Pascal VOC or Darwin is about the slide of its own name, although it states the
+    name of another slide that is here; refused if not given.
+    """
     boxes: coco.Boxes = ""
     """What COCO boxes hold: `"xywh"`, or `"xyxy"` for two corners; boxes that fit only as corners are refused if not
     given.
@@ -109,6 +114,8 @@ def images(source: Source) -> Iterator[SourceImage]:
     table = slide_table.rows_of(source, layout, slides)
     missing = _missing(source, layout)
     of_slide = {slide.name: outlines.of(slide) for slide in slides}
+    pairs = {file: slide for slide, files in of_slide.items() for file in files if file not in outlines.shared}
+    refuse_another(source, pairs, list(of_slide), layout.stated_image)
     bare = [slide for slide in slides if source.manifest.reads_annotations and not of_slide[slide.name]]
     siblings.report_unused(
         source, set(map(stem, of_slide)), {stem(slide.name) for slide in bare}, _used(source, of_slide)
@@ -136,8 +143,7 @@ def images(source: Source) -> Iterator[SourceImage]:
         yield found
     if alone:
         source.notes.append(f"left out: {counted(len(alone), 'slide')} without annotations, the first {alone[0]}")
-    if absent := table.keys() - {names.folded(slide["name"]) for slide in slides}:
-        source.notes.append(f"{counted(len(absent), 'row')} of the table about no slide here, the first: {min(absent)}")
+    source.notes += [*slide_table.notes_on_rows(table, slides, layout), *layout.unmet()]
 
 
 def idle(source: Source) -> Iterator[Idle]:
@@ -150,7 +156,7 @@ def idle(source: Source) -> Iterator[Idle]:
     if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
         yield ("boxes",), "no file of annotations is JSON"
     if not any(named_images.SEVERAL.search(name) for name in files):
-        yield ("label_field",), "no file of annotations is JSON, XML or a table"
+        yield ("label_field", "stated_image"), "no file of annotations is JSON, XML or a table"
     if not files:
         yield ("labels", "skip", "bounds"), "there is no file of annotations"
     if not source.match("table"):

@@ -153,7 +153,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     _refuse_changed(listed)
     _tell_unlisted(source, listed, layout)
     source.notes += [*joined.notes(), *images.notes(), *endings.notes(), *columns.notes()]
-    source.notes += never_named(layout, ("labels", "skip", "none"), listed.labels)
+    source.notes += [*never_named(layout, ("labels", "skip", "none"), listed.labels), *layout.unmet()]
     for image, _ in listed.images.values():
         yield image
 

@@ -106,7 +106,7 @@ def images(source: Source) -> Iterator[SourceImage]:
             found_image = SourceImage(key, (image.name,), group, label=label, split=split)
             without_group += alone(found_image, layout.group)
             yield found_image
-    source.notes += notes_on_groups(without_group, "sample")
+    source.notes += [*notes_on_groups(without_group, "sample"), *layout.unmet()]
 
 
 def _check_complete(

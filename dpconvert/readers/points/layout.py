@@ -11,6 +11,7 @@ from dpconvert.annotations.point_boxes import BoxForm, with_boxes
 from dpconvert.annotations.points import Form
 from dpconvert.readers.layout_keys import Missing, SplitNames
 from dpconvert.readers.pairing import stem
+from dpconvert.readers.stated_images import StatedImage
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
@@ -52,6 +53,10 @@ class Layout(SplitNames):
     """
     label_field: str = ""
     """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
+    stated_image: StatedImage = ""
+    """`"ignore"`: a file of LabelMe, Pascal VOC or Darwin is about the image of its own name, although it states the
+    name of another image that is here; refused if not given.
+    """
     missing: Missing = "error"
     """Images without points: `"error"` (or `false`) refuses them, `"skip"` (or `true`) leaves them out and counts
     them, `"none"` says that they show none.
