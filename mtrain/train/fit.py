@@ -14,7 +14,7 @@ from typing import Any
 from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
 from mtrain.config import FitConfig
-from mtrain.data.choice import chosen
+from mtrain.data.choice import check_joint, chosen
 from mtrain.data.labels import scaling_of
 from mtrain.data.pool import Pool, leave_out, open_pool, training_on
 from mtrain.errors import UsageError
@@ -59,6 +59,7 @@ def fit(
     pool, left, notes = leave_out(whole, config.leave_out)
     pool, choice, choosing = chosen(whole, pool, config, run.choice() if run.exists else None)
     if given is None:
+        check_joint(whole, pool, config.joint)
         pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
     _check_targets(config, pool)
