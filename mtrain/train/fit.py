@@ -23,7 +23,7 @@ from mtrain.model.weights import seen_by
 from mtrain.runs import SOUP, Run, RunState
 from mtrain.train import checkpoint, conflicts, task_gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote
-from mtrain.train.ending import check_recoverable, lost, write_weights
+from mtrain.train.ending import check_recoverable, lost, restore_state, write_weights
 from mtrain.train.journal import Journal, journal
 from mtrain.train.memory import memory
 from mtrain.train.meter import Meter
@@ -106,6 +106,7 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
     if run.exists:
         _check_trained(run)
         provenance.check_same(run, about)
+        restore_state(run, report.note)
     if run.state()[0] == "finished":
         fault = lost(run)
         if fault is None:
