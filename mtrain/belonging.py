@@ -2,8 +2,8 @@
 
 The header of shared.safetensors states the settings of its run (`settings`) and the digest of its network
 (`network_digest`), as results do (`identity.weights_digest`). Heads, decoder and low-rank updates state the digest of
-the network that they were trained with; checkpoints state the settings. Files of earlier versions state neither, and
-are taken as they are.
+the network that they were trained with; checkpoints and state.json state the settings. Files of earlier versions state
+neither, and are taken as they are.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from mtrain.documents import content_digest, tensor_header
+from mtrain.documents import content_digest, known_document, tensor_header
 from mtrain.errors import RunError
-from mtrain.runs import Run
+from mtrain.runs import STATE, Run, RunState
 
 SETTINGS, NETWORK = "settings", "network_digest"
 OWN = "run"  # what results call the weights of their run
@@ -48,6 +48,21 @@ def settings_digest(run: Run) -> str:
             "soup": about.get("soup"),
         }
     )
+
+
+def write_state(run: Run, state: RunState, iteration: int) -> None:
+    """Write the state of a run, and of which run it is.
+
+    Raises:
+        RunError: the disk is full, or the like.
+    """
+    run.write(STATE, {"state": state, "iteration": iteration, SETTINGS: settings_digest(run)})
+
+
+def has_foreign_state(run: Run) -> bool:
+    """Whether the run's file of its state is that of another run; earlier versions do not state whose it is."""
+    stated = (known_document(run.path / STATE) or {}).get(SETTINGS)
+    return stated is not None and stated != settings_digest(run)
 
 
 def check_weights(run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from mtrain.atomic import write_text
@@ -22,6 +22,17 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
     known = {name: digest for name, digest in read_sums(folder).items() if (folder / name).is_file()}
     found = known | {name: file_digest(folder / name) for name in names}
     write_text(folder / SUMS, "".join(f"{found[name]}  {name}\n" for name in sorted(found)))
+
+
+def remove_others(folder: Path, names: Collection[str]) -> list[str]:
+    """Remove the noted files of `folder` that are not among `names` and have not changed since; return their names."""
+    removed = []
+    for name, digest in sorted(read_sums(folder).items()):
+        path = folder / name
+        if name not in names and path.parent == folder and path.is_file() and file_digest(path) == digest:
+            path.unlink()
+            removed.append(name)
+    return removed
 
 
 def check_sum(path: Path) -> None:

@@ -37,7 +37,7 @@ from mtrain.setting_roles import BEFORE
 
 RunState = Literal["running", "stopped", "finished"]
 NO_RUNS = "train one with `mtrain fit`, or give the folder of your runs with --runs"
-EVENTS = "log.jsonl"
+EVENTS, STATE = "log.jsonl", "state.json"
 SOUP = "soup"  # entry of config.json of a run that was not trained, but made of other runs
 LOCK_SECONDS = 1.0  # `mtrain runs` briefly takes each lock to see whether it is free
 
@@ -161,7 +161,7 @@ class Run:
     def state(self) -> tuple[RunState, int]:
         """(state, iteration). A run counts as stopped if its process was killed or its weights are missing."""
         try:
-            content = known_document(self.path / "state.json") or {}
+            content = known_document(self.path / STATE) or {}
             state, iteration = content["state"], int(content["iteration"])
         except FOREIGN:
             return "stopped", 0

@@ -15,7 +15,7 @@ from dpconvert.validation import first_fault
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.data.addresses import absolute, url_of
-from mtrain.data.choice import Choice, chosen
+from mtrain.data.choice import Choice, check_joint, chosen
 from mtrain.data.pool import leave_out, outlined
 from mtrain.errors import UsageError
 from mtrain.runs import Run
@@ -39,7 +39,8 @@ def check_names(config: FitConfig, *, resumed: bool = False, recorded: Choice | 
         _check_network(config)
     if url_of(config.shards) is None:
         whole = outlined(config.shards)
-        chosen(whole, leave_out(whole, config.leave_out)[0], config, recorded)
+        pool, _, _ = chosen(whole, leave_out(whole, config.leave_out)[0], config, recorded)
+        check_joint(whole, pool, config.joint)
 
 
 def untrained(runs: Path, given: dict[str, Any]) -> Start:

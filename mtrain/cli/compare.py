@@ -122,7 +122,7 @@ def compare(
     from mtrain.transfers.request import OWN, places, unread, weights_of
     from mtrain.transfers.request import targets as find
 
-    networks = list(_networks(runs, backbones, names, size))
+    networks = list(named_networks(runs, backbones, names, size))
     if len(networks) < 2:
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
@@ -189,7 +189,16 @@ def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:
             yield f"{name} is the same network as {seen[one]}, named again"
 
 
-def _networks(
+def _told_apart(path: str, others: Sequence[str]) -> str:
+    """The last parts of a path by which it differs from the others; its name, if that is enough."""
+    parts = Path(path).parts
+    different = [Path(other).parts for other in others if Path(other).parts != parts]
+    shared = range(1, len(parts))
+    number = next((n for n in shared if all(other[-n:] != parts[-n:] for other in different)), len(parts))
+    return str(Path(*parts[-number:]))
+
+
+def named_networks(
     runs: Path, backbones: Sequence[str], names: Sequence[str], size: int | None
 ) -> Iterator[tuple[str, Run]]:
     """What to call each network, and where it is; two of one name are told apart by their weights."""
@@ -208,8 +217,9 @@ def _networks(
         given: dict[str, Any] = {"backbone": backbone, "weights": file or None, "size": size}
         given |= {"weights_key": part or None}
         start = untrained(runs, {key: value for key, value in given.items() if value is not None})
-        several = sum(other.partition("=")[0] == backbone for other in backbones) > 1
-        yield distinct(f"{start.name}={Path(weights).name}" if several and weights else start.name), start
+        others = [other.partition("=")[2] for other in backbones if other.partition("=")[0] == backbone]
+        shown = f"{start.name}={_told_apart(weights, others)}" if len(others) > 1 and weights else start.name
+        yield distinct(shown), start
     for name in names:
         run = open_run(runs, name)
         yield distinct(run.name), run

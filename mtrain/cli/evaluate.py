@@ -109,14 +109,16 @@ def evaluate(
     from mtrain.errors import UsageError
     from mtrain.run_names import open_run
     from mtrain.sweep.store import open_store
-    from mtrain.transfers.request import places, targets, unread
+    from mtrain.transfers.request import places, targets, unread, with_set
 
     if bool(names) == bool(sweep):
         raise UsageError("nothing to evaluate", remedy="give either --run NAME (repeatable) or --sweep NAME")
     chosen = [open_run(runs, name) for name in names]
     swept = open_store(sweeps, sweep) if sweep else None
     store = swept.path if swept else None
-    tasks = targets(chosen[0], shards, target, "joint" if set(modes) == {"joint"} else "svm") if chosen else []
+    joint = set(modes) == {"joint"}
+    tasks = targets(chosen[0], shards, target, "joint" if joint else "svm") if chosen else []
+    tasks, passed_over = with_set(tasks, "test") if joint and not target else (tasks, [])
     from mtrain.cli import transfer_lines, transfer_work
     from mtrain.evaluation.evaluate import EvaluateRequest
     from mtrain.transfers.dense.dense_tuned import Moving
@@ -130,7 +132,7 @@ def evaluate(
     unused = unread(modes) | transfer_work.unmoved(modes, tuning["tune"])
     unused |= unused_in_evaluation(modes, baseline=baseline, of_sweep=store is not None)
     note_unused(report, unused | ({} if store else places(target)))
-    for warning in swept.notes() if swept else ():
+    for warning in [*passed_over, *(swept.notes() if swept else ())]:
         report.note(warning)
     if store and (note := transfer_work.other_decoder(store, modes, options)):
         report.note(note)

@@ -122,7 +122,7 @@ def influence(
     path = path_of(run, task.name, options.layers)
     if verify is not None:
         content["verification"] = compare(
-            run, task, estimator(), verify, options.seed, report, workers=workers, device=device
+            run, task, folder, estimator(), verify, options.seed, report, workers=workers, device=device
         )
         write_document(path, content)
     if matrix is not None or singles:

@@ -117,6 +117,8 @@ def export(
     report = reporter(quiet or as_json)
     note_unused(report, {} if exported.restricted else {"accept_licence": OPEN_LICENCES})
     report.note(f"{chosen.name}: {', '.join(exported.files)} -> {exported.folder}")
+    if exported.removed:
+        report.note(f"{exported.folder}: files of the earlier export were removed: {', '.join(exported.removed)}")
     address = upload(exported.folder, push) if push else None
     result: dict[str, Any] = {"folder": str(exported.folder), "files": list(exported.files)}
     result |= {"loading": exported.loading, "address": address}

@@ -100,7 +100,7 @@ def transfer(
     \b
     Example: mtrain transfer --mode svm
     """
-    from mtrain.transfers.request import places, targets, unread, weights_of
+    from mtrain.transfers.request import places, targets, unread, weights_of, with_set
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)
     tasks, weights, report = (
@@ -109,6 +109,10 @@ def transfer(
         reporter(quiet or as_json),
     )
     note_unused(report, unread([mode], weights) | places(target))
+    if mode == "joint" and not target:  # the tasks are those of the run, which nobody chose to be scored
+        tasks, passed_over = with_set(tasks, "test" if final else "val")
+        for note in passed_over:
+            report.note(note)
     from mtrain.cli import transfer_lines, transfer_work
     from mtrain.transfers.dense.dense_tuned import Moving
     from mtrain.transfers.transfer import TransferOptions

@@ -243,12 +243,16 @@ def list_runs(runs: Path, as_json: bool) -> None:
 def _row(run: Run) -> dict[str, Any]:
     """A line of the list; a damaged run is listed as such, so that it does not hide the others."""
     state, iteration = run.state()
-    from mtrain.runs import SOUP
+    from mtrain.belonging import has_foreign_state
+    from mtrain.runs import SOUP, STATE
 
     row: dict[str, Any] = {"run": run.name, "state": state, "iteration": iteration}
     try:
         soup = run.about().get(SOUP, {}).get("text")  # of a run that was not trained itself
         row |= {"soup": soup} if soup else {}
-        return row | {"of": run.config().iterations, "left_out": run.left_out()}
+        row |= {"of": run.config().iterations, "left_out": run.left_out()}
+        if has_foreign_state(run):
+            row["state"] = f"{state} ({STATE} is that of another run: `mtrain fit --run {run.name}` writes it again)"
+        return row
     except UserError as error:
         return row | {"state": f"damaged ({error})", "of": "?", "left_out": []}

@@ -26,6 +26,7 @@ AT_THE_END = {
     "cache_size": "no shards were read from remote storage",
     "check_images": "no images were read",
     "workers": "no images were read",
+    "resident": "no images were read",
     "device": "nothing was computed on it",
     "trackers": "nothing was trained",
 }

@@ -116,6 +116,23 @@ def chosen(
     return pool, choice, tuple(_notes(choice, advice, remaining))
 
 
+def check_joint(whole: Pool, pool: Pool, names: Sequence[str]) -> None:
+    """Check that the targets of joint training, `names`, are tasks of `pool`, which was chosen from `whole`.
+
+    Raises:
+        UsageError: an unknown name, or a task that the training does not include.
+    """
+    included = {task.name for task in pool.tasks}
+    for task in (find_task(whole, name) for name in names):
+        if task.name not in included:
+            raise UsageError(
+                f"--joint {task.name}: joint training includes its target, but this training does not include "
+                f"{task.name}",
+                found=f"the tasks of this training: {', '.join(sorted(included))}",
+                remedy="omit --joint, or what leaves the task out: --leave-out, --tasks or --drop",
+            )
+
+
 def _named(whole: Pool, remaining: Pool, names: Sequence[str]) -> set[str]:
     found = {find_task(whole, name).name for name in names}
     if gone := found - {task.name for task in remaining.tasks}:

@@ -205,7 +205,8 @@ class Bench:
         folder = self.source.run.path / "transfer" / "tuned"
         seen = self.source.seen | Seen({self.task.name: self.images.parts})  # the folds ignore the splits
         tuned = finetune(self.source.network, self.task, sets, recipe, folder, self.report, seen)
-        return metrics.predicted(metrics.decisions_of(logits(tuned.model, self.task, rows.take(test), recipe))), []
+        found = logits(tuned.model, self.task, rows.take(test), recipe)
+        return metrics.predicted(metrics.decisions_of(found)), list(sets.notes)
 
 
 def _summary(folds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtrain.backbones.card import BackboneCard
 from mtrain.belonging import check_weights
-from mtrain.checksums import SUMS, write_sums
+from mtrain.checksums import SUMS, remove_others, write_sums
 from mtrain.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.export import adapter, formats, modelcard, snippets
@@ -28,17 +28,19 @@ WRITTEN = ("config.json", modelcard.NAME, SUMS, "*.safetensors", "*.pth", "*.onn
 @dataclass(frozen=True)
 class Exported:
     """The exported files: their folder, their names, and `loading`, Python code that loads them. restricted: whether
-    a licence does not let everyone share them.
+    a licence does not let everyone share them. removed: the names of files of an earlier export that this one replaced.
     """
 
     folder: Path
     files: tuple[str, ...]
     loading: str
     restricted: bool = False
+    removed: tuple[str, ...] = ()
 
 
 def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: bool = False) -> Exported:
-    """Write the network of `run` to `out` in the format `to`, with the head for `task` if one is given.
+    """Write the network of `run` to `out` in the format `to`, with the head for `task` if one is given. It replaces an
+    earlier export in `out`, so that the folder never holds parts of two networks.
 
     accepted: the user may share weights trained on data whose licences do not allow everyone to do so.
 
@@ -74,8 +76,9 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     if run.config().dense:
         save_dense(out / run.dense.name, load_dense(run.dense), {"backbone": network.name, **run.seen().json()})
         files = (*files, run.dense.name)
+    removed = tuple(remove_others(out, files))
     write_sums(out, files)
-    return Exported(out, (*files, SUMS), written.loading, restricted)
+    return Exported(out, (*files, SUMS), written.loading, restricted, removed)
 
 
 def _check_folder(out: Path) -> None:

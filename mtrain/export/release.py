@@ -254,7 +254,9 @@ def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluat
         return one.source == "multitask" and store.own(one.run) in ours
 
     found = [one for one in read_evaluations(request.evaluations) if one.backbone == config.backbone]
-    return comparable([one for one in found if one.source == "imagenet" or own(one)], ours=own, size=config.size)
+    return comparable(
+        [one for one in found if one.source == "imagenet" or own(one)], ours=own, sizes={config.backbone: config.size}
+    )
 
 
 def _check_licences(tasks: Sequence[Task], config: FitConfig, *, accepted: bool) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.runtime.progress import Reporter
+from mtrain.config import FitConfig
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task
-from mtrain.errors import RunError, UsageError
+from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.influence.subsets import retraining
 from mtrain.runs import Run
 from mtrain.train.fit import fit
@@ -65,8 +66,14 @@ def matrix(
         for name in sources:
             other = found.get(name)
             if other is None and iterations is not None:
-                other, reused = _trained(run, name, iterations, workers, device)
-                trained += not reused
+                other, config = retraining(run, (name,), shards, iterations)
+                try:
+                    trained += _trained(other, config, workers, device)
+                except DivergedError as error:  # the networks of the other tasks are of use without this one
+                    cells = {task.name: {"why": error.what} for task in tasks if task.name != name}
+                    rows.append({"source": name, "run": other.name, "iterations": iterations, "cells": cells})
+                    report.note(f"no network of {name} alone: {error.what}")
+                    other = None
             if other is not None:
                 rows.append(_row(name, source_of(other, OWN), tasks, options))
             advance()
@@ -109,13 +116,12 @@ def _kind(run: Run) -> str:
     return " ".join(filter(None, (name, f"{config.size} px from {config.weights}", config.weights_key)))
 
 
-def _trained(run: Run, name: str, iterations: int, workers: int, device: str) -> tuple[Run, bool]:
-    """The run of a training on one task, and whether it was finished already."""
-    other, config = retraining(run, (name,), iterations)
-    reused = other.exists and other.state()[0] == "finished"
+def _trained(other: Run, config: FitConfig, workers: int, device: str) -> bool:
+    """Train on one task. Returns whether there was anything to do."""
+    done = other.exists and other.state()[0] == "finished"
     if fit(config.model_copy(update={"workers": workers, "device": device}), other, QUIET) == "stopped":
         raise RunError("interrupted; finished trainings are kept", where=other.path, remedy="run the command again")
-    return other, reused
+    return not done
 
 
 def _row(name: str | None, source: Pretrained, tasks: Sequence[Task], options: TransferOptions) -> dict[str, Any]:

@@ -10,11 +10,14 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dpconvert.names import plain
 from mtrain.config import FitConfig
+from mtrain.data.addresses import absolute
 from mtrain.runs import Run
 
 FOLDER = ".subsets"  # beside the runs; `mtrain runs` does not list them
@@ -59,12 +62,14 @@ def estimated(tasks: Sequence[str], sources: Sequence[str], count: int, seed: in
     return list(dict.fromkeys([*drawn(tasks, sources, count, seed), whole]))
 
 
-def retraining(run: Run, subset: Subset, iterations: int | None = None) -> tuple[Run, FitConfig]:
-    """The run that trains on `subset` with the settings of `run`, and its configuration. iterations: if other than
-    those of `run`; the warm-up keeps its share of them.
+def retraining(run: Run, subset: Subset, shards: Path | str, iterations: int | None = None) -> tuple[Run, FitConfig]:
+    """The run that trains on `subset` with the settings of `run`, and its configuration. shards: folder of the tasks.
+    iterations: if other than those of `run`; the warm-up keeps its share of them.
     """
     own = run.config()
-    changes: dict[str, Any] = {"tasks": subset, "leave_out": (), "drop": None, "joint": (), "validate_every": 0}
+    joint = tuple(name for name in own.joint if plain(name) in map(plain, subset))
+    changes: dict[str, Any] = {"tasks": subset, "leave_out": (), "drop": None, "joint": joint, "validate_every": 0}
+    changes |= {"shards": absolute(shards)}
     if iterations is not None:
         changes |= {"iterations": iterations, "warmup": own.warmup * iterations // own.iterations}
     config = FitConfig.model_validate(own.model_dump() | changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,19 @@ QUIET = Reporter(quiet=True)
 
 
 def verify(
-    run: Run, target: Task, estimator: Estimator, count: int, seed: int, report: Reporter, *, workers: int, device: str
+    run: Run,
+    target: Task,
+    shards: Path | str,
+    estimator: Estimator,
+    count: int,
+    seed: int,
+    report: Reporter,
+    *,
+    workers: int,
+    device: str,
 ) -> dict[str, Any]:
     """Train on `count` random subsets with the settings and the start of `run`, and compare the losses of new probes on
-    the target's validation set with the estimated losses. Finished trainings are reused.
+    the target's validation set with the estimated losses. Finished trainings are reused. shards: folder of the tasks.
 
     Raises:
         UsageError: too few subsets for a comparison.
@@ -45,7 +55,7 @@ def verify(
     rows = []
     with report.bar("retraining", len(subsets), unit="subsets") as advance:
         for subset in subsets:
-            loss, score, iterations = _retrained(run, target, subset, workers, device)
+            loss, score, iterations = _retrained(run, target, shards, subset, workers, device)
             estimated = float(estimator.losses(subset).mean())
             rows.append(
                 {"tasks": list(subset), "estimate": estimated, "loss": loss, "score": score, "iterations": iterations}
@@ -54,9 +64,11 @@ def verify(
     return compared(rows, sorted(estimator.sources), seed) | {"seconds": round(time.monotonic() - begun, 2)}
 
 
-def _retrained(run: Run, target: Task, subset: Subset, workers: int, device: str) -> tuple[float, float | None, int]:
+def _retrained(
+    run: Run, target: Task, shards: Path | str, subset: Subset, workers: int, device: str
+) -> tuple[float, float | None, int]:
     """Loss and score of a new probe on the target after a training on `subset`, and the iterations of that training."""
-    other, config = retraining(run, subset)
+    other, config = retraining(run, subset, shards)
     config = config.model_copy(update={"workers": workers, "device": device})
     if fit(config, other, QUIET) == "stopped":
         raise RunError("interrupted; finished trainings are kept", where=other.path, remedy="run the command again")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mtrain.documents import read_document
 from mtrain.errors import RunError
-from mtrain.evaluation.comparing.comparable import comparable
+from mtrain.evaluation.comparing.comparable import ANY_SIZE, comparable
 from mtrain.evaluation.paper_tables import COLUMNS, Evaluation, Share, evaluation_files, published_breakhis, reason
 from mtrain.evaluation.selecting.ranks import Summary, summary
 
@@ -65,9 +65,9 @@ class BreakhisRow:
 
 
 def breakhis_rows(
-    folder: Path, backbones: Iterable[str], *, paper: bool, size: int | None = None
+    folder: Path, backbones: Iterable[str], *, paper: bool, sizes: Mapping[str, int] = ANY_SIZE
 ) -> tuple[list[BreakhisRow], list[str]]:
-    """The rows of these networks, of input of this size, and notes on what was left out as not comparable. Of several
+    """The rows of these networks, of input of their sizes, and notes on what was left out as not comparable. Of several
     files of the same network, column, weights and seed, the newest counts.
 
     Raises:
@@ -86,7 +86,7 @@ def breakhis_rows(
             ) from None
         if one.backbone in backbones:
             every.append(one)
-    kept, notes = comparable(every, ours=lambda one: one.source == "multitask", size=size)
+    kept, notes = comparable(every, ours=lambda one: one.source == "multitask", sizes=sizes)
     newest: dict[tuple[str, str], dict[Any, Patients]] = {}
     for one in kept:  # trainings of several seeds have other weights
         newest.setdefault((one.backbone, one.column), {})[one.seed, one.identity.get("weights_digest")] = one

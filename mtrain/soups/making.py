@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from mtrain.belonging import NETWORK, SETTINGS, settings_digest
+from mtrain.belonging import NETWORK, SETTINGS, settings_digest, write_state
 from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
 from mtrain.model.batchnorm import batchnorm_adapt
@@ -143,7 +143,7 @@ def _write(run: Run, recipe: SoupRecipe, network: SharedNetwork, soup: Mapping[s
         write_tensors(run.heads, tensors, {"tasks": {task: asdict(head.about) for task, head in heads.items()}} | made)
         made |= {SETTINGS: settings_digest(run), "run": run.name}
         save_weights(network.body, run.weights, network.name, **made, **run.seen().json())
-        run.write("state.json", {"state": "finished", "iteration": run.config().iterations})
+        write_state(run, "finished", run.config().iterations)
 
 
 def _about(recipe: SoupRecipe, heads: Mapping[str, Head], soup: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from pydantic import BaseModel, ValidationError
 
 from dpconvert.validation import first_fault
 from mtrain.atomic import writing
-from mtrain.config import FitConfig
 from mtrain.documents import known_document, read_document, write_document
 from mtrain.errors import RunError
 from mtrain.runs import Run
@@ -110,14 +109,20 @@ class Store:
         except FileNotFoundError:
             raise RunError("not the folder of a sweep", where=self.path, remedy="plan the sweep first") from None
 
-    def input_size(self) -> int | None:
-        """Return the side of the network input in all trainings, in pixels; None if the plan does not state it.
+    def input_sizes(self, results: Iterable[Result]) -> dict[str, int]:
+        """Return network -> the side of its input in the trainings of these results, in pixels: that of the plan, or
+        the network's own, by its runs. Networks without a run are left out if the plan states no size.
 
         Raises:
-            RunError: the folder is not that of a sweep.
+            RunError: the folder is not that of a sweep, or the configuration of a run is damaged.
         """
-        fit = self.plan().get("sweep", {}).get("fit")
-        return None if fit is None else int(fit.get("size", FitConfig.model_fields["size"].default))
+        stated = self.plan().get("sweep", {}).get("fit", {}).get("size")
+        found: dict[str, int] = {}
+        for result in results:
+            backbone, run = result.combination.backbone, Run(self.path / result.run)
+            if backbone not in found and (stated is not None or run.exists):
+                found[backbone] = run.config().size if stated is None else int(stated)
+        return found
 
     def transfer_settings(self) -> dict[str, Any]:
         """Return the settings of [transfer] that determine the scores, such as its mode.

@@ -79,6 +79,11 @@ def newest(folder: Path) -> list[Path]:
     return sorted(folder.glob(PATTERN), reverse=True)
 
 
+def iteration_of(path: Path) -> int:
+    """The iteration that the name of a checkpoint states."""
+    return int(path.stem.rpartition("-")[2])
+
+
 def newest_readable(
     folder: Path, note: Callable[[str], object], settings: str | None = None
 ) -> tuple[StateDict, int] | None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from mtrain.belonging import NETWORK, SETTINGS, check_part, check_weights, header, settings_digest
+from collections.abc import Callable
+
+from mtrain.belonging import (
+    NETWORK,
+    SETTINGS,
+    check_part,
+    check_weights,
+    has_foreign_state,
+    header,
+    settings_digest,
+    write_state,
+)
 from mtrain.errors import RunError
 from mtrain.model import tuning
 from mtrain.model.batchnorm import batchnorm_per_task
@@ -11,7 +22,7 @@ from mtrain.model.frozen import saved_digest
 from mtrain.model.heads import save_heads
 from mtrain.model.weight_files.tensor_file import write_tensors
 from mtrain.model.weight_files.weights import read_weights, save_weights
-from mtrain.runs import Run
+from mtrain.runs import STATE, Run
 from mtrain.train import checkpoint
 from mtrain.train.trainer import Training
 
@@ -49,6 +60,18 @@ def lost(run: Run) -> str | None:
         except RunError as error:
             return f"{path}: {error.what}"
     return None
+
+
+def restore_state(run: Run, note: Callable[[str], None]) -> None:
+    """Write the state of a run again, by its weights and checkpoints, if its file is that of another run."""
+    if not has_foreign_state(run):
+        return
+    note(f"{run.path / STATE}: the state of another run; it is written again")
+    if run.weights.is_file() and lost(run) is None:
+        write_state(run, "finished", run.config().iterations)
+    else:
+        saved = checkpoint.newest(run.checkpoints)
+        write_state(run, "stopped", checkpoint.iteration_of(saved[0]) if saved else 0)
 
 
 def check_recoverable(run: Run, lost: str) -> None:

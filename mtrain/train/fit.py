@@ -14,7 +14,7 @@ from typing import Any
 from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
 from mtrain.config import FitConfig
-from mtrain.data.choice import chosen
+from mtrain.data.choice import check_joint, chosen
 from mtrain.data.labels import scaling_of
 from mtrain.data.pool import Pool, leave_out, open_pool, training_on
 from mtrain.errors import UsageError
@@ -24,7 +24,7 @@ from mtrain.runs import SOUP, Run, RunState
 from mtrain.train import checkpoint
 from mtrain.train.backward import conflicts, task_gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote
-from mtrain.train.ending import check_recoverable, lost, write_weights
+from mtrain.train.ending import check_recoverable, lost, restore_state, write_weights
 from mtrain.train.reporting.journal import Journal, journal
 from mtrain.train.reporting.memory import memory
 from mtrain.train.reporting.meter import Meter
@@ -60,6 +60,7 @@ def fit(
     pool, left, notes = leave_out(whole, config.leave_out)
     pool, choice, choosing = chosen(whole, pool, config, run.choice() if run.exists else None)
     if given is None:
+        check_joint(whole, pool, config.joint)
         pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
     _check_targets(config, pool)
@@ -106,6 +107,7 @@ def _finished(run: Run, about: dict[str, Any], report: Reporter) -> bool:
     if run.exists:
         _check_trained(run)
         provenance.check_same(run, about)
+        restore_state(run, report.note)
     if run.state()[0] == "finished":
         fault = lost(run)
         if fault is None:

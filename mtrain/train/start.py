@@ -33,6 +33,7 @@ from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
 from mtrain.train.head_training import CACHE, HeadTraining
 from mtrain.train.trainer import Training
+from mtrain.used import mark
 
 
 def network_of(config: FitConfig, run: Run) -> str | BackboneCard:
@@ -103,6 +104,7 @@ def begin(
 
 def _resident(training: Training, images: Images) -> tuple[ResidentImages, str]:
     """The resident images, and a line about them; those of the former cell of a sweep if they are the same."""
+    mark("resident")
     config, device = training.config, training.device
     key = training.pool.digest, config.size, config.resident, training.how, str(device), images.stamps()
     return kept("resident", key, lambda: resident_images(images, config.size, round(config.resident * GIB), device))

@@ -72,6 +72,14 @@ def targets(
     return list(found.values())
 
 
+def with_set(tasks: Sequence[Task], split: str) -> tuple[list[Task], list[str]]:
+    """The tasks that have samples in this set, by their cards, and a note for each other; all if none has any."""
+    found = [task for task in tasks if split in task.card.splits and task.card.splits[split].samples]
+    if not found:
+        return list(tasks), []
+    return found, [f"{task.name} is not scored: it has no {split} set" for task in tasks if task not in found]
+
+
 def _own_tasks(run: Run) -> list[str]:
     trained_on = {task: run.trained_on()[task] for task in sorted(run.about().get("pool", {}))}
     return [task for task, sets in trained_on.items() if sets == ("train",)] or list(trained_on)

@@ -13,9 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dpconvert.names import plain as plain_name
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.belonging import check_weights
@@ -119,7 +121,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
         "predictions": predictions,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    result["notes"] = [*result["notes"], *_chosen_on(source, task, str(result["set"]))]
+    result["notes"] = [*result["notes"], *_not_learnt(task, found), *_chosen_on(source, task, str(result["set"]))]
     plain: dict[str, Any] = without_nan(result)
     write_document(path, plain)
     return plain
@@ -144,6 +146,19 @@ def _chosen_on(source: Pretrained, task: Task, scored: str) -> Iterator[str]:
         return
     if scored in choice.saw.get(choice.target, ()):
         yield f"the tasks of this run were chosen on the {scored} set of {task.name}: this score is optimistic"
+
+
+def _not_learnt(task: Task, found: Transferred) -> Iterator[str]:
+    """A note if samples are scored of classes that none of the samples trained on has."""
+    if task.target != "class" or found.answered is None:
+        return
+    scored = found.answered[0].label
+    learnt = np.concatenate([task.rows[split].label for split in found.trained_on])
+    if not np.isin(scored, learnt).all():
+        missing = np.setdiff1d(scored, learnt)
+        names = ", ".join(repr(task.classes[number]) for number in missing)
+        count = counted(int(np.isin(scored, missing).sum()), "sample")
+        yield f"{task.name} has no training sample of {names}: {count} of the {found.set} set cannot be right"
 
 
 def _scores(task: Task, found: Transferred) -> dict[str, Any]:

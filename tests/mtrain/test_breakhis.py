@@ -126,7 +126,12 @@ def test_fine_tuning_holds_out_whole_groups_of_a_folds_training_set(
     notes = Notes()
     found = scored(source, task, place, notes, mode="finetune")
     assert len(found["magnifications"]["100X"]["folds"]) == 5
-    assert sum("4 of its 16 training samples, in whole groups, take its place" in note for note in notes.said) == 10
+    held = "4 of its 16 training samples, in whole groups, take its place"
+    assert sum(held in note for note in notes.said) == 10
+    every = [fold["notes"] for one in found["magnifications"].values() for fold in one["folds"]]
+    assert len(every) == 10
+    assert all(any(held in note for note in of_fold) for of_fold in every)
+    assert "note: 40X, 5 folds: BreakHis has no validation set: 4 of" in "\n".join(breakhis_lines(found))
 
 
 def test_remote_shards_are_fetched_at_once_and_with_progress(

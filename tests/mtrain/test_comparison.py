@@ -18,6 +18,7 @@ from dpconvert import card as cards
 from dpconvert.manifest.catalog import find, known, manifest_folder
 from dpconvert.runtime.progress import Reporter
 from mtrain import cli
+from mtrain.cli.compare import named_networks
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
 from mtrain.evaluation.comparing.comparison import Scored, _attributed, draws_of, rank_intervals
@@ -189,6 +190,27 @@ def test_a_part_of_a_file_is_compared_by_its_key(mtrain: Command, tmp_path: Path
     answer = mtrain("compare", "--backbone", f"{SMALL}={path}", "--run", "toy", *words)
     assert answer.status == 1
     assert "choose one with --backbone NETWORK=FILE#KEY, like #teacher" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/net.pth", "b/net.pth", "a/other.pth"], ["a/net.pth", "b/net.pth", "other.pth"]),
+        (["net.pth", "x/net.pth", "y/x/net.pth"], ["net.pth", "x/net.pth", "y/x/net.pth"]),
+        (["net.pth", "./net.pth"], ["net.pth", "net.pth (2)"]),
+        (["one.pth#student", "one.pth#teacher"], ["one.pth#student", "one.pth#teacher"]),
+    ],
+)
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], names: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in paths:
+        file = Path(path.partition("#")[0])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    found = [name for name, _ in named_networks(Path("runs"), [f"{SMALL}={path}" for path in paths], [], None)]
+    assert found == [f"{SMALL}={name}" for name in names]
 
 
 def test_networks_and_runs_stand_in_one_table(mtrain: Command, place: Path, tmp_path: Path) -> None:

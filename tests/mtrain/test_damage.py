@@ -254,6 +254,17 @@ def test_an_export_overwrites_nothing_but_an_earlier_export(place: Path, out: st
         assert mtrain("export", "--to", "safetensors", "--out", "fresh").exit_code == 0
 
 
+def test_an_export_leaves_nothing_of_an_earlier_one(place: Path) -> None:
+    first = mtrain("export", "--to", "torchvision", "--out", "out")
+    assert (Path("out/model.pth").is_file(), "removed" in first.stderr) == (True, False)
+    Path("out/notes.txt").write_text("mine")
+    second = mtrain("export", "--to", "safetensors", "--out", "out")
+    assert second.stderr.splitlines()[-1] == "out: files of the earlier export were removed: model.pth"
+    named = {line.split()[1] for line in Path("out/SHA256SUMS").read_text().splitlines()}
+    assert {path.name for path in Path("out").iterdir()} == named | {"SHA256SUMS", "notes.txt"}
+    subprocess.run(["sha256sum", "--quiet", "--strict", "-c", "SHA256SUMS"], cwd="out", check=True)
+
+
 def test_the_folder_of_a_run_stands_for_its_weights(place: Path) -> None:
     by_file = transfer("--weights", "runs/toy/shared.safetensors").stdout
     assert transfer("--weights", "runs/toy").stdout == by_file.replace("/shared.safetensors", "")

@@ -25,7 +25,7 @@ from mtrain.cli.transfer_lines import evaluation_lines, transfer_lines
 from mtrain.config import FitConfig
 from mtrain.data.batches.images import Images
 from mtrain.data.pool import find_task, open_pool
-from mtrain.data.task import Permit, Task, with_test
+from mtrain.data.task import Permit, Task, open_task, with_test
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation import evaluate
 from mtrain.evaluation.evaluate import EvaluateRequest, jobs, winners
@@ -39,10 +39,10 @@ from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
 from mtrain.transfers.features import features
 from mtrain.transfers.finetune_rate import Recipe
-from mtrain.transfers.request import targets
+from mtrain.transfers.request import targets, with_set
 from mtrain.transfers.results import results
 from mtrain.transfers.transfer import TransferOptions, source_of, transfer
-from tests.mtrain.pools import write_pool
+from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes
 
 PACKAGE = Path(evaluate.__file__).parents[1]
@@ -333,6 +333,17 @@ def test_no_score_of_a_set_that_was_trained_on_is_given(place: Path, tmp_path: P
 def test_a_run_without_a_joint_task_is_asked_for_all_to_say_why(place: Path) -> None:
     run = trained(place, "whole", leave_out=())
     assert [task.name for task in targets(run, None, (), "joint")] == ["Alpha", "Beta", "Gamma"]
+
+
+def test_tasks_of_a_run_without_the_scored_set_are_passed_over(place: Path) -> None:
+    tasks = open_pool(place / "shards").tasks
+    bare = write_task(place / "more" / "Bare", sizes={"train": 8, "test": 8})
+    tasks = (*tasks, open_task(bare))
+    found, notes = with_set(tasks, "val")
+    assert [task.name for task in found] == ["Alpha", "Beta", "Gamma"]
+    assert notes == ["Bare is not scored: it has no val set"]
+    assert with_set(tasks, "test") == (list(tasks), [])
+    assert with_set(tasks[3:], "val") == (list(tasks[3:]), [])  # the mode says why it takes none
 
 
 def test_a_run_of_before_the_choice_trained_on_the_training_sets(place: Path) -> None:

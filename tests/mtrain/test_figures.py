@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mtrain.cli import group
+from mtrain.config import FitConfig
 from mtrain.documents import write_document
 from mtrain.errors import RunError
 from mtrain.evaluation import paper_tables
@@ -246,10 +247,14 @@ def test_a_baseline_has_one_set_of_imagenet_weights(tmp_path: Path) -> None:
     assert notes.said == ["Lung, tiny, finetune-imagenet: 1 evaluation left out, of other ImageNet weights"]
 
 
-def test_the_size_of_the_sweep_decides_where_it_evaluated_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stated", [{"size": 96}, {}])
+def test_the_size_of_the_sweep_decides_where_it_evaluated_nothing(tmp_path: Path, stated: dict[str, int]) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", scores)
     plan = store.plan()
-    write_document(store.path / "sweep.json", plan | {"sweep": {"fit": {"size": 96}}})
+    write_document(store.path / "sweep.json", plan | {"sweep": {"fit": stated}})
+    if not stated:  # a network's own size: its runs know it
+        run, config = store.run(store.planned()[1].cell), FitConfig(backbone="tiny", size=96)
+        run.write("config.json", {"config": config.model_dump(mode="json")})
     for number, size in enumerate((96, 224)):
         write_evaluation(tmp_path / "e", number, source="imagenet", identity={"size": size}, score=0.5 + number / 4)
         patients = {"source": "imagenet", "identity": {"size": size}, "seed": number}

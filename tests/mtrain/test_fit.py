@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -353,6 +354,25 @@ def test_a_run_that_was_killed_before_its_weights_were_there_has_not_finished(
     assert run.state() == ("stopped", 12)
     assert fit.fit(config(shards), run, Notes()) == "finished"
     assert run.weights.read_bytes() == whole()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_state_that_was_copied_from_another_run_is_noticed(shards: Path, tmp_path: Path, finished: bool) -> None:
+    run, other, notes = Run(tmp_path / "toy"), Run(tmp_path / "other"), Notes()
+    settings = config(shards, iterations=2, warmup=0, batch=4, size=32)
+    fit.fit(settings, run, Notes())
+    fit.fit(settings.model_copy(update={"iterations": 3}), other, Notes())
+    whole, own = run.weights.read_bytes(), json.loads((run.path / "state.json").read_bytes())
+    if not finished:
+        run.weights.unlink()
+    shutil.copy(other.path / "state.json", run.path)
+    assert run.state()[1] == 3
+    assert fit.fit(settings, run, notes) == "finished"
+    assert any(f"{run.path / 'state.json'}: the state of another run" in note for note in notes.said)
+    assert (run.weights.read_bytes(), json.loads((run.path / "state.json").read_bytes())) == (whole, own)
+    run.write("state.json", {"state": "finished", "iteration": 2})  # of an earlier version
+    assert fit.fit(settings, run, again := Notes()) == "finished"
+    assert not any("another run" in note for note in again.said)
 
 
 def test_a_finished_run_says_so_and_does_nothing(shards: Path, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
+from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.data.batches.image_batches import ordered_batches
 from mtrain.data.choice import read_advice
 from mtrain.documents import read_document, write_document
-from mtrain.errors import RunError, UsageError
+from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.influence import surrogate
 from mtrain.influence.companions import cosine
 from mtrain.influence.estimate import influence
@@ -31,7 +32,7 @@ from mtrain.influence.gradients import Margins, margin, margins, moving
 from mtrain.influence.matrix import matrix
 from mtrain.influence.probe import FreshProbe, fresh_probe
 from mtrain.influence.projection import Projection
-from mtrain.influence.subsets import all_subsets, drawn
+from mtrain.influence.subsets import all_subsets, drawn, retraining
 from mtrain.influence.verify import compared
 from mtrain.model.heads import load_heads
 from mtrain.report.pages.influence_page import _matrix, lines
@@ -397,6 +398,37 @@ def features_of(source: Any, task: Any, split: str) -> np.ndarray:
     batches = ordered_batches(task, task.rows[split], batch=64, size=32, workers=0, device=CPU)
     with torch.no_grad():
         return np.concatenate([network(network.normalize(images)).numpy() for images, _ in batches])
+
+
+def test_trainings_of_an_estimate_read_the_shards_where_they_are_now(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a joint target they read its training set alone, as the run did; one that diverges stops no other."""
+    base, moved = Run(tmp_path / "runs" / "base"), tmp_path / "moved"
+    about = run.about()
+    base.write(
+        "config.json", about | {"config": about["config"] | {"joint": ["beta"], "shards": str(tmp_path / "gone")}}
+    )
+    shutil.copytree(run.config().shards, moved)
+    other, config = retraining(base, ("Alpha", "Beta"), moved)
+    assert (config.shards, config.joint) == (str(moved), ("beta",))
+    assert other.path == retraining(base, ("Alpha", "Beta"), tmp_path)[0].path
+    assert retraining(base, ("Alpha",), moved)[1].joint == ()
+
+    def trained(config: FitConfig, other: Run, report: Reporter) -> str:
+        assert config.shards == str(moved)
+        if config.tasks == ("Beta",):
+            raise DivergedError("the training has diverged")
+        return fit(config, other, report)
+
+    monkeypatch.setattr("mtrain.influence.matrix.fit", trained)
+    notes, (delta,) = Notes(), targets(base, moved, ["Delta"])
+    found = matrix(base, delta, moved, [], 1, notes, workers=0, device="cpu")
+    assert [row["source"] for row in found["rows"]] == [None, "Alpha", "Beta", "Gamma"]
+    assert found["rows"][2]["cells"]["Delta"] == {"why": "the training has diverged"}
+    assert found["rows"][3]["cells"]["Delta"]["score"] is not None
+    assert (found["cost"]["trainings"], found["cost"]["probes"]) == (2, 10)
+    assert notes.said == ["no network of Beta alone: the training has diverged"]
 
 
 def test_given_runs_are_the_networks_of_their_tasks_and_others_are_refused(run: Run, tmp_path: Path) -> None:

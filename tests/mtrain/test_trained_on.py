@@ -15,6 +15,7 @@ from mtrain.export import export
 from mtrain.model.weight_files.weights import seen_by
 from mtrain.runs import Run
 from mtrain.seen import Seen
+from mtrain.settings import check_names
 from mtrain.train.fit import fit
 from mtrain.transfers import transfer as of_transfer
 from mtrain.transfers.finetune_rate import Recipe
@@ -93,6 +94,17 @@ def test_a_joint_target_takes_related_tasks_to_their_training_sets(
     monkeypatch.setattr(of_transfer, "check_weights", lambda _run: None)  # weights of an earlier version state less
     with pytest.raises(UsageError, match=r"trained on the val set of Gamma, which is related to Beta.*--joint Beta"):
         scored(run, shards, "Beta", "joint")
+
+
+@pytest.mark.parametrize("given", [{"leave_out": ("Beta",)}, {"leave_out": ("gamma",)}, {"tasks": ("Alpha",)}])
+def test_a_joint_target_that_the_training_does_not_include_is_refused(
+    shards: Path, tmp_path: Path, given: dict[str, tuple[str, ...]]
+) -> None:
+    with pytest.raises(UsageError, match=r"--joint Beta: .* does not include Beta.*Alpha.*--leave-out, --tasks or"):
+        trained(shards, tmp_path / "runs" / "none", joint=("beta",), **given)
+    config = FitConfig(shards=str(shards), joint=("beta",), weights="random", **given)
+    with pytest.raises(UsageError, match=r"--joint Beta: .* does not include Beta"):
+        check_names(config)
 
 
 @pytest.mark.parametrize("kind", ["shared", "checkpoint", "safetensors", "torchvision", "tuned"])

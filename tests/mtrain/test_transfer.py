@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,17 @@ def test_a_score_that_is_not_defined_is_null_and_noted(run: Run, tmp_path: Path)
     assert result["score"] is None
     assert any("one class only" in note for note in result["notes"])
     assert "NaN" not in (run.path / "transfer" / "Omega-svm-run.json").read_text()
+
+
+def test_classes_that_no_training_sample_has_are_counted(run: Run, tmp_path: Path) -> None:
+    task = open_task(write_task(tmp_path / "Omega", classes=3, sizes={"train": 2, "val": 3, "test": 8}))
+    options = TransferOptions("knn", workers=0)
+    found = transfer(source_of(run, "run"), task, options, Notes())
+    said = [note for note in found["notes"] if "cannot be right" in note]
+    assert said == ["Omega has no training sample of 'class-2': 1 sample of the val set cannot be right"]
+    (final,) = opened([task])  # whose validation set is trained on too
+    found = transfer(source_of(run, "run"), final, replace(options, final=True), Notes())
+    assert not any("cannot be right" in note for note in found["notes"])
 
 
 # --- whose weights ---

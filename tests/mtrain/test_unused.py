@@ -96,6 +96,10 @@ def test_settings_without_an_effect_are_said(place: Path) -> None:
     assert unused("report", "--run", "toy", "--evaluations", "elsewhere") == ["--evaluations"]
 
 
+def test_memory_for_images_of_a_finished_run_is_said(place: Path) -> None:
+    assert unused("fit", "--run", "toy", "--resident", "1") == ["--resident"]
+
+
 SHARED = {
     "layer_decay",
     "checkpointing",

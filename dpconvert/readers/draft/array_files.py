@@ -18,7 +18,7 @@ from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted
 from dpconvert.readers.layouts import arrays
 from dpconvert.readers.values import decoded
-from dpconvert.source import elements
+from dpconvert.source.arrays import elements
 from dpconvert.source.arrays.elements import Element
 from dpconvert.source.arrays.stacks import Array, Stacks, enumeration
 

@@ -30,6 +30,7 @@ STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings 
 # weights that all evaluations of a network must share -> their name in messages
 BASELINES = {"imagenet": "ImageNet weights", "start": "published weights"}
 USUAL = ("iterations", "warmup", "lr", "tau", "batch")  # what is said of a training that has nothing beside it
+ANY_SIZE: Mapping[str, int] = {}
 DIGESTS = ("task_digest", *BASELINES.values())
 
 
@@ -37,21 +38,25 @@ def comparable(
     found: Iterable[E],
     *,
     ours: Callable[[Evaluation], bool],
-    size: int | None = None,
+    sizes: Mapping[str, int] = ANY_SIZE,
     combination: Callable[[Evaluation], str | None] = lambda _one: None,
 ) -> tuple[list[E], list[str]]:
     """The evaluations of one setting for each task and network: the setting of the newest multi-task evaluation, or of
     the newest evaluation if there is none.
 
-    found: oldest first. size: the input size that all must have. combination: the training settings of the multi-task
-    network, if known.
+    found: oldest first. sizes: the input size that all evaluations of a network must have, by its name. combination:
+    the training settings of the multi-task network, if known.
     """
     every = [(one, _setting(one, combination(one))) for one in found]
     references: dict[Group, Setting] = {}
+
+    def sized(backbone: str) -> Setting:
+        return {"size": sizes[backbone]} if backbone in sizes else {}
+
     own = [pair for pair in every if ours(pair[0])]
     others = [pair for pair in every if not ours(pair[0])]
     for one, setting in (*reversed(own), *reversed(others)):
-        known = references.setdefault((one.task, one.backbone), {} if size is None else {"size": size})
+        known = references.setdefault((one.task, one.backbone), sized(one.backbone))
         references[one.task, one.backbone] = setting | known
     kept, left = [], Counter[tuple[str, str, str, str]]()
     for one, setting in every:

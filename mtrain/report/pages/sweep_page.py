@@ -110,11 +110,11 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
     chosen = selection.select(store, incomplete=True)
     planned = store.planned()
     results = store.results(planned)
-    size = store.input_size()
-    scored, left = _of_sweep(store, chosen, results, size, paper_tables.read_evaluations(evaluations))
+    sizes = store.input_sizes(results.values())
+    scored, left = _of_sweep(store, chosen, results, sizes, paper_tables.read_evaluations(evaluations))
     left = [*left, *paper_tables.undefined(scored), *paper_tables.untabled(scored), *joint_notes(scored)]
     networks = _networks(scored, paper=paper)
-    patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, size=size)
+    patients, others = breakhis_rows(evaluations, chosen.backbones, paper=paper, sizes=sizes)
     for note in (*left, *others):
         report.note(note)
     beside = grid_figures.baselines(store, results)
@@ -182,7 +182,11 @@ def _mark(column: str, row: TaskRow) -> Markup:
 
 
 def _of_sweep(
-    store: Store, chosen: Selection, results: Mapping[str, Result], size: int | None, found: Iterable[Evaluation]
+    store: Store,
+    chosen: Selection,
+    results: Mapping[str, Result],
+    sizes: Mapping[str, int],
+    found: Iterable[Evaluation],
 ) -> tuple[list[Evaluation], list[str]]:
     """The evaluations of the sweep's networks; of networks that left the target out, only the sweep's own runs. And
     notes on those that cannot be compared with its own.
@@ -201,7 +205,7 @@ def _of_sweep(
     usable = [
         one for one in found if one.backbone in chosen.backbones and (not apart(one) or one.run is None or ours(one))
     ]
-    return comparable(usable, ours=ours, size=size, combination=combination)
+    return comparable(usable, ours=ours, sizes=sizes, combination=combination)
 
 
 def _two_lines(title: str) -> Markup:

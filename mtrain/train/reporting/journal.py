@@ -12,7 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from dpconvert.runtime.progress import Advance, Reporter
 from mtrain.atomic import writing
-from mtrain.belonging import settings_digest
+from mtrain.belonging import settings_digest, write_state
 from mtrain.model.weight_files.weights import StateDict
 from mtrain.runs import Run, RunState
 from mtrain.scoring.metrics import METRICS
@@ -37,7 +37,7 @@ class Journal:
     def state(self, state: RunState, iteration: int) -> None:
         """Write the state that `mtrain runs` prints."""
         if self.board:
-            self.run.write("state.json", {"state": state, "iteration": iteration})
+            write_state(self.run, state, iteration)
 
     def log(self, event: dict[str, Any]) -> None:
         """Append a line to log.jsonl, and write its numbers for TensorBoard and the trackers."""
