@@ -24,9 +24,8 @@ PEOPLE = r"patient|pat|case|subject|donor|participant"
 MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
 TOKENS = re.compile(r"([_\-. ]+)")
-GRADE = re.compile(
-    r"(?i)(?:(?:grade|isup|gleason|stage|pattern)[-_ ]?[0-6]|g[1-4])"
-)  # folders with other numbers may be patients
+# folders with other numbers may be patients
+GRADE = re.compile(r"(?i)(?:(?:grade|isup|gleason|stage|pattern)[-_ ]?[0-6]|g[1-4])")
 MOST_CLASSES = 50
 MOST_IN_A_NAME = 20
 STEP = 8  # numbers that are all multiples of so much are coordinates
