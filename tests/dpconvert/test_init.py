@@ -724,9 +724,22 @@ def test_boxes_of_one_table(init: Callable[..., Any], tmp_path: Path, several: i
     assert len(rows) == 9 * several
 
 
-@pytest.mark.parametrize("place", ["images/{}.png masks/{}_mask.png", "{}.png {}_mask.png", "{}.bmp {}.png"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "images/{}.png | masks/{}_mask.png",
+        "{}.png | {}_mask.png",
+        "{}.bmp | {}.png",
+        "P{}.png | Mask of P{}.png",
+        "P{} x.png | P{} x (mask).png",
+        "P{}.png | gt/gt_P{}.png",
+        "img_{}.png | mask_{}.png",
+        "images/image{}.png | masks/mask{}.png",
+        "{}_sat.png | {}_mask.png",
+    ],
+)
 def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: str) -> None:
-    image, mask = place.split()
+    image, mask = place.split(" | ")
     full = set()
     for number in range(6):
         draw_image(tmp_path / "s" / image.format(number), 512)
@@ -740,6 +753,14 @@ def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: st
     assert manifest["classes"] == ["background", "object"]
     assert {(row["source"], row["x"], row["y"]) for row in rows if row["label"]} == full
     assert len(rows) == 24
+
+
+def test_a_word_for_masks_in_the_names_is_no_class(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        for word in ("he", "mask"):
+            draw_image(tmp_path / "s" / f"tile_{number}_{word}.png")
+    manifest, _, _ = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
 
 
 def test_the_patches_of_a_draft_fit_images_that_are_small(init: Callable[..., Any], tmp_path: Path) -> None:

@@ -24,7 +24,11 @@ WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|anno
 FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:[-_ ][^/]*)?")
 PROGRAMS = r"cp[-_ ]masks?|labell?ed|binary|simple[-_ ]segmentation|object[-_ ]identities"  # Cellpose, QuPath, ilastik
 ENDING = re.compile(rf"(?i)[._ -](?:{WORDS}|{PROGRAMS})$")
-OWN_ENDING = re.compile(r"(?i)[._ -](?:imgs?|images?|raw|rgb|orig(?:inal)?)$")  # of images, in place of that of masks
+BRACKETS = re.compile(rf"(?i)[._ -]*[(\[](?:{WORDS})[)\]]$")
+BEGINNING = re.compile(rf"(?i)^(?:{WORDS}|{PROGRAMS})(?:(?:[._ -]of)?[._ -]+|(?=\d))")  # as in "Mask of P1.png"
+OWN = r"imgs?|images?|raw|rgb|sat|orig(?:inal)?"  # words of images, in place of those of masks
+OWN_ENDING = re.compile(rf"(?i)[._ -](?:{OWN})$")
+OWN_BEGINNING = re.compile(rf"(?i)^(?:{OWN})(?:[._ -]+|(?=\d))")
 LOOKED_AT = 24  # masks whose values are read
 PATCH = 256  # side in pixels, where the images are not smaller
 MEASURED = 50  # images
@@ -43,8 +47,9 @@ def masks_of(survey: Survey) -> dict[str, str]:
 def _paired(masks: dict[str, str], images: Iterable[str]) -> dict[str, str]:
     """Masks by what their images are called, with or without an ending, where at least half of the masks have one."""
     stems = {name: names.stem(name) for name in images}
-    bare = {name: OWN_ENDING.sub("", stem) for name, stem in stems.items() if OWN_ENDING.search(stem)}
-    for called_as in (stems, bare):
+    ended = {name: OWN_ENDING.sub("", stem) for name, stem in stems.items() if OWN_ENDING.search(stem)}
+    begun = {name: OWN_BEGINNING.sub("", stem) for name, stem in stems.items() if OWN_BEGINNING.search(stem)}
+    for called_as in (stems, ended, begun):
         by_stem: defaultdict[str, list[str]] = defaultdict(list)
         for name, stem in called_as.items():
             by_stem[stem.casefold()].append(name)
@@ -55,17 +60,24 @@ def _paired(masks: dict[str, str], images: Iterable[str]) -> dict[str, str]:
 
 
 def _by_ending(images: Sequence[str]) -> dict[str, str]:
-    masks = {name: ENDING.sub("", names.stem(name)).casefold() for name in images if ENDING.search(names.stem(name))}
+    stems = {name: names.stem(name) for name in images}
+    masks = {name: bare.casefold() for name, stem in stems.items() if (bare := _bare(stem)) != stem}
     return _paired(masks, [name for name in images if name not in masks])
 
 
 def _by_folder(images: Sequence[str]) -> dict[str, str]:
     masks = {
-        name: ENDING.sub("", names.stem(name)).casefold()
+        name: _bare(names.stem(name)).casefold()
         for name in images
         if any(map(FOLDER.fullmatch, PurePosixPath(name).parts[:-1]))
     }
     return _paired(masks, [name for name in images if name not in masks])
+
+
+def _bare(stem: str) -> str:
+    """The name of a mask without what says that it is one, at the end or at the beginning."""
+    found = BRACKETS.sub("", ENDING.sub("", stem))
+    return found if found != stem else BEGINNING.sub("", stem)
 
 
 def _by_pixels(survey: Survey) -> dict[str, str]:
@@ -139,32 +151,52 @@ def _objects_by(values: Iterable[str]) -> str:
 
 
 def _named(tree: Tree, inner: str, masks: dict[str, str]) -> str:
-    return rf"{image_name(masks).replace('{inner}', inner)}\.(?i:{'|'.join(endings(tree.images))})$"
+    return rf"{filled(image_name(masks), inner)}\.(?i:{'|'.join(endings(tree.images))})$"
 
 
 def image_name(masks: dict[str, str]) -> str:
-    """The names of images, which end as none of the masks does."""
-    own = sorted({names.stem(image)[len(_called(mask, image)) :] for mask, image in masks.items()})
-    if any(own):
-        return f"(?P<name>{{inner}}){_one_of(own)}"
-    return "(?P<name>{inner})" + "".join(f"(?<!{names.escaped(ending)})" for ending in _extra(masks) if ending)
+    """The names of images, which end as none of the masks does; `filled` puts an expression of the stem in."""
+    own_before, own_after = _around({image: _called(mask, image) for mask, image in masks.items()})
+    if any(own_before):
+        return f"(?={{inner}}){_one_of(own_before)}(?P<name>[^/]+?){_one_of(own_after)}"
+    if any(own_after):
+        return f"(?P<name>{{inner}}){_one_of(own_after)}"
+    before, after = _around({mask: _called(mask, image) for mask, image in masks.items()})
+    barred = "".join(f"(?!{names.escaped(beginning)})" for beginning in before if beginning)
+    return f"{barred}(?P<name>{{inner}})" + "".join(f"(?<!{names.escaped(ending)})" for ending in after if ending)
+
+
+def filled(name: str, inner: str) -> str:
+    """The names of images with the expression of a stem."""
+    return name.replace("(?={inner})", "" if inner == "[^/]+" else f"(?={inner})").replace("{inner}", inner)
 
 
 def mask_pattern(masks: list[str], images: dict[str, str]) -> str:
-    """Folders of masks as they are, and the end of their names that images lack."""
+    """Folders of masks as they are, and the beginning and the end of their names that images lack."""
     tree = Tree.of(masks)
-    return tree.pattern({}, rf"(?P<name>[^/]+?){_one_of(_extra(images))}\.(?i:{'|'.join(endings(masks))})$")
+    before, after = map(_one_of, _around({mask: _called(mask, image) for mask, image in images.items()}))
+    return tree.pattern({}, rf"{before}(?P<name>[^/]+?){after}\.(?i:{'|'.join(endings(masks))})$")
 
 
-def _extra(masks: dict[str, str]) -> list[str]:
-    """What names of masks have at their end, beyond those of their images."""
-    return sorted({names.stem(mask)[len(_called(mask, image)) :] for mask, image in masks.items()})
+def _around(called: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What names of files have at their beginning, and at their end, beyond what they are called."""
+    before, after = set[str](), set[str]()
+    for file, name in called.items():
+        stem = names.stem(file)
+        at = 0 if stem.casefold().startswith(name.casefold()) else len(stem) - len(name)
+        before.add(stem[:at])
+        after.add(stem[at + len(name) :])
+    return sorted(before), sorted(after)
 
 
 def _called(mask: str, image: str) -> str:
     """What a mask and its image have in common."""
-    stem = names.stem(image)
-    return stem if names.stem(mask).casefold().startswith(stem.casefold()) else OWN_ENDING.sub("", stem)
+    stem, of_mask = names.stem(image), names.stem(mask)
+    wanted = {of_mask.casefold(), _bare(of_mask).casefold()}
+    for own in (stem, OWN_ENDING.sub("", stem), OWN_BEGINNING.sub("", stem)):
+        if own.casefold() in wanted:
+            return own
+    return stem
 
 
 def _one_of(texts: list[str]) -> str:
