@@ -810,6 +810,27 @@ def test_outlines_of_several_labels_become_crops(init: Callable[..., Any], tmp_p
     }
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "P{}_annotations.json",
+        "P{} annotations.json",
+        "a/P{}-polygons.geojson",
+        "P{}.png.json",
+        "P{}_Annotations.geojson",
+    ],
+)
+def test_outlines_in_files_with_more_in_their_names(place: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in (1, 2, 10, 11):
+        draw_image(tmp_path / "s" / f"P{number}.png", 64)
+        (path := tmp_path / "s" / place.format(number)).parent.mkdir(exist_ok=True)
+        path.write_text(geojson([("a", 2, 2, number), ("b", 2, 2, 20 + number)]))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["shape"] == "slides"
+    boxes = {(row["source"], manifest["classes"][row["label"]], row["width"]) for row in rows}
+    assert boxes == {(f"P{n}.png", label, side) for n in (1, 2, 10, 11) for label, side in (("a", n), ("b", 20 + n))}
+
+
 def test_outlines_without_labels_are_named_in_the_draft(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(6):
         draw_image(tmp_path / f"hub/images/{number}.png", 64)
