@@ -736,6 +736,9 @@ def test_boxes_of_one_table(init: Callable[..., Any], tmp_path: Path, several: i
         "img_{}.png | mask_{}.png",
         "images/image{}.png | masks/mask{}.png",
         "{}_sat.png | {}_mask.png",
+        "imagesTr/case_{}_0000.png | labelsTr/case_{}.png",
+        "img/{}.png | lab/{}.png",
+        "a/1/{}.png | b/1/{}.png",
     ],
 )
 def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: str) -> None:
@@ -747,12 +750,38 @@ def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: st
         if number % 2:
             values[:256, :256] = 255
             full.add((image.format(number), 0, 0))
-        (tmp_path / "s" / mask.format(number)).parent.mkdir(exist_ok=True)
+        (tmp_path / "s" / mask.format(number)).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values).save(tmp_path / "s" / mask.format(number))
     manifest, rows, _ = init(tmp_path / "s")
     assert manifest["classes"] == ["background", "object"]
     assert {(row["source"], row["x"], row["y"]) for row in rows if row["label"]} == full
     assert len(rows) == 24
+
+
+def test_channels_in_files_of_their_own_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        for channel in range(3):
+            draw_image(tmp_path / "s" / "imagesTr" / f"c_{number}_000{channel}.png", 64)
+        (path := tmp_path / "s" / "labelsTr" / f"c_{number}.png").parent.mkdir(exist_ok=True)
+        Image.fromarray(np.eye(64, dtype=np.uint8)).save(path)
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "12 files such as imagesTr/c_0_0001.png may be further channels of images, as nnU-Net keeps" in answer.err
+
+
+def test_a_csv_file_of_via_is_no_table_of_images(init: Callable[..., Any], tmp_path: Path) -> None:
+    """One region an image, so that each image is named once."""
+    lines = []
+    for number in range(6):
+        draw_image(tmp_path / "s" / f"{number}.png", 64)
+        box = f'"{{""name"":""rect"",""x"":5,""y"":6,""width"":{7 + number},""height"":8}}"'
+        lines.append(f'{number}.png,9,"{{}}",1,0,{box},"{{""type"":""{"ab"[number % 2]}""}}"')
+    head = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    table(tmp_path / "s", head, lines)
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["shape"] == "slides"
+    assert {(row["source"], manifest["classes"][row["label"]], row["width"]) for row in rows} == {
+        (f"{number}.png", "ab"[number % 2], 7 + number) for number in range(6)
+    }
 
 
 def test_a_word_for_masks_in_the_names_is_no_class(init: Callable[..., Any], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ NO_CLASSES = re.compile(
     r"(?i)(raw|original|processed|cropped|source|images?|imgs?|images?|patches|tiles|crops|data|masks?|labels?|annotations?|"
     r"classification|detection|segmentation|points?|he|h&e|ihc|png|jpe?g|tiff?|bmp)s?"
 )
-OF_MASKS = re.compile(r"(?i)(masks?|labels?|gt|ground[-_ ]?truths?|annotations?|seg|segmentations?)")
+OF_MASKS = re.compile(r"(?i)(masks?|labels?|gt|ground[-_ ]?truths?|annotations?|seg|segmentations?)(?:t[rs])?")
 PEOPLE = r"patient|pat|case|subject|donor|participant"
 MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import PurePosixPath
 
@@ -21,24 +22,27 @@ from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.source import unused
 
 WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|annotations?|manual|mask[-_ ]images?"
-FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:[-_ ][^/]*)?")
+FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:t[rs]|[-_ ][^/]*)?")  # labelsTr: of nnU-Net
 PROGRAMS = r"cp[-_ ]masks?|labell?ed|binary|simple[-_ ]segmentation|object[-_ ]identities"  # Cellpose, QuPath, ilastik
 ENDING = re.compile(rf"(?i)[._ -](?:{WORDS}|{PROGRAMS})$")
 BRACKETS = re.compile(rf"(?i)[._ -]*[(\[](?:{WORDS})[)\]]$")
 BEGINNING = re.compile(rf"(?i)^(?:{WORDS}|{PROGRAMS})(?:(?:[._ -]of)?[._ -]+|(?=\d))")  # as in "Mask of P1.png"
-OWN = r"imgs?|images?|raw|rgb|sat|orig(?:inal)?"  # words of images, in place of those of masks
+OWN = r"imgs?|images?|raw|rgb|sat|orig(?:inal)?|0000"  # words of images, in place of those of masks
+CHANNEL = re.compile(r"_000[1-9]$")
 OWN_ENDING = re.compile(rf"(?i)[._ -](?:{OWN})$")
 OWN_BEGINNING = re.compile(rf"(?i)^(?:{OWN})(?:[._ -]+|(?=\d))")
 LOOKED_AT = 24  # masks whose values are read
 PATCH = 256  # side in pixels, where the images are not smaller
 MEASURED = 50  # images
 FEW = 16  # values of a mask
+SAMPLED = 3  # images of a folder
+FLAT = 0.9  # share of neighbouring pixels that are equal, in masks
 
 
 @lru_cache(maxsize=1)
 def masks_of(survey: Survey) -> dict[str, str]:
     """Mask -> image, of files that a folder, an ending or their pixels tell to be masks; empty where none pair."""
-    for found in (_by_ending(survey.images), _by_folder(survey.images), _by_pixels(survey)):
+    for found in (_by_ending(survey.images), _by_folder(survey.images), _by_pixels(survey), _by_flatness(survey)):
         if found:
             return found
     return {}
@@ -95,6 +99,31 @@ def _by_pixels(survey: Survey) -> dict[str, str]:
     return {}
 
 
+def _by_flatness(survey: Survey) -> dict[str, str]:
+    """Files in folders of flat areas, called as the images in other folders are, whatever the folders are called."""
+    by_folder: defaultdict[str, list[str]] = defaultdict(list)
+    for name in survey.images:
+        by_folder[name.rpartition("/")[0]].append(name)
+    often = Counter(_bare(names.stem(name)).casefold() for name in survey.images)
+    if len(by_folder) < 2 or max(often.values(), default=0) < 2:
+        return {}
+    if not any(_is_flat(survey, files[0]) for files in list(by_folder.values())[:LOOKED_AT]):
+        return {}
+    flat = {folder for folder, files in by_folder.items() if all(_is_flat(survey, file) for file in files[:SAMPLED])}
+    masks = {name: _bare(names.stem(name)).casefold() for folder in sorted(flat) for name in by_folder[folder]}
+    return _paired(masks, [name for name in survey.images if name not in masks])
+
+
+def _is_flat(survey: Survey, name: str) -> bool:
+    """Whether an image is of areas of one value or colour each."""
+    data = survey.source.read(name)
+    for colours in (False, True):
+        with suppress(ReadError):
+            cells = mask_pixels.read(data, name, colours=colours)
+            return cells.shape[1] > 1 and bool((cells[:, 1:] == cells[:, :-1]).mean() > FLAT)
+    return False
+
+
 def values_of(survey: Survey, name: str) -> set[str] | None:
     """The values of a mask, numbers or '#rrggbb', or None if there are more than FEW."""
     data = survey.source.read(name)
@@ -128,6 +157,11 @@ def draft(survey: Survey) -> Draft | None:
             f"The masks hold {counted(len(values), 'value')} ({some(values)}), and nothing says what they are called "
             "or which of them make a patch positive: name them under `values`, and choose `classes` and a [rule]; "
             f'if they tell objects apart, state `objects = "{_objects_by(values)}"` in place of `values`'
+        )
+    if channels := [name for name in bare if CHANNEL.search(names.stem(name))]:
+        questions.append(
+            f"{counted(len(channels), 'file')} such as {channels[0]} may be further channels of images, as nnU-Net "
+            "keeps them apart: they are not put together. If so, save red, green and blue as one image"
         )
     return Draft(
         "masks",

@@ -12,7 +12,7 @@ from dpconvert.annotations import Annotations
 from dpconvert.annotations.read import OF_SEVERAL
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, outline_names, pixels
+from dpconvert.readers.draft import folders, names, outline_names, pixels
 from dpconvert.readers.draft.outline_names import OutlineNames
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import printed, some, strings
@@ -74,7 +74,7 @@ def draft(survey: Survey) -> Draft | None:
     named = tree.apart() if of_several else None  # else files of annotations are called as their images
     pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$", named)
     noun = "slide" if survey.slides else "image"
-    of_outlines = {"annotations": (called.pattern, f"{counted(len(alone), 'file')}, like {alone[0]}")} if called else {}
+    of_outlines = _outline_files(survey, called)
     drawn, failed = _drawn(survey, {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}})
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
     plain = Draft(
@@ -86,6 +86,19 @@ def draft(survey: Survey) -> Draft | None:
         split=split,
     )
     return _labels(plain, survey, drawn, tree, [*failed, *unclear, *_foreign(survey)], lines)
+
+
+def _outline_files(survey: Survey, called: OutlineNames | None) -> dict[str, tuple[str, str]]:
+    """The pattern of files of annotations that the shape's own pattern does not match, with a comment."""
+    usual = re.compile(layout.FILES["annotations"].pattern)
+    tables = [name for name, program in survey.outlines.items() if _names_images(program) and not usual.search(name)]
+    about = f"{counted(len(survey.outlines), 'file')}, like {min(survey.outlines, default='')}"
+    if called is not None:
+        return {"annotations": (called.pattern, about)}
+    if not tables or len(tables) < len(survey.outlines):
+        return {}
+    listed = "|".join(map(names.escaped, tables))
+    return {"annotations": (f"^{listed}$" if len(tables) == 1 else f"^(?:{listed})$", about)}
 
 
 def _names_images(program: str) -> bool:
