@@ -743,9 +743,25 @@ def test_boxes_of_one_table(init: Callable[..., Any], tmp_path: Path, several: i
     assert len(rows) == 9 * several
 
 
-@pytest.mark.parametrize("place", ["images/{}.png masks/{}_mask.png", "{}.png {}_mask.png", "{}.bmp {}.png"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "images/{}.png | masks/{}_mask.png",
+        "{}.png | {}_mask.png",
+        "{}.bmp | {}.png",
+        "P{}.png | Mask of P{}.png",
+        "P{} x.png | P{} x (mask).png",
+        "P{}.png | gt/gt_P{}.png",
+        "img_{}.png | mask_{}.png",
+        "images/image{}.png | masks/mask{}.png",
+        "{}_sat.png | {}_mask.png",
+        "imagesTr/case_{}_0000.png | labelsTr/case_{}.png",
+        "img/{}.png | lab/{}.png",
+        "a/1/{}.png | b/1/{}.png",
+    ],
+)
 def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: str) -> None:
-    image, mask = place.split()
+    image, mask = place.split(" | ")
     full = set()
     for number in range(6):
         draw_image(tmp_path / "s" / image.format(number), 512)
@@ -753,12 +769,46 @@ def test_masks_beside_images(init: Callable[..., Any], tmp_path: Path, place: st
         if number % 2:
             values[:256, :256] = 255
             full.add((image.format(number), 0, 0))
-        (tmp_path / "s" / mask.format(number)).parent.mkdir(exist_ok=True)
+        (tmp_path / "s" / mask.format(number)).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values).save(tmp_path / "s" / mask.format(number))
     manifest, rows, _ = init(tmp_path / "s")
     assert manifest["classes"] == ["background", "object"]
     assert {(row["source"], row["x"], row["y"]) for row in rows if row["label"]} == full
     assert len(rows) == 24
+
+
+def test_channels_in_files_of_their_own_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        for channel in range(3):
+            draw_image(tmp_path / "s" / "imagesTr" / f"c_{number}_000{channel}.png", 64)
+        (path := tmp_path / "s" / "labelsTr" / f"c_{number}.png").parent.mkdir(exist_ok=True)
+        Image.fromarray(np.eye(64, dtype=np.uint8)).save(path)
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "12 files such as imagesTr/c_0_0001.png may be further channels of images, as nnU-Net keeps" in answer.err
+
+
+def test_a_csv_file_of_via_is_no_table_of_images(init: Callable[..., Any], tmp_path: Path) -> None:
+    """One region an image, so that each image is named once."""
+    lines = []
+    for number in range(6):
+        draw_image(tmp_path / "s" / f"{number}.png", 64)
+        box = f'"{{""name"":""rect"",""x"":5,""y"":6,""width"":{7 + number},""height"":8}}"'
+        lines.append(f'{number}.png,9,"{{}}",1,0,{box},"{{""type"":""{"ab"[number % 2]}""}}"')
+    head = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    table(tmp_path / "s", head, lines)
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["shape"] == "slides"
+    assert {(row["source"], manifest["classes"][row["label"]], row["width"]) for row in rows} == {
+        (f"{number}.png", "ab"[number % 2], 7 + number) for number in range(6)
+    }
+
+
+def test_a_word_for_masks_in_the_names_is_no_class(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        for word in ("he", "mask"):
+            draw_image(tmp_path / "s" / f"tile_{number}_{word}.png")
+    manifest, _, _ = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
 
 
 def test_the_patches_of_a_draft_fit_images_that_are_small(init: Callable[..., Any], tmp_path: Path) -> None:
@@ -806,6 +856,27 @@ def test_outlines_of_several_labels_become_crops(init: Callable[..., Any], tmp_p
         ("Tumor", 50): 6,
         ("Immune", 30): 6,
     }
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "P{}_annotations.json",
+        "P{} annotations.json",
+        "a/P{}-polygons.geojson",
+        "P{}.png.json",
+        "P{}_Annotations.geojson",
+    ],
+)
+def test_outlines_in_files_with_more_in_their_names(place: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in (1, 2, 10, 11):
+        draw_image(tmp_path / "s" / f"P{number}.png", 64)
+        (path := tmp_path / "s" / place.format(number)).parent.mkdir(exist_ok=True)
+        path.write_text(geojson([("a", 2, 2, number), ("b", 2, 2, 20 + number)]))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["shape"] == "slides"
+    boxes = {(row["source"], manifest["classes"][row["label"]], row["width"]) for row in rows}
+    assert boxes == {(f"P{n}.png", label, side) for n in (1, 2, 10, 11) for label, side in (("a", n), ("b", 20 + n))}
 
 
 def test_outlines_without_labels_are_named_in_the_draft(init: Callable[..., Any], tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ NO_CLASSES = re.compile(
     r"(?i)(raw|original|processed|cropped|source|images?|imgs?|images?|patches|tiles|crops|data|masks?|labels?|annotations?|"
     r"classification|detection|segmentation|points?|he|h&e|ihc|png|jpe?g|tiff?|bmp)s?"
 )
+OF_MASKS = re.compile(r"(?i)(masks?|labels?|gt|ground[-_ ]?truths?|annotations?|seg|segmentations?)(?:t[rs])?")
 PEOPLE = r"patient|pat|case|subject|donor|participant"
 MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
 TOKENS = re.compile(r"([_\-. ]+)")
-# folders with other numbers may be patients
-GRADE = re.compile(r"(?i)(?:(?:grade|isup|gleason|stage|pattern)[-_ ]?[0-6]|g[1-4])")
+GRADE = re.compile(r"(?i)(?:(?:grade|isup|gleason|stage|pattern)[-_ ]?[0-6]|g[1-4])")  # others may number patients
 MOST_CLASSES = 50
 MOST_IN_A_NAME = 20
 STEP = 8  # numbers that are all multiples of so much are coordinates
@@ -69,6 +69,8 @@ def _role(every: list[str], distinct: tuple[str, ...]) -> Role:
         return "split"
     if all(map(PASSED_OVER.fullmatch, distinct)) or all(map(NO_CLASSES.fullmatch, distinct)):
         return "passed over"
+    if any(map(OF_MASKS.fullmatch, distinct)):  # beside images, whatever their folder is called
+        return "unclear"
     if list(distinct) == [str(n) for n in range(len(distinct))] and len(distinct) <= 10:
         return "class"  # 0, 1, ...: numbers of classes; those of patients begin at 1
     if all(map(GRADE.fullmatch, distinct)) and len({re.sub(r"\d", "", value).lower() for value in distinct}) == 1:
@@ -183,6 +185,7 @@ def _is_word(values: Counter[str], number: int) -> bool:
         1 < len(values) <= min(MOST_IN_A_NAME, number // 2)
         and all(re.fullmatch(r"[^\W\d]+", value) for value in values)
         and not all(map(as_set, values))
+        and not any(map(OF_MASKS.fullmatch, values))
         and not all(map(NO_CLASSES.fullmatch, values))
     )
 

@@ -69,7 +69,7 @@ def _draft(survey: Survey, masks: ObjectMasks) -> Draft | None:
     split, layout, unclear = folders.sets(tree, roles, grouped)
     if masks.level is not None:
         roles[masks.level] = "name"
-    file = rf"{masks.name.replace('{inner}', inner)}\.(?i:{'|'.join(endings(images))})$"
+    file = rf"{pixels.filled(masks.name, inner)}\.(?i:{'|'.join(endings(images))})$"
     of_images = tree.pattern(roles, file)
     if any(re.search(of_images, mask) for mask in masks.images) or any(re.search(masks.pattern, i) for i in images):
         return None

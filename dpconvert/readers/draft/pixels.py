@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import PurePosixPath
 
@@ -21,20 +22,27 @@ from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.source import unused
 
 WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|annotations?|manual|mask[-_ ]images?"
-FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:[-_ ][^/]*)?")
+FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:t[rs]|[-_ ][^/]*)?")  # labelsTr: of nnU-Net
 PROGRAMS = r"cp[-_ ]masks?|labell?ed|binary|simple[-_ ]segmentation|object[-_ ]identities"  # Cellpose, QuPath, ilastik
 ENDING = re.compile(rf"(?i)[._ -](?:{WORDS}|{PROGRAMS})$")
-OWN_ENDING = re.compile(r"(?i)[._ -](?:imgs?|images?|raw|rgb|orig(?:inal)?)$")  # of images, in place of that of masks
+BRACKETS = re.compile(rf"(?i)[._ -]*[(\[](?:{WORDS})[)\]]$")
+BEGINNING = re.compile(rf"(?i)^(?:{WORDS}|{PROGRAMS})(?:(?:[._ -]of)?[._ -]+|(?=\d))")  # as in "Mask of P1.png"
+OWN = r"imgs?|images?|raw|rgb|sat|orig(?:inal)?|0000"  # words of images, in place of those of masks
+CHANNEL = re.compile(r"_000[1-9]$")
+OWN_ENDING = re.compile(rf"(?i)[._ -](?:{OWN})$")
+OWN_BEGINNING = re.compile(rf"(?i)^(?:{OWN})(?:[._ -]+|(?=\d))")
 LOOKED_AT = 24  # masks whose values are read
 PATCH = 256  # side in pixels, where the images are not smaller
 MEASURED = 50  # images
 FEW = 16  # values of a mask
+SAMPLED = 3  # images of a folder
+FLAT = 0.9  # share of neighbouring pixels that are equal, in masks
 
 
 @lru_cache(maxsize=1)
 def masks_of(survey: Survey) -> dict[str, str]:
     """Mask -> image, of files that a folder, an ending or their pixels tell to be masks; empty where none pair."""
-    for found in (_by_ending(survey.images), _by_folder(survey.images), _by_pixels(survey)):
+    for found in (_by_ending(survey.images), _by_folder(survey.images), _by_pixels(survey), _by_flatness(survey)):
         if found:
             return found
     return {}
@@ -43,8 +51,9 @@ def masks_of(survey: Survey) -> dict[str, str]:
 def _paired(masks: dict[str, str], images: Iterable[str]) -> dict[str, str]:
     """Masks by what their images are called, with or without an ending, where at least half of the masks have one."""
     stems = {name: names.stem(name) for name in images}
-    bare = {name: OWN_ENDING.sub("", stem) for name, stem in stems.items() if OWN_ENDING.search(stem)}
-    for called_as in (stems, bare):
+    ended = {name: OWN_ENDING.sub("", stem) for name, stem in stems.items() if OWN_ENDING.search(stem)}
+    begun = {name: OWN_BEGINNING.sub("", stem) for name, stem in stems.items() if OWN_BEGINNING.search(stem)}
+    for called_as in (stems, ended, begun):
         by_stem: defaultdict[str, list[str]] = defaultdict(list)
         for name, stem in called_as.items():
             by_stem[stem.casefold()].append(name)
@@ -55,17 +64,24 @@ def _paired(masks: dict[str, str], images: Iterable[str]) -> dict[str, str]:
 
 
 def _by_ending(images: Sequence[str]) -> dict[str, str]:
-    masks = {name: ENDING.sub("", names.stem(name)).casefold() for name in images if ENDING.search(names.stem(name))}
+    stems = {name: names.stem(name) for name in images}
+    masks = {name: bare.casefold() for name, stem in stems.items() if (bare := _bare(stem)) != stem}
     return _paired(masks, [name for name in images if name not in masks])
 
 
 def _by_folder(images: Sequence[str]) -> dict[str, str]:
     masks = {
-        name: ENDING.sub("", names.stem(name)).casefold()
+        name: _bare(names.stem(name)).casefold()
         for name in images
         if any(map(FOLDER.fullmatch, PurePosixPath(name).parts[:-1]))
     }
     return _paired(masks, [name for name in images if name not in masks])
+
+
+def _bare(stem: str) -> str:
+    """The name of a mask without what says that it is one, at the end or at the beginning."""
+    found = BRACKETS.sub("", ENDING.sub("", stem))
+    return found if found != stem else BEGINNING.sub("", stem)
 
 
 def _by_pixels(survey: Survey) -> dict[str, str]:
@@ -81,6 +97,31 @@ def _by_pixels(survey: Survey) -> dict[str, str]:
         if len(few) == len(twins) and all(values_of(survey, name) is not None for name in few[:LOOKED_AT]):
             return {mask: next(n for n in files if n != mask) for mask, files in zip(few, twins, strict=True)}
     return {}
+
+
+def _by_flatness(survey: Survey) -> dict[str, str]:
+    """Files in folders of flat areas, called as the images in other folders are, whatever the folders are called."""
+    by_folder: defaultdict[str, list[str]] = defaultdict(list)
+    for name in survey.images:
+        by_folder[name.rpartition("/")[0]].append(name)
+    often = Counter(_bare(names.stem(name)).casefold() for name in survey.images)
+    if len(by_folder) < 2 or max(often.values(), default=0) < 2:
+        return {}
+    if not any(_is_flat(survey, files[0]) for files in list(by_folder.values())[:LOOKED_AT]):
+        return {}
+    flat = {folder for folder, files in by_folder.items() if all(_is_flat(survey, file) for file in files[:SAMPLED])}
+    masks = {name: _bare(names.stem(name)).casefold() for folder in sorted(flat) for name in by_folder[folder]}
+    return _paired(masks, [name for name in survey.images if name not in masks])
+
+
+def _is_flat(survey: Survey, name: str) -> bool:
+    """Whether an image is of areas of one value or colour each."""
+    data = survey.source.read(name)
+    for colours in (False, True):
+        with suppress(ReadError):
+            cells = mask_pixels.read(data, name, colours=colours)
+            return cells.shape[1] > 1 and bool((cells[:, 1:] == cells[:, :-1]).mean() > FLAT)
+    return False
 
 
 def values_of(survey: Survey, name: str) -> set[str] | None:
@@ -117,6 +158,11 @@ def draft(survey: Survey) -> Draft | None:
             "or which of them make a patch positive: name them under `values`, and choose `classes` and a [rule]; "
             f'if they tell objects apart, state `objects = "{_objects_by(values)}"` in place of `values`'
         )
+    if channels := [name for name in bare if CHANNEL.search(names.stem(name))]:
+        questions.append(
+            f"{counted(len(channels), 'file')} such as {channels[0]} may be further channels of images, as nnU-Net "
+            "keeps them apart: they are not put together. If so, save red, green and blue as one image"
+        )
     return Draft(
         "masks",
         kind="segmentation",
@@ -139,32 +185,52 @@ def _objects_by(values: Iterable[str]) -> str:
 
 
 def _named(tree: Tree, inner: str, masks: dict[str, str]) -> str:
-    return rf"{image_name(masks).replace('{inner}', inner)}\.(?i:{'|'.join(endings(tree.images))})$"
+    return rf"{filled(image_name(masks), inner)}\.(?i:{'|'.join(endings(tree.images))})$"
 
 
 def image_name(masks: dict[str, str]) -> str:
-    """The names of images, which end as none of the masks does."""
-    own = sorted({names.stem(image)[len(_called(mask, image)) :] for mask, image in masks.items()})
-    if any(own):
-        return f"(?P<name>{{inner}}){_one_of(own)}"
-    return "(?P<name>{inner})" + "".join(f"(?<!{names.escaped(ending)})" for ending in _extra(masks) if ending)
+    """The names of images, which end as none of the masks does; `filled` puts an expression of the stem in."""
+    own_before, own_after = _around({image: _called(mask, image) for mask, image in masks.items()})
+    if any(own_before):
+        return f"(?={{inner}}){_one_of(own_before)}(?P<name>[^/]+?){_one_of(own_after)}"
+    if any(own_after):
+        return f"(?P<name>{{inner}}){_one_of(own_after)}"
+    before, after = _around({mask: _called(mask, image) for mask, image in masks.items()})
+    barred = "".join(f"(?!{names.escaped(beginning)})" for beginning in before if beginning)
+    return f"{barred}(?P<name>{{inner}})" + "".join(f"(?<!{names.escaped(ending)})" for ending in after if ending)
+
+
+def filled(name: str, inner: str) -> str:
+    """The names of images with the expression of a stem."""
+    return name.replace("(?={inner})", "" if inner == "[^/]+" else f"(?={inner})").replace("{inner}", inner)
 
 
 def mask_pattern(masks: list[str], images: dict[str, str]) -> str:
-    """Folders of masks as they are, and the end of their names that images lack."""
+    """Folders of masks as they are, and the beginning and the end of their names that images lack."""
     tree = Tree.of(masks)
-    return tree.pattern({}, rf"(?P<name>[^/]+?){_one_of(_extra(images))}\.(?i:{'|'.join(endings(masks))})$")
+    before, after = map(_one_of, _around({mask: _called(mask, image) for mask, image in images.items()}))
+    return tree.pattern({}, rf"{before}(?P<name>[^/]+?){after}\.(?i:{'|'.join(endings(masks))})$")
 
 
-def _extra(masks: dict[str, str]) -> list[str]:
-    """What names of masks have at their end, beyond those of their images."""
-    return sorted({names.stem(mask)[len(_called(mask, image)) :] for mask, image in masks.items()})
+def _around(called: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What names of files have at their beginning, and at their end, beyond what they are called."""
+    before, after = set[str](), set[str]()
+    for file, name in called.items():
+        stem = names.stem(file)
+        at = 0 if stem.casefold().startswith(name.casefold()) else len(stem) - len(name)
+        before.add(stem[:at])
+        after.add(stem[at + len(name) :])
+    return sorted(before), sorted(after)
 
 
 def _called(mask: str, image: str) -> str:
     """What a mask and its image have in common."""
-    stem = names.stem(image)
-    return stem if names.stem(mask).casefold().startswith(stem.casefold()) else OWN_ENDING.sub("", stem)
+    stem, of_mask = names.stem(image), names.stem(mask)
+    wanted = {of_mask.casefold(), _bare(of_mask).casefold()}
+    for own in (stem, OWN_ENDING.sub("", stem), OWN_BEGINNING.sub("", stem)):
+        if own.casefold() in wanted:
+            return own
+    return stem
 
 
 def _one_of(texts: list[str]) -> str:

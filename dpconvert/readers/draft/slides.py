@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from dpconvert.annotations import Annotations
 from dpconvert.annotations.read import OF_SEVERAL
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, pixels
+from dpconvert.readers.draft import folders, names, outline_names, pixels
+from dpconvert.readers.draft.outline_names import OutlineNames
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import printed, some, strings
 from dpconvert.readers.draft.tree import Tree, endings
@@ -58,7 +59,9 @@ class OutlineSummary:
 
 def draft(survey: Survey) -> Draft | None:
     """A manifest of the shape slides; None without slides or outlines."""
-    files = [*survey.slides, *filter(OME.search, survey.images)] if survey.slides else _outlined(survey)
+    alone = [name for name, program in survey.outlines.items() if not _names_images(program)]
+    called = outline_names.paired(alone, survey.slides or survey.images)
+    files = [*survey.slides, *filter(OME.search, survey.images)] if survey.slides else _outlined(survey, called)
     if not files:
         return None
     tree = Tree.of(files)
@@ -71,17 +74,31 @@ def draft(survey: Survey) -> Draft | None:
     named = tree.apart() if of_several else None  # else files of annotations are called as their images
     pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$", named)
     noun = "slide" if survey.slides else "image"
-    drawn, failed = _drawn(survey, pattern)
+    of_outlines = _outline_files(survey, called)
+    drawn, failed = _drawn(survey, {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}})
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
     plain = Draft(
         "slides",
         kind="segmentation" if survey.slides else "detection",
         group=grouped.what if grouped.why else noun,
         why=grouped.why or (NONE.format(noun),),
-        files={"slides": (pattern, about)},
+        files={"slides": (pattern, about), **of_outlines},
         split=split,
     )
     return _labels(plain, survey, drawn, tree, [*failed, *unclear, *_foreign(survey)], lines)
+
+
+def _outline_files(survey: Survey, called: OutlineNames | None) -> dict[str, tuple[str, str]]:
+    """The pattern of files of annotations that the shape's own pattern does not match, with a comment."""
+    usual = re.compile(layout.FILES["annotations"].pattern)
+    tables = [name for name, program in survey.outlines.items() if _names_images(program) and not usual.search(name)]
+    about = f"{counted(len(survey.outlines), 'file')}, like {min(survey.outlines, default='')}"
+    if called is not None:
+        return {"annotations": (called.pattern, about)}
+    if not tables or len(tables) < len(survey.outlines):
+        return {}
+    listed = "|".join(map(names.escaped, tables))
+    return {"annotations": (f"^{listed}$" if len(tables) == 1 else f"^(?:{listed})$", about)}
 
 
 def _names_images(program: str) -> bool:
@@ -94,11 +111,12 @@ def _foreign(survey: Survey) -> Iterator[str]:
         yield f"{counted(len(survey.foreign), 'file')} of a program that is not read: {error}"
 
 
-def _outlined(survey: Survey) -> list[str]:
+def _outlined(survey: Survey, called: OutlineNames | None) -> list[str]:
     """Images that files of annotation programs are about: all of those with the endings of such."""
     shared = [name for name, program in survey.outlines.items() if _names_images(program)]
     stems = {stem(name).casefold() for name in survey.outlines}
-    about = [name for name in survey.images if stem(name).casefold() in stems]
+    paired = called.images if called else frozenset()
+    about = [name for name in survey.images if stem(name).casefold() in stems or name in paired]
     if not about and not shared:
         return []
     masks = pixels.masks_of(survey)
@@ -106,12 +124,12 @@ def _outlined(survey: Survey) -> list[str]:
     return [name for name in survey.images if name not in masks and (shared or unused.suffix(name) in suffixes)]
 
 
-def _drawn(survey: Survey, pattern: str) -> tuple[OutlineSummary, list[str]]:
+def _drawn(survey: Survey, patterns: Mapping[str, str]) -> tuple[OutlineSummary, list[str]]:
     """What is drawn, by the reader of the shape; and what it refuses."""
     from dpconvert import readers
 
     content = {"shape": "slides", "rule": {"type": "crop"}, "layout": {"missing": "none"}}
-    source = survey.under(**content, files={"slides": {"pattern": pattern}})
+    source = survey.under(**content, files={kind: {"pattern": pattern} for kind, pattern in patterns.items()})
     drawn, reader = OutlineSummary(), readers.reader(source.manifest)
     try:
         images = list(reader.images(source))

@@ -20,7 +20,7 @@ from dpconvert.source import unused
 from dpconvert.source.files import Source
 
 MOST_BYTES = 1 << 28  # of a file that is looked into
-OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl)(\.gz)?$")
+OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl|csv)(\.gz)?$")
 TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xls[xm])$")
 SURELY_TABLES = re.compile(r"(?i)\.(csv|tsv|xls[xm])$")
 SLIDE = re.compile(rf"(?i){slide_table.SLIDE}$")
@@ -109,7 +109,8 @@ class Survey:
             try:
                 found[name] = programs.detect(annotation_files.unpacked(self.source.read(name), name), name)
             except programs.ForeignError as error:
-                found[name] = error
+                if not TABLES.search(name):
+                    found[name] = error
             except ReadError:
                 continue
         return found
@@ -119,7 +120,7 @@ class Survey:
         """Tables with a head of two columns and more -> how to read them again: `rows`."""
         found = {}
         for name in filter(TABLES.search, self.names):
-            table = self._table(name)
+            table = None if name in self.outlines else self._table(name)
             if table is not None and len([column for column in table.columns if column]) > 1:
                 found[name] = table
         return found
@@ -127,7 +128,8 @@ class Survey:
     @cached_property
     def unread(self) -> list[str]:
         """What is wrong with CSV files and workbooks that cannot be read as tables."""
-        return [self._wrong(name) for name in filter(SURELY_TABLES.search, self.names) if name not in self.tables]
+        read = {*self.tables, *self.outlines}
+        return [self._wrong(name) for name in filter(SURELY_TABLES.search, self.names) if name not in read]
 
     def _wrong(self, name: str) -> str:
         if self.source.sizes[name] > MOST_BYTES:
