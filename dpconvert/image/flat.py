@@ -48,7 +48,9 @@ from dpconvert.image.tiff.tiff_rgb import (
     significant_bits,
 )
 from dpconvert.plural import counted
+from dpconvert.runtime.limits import is_beyond
 
+OPENJPEG_BYTES = 9  # of memory for a sample: two integers and the result
 # (place, bytes) by which formats that are not read are known
 UNREAD = {
     (0, b"\xff\x0a"): "JPEG XL",
@@ -175,9 +177,28 @@ def _by_pillow(file: Opened, scale: Range | None) -> Pixels:
             return as_rgb(image, scale)
         if frames > 1:
             raise several(frames)
-        if image.format == "JPEG2000" and (found := decode_jpeg2000(content(file))) is not None:
+        if image.format == "JPEG2000":
+            return _by_openjpeg(image, file, scale)
+        return upright(as_rgb(image, scale), valid_orientation(image.getexif().get(ORIENTATION)))
+
+
+def _by_openjpeg(image: Pillow.Image, file: Opened, scale: Range | None) -> Pixels:
+    """Decode a JPEG 2000.
+
+    Raises:
+        MemoryError: it cannot be decoded, and takes more memory than the limit allows, of which OpenJPEG says nothing.
+    """
+    needed = OPENJPEG_BYTES * image.width * image.height * len(image.getbands())
+    try:
+        if (found := decode_jpeg2000(content(file))) is not None:
             return _of_jpeg2000(*found, scale)
         return upright(as_rgb(image, scale), valid_orientation(image.getexif().get(ORIENTATION)))
+    except KindError:
+        raise
+    except (OSError, ValueError):
+        if is_beyond(needed):
+            raise MemoryError from None
+        raise
 
 
 def _of_jpeg2000(samples: NDArray[Any], bits: int, scale: Range | None) -> Pixels:

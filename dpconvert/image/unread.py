@@ -50,7 +50,10 @@ def unread(name: str | PurePath) -> str | None:
 def remedy(name: str | PurePath) -> str:
     """Return what to do with a file for which `unread` names a format."""
     extra = EXTRAS.get(PurePath(name).suffix.lower())
-    return f"install its reader: pip install 'dpconvert[{extra.extra}]'" if extra else UNREAD
+    if extra:
+        return f"install its reader: pip install 'dpconvert[{extra.extra}]'"
+    stem, _, suffix = PurePath(name).name.rpartition(".")
+    return f"{UNREAD}; keep the folder of its pixels, _{stem}_/, beside it" if suffix.lower() == "vsi" else UNREAD
 
 
 def is_folder(name: str | PurePath) -> bool:

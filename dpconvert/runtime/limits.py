@@ -122,6 +122,15 @@ def reading(where: str) -> Iterator[None]:
         ) from None
 
 
+def is_beyond(needed: int) -> bool:
+    """Whether `needed` bytes are more than the limit leaves for the file that is being read.
+
+    Libraries that fail to allocate them may report a damaged file.
+    """
+    guard = _guard
+    return guard is not None and guard.limits.memory > 0 and HAS_MEMORY and needed > guard.most - _data()
+
+
 @contextmanager
 def limited(limits: Limits) -> Iterator[None]:
     """Limit the memory of every `reading` in this process, within the block."""

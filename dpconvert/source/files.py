@@ -35,7 +35,7 @@ from dpconvert.source.arrays import elements
 from dpconvert.source.arrays.columns import Columns
 from dpconvert.source.arrays.elements import Element
 from dpconvert.source.arrays.stacks import Stacks
-from dpconvert.source.copies import ComparedFiles, copies, is_file, is_unpacked
+from dpconvert.source.copies import ComparedFiles, copies, is_unpacked
 from dpconvert.source.folder import Folder
 from dpconvert.source.listing import Place, check_names, walk
 from dpconvert.source.matched import MatchedFile
@@ -95,7 +95,7 @@ class Source(Folder):
         everything = {name: size for name, size, _ in listed}
         sizes = {name: size for name, size in everything.items() if not is_unpacked(name, everything)}
         places = {name: place for name, _, place in listed if place and name in sizes}
-        slides = slide_files(root, [name for name in sizes if is_file(root, name)])
+        slides = slide_files(root, sizes)
         source = cls(root, manifest, sizes, places, slides)
         source.notes += [*packed_notes, *_hidden(hidden), *encoding.notes()]
         source.encoding = encoding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,25 @@ def test_a_change_of_any_file_of_a_folder_counts(tmp_path: Path) -> None:
     assert stamps().changed_since(record, ["a.zarr"]) == []
     os.utime(chunks / "0/0", ns=(10**9 - 1, 10**9 - 1))
     assert stamps().changed_since(record, ["a.zarr", "b"]) == ["a.zarr", "b"]
+
+
+def test_a_link_to_a_file_or_other_rights_on_it_are_no_change_of_it(tmp_path: Path) -> None:
+    """As backups make them while a conversion runs. A file of the same size and time that replaces another is one."""
+    for name in "abcd":
+        (tmp_path / name).write_bytes(b"12")
+        os.utime(tmp_path / name, ns=(10**9, 10**9))
+
+    def stamps() -> Stamps:
+        return Stamps(lambda name: tmp_path / name)
+
+    record = stamps().record("abcd")
+    (tmp_path / "link").hardlink_to(tmp_path / "a")
+    (tmp_path / "b").chmod(0o400)
+    time.sleep(0.02)  # longer than a tick of the clock of the file system
+    (tmp_path / "c").write_bytes(b"34")
+    os.utime(tmp_path / "c", ns=(10**9, 10**9))
+    (tmp_path / "other").write_bytes(b"34")
+    (tmp_path / "other").chmod(0o400)
+    os.utime(tmp_path / "other", ns=(10**9, 10**9))
+    (tmp_path / "other").replace(tmp_path / "d")
+    assert stamps().changed_since(record, "abcd") == ["c", "d"]

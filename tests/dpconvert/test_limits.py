@@ -12,11 +12,12 @@ from PIL import Image
 
 from dpconvert.card import TaskCard
 from dpconvert.conversion import convert
-from dpconvert.errors import OutputError
+from dpconvert.errors import OutputError, ReadError
+from dpconvert.image import open_image
 from dpconvert.manifest.catalog import find
 from dpconvert.plan.options import Options
 from dpconvert.readers import with_defaults
-from dpconvert.runtime import processes
+from dpconvert.runtime import limits, processes
 from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.progress import Reporter
 from tests.dpconvert.hostile import CASES, limited
@@ -77,6 +78,17 @@ def test_hostile_images_take_no_more_memory_than_allowed() -> None:
     names = [name for name in CASES if name.startswith("jpeg_2000")]
     found = dict(one.split(": ", 1) for one in processes.run(limited, "context", names, 2, Limits(memory=1 << 28)))
     assert found == dict.fromkeys(names, "DIR/a.tif: segment 0 cannot be read: opj_decode or opj_end_decompress failed")
+
+
+@ON_LINUX
+def test_a_jpeg_2000_that_needs_more_memory_than_allowed_is_not_called_damaged(tmp_path: Path) -> None:
+    """OpenJPEG reports broken data for both."""
+    Image.new("RGB", (4000, 3000)).save(tmp_path / "a.jp2")
+    Image.effect_noise((64, 64), 50).save(tmp_path / "cut.jp2")
+    (tmp_path / "cut.jp2").write_bytes((tmp_path / "cut.jp2").read_bytes()[:1000])
+    for name, told in (("a.jp2", "takes too much memory.*--limit-memory"), ("cut.jp2", "damaged or missing")):
+        with limits.limited(Limits(memory=1 << 24)), pytest.raises(ReadError, match=told), limits.reading(name):
+            open_image([tmp_path / name]).read(0, 0, 1, 1)
 
 
 def test_a_hostile_image_takes_no_more_time_than_allowed() -> None:

@@ -28,6 +28,7 @@ from dpconvert.annotations.points import Form, PointRow, read_rows
 from dpconvert.errors import ReadError
 from dpconvert.readers.points.tables import images_by_ending
 from dpconvert.source.matched import MatchedFile
+from tests.dpconvert.mirax import write_mirax
 from tests.dpconvert.test_formats import coco_file, feature
 from tests.dpconvert.test_shapes import Make, draw_image, make
 from tests.dpconvert.test_whole_annotations import voc
@@ -620,6 +621,24 @@ def test_lengths_need_the_resolution_of_the_image(make: Make, tmp_path: Path) ->
     (root / "a.csv").rename(root / "a.geojson")
     (root / "a.geojson").write_bytes(POINTS["geojson"])
     assert "of an annotation program, whose coordinates are pixels" in str(make(text, "--mpp", 0.25, fails=True))
+
+
+def test_points_on_a_slide_with_bounds_say_where_they_start(make: Make, tmp_path: Path) -> None:
+    """The slide of 256 x 192 pixels was scanned from (64, 64) on; QuPath counts from there."""
+    (tmp_path / "source").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)
+    write_mirax(tmp_path / "source/a.mrxs", pixels, (slice(64, 192), slice(64, 256)))
+    (tmp_path / "source/a.csv").write_text("Centroid X µm,Centroid Y µm\n25,20\n")
+    text = (
+        HEAD + "[files.images]\npattern = '(?P<name>[^/]+)\\.mrxs$'\n"
+        '[layout]\nunit = "um"\nlabel = "yes"\nnames = {x = "Centroid X µm", y = "Centroid Y µm"}\n%s\n'
+        '[rule]\ntype = "crop"\nsize = 8\n'
+    )
+    told = str(make(text % "", fails=True))
+    assert "a.csv: on a slide whose pixels start at (64, 64): do its coordinates start there, too?" in told
+    for bounds, corner in (("true", (64 + 100 - 4, 64 + 80 - 4)), ("false", (100 - 4, 80 - 4))):
+        (row,) = make(text % f"bounds = {bounds}")
+        assert (row["x"], row["y"]) == corner
 
 
 @pytest.mark.parametrize("name", ["xum", "x-um", "Centroid.X.µm", "Centroid X Âµm", "um_x", "xMicrons", "Xµm", "X MM"])

@@ -348,6 +348,32 @@ def test_a_hamamatsu_set_has_the_files_that_it_names(tree: Tree) -> None:
     assert source.slides.files_of("s/a.vms") == ("s/a.vms", "s/a.jpg", "s/a_map2.jpg")
 
 
+@pytest.mark.parametrize("where", ["", "packed.zip/"])
+def test_the_pixels_of_an_olympus_slide_are_no_images_of_their_own(tree: Tree, where: str) -> None:
+    """One slide of its head, a folder of pixels in tiles or TIFFs, and a thumbnail; of another the head is missing."""
+    folder = tree.root / "b" if where else tree.root
+    for name in ("b.vsi", "_b_/stack1/frame_t.tif", "_b_/label.png", "c/_d_/stack10001/frame_t_0.tif"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(folder / name, format="PNG" if name.endswith("png") else "TIFF")
+    for number in (1, 10000):
+        (folder / f"_b_/stack{number}").mkdir(exist_ok=True)
+        (folder / f"_b_/stack{number}/frame_t.ets").write_bytes(b"x")
+    if where:
+        shutil.make_archive(str(tree.root / "packed"), "zip", folder)
+        shutil.rmtree(folder)
+    tree.slide("a.tif")
+    tree.manifest(RULE + MISSING)
+    made = tree.plan()
+    assert {row.source_image for row in made.rows} == {"a"}
+    told = [note.partition("; convert")[0] for note in made.notes if "Olympus" in note]
+    assert told == [
+        f"1 slide in a format that is not read (Olympus VSI), the first: {where}b.vsi",
+        f"not read: 1 slide of Olympus VSI without the file {where}c/d.vsi, its head",
+    ]
+    assert any("keep the folder of its pixels, _b_/, beside it" in note for note in made.notes)
+    assert not any("frame_t" in note or "label.png" in note for note in made.notes)
+
+
 def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:

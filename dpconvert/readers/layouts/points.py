@@ -145,7 +145,6 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         return labelled(in_pixels(found, layout, image, mpp, name), layout, name)
     found = Annotations([])
     for name in source_image.annotations:
-        of_file = read_file(source.read(name), name, layout, source_image, image)
-        of_file = in_pixels(of_file, layout, image, mpp, name)
+        of_file = read_file(source.read(name), name, layout, source_image, image, mpp)
         found = Annotations(found.items + of_file.items, found.remarks + of_file.remarks)
     return labelled(found, layout, source_image.annotations[0]) if source_image.annotations else found

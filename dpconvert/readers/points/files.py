@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import shapely
 
 from dpconvert import names
@@ -21,8 +22,12 @@ from dpconvert.source.record import SourceImage
 MATLAB = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file", matlab73.START
 
 
-def read_file(data: bytes, name: str, layout: Layout, source_image: SourceImage, image: Image) -> Annotations:
+def read_file(
+    data: bytes, name: str, layout: Layout, source_image: SourceImage, image: Image, mpp: float | None = None
+) -> Annotations:
     """Return the annotations of one image in the content of a file; points and shapes in level-0 pixels.
+
+    mpp: micrometres per pixel if the image states none.
 
     Raises:
         ReadError: the file cannot be read, is a mask, or is of a program that is not supported.
@@ -30,7 +35,7 @@ def read_file(data: bytes, name: str, layout: Layout, source_image: SourceImage,
     data = annotation_files.unpacked(data, name)
     if _of_a_program(data, name):
         known = list(layout.labels)
-        size, origin = (image.width, image.height), image.bounds[:2]
+        size, origin = (image.width, image.height), image.bounds[:2] if layout.bounds is not False else (0, 0)
         if layout.boxes == "cxcywh" and is_json(data):
             raise ReadError(
                 "a file of an annotation program, whose boxes are not stated by their centres",
@@ -51,7 +56,8 @@ def read_file(data: bytes, name: str, layout: Layout, source_image: SourceImage,
         if isinstance(found, LabelMask):
             raise ReadError("an image, and no file of points", where=name)
         return found if not layout.label else replace(found, items=[_named(item, layout) for item in found.items])
-    return Annotations([row.annotation() for row in rows_of(data, name, layout)])
+    found = Annotations([row.annotation() for row in rows_of(data, name, layout)])
+    return in_pixels(found, layout, image, mpp, name)
 
 
 def rows_of(data: bytes, name: str, layout: Layout) -> list[PointRow]:
@@ -89,15 +95,33 @@ def _named(item: Annotation, layout: Layout) -> Annotation:
 
 
 def in_pixels(found: Annotations, layout: Layout, image: Image, mpp: float | None, name: str) -> Annotations:
-    """Return annotations in pixels of their image, whose unit the layout states.
+    """Return points of a table, a list or an array in level-0 pixels of their image, by the unit and the corner that
+    the layout states.
 
     mpp: micrometres per pixel if the image states none.
 
     Raises:
-        ReadError: the unit is one of length, and the resolution of the image is not known.
+        ReadError: the unit is one of length, and the resolution of the image is not known; or the image has bounds, and
+            the layout does not state whether coordinates start there.
     """
-    if layout.unit not in MICROMETRES:
+    origin = np.array(image.bounds[:2] if layout.bounds is not False else (0, 0))
+    if origin.any() and layout.bounds is None and found.items:
+        raise ReadError(
+            f"on a slide whose pixels start at {tuple(origin.tolist())}: do its coordinates start there, too?",
+            where=name,
+            remedy="say `bounds = true` in the manifest's [layout] if they do, as QuPath's, else `bounds = false`",
+        )
+    factors = np.array(_pixels_per_unit(layout, image, mpp, name))
+    if (factors == 1).all() and not origin.any():
         return found
+    placed = (shapely.transform(item.geometry, lambda xy: xy * factors + origin) for item in found.items)
+    items = [replace(item, geometry=shape) for item, shape in zip(found.items, placed, strict=True)]
+    return replace(found, items=items)
+
+
+def _pixels_per_unit(layout: Layout, image: Image, mpp: float | None, name: str) -> tuple[float, float]:
+    if layout.unit not in MICROMETRES:
+        return 1.0, 1.0
     across, down = image.spacing.x or mpp, image.spacing.y or mpp
     if across is None or down is None:
         raise ReadError(
@@ -105,10 +129,7 @@ def in_pixels(found: Annotations, layout: Layout, image: Image, mpp: float | Non
             where=name,
             remedy="give it with --mpp, or as `mpp` in the manifest",
         )
-    factors = MICROMETRES[layout.unit] / across, MICROMETRES[layout.unit] / down
-    scaled = (shapely.transform(item.geometry, lambda xy: xy * factors) for item in found.items)
-    items = [replace(item, geometry=shape) for item, shape in zip(found.items, scaled, strict=True)]
-    return replace(found, items=items)
+    return MICROMETRES[layout.unit] / across, MICROMETRES[layout.unit] / down
 
 
 def labelled(found: Annotations, layout: Layout, name: str) -> Annotations:

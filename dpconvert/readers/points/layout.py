@@ -51,6 +51,10 @@ class Layout(SplitNames):
     resolution of the image converts to pixels. If not given they are pixels, and a file that says otherwise, as the
     column `Centroid X µm` of QuPath does, is refused.
     """
+    bounds: bool | None = None
+    """Whether coordinates start at the bounds of a slide that has them (MIRAX), as QuPath's do; `false` if at the
+    corner of the whole slide. If not given, GeoJSON starts at the bounds, and tables on such a slide are refused.
+    """
     label_field: str = ""
     """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
     stated_image: StatedImage = ""

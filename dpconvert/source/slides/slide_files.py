@@ -4,6 +4,7 @@
     MIRAX       a.mrxs with the folder a/ beside it
     Hamamatsu   a.vms or a.vmu with the files that it names
     OME-TIFF    files that hold planes of one image
+    Olympus     a.vsi with the folder _a_/ beside it, which is not read
 
 The folder of an OME-Zarr is one file to all of this package.
 
@@ -24,10 +25,13 @@ from dpconvert.image.ome.ome_metadata import has_ome_xml
 from dpconvert.image.tiff.tiff_layout import layout
 from dpconvert.image.unread import EXTRAS, remedy, unread
 from dpconvert.plural import counted
+from dpconvert.source.copies import is_file
 from dpconvert.source.slides.dicom_identity import DICOM_NAME, Instance, instance
 
 TIFF_NAME = re.compile(r"(?i)\.(tiff?|tf[28]|btf)$")
 MIRAX_DATA = re.compile(r"(?i)(^slidedat\.ini|\.dat)$")
+VSI_FOLDER = re.compile(r"(?P<above>(?:.*/)?)_(?P<slide>[^/]+)_/")
+VSI_PIXELS = re.compile(r"(?i)/stack\d+/frame_t\w*\.(ets|tiff?)$")
 SLIDES = "SM"  # the modality of slide microscopy
 DRAWN = {"SEG": "segmentation", "ANN": "file of annotations", "SR": "structured report", "RTSTRUCT": "structure set"}
 UID, PLAIN = re.compile(r"[\d.]+"), re.compile(r"[\w.-]+( [\w.-]+)*")
@@ -69,16 +73,20 @@ class SlideFiles:
 
 
 def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
-    """Find the files below `root` (sorted relative names, none in an archive) that form slides together."""
-    listed = list(names)
+    """Find the files below `root` (sorted relative names) that form slides together; archives have no such slides."""
+    every = list(names)
+    listed = [name for name in every if is_file(root, name)]
     instances = [found for name in listed if DICOM_NAME.search(name) and (found := instance(root, name))]
     slides, parts, notes = _series(instances)
     for group in (*_mirax(listed), *_hamamatsu(root, listed), *_ome(root, listed)):
         slides[group.main] = group
         parts |= {*group.files} - {group.main}
     parts |= {name for name in listed if unread(name) and PurePosixPath(name).suffix.lower() in EXTRAS}  # noted
+    pixels = _vsi_data(every)
+    parts |= {name for files in pixels.values() for name in files}
     drawn = tuple(one for one in instances if one.modality in DRAWN)
-    return SlideFiles(_without_shared_names(slides), frozenset(parts), (*notes, *_unread(listed)), drawn)
+    notes += [*_unread(root, every), *_headless(pixels, every)]
+    return SlideFiles(_without_shared_names(slides), frozenset(parts), tuple(notes), drawn)
 
 
 def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[str], list[str]]:
@@ -200,11 +208,31 @@ def _ome(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
             yield MultiFileSlide(files[0], tuple(files), tuple(files), aliases)
 
 
-def _unread(names: list[str]) -> Iterator[str]:
+def _vsi_data(names: list[str]) -> dict[str, list[str]]:
+    """Return a slide of Olympus, without its suffix -> the files in the folder of its pixels, `_slide_/stack1/`."""
+    heads = {name[: -len(".vsi")] for name in names if name.lower().endswith(".vsi")}
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        folder = VSI_FOLDER.match(name)
+        slide = folder["above"] + folder["slide"] if folder else ""
+        if folder and (slide in heads or VSI_PIXELS.search(name)):
+            found[slide].append(name)
+    return dict(found)
+
+
+def _headless(pixels: dict[str, list[str]], names: list[str]) -> Iterator[str]:
+    """Return a note on slides of Olympus of which only the folder of pixels is here."""
+    heads = {name[: -len(".vsi")] for name in names if name.lower().endswith(".vsi")}
+    if absent := sorted(pixels.keys() - heads):
+        yield f"not read: {counted(len(absent), 'slide')} of Olympus VSI without the file {absent[0]}.vsi, its head"
+
+
+def _unread(root: Path, names: list[str]) -> Iterator[str]:
     """Return a note on the slides of each format that is not supported."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        if (what := unread(name)) is not None:
+        is_optional = PurePosixPath(name).suffix.lower() in EXTRAS
+        if (what := unread(name)) is not None and (is_file(root, name) or not is_optional):
             found[what].append(name)
     for what, files in sorted(found.items()):
         found_here = f"{counted(len(files), 'slide')} in a format that is not read ({what}), the first: {files[0]}"
