@@ -12,6 +12,7 @@ from dpconvert.arguments import check_options, check_whole, in_arguments, named,
 from dpconvert.names import closest
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones.card import BackboneCard
+from mtrain.belonging import check_weights
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
 from mtrain.model import network as networks
@@ -140,10 +141,11 @@ def load_network(run: Run | Folder) -> SharedNetwork:
         run: A run, or its folder.
 
     Raises:
-        RunError: The run has not finished, or its weights are damaged.
+        RunError: The run has not finished, or its weights are damaged or those of another run.
     """
     given = run if isinstance(run, Run) else open_run(Path("runs"), os.fspath(run))
     given.check_finished()
+    check_weights(given)
     return networks.shared_network(given.network(), given.weights).eval()
 
 

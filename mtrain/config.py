@@ -246,7 +246,7 @@ class FitConfig(BaseModel):
     @field_validator("dense")
     @classmethod
     def _maps_of_one_pass(cls, dense: bool, info: ValidationInfo) -> bool:
-        for other in ("stream", "compile", "checkpointing"):
+        for other in ("stream", "compile"):
             if dense and info.data.get(other):
                 raise ValueError(f"does not go with --{other}")
         return dense

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from mtrain import belonging
+from mtrain import belonging, load_network
 from mtrain.config import FitConfig
 from mtrain.data.batches.batch import Batch
+from mtrain.errors import RunError
 from mtrain.event_log import append, cut, events
 from mtrain.model.frozen import weights_digest
 from mtrain.runs import Run
@@ -89,6 +90,8 @@ def test_settings_and_weights_of_two_runs(place: Path, name: str) -> None:
     told = "runs/toy: config.json and shared.safetensors belong to different runs"
     for found in (transfer("--run", "toy"), mtrain("export", "toy"), mtrain("report", "--run", "toy")):
         assert line(found).startswith(told)
+    with pytest.raises(RunError, match=told):
+        load_network(TOY)
 
 
 def test_heads_of_another_run_are_refused_and_made_again_from_the_checkpoint(place: Path) -> None:

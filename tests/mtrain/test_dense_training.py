@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from dpconvert import card as cards
@@ -19,8 +20,11 @@ from mtrain.model.dense.dense_loss import drawn_discs, mask_losses, point_losses
 from mtrain.model.dense.dense_network import DenseNetwork, enlarged
 from mtrain.model.dense.maps import FeatureMap, features_and_maps, levels_of
 from mtrain.model.network import shared_network
+from mtrain.runs import Run
+from mtrain.train.fit import fit
 from tests.mtrain.dense_networks import dense_training, trained
 from tests.mtrain.dense_pools import write_mixed_pool
+from tests.mtrain.test_fit import Notes
 
 LEVELS = (FeatureMap("a", 3, "channels first"), FeatureMap("b", 5, "channels first"))
 
@@ -192,7 +196,21 @@ def test_guesses_cost_about_one_in_each_kind_of_task(shards: Path) -> None:
     assert all(0.5 < value < 4 for value in losses.tolist()), losses
 
 
-@pytest.mark.parametrize("other", ["stream", "compile", "checkpointing"])
+@pytest.mark.parametrize("gradients", ["mean", "upgrad"])
+@pytest.mark.parametrize("backbone", ["timm:test_vit", "timm:test_resnet"])
+def test_checkpointing_changes_no_bit(shards: Path, tmp_path: Path, backbone: str, gradients: str) -> None:
+    given = {"backbone": backbone, "weights": "random", "shards": str(shards), "size": 64, "gradients": gradients}
+    given |= {"batch": 8, "iterations": 3, "warmup": 1, "adapt_batches": 1, "workers": 0, "device": "cpu", "lr": 0.01}
+    runs = Run(tmp_path / "plain"), Run(tmp_path / "checkpointing")
+    for run, checkpointing in zip(runs, (False, True), strict=True):
+        assert fit(FitConfig(**given, dense=True, checkpointing=checkpointing), run, Notes()) == "finished"
+    for one, two in zip(*([run.weights, run.heads, run.dense] for run in runs), strict=True):
+        whole, again = load_file(one), load_file(two)
+        assert whole.keys() == again.keys()
+        assert all(torch.equal(values, again[name]) for name, values in whole.items()), one.name
+
+
+@pytest.mark.parametrize("other", ["stream", "compile"])
 def test_what_does_not_go_with_masks_is_refused(other: str) -> None:
     with pytest.raises(UsageError, match=f"does not go with `{other}=True`"):
         FitConfig(dense=True, **{other: True})

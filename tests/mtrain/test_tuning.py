@@ -143,6 +143,17 @@ def test_checkpointing_changes_no_gradient(network: SharedNetwork) -> None:
         torch.testing.assert_close(two.grad, one.grad, msg=name)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "timm:vgg11"])
+def test_networks_without_checkpointing_are_refused(name: str) -> None:
+    class Refusing(torch.nn.Module):
+        def set_grad_checkpointing(self, enable: bool = True) -> None:
+            assert not enable, "gradient checkpointing not supported"
+
+    body = Refusing() if name.startswith("timm:") else torch.nn.Identity()
+    with pytest.raises(UsageError, match=f"--checkpointing: {name} does not support it; .*networks of timm do"):
+        tuning.check_pointing(body, name)
+
+
 def test_more_blocks_than_a_network_has_are_refused() -> None:
     network = shared_network("efficientnet_lite0", "random")
     with pytest.raises(UsageError, match="last:8: efficientnet_lite0 has 7 blocks; use --tune last:7 at most, or all"):
