@@ -113,7 +113,7 @@ def _trained(run: Run, name: str, iterations: int, workers: int, device: str) ->
     other, config = retraining(run, (name,), iterations)
     reused = other.exists and other.state()[0] == "finished"
     if fit(config.model_copy(update={"workers": workers, "device": device}), other, QUIET) == "stopped":
-        raise RunError("interrupted; finished trainings are kept", where=other.path, remedy="run the command again")
+        raise RunError("interrupted; finished training runs are kept", where=other.path, remedy="run the command again")
     return other, reused
 
 
