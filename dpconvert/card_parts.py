@@ -16,14 +16,14 @@ class Model(BaseModel):
 
 
 class Licence(Model):
-    """The terms of use of the images. `open` is true if anyone may download and redistribute them."""
+    """The terms of use of images or weights. `open` is true if anyone may download and redistribute them."""
 
     name: str
     """Short name of the licence, such as CC BY 4.0."""
     url: str = ""
     """Address of its text."""
     open: bool = False
-    """Whether anyone may download and redistribute the images."""
+    """Whether anyone may download and redistribute them."""
     note: str = ""
     """Further information for its users."""
 

@@ -45,7 +45,9 @@ def _start(given: dict[str, Any]) -> str:
 
 
 class FitConfig(BaseModel):
-    """A training. The text below each setting is its help on the command line and in the reference."""
+    """The settings of a training run."""
+
+    # The text below each setting is its help on the command line and in the reference.
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -123,7 +123,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if isinstance(found, dict) and isinstance(found.get("config"), dict):
         found = BEFORE | found["config"]
     if isinstance(found, dict) and SWEEPS & found.keys():
-        raise UsageError("describes a sweep, not one training", where=path, remedy="`mtrain sweep FILE` runs it")
+        raise UsageError("describes a sweep, not one training run", where=path, remedy="`mtrain sweep FILE` runs it")
     try:
         checked = FitConfig.model_validate(found)
     except ValidationError as error:

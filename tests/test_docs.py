@@ -17,6 +17,7 @@ import pytest
 from dpconvert import card
 from dpconvert.cli import group as dpconvert
 from dpconvert.manifest import catalog
+from dpconvert.manifest.model import Manifest
 from dpconvert.shards import index
 from mtrain.cli import group as mtrain
 from tests.documents import pages as all_pages
@@ -157,6 +158,12 @@ def test_lines_of_a_page_fit_120_columns(page: Path) -> None:
     """Tables, code and pictures apart."""
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL).splitlines()
     assert [line for line in prose if len(line) > 120 and not line.startswith(("|", "    ", "!["))] == []
+
+
+def test_the_manifest_names_every_shape() -> None:
+    shapes = {path.stem for path in (ROOT / "dpconvert" / "readers" / "layouts").glob("[a-z]*.py")}
+    text = Manifest.model_fields["shape"].description or ""
+    assert {shape for shape in shapes if not re.search(rf"\b{shape}\b", text)} == set()
 
 
 def test_every_key_of_a_manifest_and_every_setting_is_described() -> None:

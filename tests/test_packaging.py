@@ -18,7 +18,8 @@ from dpconvert import __version__
 
 ROOT = Path(__file__).parent.parent
 PYTHONS = ["3.11", "3.12", "3.13"]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, BUILD = PYPROJECT["project"], PYPROJECT["build-system"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,19 @@ def test_the_recipe_asks_for_what_the_package_asks_for() -> None:
     """openslide-bin is PyPI's: conda's openslide-python brings the library itself."""
     recipe = (ROOT / "conda.recipe" / "meta.yaml").read_text()
     wanted = {name.replace(">=", " >=") for name in PROJECT["dependencies"]} - {"openslide-bin >=4.0"}
+    wanted |= {name.replace(">=", " >=") for name in BUILD["requires"]}
     assert wanted <= set(re.findall(r"- (\S+ >=\S+)", recipe))
+
+
+def test_the_page_of_the_package_index_has_no_link_that_leads_nowhere(built: Path) -> None:
+    [wheel] = built.glob("*.whl")
+    metadata = zipfile.ZipFile(wheel).read(f"dpconvert-{__version__}.dist-info/METADATA").decode()
+    assert "Description-Content-Type: text/markdown" in metadata
+    targets = re.findall(r"\]\(([^)]+)\)", metadata)
+    assert targets
+    assert [target for target in targets if not target.startswith("https://")] == []
+    assert "See a pool of open data (`docs/how-to/open-pool.md`)." in metadata
+    assert "- `docs/real-run.md`: " in metadata
 
 
 def test_versions_are_locked_by_name_and_number() -> None:

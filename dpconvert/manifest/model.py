@@ -146,8 +146,8 @@ class Manifest(Model):
     root: str = ""
     """Folder of the files, relative to the manifest; `--source` overrides it."""
     shape: str = ""
-    """Layout of the files: folders, table, points, masks, slides or cytomine; empty if a module of the same name reads
-    them.
+    """Layout of the files: folders, table, points, masks, arrays, parquet, webdataset, slides or cytomine; empty if a
+    module of the same name reads them.
     """
     reader: str | None = None
     """Name of a source with the same layout, whose module reads these files, too, such as `segpath-epithelium`. It

@@ -29,13 +29,13 @@ class StrictModel(BaseModel):
 
 
 class Naming(StrictModel):
-    """How the tensors of one kind of file are called, and what timm calls them."""
+    """Names of the tensors in one kind of file, and timm's names for them."""
 
     title: str
-    """What the names are, for people."""
+    """Human-readable description of the names."""
     rename: dict[str, str]
     """Regular expression for a whole name in the file -> the name in the network. Tensors whose new names end in @0,
-    @1, ... are put together along their first dimension."""
+    @1, ... are concatenated along their first dimension."""
     drop: tuple[str, ...] = ()
     """Regular expressions for names of tensors that no feature depends on."""
     fold_class_position: bool = False
@@ -82,7 +82,7 @@ class BackboneCard(StrictModel):
     name: str
     """Name for `--backbone`; the name of the file if not given."""
     title: str
-    """The network's name, for people."""
+    """Human-readable name of the network."""
     timm: str | None = None
     """Name of the architecture in timm."""
     options: dict[str, Any] = {}
@@ -90,8 +90,8 @@ class BackboneCard(StrictModel):
     unavailable: str | None = None
     """Why the network cannot be built without foreign code."""
     features: Features = "pooled"
-    """pooled: what timm gives to a classifier; cls: the class token; mean: the mean of the patch tokens; cls+mean:
-    both, one after the other. Which tokens stand before the patches is asked of the network."""
+    """pooled: what timm passes to a classifier; cls: the class token; mean: the mean of the patch tokens; cls+mean:
+    both, concatenated. The network itself says which tokens precede those of the patches."""
     mean: Triple | None = None
     """Mean of each channel, for pixels from 0 to 1; timm's own if not given."""
     std: Triple | None = None

@@ -86,7 +86,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
     equal = "" if config.temperature or config.task_weights else "; every task is equally likely in a batch"
     yield f"Multi-task pre-training after {PROTOCOL}{equal}."
     if soup := run.about().get(SOUP):
-        yield f"Made of several such trainings: {soup['text']}. Settings and seed are those of the first."
+        yield f"Made from several such training runs: {soup['text']}. The settings and the seed are those of the first."
     yield from _sets(trained)
     yield f"Initial weights: {config.weights if config.weights in ('imagenet', 'random') else 'a file'}."
     if start := run.started_from().sets:

@@ -120,7 +120,7 @@ def _trained(other: Run, config: FitConfig, workers: int, device: str) -> bool:
     """Train on one task. Returns whether there was anything to do."""
     done = other.exists and other.state()[0] == "finished"
     if fit(config.model_copy(update={"workers": workers, "device": device}), other, QUIET) == "stopped":
-        raise RunError("interrupted; finished trainings are kept", where=other.path, remedy="run the command again")
+        raise RunError("interrupted; finished training runs are kept", where=other.path, remedy="run the command again")
     return not done
 
 

@@ -71,7 +71,7 @@ def _retrained(
     other, config = retraining(run, subset, shards)
     config = config.model_copy(update={"workers": workers, "device": device})
     if fit(config, other, QUIET) == "stopped":
-        raise RunError("interrupted; finished trainings are kept", where=other.path, remedy="run the command again")
+        raise RunError("interrupted; finished training runs are kept", where=other.path, remedy="run the command again")
     options = TransferOptions("logistic", False, workers=workers, recipe=Recipe(device=device))
     source = source_of(other, OWN)
     found = transfer(source, target, options, QUIET)

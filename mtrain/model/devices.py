@@ -95,7 +95,8 @@ def device_failure(error: RuntimeError) -> UserError | None:
     """Return the user's error for a known error of torch, CUDA or NCCL; None for any other."""
     if isinstance(error, torch.OutOfMemoryError):
         return RunError(
-            "out of memory on the device", remedy="give a smaller --batch or --size: of a training, start another run"
+            "out of memory on the device",
+            remedy="give a smaller --batch or --size; to train with it, start another run",
         )
     known = _known(str(error))
     return RunError(known[0], remedy=known[1]) if known else None

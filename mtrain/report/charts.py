@@ -172,7 +172,7 @@ def few_shot(
 
 
 def calibration(series: Mapping[str, Sequence[Reliability]]) -> Figure:
-    """Reliability diagram: share of right answers by confidence, in percent; the diagonal is perfect calibration."""
+    """Reliability diagram: correct predictions by confidence, in percent; the diagonal is perfect calibration."""
     figure, axes = figures.axes(2.8, 3.4)
     axes.plot((0, 100), (0, 100), color=SOFT, lw=0.8, ls=(0, (4, 3)))
     for number, (name, bins) in enumerate(series.items()):
@@ -184,7 +184,7 @@ def calibration(series: Mapping[str, Sequence[Reliability]]) -> Figure:
     axes.set_ylim(0, 103)
     axes.grid()
     axes.set_xlabel("confidence, percent")
-    axes.set_ylabel("right answers, percent")
+    axes.set_ylabel("correct predictions, percent")
     _name_series(axes)
     return figure
 

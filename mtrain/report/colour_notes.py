@@ -36,10 +36,10 @@ def _in_words(task: Task) -> str:
     try:
         found = colours_of(task.folder)
     except UserError as error:
-        return f"what colours alone reveal is unknown: {error}"
+        return f"the score of a classifier that sees only colours is unknown: {error}"
     if found is None:
         return ""
     return (
-        f"colours alone, without any shape, score {100 * found.score:.2f}% {METRICS[found.metric]} on "
-        f"{found.val:,} validation images after {found.train:,} training images (chance: {100 * found.chance:.2f}%)"
+        f"a classifier that sees only colours scores {100 * found.score:.2f}% {METRICS[found.metric]} on "
+        f"{found.val:,} validation images, from {found.train:,} training images (chance: {100 * found.chance:.2f}%)"
     )

@@ -228,7 +228,7 @@ def _calibration(known: Mapping[str, Answers], titles: Mapping[str, str], number
         if found.predictions.probabilities is not None and len(found.label)
     }
     if bins:
-        caption = "Calibration: share of right answers by confidence; the dashed line is perfect calibration"
+        caption = "Calibration: share of correct predictions by confidence; the dashed line is perfect calibration"
         words = "; ".join(
             f"{name}: " + ", ".join(f"{100 * b.accuracy:.0f} at {100 * b.confidence:.0f}" for b in of)
             for name, of in bins.items()

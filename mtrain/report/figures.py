@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -27,6 +28,7 @@ SERIES = ("#0b63b5", "#c05a00", "#17703c", "#7d3f98")
 VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", PAPER: "none"} | {
     colour: f"var(--c{number})" for number, colour in enumerate(SERIES, start=1)
 }
+MOST_POINTS, FEWEST_IN_BOX = 12, 5  # scores at a learning rate
 WIDTH = 4.6  # inches, at 10 points of text
 STYLE: dict[Any, Any] = {
     "font.size": 10.0,
@@ -123,26 +125,36 @@ def approaches(rows: Sequence[TaskRow]) -> Figure:
 
 
 def by_rate(scores: Mapping[str, Sequence[float]], baselines: Mapping[str, float] | None = None) -> Figure:
-    """Figure 5: box plots of the scores (percent) of all trainings by learning rate; single points if there are few.
+    """Figure 5: the scores (percent) of all training runs by learning rate, with their number n.
 
+    Up to MOST_POINTS scores are points; from FEWEST_IN_BOX on, there is a box plot, below that a line at the median.
     baselines: title -> score (percent) of weights without multi-task training, each drawn as a line.
     """
     figure, plot = axes(height=2.6)
     line = {"color": SERIES[0]}
     outliers = {"marker": "o", "ms": 3, "mfc": "none", "mec": SERIES[0]}
-    plot.boxplot(
-        list(scores.values()),
-        tick_labels=list(scores),
-        widths=0.5,
-        boxprops=line,
-        whiskerprops=line,
-        capprops=line,
-        medianprops={"color": SERIES[1], "lw": 1.6},
-        flierprops=outliers,
-    )
-    for place, values in enumerate(scores.values(), start=1):
-        if len(values) <= 12:
+    places = dict(enumerate(scores.values(), start=1))
+    boxes = {place: values for place, values in places.items() if len(values) >= FEWEST_IN_BOX}
+    if boxes:
+        plot.boxplot(
+            list(boxes.values()),
+            positions=list(boxes),
+            manage_ticks=False,
+            widths=0.5,
+            boxprops=line,
+            whiskerprops=line,
+            capprops=line,
+            medianprops={"color": SERIES[1], "lw": 1.6},
+            flierprops=outliers,
+        )
+    for place, values in places.items():
+        if len(values) <= MOST_POINTS:
             plot.plot([place] * len(values), values, "o", ms=3, color=SERIES[0], alpha=0.5)
+        if place not in boxes:
+            middle = median(values)
+            plot.plot((place - 0.25, place + 0.25), (middle, middle), color=SERIES[1], lw=1.6)
+    plot.set_xticks(list(places), [f"{rate}\nn = {len(values)}" for rate, values in scores.items()])
+    plot.set_xlim(0.5, len(places) + 0.5)
     _baselines(plot, baselines or {})
     plot.grid(axis="y")
     plot.set_xlabel("learning rate")

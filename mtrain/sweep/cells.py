@@ -142,7 +142,7 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
         config = sweep.config(combination, sets[given].names, seed)
         if combination.warmup and not config.warmup:
             raise UsageError(
-                "the grid has trainings with a warm-up, but it lasts 0 iterations",
+                "the grid has training runs with a warm-up, but it lasts 0 iterations",
                 where="fit.warmup",
                 remedy="set it, or give `warmup = [false]` in [grid]",
             )

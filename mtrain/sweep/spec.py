@@ -170,11 +170,11 @@ class Sweep(BaseModel):
     together: int = Field(default=1, ge=1)
     """Number of these sets that one training leaves out and scores."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)]
-    """Random seeds of the trainings of each combination."""
+    """Random seeds of the training runs of each combination."""
     grid: Axes = Axes()
     """Values to combine."""
     fit: dict[str, Any] = {}
-    """[Settings](settings.md) that all trainings have in common."""
+    """[Settings](settings.md) that all training runs have in common."""
     transfer: Transfer = Transfer()
     """How left-out tasks are scored."""
     race: Race = Race()

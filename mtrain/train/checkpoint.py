@@ -66,7 +66,7 @@ def load(path: Path, settings: str | None = None) -> tuple[StateDict, int]:
     try:
         state, about = read_tensors(path)
         if settings and about.get(SETTINGS, settings) != settings:
-            raise RunError("it is of another training", where=path)
+            raise RunError("it belongs to another training run", where=path)
         return state, int(about["iteration"])
     except RunError as error:
         raise RunError(f"not a readable checkpoint: {error.what}", where=path) from None

@@ -119,8 +119,8 @@ def test_the_checkpoint_of_another_run_is_passed_over(place: Path) -> None:
     own = (TOY / "shared.safetensors").read_bytes()
     (TOY / "shared.safetensors").unlink()
     again = mtrain("fit", "--run", "toy")
-    told = "not a readable checkpoint: it is of another training; no other exists: training starts from the beginning"
-    assert told in again.stderr
+    told = "not a readable checkpoint: it belongs to another training run; no other exists: "
+    assert f"{told}training starts from the beginning" in again.stderr
     assert (TOY / "shared.safetensors").read_bytes() == own
 
 

@@ -226,7 +226,7 @@ def test_every_setting_survives_its_way_through_a_file(mtrain: Command, tmp_path
         ("batch = 1", "batch: must be at least 2; found 1"),
         ("lr =", "not TOML: Invalid value"),
         (None, "no such file of settings; `mtrain fit --print-config` prints every setting\n"),
-        ("seeds = [0]\nleave_out = ['Lung']", "describes a sweep, not one training; `mtrain sweep FILE` runs it\n"),
+        ("seeds = [0]\nleave_out = ['Lung']", "describes a sweep, not one training run; `mtrain sweep FILE` runs it\n"),
         ("task_weightz = {Lung = 2}", "task_weightz: is not known here (did you mean 'task_weights'?); `mtrain fit"),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_rate_that_diverges_is_a_failed_cell(sweep: Callable[..., Result]) -> 
     assert "the training has diverged" in told
     chosen = mtrain("select", "--incomplete")
     assert chosen.exit_code == 0
-    assert "note: 2 trainings diverged: their combinations rank last there" in chosen.stdout
+    assert "note: 2 training runs diverged: their combinations rank last there" in chosen.stdout
     assert "note: Gamma failed in 1 cell: " in chosen.stdout
     assert mtrain("report", "--sweep", "few").exit_code == 0
     rows = list(csv.DictReader(Path("sweeps/few/report/cells.csv").read_text().splitlines()))

@@ -360,7 +360,10 @@ def test_the_published_rows_are_drawn_where_the_task_is_the_same() -> None:
 def test_figures_4_to_6_say_what_is_drawn() -> None:
     rows = [TaskRow("Lung", "accuracy", 4, {"scratch": Summary(50, 5, 5), "svm-multitask": Summary(80, 1, 5)})]
     assert {"Lung", "(accuracy)", "scratch", "svm, multi-task"} <= set(texts(figures.svg(figures.approaches(rows))))
-    assert {"1e-3", "1e-4"} <= set(texts(figures.svg(figures.by_rate({"1e-3": [50.0, 60.0], "1e-4": [70.0] * 20}))))
+    rates = figures.by_rate({"1e-3": [50.0, 60.0], "1e-4": [70.0] * 20})
+    assert {"1e-3", "n = 2", "1e-4", "n = 20"} <= set(texts(figures.svg(rates)))
+    assert [line.get_ydata().tolist() for line in rates.axes[0].lines if len(line.get_xdata()) == 5] == [[70.0] * 5]
+    assert {tuple(line.get_ydata()) for line in rates.axes[0].lines} >= {(50.0, 60.0), (55.0, 55.0)}
     heads = figures.by_heads({("1", True): [50.0, 51.0], ("1", False): [49.0], ("5", True): [60.0]})
     assert {"1", "5", "with warm-up", "without warm-up"} <= set(texts(figures.svg(heads)))
     with Image.open(io.BytesIO(drawn_as_png(heads))) as drawn:

@@ -305,7 +305,7 @@ def test_the_command_estimates_verifies_and_writes_a_page(run: Run, capsys: pyte
     assert call("mtrain", [*words, "--layers", "all", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert "theta" in out
-    assert "verified by 3 trainings" in out
+    assert "verified by 3 training runs" in out
 
 
 def test_a_run_that_has_trained_on_the_target_is_refused(run: Run) -> None:
@@ -358,7 +358,8 @@ def test_a_matrix_probes_each_network_on_every_other_task(run: Run, capsys: pyte
     assert f"[{100 * low:.1f}, {100 * high:.1f}]" in page  # in percent, as the score above it
     cells = [row["cells"] for row in found["rows"]]
     told = list(lines(printed))
-    assert "transfer matrix (logistic probes of networks of one task each; 3 trainings, 13 probes, " in "\n".join(told)
+    head = "transfer matrix (logistic probes of networks of one task each; 3 training runs, 13 probes, "
+    assert head in "\n".join(told)
     scores = ", ".join(f"{name} {cells[1][name]['score']:.4f}" for name in ("Beta", "Gamma", "Delta"))
     assert f"  Alpha: {scores}" in told
 
@@ -373,7 +374,7 @@ def test_a_wide_matrix_fits_a_terminal_and_divides_no_cell() -> None:
         "cost": {"trainings": 1, "probes": 8, "seconds": 1.0},
     }
     head, *told = _matrix(found)
-    assert "1 training, 8 probes" in head
+    assert "1 training run, 8 probes" in head
     assert max(map(len, told)) <= 80 < sum(map(len, told))
     joined = " ".join(line.strip() for line in told)
     assert joined == f"{names[0]}: " + ", ".join(

@@ -17,7 +17,7 @@ from mtrain.cli import group
 from mtrain.data.batches.images import Images
 from mtrain.data.pool import find_task, open_pool
 from mtrain.documents import without_nan
-from mtrain.evaluation.comparing.comparisons import compare
+from mtrain.evaluation.comparing.comparisons import Comparison, compare
 from mtrain.report import figures
 from mtrain.report.charts import in_words, learning_curve, smoothed
 from mtrain.report.pages.page import percent, points
@@ -301,6 +301,7 @@ def test_a_difference_has_the_interval_of_the_same_groups(tmp_path: Path) -> Non
     assert found.interval("imagenet") == (0, 1)
     assert found.gain == pytest.approx(wrong.mean())
     assert found.gain_interval == (0, 1)
+    assert found.direction == ""  # zero is not excluded
     assert found.verdict == "undefined"
     path, table = write_report(run, tmp_path / "page.html")
     text = " ".join(" ".join(Page(path.read_text()).text).split())
@@ -310,7 +311,7 @@ def test_a_difference_has_the_interval_of_the_same_groups(tmp_path: Path) -> Non
         assert name in text
     counts = np.bincount(label, minlength=3)
     assert f"class-0 {counts[0]} 0 0 class-1 0 {counts[1]} 0 class-2 0 0 {counts[2]}" in text
-    assert "Calibration: share of right answers by confidence" in text
+    assert "Calibration: share of correct predictions by confidence" in text
     assert "nan" not in text.lower().split()
 
 
@@ -320,6 +321,23 @@ def test_the_rule_of_the_paper_is_undefined_below_two_seeds(tmp_path: Path) -> N
     assert compare([*found, *base])[0].verdict == "better"  # 10 points apart, deviations of 1.4
     assert compare([*found, *base[:1]])[0].verdict == "undefined"
     assert compare([*base, *[one | {"weights": "run"} for one in base]])[0].verdict == "no difference"
+
+
+@pytest.mark.parametrize(
+    ("interval", "direction"), [((0.01, 0.2), "up"), ((-0.2, -0.01), "down"), ((-0.1, 0.2), ""), (None, "")]
+)
+def test_only_a_difference_whose_interval_excludes_zero_is_coloured(
+    interval: tuple[float, float] | None, direction: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Comparison, "gain_interval", interval)
+    run = a_run(tmp_path, transfers=[a_transfer("run", 0.9), a_transfer("imagenet", 0.8)])
+    page = write_report(run, tmp_path / "page.html")[0].read_text()
+    assert re.findall(r'<td class="n (up|down|)">', page) == [direction]
+
+
+def test_the_page_says_what_the_points_of_the_losses_are(tmp_path: Path) -> None:
+    page = write_report(a_run(tmp_path), tmp_path / "page.html")[0].read_text()
+    assert "The loss of a task with one class per image is the cross-entropy in nats." in page
 
 
 def test_the_few_shot_curve_names_its_classifier_and_has_imagenet(tmp_path: Path) -> None:
@@ -375,7 +393,8 @@ def test_the_page_of_a_soup_says_what_it_is_made_of(tmp_path: Path) -> None:
     (run.path / "config.json").write_text(json.dumps(about))
     path, _ = write_report(run, tmp_path / "page.html")
     text = " ".join(" ".join(Page(path.read_text()).text).split())
-    assert "made of several trainings: the average of the weights of a, b. Settings are those of the first." in text
+    made = "Made from several training runs, not trained itself: the average of the weights of a, b."
+    assert f"{made} The settings are those of the first." in text
     assert "Nothing was logged yet" not in text
 
 
@@ -395,7 +414,7 @@ def test_the_page_says_what_colours_alone_reveal_of_the_scored_task(
         for place in np.argsort(-likeness, kind="stable")[:10]:
             votes[row, task.rows["train"].label[place]] += likeness[place]
     score = float((votes.argmax(1) == task.rows["val"].label).mean())
-    alone = "Gamma: colours alone, without any shape, score"
+    alone = "Gamma: a classifier that sees only colours scores"
     expected = f"{alone} {100 * score:.2f}% accuracy on {len(asked)} validation images"
     page, _ = write_report(run, tmp_path / "report.html")
     assert expected in page.read_text()

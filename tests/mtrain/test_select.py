@@ -110,7 +110,7 @@ def test_diverged_trainings_rank_last_and_are_told(tmp_path: Path) -> None:
     assert "Glomeruli failed in 1 cell: the loss is not finite" in str(caught.value)
     found = selection.select(store, incomplete=True)
     assert found.ranks[0].tolist() == [4, 4, 4]
-    assert found.notes[-1] == "2 trainings diverged: their combinations rank last there"
+    assert found.notes[-1] == "2 training runs diverged: their combinations rank last there"
     assert found.notes[0] == "Glomeruli failed in 1 cell: the loss is not finite"
     content = selected.content(found, store)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
@@ -134,7 +134,7 @@ def test_one_task_alone_has_nothing_to_choose_by(tmp_path: Path) -> None:
     found = selection.select(store)
     assert found.winner("Lung") is None
     assert selected.content(found, store)["targets"]["Lung"]["winner"] is None
-    assert "Lung: no other task was scored, nothing to choose by" in selection_lines.lines(found)
+    assert "Lung: no other task was scored to choose by" in selection_lines.lines(found)
 
 
 def test_the_command_prints_the_table_and_writes_the_choice(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class ColourBaseline:
     def in_words(self) -> str:
         """The result in one line."""
         return (
-            f"{self.score:.2f} {METRICS[self.metric]} on {self.val:,} validation images after {self.train:,} training "
+            f"{self.score:.2f} {METRICS[self.metric]} on {self.val:,} validation images, from {self.train:,} training "
             f"images (chance: {self.chance:.2f})"
         )
 

@@ -68,6 +68,12 @@ class Comparison:
         return self.paired.differences.get(OWN)
 
     @property
+    def direction(self) -> str:
+        """`up` or `down` if the interval of `gain` lies above or below zero, else nothing."""
+        low, high = self.gain_interval or (0.0, 0.0)
+        return "up" if low > 0 else "down" if high < 0 else ""
+
+    @property
     def verdict(self) -> str:
         """The paper's rule for the run and its baseline: better, worse, no difference, or undefined below two seeds."""
         return verdict(self.summary(OWN), self.summary(self.baseline))

@@ -194,7 +194,7 @@ def grid_of(
     notes = [f"{task}: its metric is not defined on what was scored; it does not count" for task in sorted(undefined)]
     notes += failures(results)
     if diverged:
-        notes.append(f"{counted(diverged, 'training')} diverged: their combinations rank last there")
+        notes.append(f"{counted(diverged, 'training run')} diverged: their combinations rank last there")
     kept = [number for number, task in enumerate(tasks) if task not in undefined]
     names = tuple(map(str, combinations))
     return ScoreGrid(names, tuple(tasks[k] for k in kept), tuple(seeds), scores[:, kept]), notes

@@ -50,7 +50,7 @@ def _winners(selection: Selection) -> list[str]:
     for task in selection.grid.tasks:
         best = selection.winner(task)
         if best is None:
-            found.append(f"{task}: no other task was scored, nothing to choose by")
+            found.append(f"{task}: no other task was scored to choose by")
         else:
             found.append(f"{task}: {selection.combinations[best[0]]} (mean rank {best[1]:.2f} on the other tasks)")
     return found
@@ -58,7 +58,7 @@ def _winners(selection: Selection) -> list[str]:
 
 def friedman_line(selection: Selection) -> str:
     if selection.friedman is None:
-        return "Friedman test: not defined (it takes three combinations, two tasks and a difference)"
+        return "Friedman test: not defined (it needs three combinations, two tasks and a difference)"
     statistic, p = selection.friedman
     verdict = "the combinations differ" if p < 0.05 else "no evidence that the combinations differ"
     return f"Friedman test: chi-square {statistic:.2f}, p = {p:.3g}: {verdict}"

@@ -97,7 +97,7 @@ def _matrix(found: dict[str, Any]) -> Iterator[str]:
     cost, names = found["cost"], [target["task"] for target in found["targets"]]
     yield (
         f"transfer matrix ({found['mode']} probes of networks of one task each; "
-        f"{counted(cost['trainings'], 'training')}, {counted(cost['probes'], 'probe')}, {cost['seconds']:.0f} s):"
+        f"{counted(cost['trainings'], 'training run')}, {counted(cost['probes'], 'probe')}, {cost['seconds']:.0f} s):"
     )
     for row in found["rows"]:
         cells = [f"{name} {_score(row['cells'][name])}" for name in names if name in row["cells"]]
@@ -130,12 +130,12 @@ def _gain_shade(gain: float | None, largest: float) -> str:
 
 def _verified(found: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"verified by {counted(found['subsets'], 'training')}: rank correlation of estimate and truth "
+        f"verified by {counted(found['subsets'], 'training run')}: rank correlation of estimate and truth "
         f"{_correlation(found['rank_correlation'])}; of the number of tasks and truth "
         f"{_correlation(found['size_correlation'])}"
     )
     yield (
-        f"  signs right: {found['signs_right']} of {found['signs']}; of those that the trainings establish, "
+        f"  signs right: {found['signs_right']} of {found['signs']}; of those that these runs establish, "
         f"{found['sure_signs_right']} of {found['sure_signs']}"
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import write_text
 from mtrain.belonging import check_weights
+from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.errors import ShardError, UsageError
@@ -89,6 +90,7 @@ def write_report(
         use=_uses(run, tasks),
         missing=missing,
         left_out=set(run.left_out()),
+        loss_note=_loss_note(config),
         mean_of_loss=has_mean(curve(events, "loss")),
         loss=_learning_curve("Training loss", curve(events, "loss"), "loss", "loss"),
         task_losses=_task_charts("loss", task_curves(events, "step", ("tasks", "task_loss"))),
@@ -112,6 +114,16 @@ def write_report(
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)
     return out, tables
+
+
+def _loss_note(config: FitConfig) -> str:
+    """What the points of the curves of losses are."""
+    scaled = ", divided by the logarithm of its number of classes: a guess costs 1" if config.scales_losses else ""
+    dense = " The losses of masks and points are added to it." if config.dense else ""
+    return (
+        "Each point is the mean over the samples since the previous point. The loss of a task with one class per image "
+        f"is the cross-entropy in nats{scaled}.{dense}"
+    )
 
 
 def _notes(comparisons: Iterable[Comparison], robust: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:

@@ -239,7 +239,7 @@ def _network_figures(name: str, rows: Sequence[TaskRow], published: Mapping[str,
                 drawn(f"figure-{NUMBERS.get(mode, mode)}-{plain(name)}", caption, f"{caption}: {words}", figure)
             )
     if any(figures.APPROACHES.keys() & row.scores.keys() for row in rows):
-        caption = f"{name}: mean scores of the ways to use it, with two standard deviations"
+        caption = f"{name}: mean scores by mode of transfer, with two standard deviations"
         words = "; ".join(f"{row.task}: {_in_words(row)}" for row in rows)
         found.append(drawn(f"figure-4-{plain(name)}", caption, f"{caption}: {words}", figures.approaches(rows)))
     return found + _interval_figures(rows, name)
