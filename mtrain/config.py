@@ -53,18 +53,20 @@ class FitConfig(BaseModel):
 
     if not TYPE_CHECKING:  # type checkers read the fields
 
-        def __init__(self, **given: Any) -> None:
-            """Raises:
-            UsageError: a setting that does not exist, or a value that it does not take.
+        def __new__(cls, **given: Any) -> FitConfig:
+            """Check what a program gives. `model_validate` passes nothing here, and raises pydantic's ValidationError.
+
+            Raises:
+                UsageError: a setting that does not exist, or a value that it does not take.
             """
             try:
-                super().__init__(**given)
+                if given:
+                    cls.model_validate(given)
             except ValidationError as error:
                 fault = first_fault(error, FitConfig)
                 text = in_arguments(f"{fault.place}: {fault.what}", of_model(FitConfig))
                 raise UsageError(text, found=fault.found) from None
-
-        __init__.__pydantic_base_init__ = True  # `model_validate` does not go through it, and raises what pydantic does
+            return super().__new__(cls)
 
     shards: str = "shards"
     """Folder of the tasks, or s3://, gs://, https://."""

@@ -102,7 +102,7 @@ def by_glass(small: Pixels) -> tuple[NDArray[np.bool_], str]:
     """Return the mask of an overview (height, width, 3) by rule "glass", and a description of the threshold."""
     from scipy import ndimage  # its import takes a third of a worker's start, and few sources need it
 
-    lab = _lab(small)
+    lab = cie_lab(small)
     white, black = small.min(axis=2) >= WHITE, small.max(axis=2) < DARK
     padded = white | black
     glass = _glass(lab, white, black)
@@ -231,7 +231,7 @@ def _ink(lab: NDArray[np.float16]) -> NDArray[np.bool_]:
     return green | blue | red | strokes
 
 
-def _lab(pixels: Pixels) -> NDArray[np.float16]:
+def cie_lab(pixels: Pixels) -> NDArray[np.float16]:
     """Convert sRGB to CIE 1976 L*a*b* under D65 (IEC 61966-2-1)."""
     return np.concatenate([_lab_of(part) for part in _parts(pixels)])
 

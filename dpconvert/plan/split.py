@@ -81,7 +81,7 @@ def _drawn(
 ) -> dict[str, Split]:
     """Draw groups in proportions of `share`, by the method of the policy."""
     if policy.draw == "hashed":
-        return {group: _by_name(group, share, seed) for group in groups}
+        return {group: set_by_name(group, share, seed) for group in groups}
     return _draw(groups, {split: part for split, part in share.items() if part > 0}, seed)
 
 
@@ -97,7 +97,7 @@ def _official(group: str, content: GroupContent) -> Split | None:
     return next(iter(content.official))
 
 
-def _by_name(group: str, share: Mapping[Split, float], seed: str) -> Split:
+def set_by_name(group: str, share: Mapping[Split, float], seed: str) -> Split:
     """Return the split of a number in [0, 1) that is computed only from names."""
     at = hashed("split", seed, group) / 2**64 * sum(share.values())
     chosen: Split = "train"

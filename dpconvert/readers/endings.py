@@ -18,7 +18,7 @@ URL = re.compile(r"(?i)file:/*(?=/|[a-z]:/)")
 ENDING = re.compile(rf"(?i)\.(?:{IMAGE}|svs|ndpi|mrxs|scn|bif|dcm|czi|vsi)$")
 ROUNDED = re.compile(r"(?i)\d([.,]\d+)?e[+-]?\d+")
 MOST_DIGITS = 15  # of a number that a spreadsheet keeps
-WHOLE = re.compile(r"(\d+)[.,]0+", re.ASCII)
+DECIMALS_OF_WHOLE = re.compile(r"(\d+)[.,]0+", re.ASCII)
 AS_TEXT = "format its column as text before the names are entered, and save the table"
 
 
@@ -72,7 +72,7 @@ class Endings:
             return f"a spreadsheet took this name for a number, and rounded it: {AS_TEXT} again"
         if names.reads_date(bare):
             return f"a spreadsheet took this name for a date: {AS_TEXT} again"
-        number = WHOLE.sub(r"\1", bare)
+        number = whole(bare)
         if near := self._of_number(wanted):
             width = f"{len(near[0]):02}" if near[0].startswith("0") else ""
             form = f":{width}{'d' if number != bare else ''}"
@@ -89,7 +89,7 @@ class Endings:
 
     def _of_number(self, wanted: str) -> list[str]:
         """The names without endings, of their last part alone, that are this number."""
-        number = WHOLE.sub(r"\1", ENDING.sub("", PurePosixPath(wanted).name))
+        number = whole(ENDING.sub("", PurePosixPath(wanted).name))
         return self._numbers.get(number.lstrip("0") or "0", []) if number.isdecimal() else []
 
     @cached_property
@@ -127,6 +127,11 @@ class FromRoot:
     def notes(self) -> list[str]:
         """What a user should know."""
         return [f"the table's paths begin with {self._cut}/, which is taken for this source"] if self._cut else []
+
+
+def whole(name: str) -> str:
+    """Return a whole number without the decimals that a spreadsheet gave it (7.0 or 7,0 is 7), else the name."""
+    return found[1] if (found := DECIMALS_OF_WHOLE.fullmatch(name)) else name
 
 
 def _endings(name: str) -> Iterator[str]:

@@ -66,7 +66,7 @@ def sweep(file: str, quiet: bool, as_json: bool, **options: Any) -> None:
     from mtrain.sweep.command import SweepRequest, run_sweep
 
     report = reporter(quiet or as_json)
-    note_unused(report, _unused(options))
+    note_unused(report, unused_in_sweep(options))
     request = SweepRequest(file=file, **options)
     if request.race or request.status:
         from mtrain.race.command import run_race
@@ -97,7 +97,7 @@ def _judged(request: SweepRequest, found: Mapping[str, Any]) -> list[str]:
     return verdict(Store(Path(found["folder"])))
 
 
-def _unused(options: Mapping[str, Any]) -> dict[str, str]:
+def unused_in_sweep(options: Mapping[str, Any]) -> dict[str, str]:
     """Options that have no effect beside the others -> why."""
     unused = {} if options["sbatch"] else {"parts": "it is for --sbatch"}
     if options["sbatch"] or options["only_plan"] or options["status"]:

@@ -64,13 +64,13 @@ class Mixture:
     def task(self, words: Words, tasks: int) -> Words:
         """The task drawn by each word."""
         if self.bounds is None:
-            return _below(words, np.uint64(tasks))
+            return below(words, np.uint64(tasks))
         return np.searchsorted(self.bounds, words, side="right").astype(np.uint64)
 
     def row(self, words: Words, task: Words, sizes: Sequence[int]) -> Words:
         """The row, within its task, drawn by the four words of each slot."""
         if self.classes is None:
-            return _below(words[:, 1], np.asarray(sizes, dtype=np.uint64)[task])
+            return below(words[:, 1], np.asarray(sizes, dtype=np.uint64)[task])
         return self.classes.row(task, words[:, 3] << HALF, words[:, 1])
 
 
@@ -87,8 +87,8 @@ class _Classes:
         self.first = np.cumsum(self.count) - self.count
 
     def row(self, task: Words, which: Words, within: Words) -> Words:
-        chosen = self.first[task] + _below(which, self.count[task])
-        drawn: Words = self.rows[self.starts[chosen] + _below(within, self.sizes[chosen])]
+        chosen = self.first[task] + below(which, self.count[task])
+        drawn: Words = self.rows[self.starts[chosen] + below(within, self.sizes[chosen])]
         return drawn
 
 
@@ -159,7 +159,7 @@ def _augmentation(words: Words) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.b
     return (words[:, 2] >> HALF).astype(np.int64), flips.astype(bool)
 
 
-def _below(words: Words, bound: np.uint64 | Words) -> Words:
+def below(words: Words, bound: np.uint64 | Words) -> Words:
     """words x bound >> 64, exactly, for bounds below 2^32."""
     upper, lower = words >> HALF, words & LOWER
     return (upper * bound + (lower * bound >> HALF)) >> HALF

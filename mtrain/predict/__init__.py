@@ -55,7 +55,7 @@ def predict(
         ReadError: a file cannot be read.
     """
     label = classifier.label(shown)
-    slides, images = _slides_and_images(_files(paths), patch, on_failure)
+    slides, images = _slides_and_images(files_to_predict(paths), patch, on_failure)
     if slides and classifier.about.target != "class":
         raise UsageError(
             f"a heat map shows one class, and {classifier.about.task} has images with "
@@ -103,7 +103,7 @@ def predict_dense(
         UsageError: there is no such file, or one that is no slide.
         ReadError: a file cannot be read.
     """
-    slides, images = _slides_and_images(_files(paths), patch, on_failure)
+    slides, images = _slides_and_images(files_to_predict(paths), patch, on_failure)
     for image in images:
         size = f"fewer than {FOUR} patches of {patch.side} px" if image.suffix.lower() in SLIDE_SUFFIXES else None
         on_failure(image, UsageError("--dense applies only to slides; this is an image", where=image, found=size))
@@ -126,7 +126,7 @@ def _each(slides: Sequence[Path], do: Callable[[Path, str], T], on_failure: OnFa
     return results
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def files_to_predict(paths: Sequence[Path]) -> list[Path]:
     known = SUFFIXES | SLIDE_SUFFIXES
     files: list[Path] = []
     for path in paths:

@@ -100,6 +100,14 @@ def test_packages_import_only_what_the_readme_lists_below_them(package: str) -> 
         assert not above, f"{name} imports {sorted(above)}, which the README lists above it"
 
 
+@pytest.mark.parametrize("package", ["dpconvert", "mtrain", "tests", "benchmarks", "docs"])
+def test_private_names_are_imported_nowhere(package: str) -> None:
+    """Of our own modules; what several need has a public name."""
+    for name, path in modules(package):
+        private = [one for one in imports(path) if "._" in one and tops({one}) & {"dpconvert", "mtrain"}]
+        assert set(private) <= {"dpconvert.__version__", "mtrain.__version__"}, name
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     """Wherever the import stands, but for those that only annotations of types need."""
     every = {name: path for package in ("dpconvert", "mtrain") for name, path in modules(package)}

@@ -25,7 +25,7 @@ from dpconvert.image.unread import EXTRAS
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
 from dpconvert.shards.index import read_index
-from mtrain.predict import _files
+from mtrain.predict import files_to_predict
 from tests.dpconvert.conftest import Answer, run
 from tests.dpconvert.test_resolution import samples
 
@@ -445,4 +445,8 @@ def test_a_drafted_manifest_gives_slides_names_without_double_suffixes(
 
 def test_prediction_takes_a_folder_of_ome_zarr_for_one_slide(tmp_path: Path) -> None:
     write_zarr(tmp_path / "in/a.ome.zarr", levels=1)
-    assert _files([tmp_path / "in"]) == _files([tmp_path / "in/a.ome.zarr"]) == [tmp_path / "in/a.ome.zarr"]
+    assert (
+        files_to_predict([tmp_path / "in"])
+        == files_to_predict([tmp_path / "in/a.ome.zarr"])
+        == [tmp_path / "in/a.ome.zarr"]
+    )

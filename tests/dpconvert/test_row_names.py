@@ -168,3 +168,11 @@ def test_a_table_in_a_format_that_is_not_read_is_told(
     (tmp_path / "m.toml").write_text(MANIFEST.format("{file}", ""))
     answer = dpconvert("check", tmp_path / "m.toml", "--source", tmp_path / "source", "-q")
     assert f"save {name} as CSV in UTF-8, or as .xlsx: its format is not read" in answer.err
+
+
+def test_a_number_with_other_decimals_is_no_whole_number_without_them(convert: Convert) -> None:
+    """12.05 is not 125: the row is missing, as it says; and the image that no row names is left out."""
+    images = [*PLAIN, "125.png"]
+    answer, found = convert(images, ["a", "b", "c", "12.05"], "{file}.png", "missing = true")
+    assert answer.code == 0, answer.err
+    assert set(found) == {"a.png", "b.png", "c.png"}

@@ -20,7 +20,7 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.plan import plan
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan_rows import Plan
-from dpconvert.plan.split import _by_name
+from dpconvert.plan.split import set_by_name
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.index import read_index
@@ -83,7 +83,7 @@ def test_a_tile_is_in_one_set_whether_its_colours_are_normalized_or_not() -> Non
     for policy in (one.policy("strict"), other.policy("strict")):
         assert (policy.draw, policy.validation, policy.official) == ("hashed", 0.1, True)
     share = {"train": 0.9, "val": 0.1}
-    homes = Counter(_by_name(f"ADI-{n:08}", share, one.namespace) for n in range(1000))  # type: ignore[arg-type]
+    homes = Counter(set_by_name(f"ADI-{n:08}", share, one.namespace) for n in range(1000))  # type: ignore[arg-type]
     assert 60 < homes["val"] < 140
 
 

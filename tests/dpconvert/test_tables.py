@@ -20,7 +20,7 @@ from dpconvert.card import TaskCard
 from dpconvert.errors import ManifestError, ReadError, SourceError, UserError
 from dpconvert.manifest.catalog import load
 from dpconvert.readers import with_defaults
-from dpconvert.readers.layouts.table import TEMPLATE, Layout, _file
+from dpconvert.readers.layouts.table import TEMPLATE, Layout, stated_image
 from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import run
 
@@ -314,7 +314,7 @@ def test_a_layout_that_no_table_can_have_is_refused(convert: Convert, layout: st
 def test_a_file_template_that_is_a_column_s_name_is_told() -> None:
     layout = Layout(file="image", label="label")
     with pytest.raises(ManifestError, match=r'expected file = "\{image\}"; found file = "image"'):
-        _file({"image": "a.png", "label": "benign"}, layout, "t.csv, line 2")
+        stated_image({"image": "a.png", "label": "benign"}, layout, "t.csv, line 2")
 
 
 def test_a_readme_beside_the_table_is_no_table(convert: Convert, tmp_path: Path) -> None:

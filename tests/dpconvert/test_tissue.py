@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from dpconvert.card import load
 from dpconvert.image import Flat, open_image, tissue
 from dpconvert.image.spacing import Spacing
-from dpconvert.image.tissue_mask import LINEAR, TISSUE_MPP, _lab, by_glass, by_saturation, side
+from dpconvert.image.tissue_mask import LINEAR, TISSUE_MPP, by_glass, by_saturation, cie_lab, side
 from tests.dpconvert.conftest import Answer
 from tests.dpconvert.synthetic_slides import STAINS, Stain, iou, padded, slide, with_pens
 
@@ -113,7 +113,7 @@ def test_lab_is_that_of_the_standard() -> None:
     """White, black and the primaries of sRGB, as tables of colour science have them (D65)."""
     colours = np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
     expected = [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.2], [87.73, -86.18, 83.18], [32.3, 79.19, -107.86]]
-    np.testing.assert_allclose(_lab(colours)[0], expected, atol=0.15)
+    np.testing.assert_allclose(cie_lab(colours)[0], expected, atol=0.15)
     assert LINEAR[188] == pytest.approx(0.5, abs=0.01)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtrain.model.batchnorm.batchnorm_adapt import _Moments, adapt
+from mtrain.model.batchnorm.batchnorm_adapt import Moments, adapt
 from mtrain.model.network import shared_network
 
 
@@ -85,7 +85,7 @@ def test_no_output_of_a_network_changes_and_its_statistics_are_those_of_the_batc
 def test_moments_combine_exactly_over_uneven_batches() -> None:
     """Far from zero, where sums of squares would lose all digits."""
     values = 1e6 + np.random.default_rng(0).normal(size=(9, 2, 3, 3))
-    moments = _Moments()
+    moments = Moments()
     for part in np.split(values, [1, 4]):
         moments.add(torch.from_numpy(part))
     assert moments.count == 81

@@ -21,7 +21,7 @@ from mtrain import cli
 from mtrain.cli.compare import named_networks
 from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
-from mtrain.evaluation.comparing.comparison import Scored, _attributed, draws_of, rank_intervals
+from mtrain.evaluation.comparing.comparison import Scored, attributed, draws_of, rank_intervals
 from mtrain.evaluation.comparing.eva_scores import published_facts, published_for
 from mtrain.evaluation.comparing.inference_cost import cost, seconds_of
 from mtrain.model.inference import Inference
@@ -426,7 +426,7 @@ def test_a_note_names_the_tasks_and_networks_that_it_is_on_where_they_are_not_al
         "mixed": [("one", "A"), ("one", "B"), ("two", "B")],
         "all": [(network, task) for network in ("one", "two") for task in ("A", "B")],
     }
-    assert list(_attributed(notes, ["one", "two"], ["A", "B"])) == [
+    assert list(attributed(notes, ["one", "two"], ["A", "B"])) == [
         "A: few groups",
         "two: scaled",
         "the val set of B is small",

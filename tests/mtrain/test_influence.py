@@ -35,7 +35,7 @@ from mtrain.influence.projection import Projection
 from mtrain.influence.subsets import all_subsets, drawn, retraining
 from mtrain.influence.verify import compared
 from mtrain.model.heads import load_heads
-from mtrain.report.pages.influence_page import _matrix, lines
+from mtrain.report.pages.influence_page import lines, matrix_lines
 from mtrain.runs import Run
 from mtrain.train.fit import fit
 from mtrain.transfers.classifiers.probes import TrainingSet
@@ -373,7 +373,7 @@ def test_a_wide_matrix_fits_a_terminal_and_divides_no_cell() -> None:
         "rows": [{"source": names[0], "cells": cells}],
         "cost": {"trainings": 1, "probes": 8, "seconds": 1.0},
     }
-    head, *told = _matrix(found)
+    head, *told = matrix_lines(found)
     assert "1 training run, 8 probes" in head
     assert max(map(len, told)) <= 80 < sum(map(len, told))
     joined = " ".join(line.strip() for line in told)

@@ -21,7 +21,7 @@ from mtrain.evaluation.comparing.comparisons import Comparison, compare
 from mtrain.report import figures
 from mtrain.report.charts import in_words, learning_curve, smoothed
 from mtrain.report.pages.page import percent, points
-from mtrain.report.pages.run_markdown import _markdown_transfers
+from mtrain.report.pages.run_markdown import markdown_transfers
 from mtrain.report.pages.run_page import task_curves, write_report
 from mtrain.runs import Run
 from mtrain.scoring.metrics import Values
@@ -178,7 +178,7 @@ def test_results_of_other_shards_sizes_or_recipes_stand_apart_and_say_so() -> No
     assert sorted([*c.scores.values()] for c in compare(found)) == [[0.1], [0.2], [pytest.approx(0.85)]]
     assert [c.gain for c in compare(found)] == [None] * 3
     assert rows["imagenet"].how == "finetune (shards bbbbbbbb, epochs 100)"
-    table = "\n".join(_markdown_transfers(compare(found)))
+    table = "\n".join(markdown_transfers(compare(found)))
     assert table.count("| Gamma | finetune (") == 3
     assert "| Gamma | finetune (shards aaaaaaaa, epochs 2) |" in table
     assert rows["imagenet"].notes == (

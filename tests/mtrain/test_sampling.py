@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mtrain.data.sampling import Stream, _below, digest, draw, model_seed
+from mtrain.data.sampling import Stream, below, digest, draw, model_seed
 
 SIZES = [3, 882, 300_000]
 FROZEN_TASKS = [1, 2, 2, 0, 2, 1, 2, 0]
@@ -69,7 +69,7 @@ def test_crops_and_flips_are_uniform_and_independent() -> None:
 
 @given(st.integers(0, 2**64 - 1), st.integers(1, 2**32 - 1))
 def test_words_are_scaled_exactly(word: int, bound: int) -> None:
-    assert int(_below(np.array([word], np.uint64), np.uint64(bound))[0]) == (word * bound) >> 64
+    assert int(below(np.array([word], np.uint64), np.uint64(bound))[0]) == (word * bound) >> 64
 
 
 def test_the_digest_tells_images_order_and_augmentation_apart() -> None:

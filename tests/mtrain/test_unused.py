@@ -14,7 +14,7 @@ import pytest
 from mtrain.cli import group
 from mtrain.cli.evaluate import unused_in_evaluation
 from mtrain.cli.scores import MODES
-from mtrain.cli.sweep import _unused as unused_in_sweep
+from mtrain.cli.sweep import unused_in_sweep
 from mtrain.cli.unused_options import AT_THE_END
 from mtrain.config import FitConfig
 from mtrain.evaluation.comparing.comparisons import compare

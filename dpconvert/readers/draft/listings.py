@@ -12,7 +12,7 @@ from dpconvert.readers.draft import pixels
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some
 from dpconvert.readers.draft.tree import endings
-from dpconvert.readers.endings import WHOLE, Endings, FromRoot
+from dpconvert.readers.endings import Endings, FromRoot, whole
 from dpconvert.readers.layouts.table import TEMPLATE, UPWARDS
 from dpconvert.readers.nearby import Nearby
 from dpconvert.source.record import hashed
@@ -94,8 +94,9 @@ def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
     padded = [f":0{width}" for width in widths if len(widths) == 1 and width > 1]
     for column in columns:
         yield f"{{{column}}}"
-        whole = [f"{pad or ':'}d" for pad in ("", *padded) if any(WHOLE.fullmatch(row[column]) for row in rows)]
-        yield from (f"{{{column}{pad}}}{suffix}" for suffix in suffixes for pad in ("", *padded, *whole))
+        has_decimals = any(whole(row[column]) != row[column] for row in rows)
+        without = [f"{pad or ':'}d" for pad in ("", *padded) if has_decimals]
+        yield from (f"{{{column}{pad}}}{suffix}" for suffix in suffixes for pad in ("", *padded, *without))
     for (one, other), between in itertools.product(itertools.permutations(columns, 2), BETWEEN):
         yield f"{{{one}}}{between}{{{other}}}"
         yield from (f"{{{one}}}{between}{{{other}}}{suffix}" for suffix in suffixes)

@@ -164,7 +164,7 @@ def _add(
     """Add one row."""
     cells = columns.cells(lambda column: cell(row, column, where, layout.skip))
     listed.labels.update(columns.parts(cells))
-    wanted = _file(row.cells, layout, where)
+    wanted = stated_image(row.cells, layout, where)
     found = listed.nearby.of_row(images.find(UPWARDS.sub("", wanted.replace("\\", "/"))), wanted, where)
     if columns.skipped(cells):
         listed.rows["that `skip` names, left out"] += columns.target != "class"
@@ -212,7 +212,7 @@ def _source_image(
     )
 
 
-def _file(row: Cells, layout: Layout, where: str) -> str:
+def stated_image(row: Cells, layout: Layout, where: str) -> str:
     if layout.file in row:
         raise ManifestError(
             "file: a column without braces is taken literally",

@@ -106,7 +106,7 @@ def compare(
                     robust.setdefault(entry.name, {})[task.name] = of
                     _note(notes, of["notes"], entry.name, task.name)
         costs[entry.name] = cost(source.network, entry.run.config().size, options.recipe.device)
-    said = list(_attributed(notes, [entry.name for entry in entries], [task.name for task in tasks]))
+    said = list(attributed(notes, [entry.name for entry in entries], [task.name for task in tasks]))
     if options.mode == "dense" and len({entry.run.config().size for entry in entries}) > 1:
         said.append(SIZES_DIFFER)
     if any(len(scored) < len(tasks) for scored in scores.values()):
@@ -123,7 +123,7 @@ def _note(notes: dict[str, list[tuple[str, str]]], said: Iterable[str], network:
         notes.setdefault(note, []).append((network, task))
 
 
-def _attributed(
+def attributed(
     notes: Mapping[str, Sequence[tuple[str, str]]], networks: Sequence[str], tasks: Sequence[str]
 ) -> Iterator[str]:
     """Each note with the tasks and networks that it is on, where these are not all."""

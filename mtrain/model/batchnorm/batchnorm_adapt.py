@@ -27,7 +27,7 @@ def statistics_of_a_part(network: nn.Module) -> list[Tensor]:
     return [values for several in (*buffers, *of_tasks) for values in several if values is not None]
 
 
-class _Moments:
+class Moments:
     """Running mean and population variance per channel, combined over batches in float64."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ def adapt(network: nn.Module, batches: Iterable[Tensor]) -> int:
     All layers are measured in one pass in inference mode, since adapting one layer does not change the input of others.
     """
     layers = layers_of(network)
-    measured = {layer: _Moments() for layer in layers}
+    measured = {layer: Moments() for layer in layers}
     hooks = [
         layer.register_forward_pre_hook(lambda module, inputs: measured[module].add(inputs[0])) for layer in layers
     ]

@@ -89,11 +89,11 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
     if content["verification"]:
         yield from _verified(content["verification"])
     if content.get("matrix"):
-        yield from _matrix(content["matrix"])
+        yield from matrix_lines(content["matrix"])
     yield from (f"note: {note}" for note in content["notes"])
 
 
-def _matrix(found: dict[str, Any]) -> Iterator[str]:
+def matrix_lines(found: dict[str, Any]) -> Iterator[str]:
     cost, names = found["cost"], [target["task"] for target in found["targets"]]
     yield (
         f"transfer matrix ({found['mode']} probes of networks of one task each; "

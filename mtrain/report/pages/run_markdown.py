@@ -36,7 +36,7 @@ def tables(
             "",
             *_markdown_pool(tasks, uses, missing),
             "",
-            *_markdown_transfers(comparisons),
+            *markdown_transfers(comparisons),
             "",
             *errors,
             *_markdown_published(published),
@@ -56,7 +56,7 @@ def _markdown_pool(tasks: Sequence[Task], uses: Mapping[str, str], missing: str)
     return lines
 
 
-def _markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
+def markdown_transfers(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return ["No transfer scores yet: run `mtrain transfer --mode svm`."]
     others = other_weights(comparisons)
