@@ -7,6 +7,7 @@ import lzma
 import os
 import posixpath
 import re
+import shlex
 import struct
 import tarfile
 import zipfile
@@ -156,6 +157,14 @@ def zip_members(path: Path, name: str, encoding: NameEncoding, shown: str = "") 
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except DAMAGED as error:
+        if part := next((one for one in (path.with_suffix(".z01"), path.with_suffix(".Z01")) if one.exists()), None):
+            joined = shlex.join(["zip", "-s", "0", path.name, "--out", f"{path.stem}-whole.zip"])
+            raise ReadError(
+                "a zip archive in several parts, which is not read",
+                where=path,
+                found=part.name,
+                remedy=f"join the parts with `{joined}` and move them away, or unpack them",
+            ) from None
         raise ReadError(f"not a readable zip archive: {error}", where=path, remedy="download it again") from None
     named: dict[str, zipfile.ZipInfo] = {}
     folder = shown or name

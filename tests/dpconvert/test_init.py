@@ -289,6 +289,27 @@ def test_a_table_that_says_more_is_joined(key: str, init: Callable[..., Any], tm
     assert labels(manifest, rows) == {f"{n}.png": "ab"[n % 2] for n in range(30)}
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_table_in_the_folder_of_each_set(form: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """As Hugging Face's image folders have them; images of the sets have the same names."""
+    for at, part in enumerate(("train", "validation", "test")):
+        rows = [(f"{n:03}.png", "ab"[(n + at) % 2], f"{part}{n // 2}") for n in range(6)]
+        for name, _, _ in rows:
+            draw_image(tmp_path / "s" / part / name)
+        if form == "csv":
+            table(tmp_path / "s" / part, "file_name,label,patient", [",".join(row) for row in rows], "metadata.csv")
+        else:
+            lines = (json.dumps(dict(zip(("file_name", "label", "patient"), row, strict=True))) for row in rows)
+            (tmp_path / "s" / part / "metadata.jsonl").write_text("\n".join([*lines, ""]))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert {(row["source"], manifest["classes"][row["label"]], row["split"]) for row in rows} == {
+        (f"{part}/{n:03}.png", "ab"[(n + at) % 2], split)
+        for at, (part, split) in enumerate((("train", "train"), ("validation", "val"), ("test", "test")))
+        for n in range(6)
+    }
+    assert len(homes(rows)) == 9
+
+
 def test_tables_that_differ_about_images_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
     for n in range(12):
         draw_image(tmp_path / "s" / f"{n}.png")
@@ -325,7 +346,7 @@ def test_tables_that_cannot_be_read_are_named(dpconvert: Call, tmp_path: Path) -
     assert "more.xlsx: several sheets hold rows; found now, old" in answer.err
 
 
-@pytest.mark.parametrize("name", ["metadata.jsonl", "labels.json", "labels.csv.gz", "labels.xls", "list.txt"])
+@pytest.mark.parametrize("name", ["labels.json", "labels.csv.gz", "labels.xls", "list.txt"])
 def test_files_that_may_hold_labels_in_another_form_are_named(name: str, dpconvert: Call, tmp_path: Path) -> None:
     for image in ("a.png", "b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / image)

@@ -340,6 +340,16 @@ def test_a_table_beside_an_array_of_images_tells_their_labels(dpconvert: Call, t
     assert [row["group"].rpartition(":")[2] for row in rows] == [PATIENTS[number] for number in numbers]
 
 
+def test_a_second_column_of_images_is_told(dpconvert: Call, tmp_path: Path) -> None:
+    masks = (PIXELS[..., 0] > 99).astype(np.uint8).tolist()
+    (tmp_path / "s").mkdir()
+    table = {"image": PIXELS.tolist(), "mask": masks, "label": NAMES}
+    pq.write_table(pa.table(table), tmp_path / "s" / "a.parquet")
+    answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml", "-q")
+    assert (answer.code, tomllib.loads((tmp_path / "my.toml").read_text())["classes"]) == (0, ["normal", "tumour"])
+    assert "Not read: the images in the column 'mask'" in (tmp_path / "my.toml").read_text()
+
+
 def test_packed_arrays_are_looked_into(dpconvert: Call, tmp_path: Path) -> None:
     apart(tmp_path / "s", "p_{}_x.h5", "p_{}_y.h5")
     for path in list((tmp_path / "s").iterdir()):

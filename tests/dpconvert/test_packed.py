@@ -202,3 +202,10 @@ def test_thumbnails_of_a_storage_system_are_no_images_of_the_source(tmp_path: Pa
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)
     assert set(Source.open(tmp_path, MANIFEST).sizes) == set(CONTENT)
+
+
+def test_a_zip_archive_in_parts_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.z01").write_bytes(b"PK\x07\x08PK\x03\x04" + bytes(99))
+    (tmp_path / "a.zip").write_bytes(bytes(99))
+    with pytest.raises(ReadError, match=r"in several parts.*found a\.z01; join the parts with `zip -s 0 a\.zip"):
+        Source.open(tmp_path, MANIFEST)

@@ -448,3 +448,34 @@ def test_tables_that_cannot_be_joined_are_refused(more: str, manifest: str, told
     with pytest.raises(UserError) as error:
         joined(tmp_path, labels, more, manifest or JOINED + 'join = "case"\n')
     assert told in str(error.value)
+
+
+LINES = b"""{"file": "1.png", "label": ["a", "b"], "n": 1}
+
+{"n": 2.5, "file": " 2.png", "label": null, "ok": true}
+"""
+
+
+def test_json_lines_are_rows() -> None:
+    table = Table(LINES, "t.jsonl")
+    assert table.columns == ["file", "label", "n", "ok"]
+    assert [(row.line, dict(row.cells)) for row in table] == [
+        (1, {"file": "1.png", "label": "a;b", "n": "1", "ok": ""}),
+        (3, {"file": "2.png", "label": "", "n": "2.5", "ok": "true"}),
+    ]
+    assert table.notes() == ["1 empty row of t.jsonl passed over"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"a": 1}\n[2]\n', "line 2: no JSON object"),
+        (b'{"a": 1\n', "line 1: not readable as JSON"),
+        (b'{"a": 1, "a": 2}\n', "stated twice"),
+        (b'{"a": ["x;y", "z"]}\n', "a list with a value that holds ';'"),
+        (b'{"a": "\xe4"}\n', "not in UTF-8"),
+    ],
+)
+def test_json_lines_that_are_no_table_are_refused(data: bytes, said: str) -> None:
+    with pytest.raises(ReadError, match=said):
+        list(Table(data, "t.jsonl"))

@@ -4,7 +4,7 @@ Cells in double quotes may hold delimiters, line ends and doubled quotes; blanks
 delimiter is the one that the first row holds most of outside quotes, unless the manifest or a line `sep=;` of Excel's
 names it. A text that is written as a formula, `="007"`, so that Excel keeps it, is that text. Rows without any text are
 passed over and counted, and so are comments: lines that begin with `#` and have not the cells of a row. Excel's
-workbooks are read too, a sheet as a table.
+workbooks are read too, a sheet as a table, and JSON lines, an object as a row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dpconvert import names
-from dpconvert.annotations.parsing import workbook
+from dpconvert.annotations.parsing import json_rows, workbook
 from dpconvert.annotations.parsing.lines import LONGEST, WINDOWS, encoding_of, lines
 from dpconvert.annotations.parsing.workbook import is_workbook
 from dpconvert.errors import ManifestError, ReadError
@@ -145,6 +145,9 @@ def records(data: bytes, name: str, dialect: Dialect = Dialect()) -> Iterator[tu
     Raises:
         ReadError: not text, or quotes that are not those of RFC 4180.
     """
+    if json_rows.is_lines(name):
+        yield from json_rows.records(data, name)
+        return
     if is_workbook(data):
         yield from workbook.records(data, name, dialect.sheet)
         return

@@ -16,7 +16,9 @@ from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some, strings
 from dpconvert.readers.layouts import parquet, webdataset
 from dpconvert.readers.values import decoded
+from dpconvert.source.pixel_lists import holds_pixels
 
+IMAGE = re.compile(r"(?i)(?:image|img|picture|tile|patch|pixel|pixel_value)s?")
 SMALL = 1 << 20  # bytes of a field that may be a label
 Values = dict[str, list[Any]]  # name of a place -> value of each image
 
@@ -53,9 +55,12 @@ def of_parquet(survey: Survey) -> Held | None:
     first = survey.source.columns(files[0])
     images = [one.name for one in schemas[0] if _of_images(one.type)]
     images = images if len(images) < 2 else [name for name in images if not _of_texts(first.values(name))]
+    named = [name for name in images if IMAGE.fullmatch(name)]
+    unread = [name for name in images if name not in named] if len(named) == 1 < len(images) else []
+    images = named if unread else images
     if len(images) != 1 or any(schema.names != schemas[0].names for schema in schemas):
         return None
-    values: Values = {name: [] for name in schemas[0].names if name != images[0]}
+    values: Values = {name: [] for name in schemas[0].names if name not in (images[0], *unread)}
     for file in files:
         columns = survey.source.columns(file)
         for name, found in values.items():
@@ -64,7 +69,9 @@ def of_parquet(survey: Survey) -> Held | None:
     folders = of_folders(files, [survey.source.columns(name).rows for name in files], values)
     line = () if images[0] == "image" else (f"image = {quoted(images[0])}",)
     splits = splits_of(files, parquet.FILES["tables"].pattern)
-    return Held("parquet", files, values, "label", line, classes, splits, folders=folders)
+    masks = f"Not read: the images in the column {', '.join(map(repr, unread))}. If they are masks, save them as files"
+    remarks = (f"{masks} beside the images, for the shape masks.",) if unread else ()
+    return Held("parquet", files, values, "label", line, classes, splits, folders=folders, remarks=remarks)
 
 
 def of_folders(files: Sequence[str], counts: Sequence[int], values: Values) -> tuple[str, ...]:
@@ -81,7 +88,7 @@ def of_folders(files: Sequence[str], counts: Sequence[int], values: Values) -> t
 def _of_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or holds_pixels(kind))
 
 
 def _of_texts(values: Sequence[Any]) -> bool:

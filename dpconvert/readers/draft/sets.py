@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,38 @@ def split_column(table: Listing, sets: re.Pattern[str]) -> str:
     return found[0] if len(found) == 1 else ""
 
 
+def of_tables(files: Sequence[str]) -> list[str]:
+    """Return the set that each file is of, by its name or by one of its folders; nothing if one is of none."""
+    if len(files) < 2:
+        return []
+    parts = [_parts(file) for file in files]
+    varied = [at for at, column in enumerate(zip(*parts, strict=False)) if len({*column}) > 1]
+    if len({*map(len, parts)}) > 1 or len(varied) != 1:
+        return []
+    found = [some[varied[0]] for some in parts]
+    return found if all(map(names.as_set, found)) and len({*found}) == len(files) else []
+
+
 def pattern(tables: list[Listing]) -> str:
-    """Return a pattern for train.csv, val.csv and test.csv."""
-    first = PurePosixPath(tables[0].file)
-    folder = "" if str(first.parent) == "." else names.escaped(str(first.parent)) + "/"
-    listed = "|".join(names.escaped(PurePosixPath(table.file).stem) for table in tables)
-    return f"^{folder}(?P<split>{listed})\\{first.suffix}$"
+    """Return a pattern for train.csv, val.csv and test.csv, or train/labels.csv and test/labels.csv."""
+    columns = zip(*(_parts(table.file) for table in tables), strict=True)
+    inner = (
+        names.escaped(column[0]) if len({*column}) == 1 else f"(?P<split>{'|'.join(map(names.escaped, column))})"
+        for column in columns
+    )
+    *folders, stem, suffix = inner
+    return f"^{''.join(f'{folder}/' for folder in folders)}{stem}{suffix}$"
+
+
+def _parts(file: str) -> tuple[str, ...]:
+    """The folders of a file, its name without ending, and its ending."""
+    path = PurePosixPath(file)
+    return (*path.parent.parts, path.stem, path.suffix)
 
 
 def lines(table: Listing, split: str, tables: list[Listing]) -> tuple[str, ...]:
     """Return the lines of the split policy."""
-    return policy(table.values(split) if split else [PurePosixPath(one.file).stem for one in tables])
+    return policy(table.values(split) if split else of_tables([one.file for one in tables]))
 
 
 def policy(named: Iterable[str]) -> tuple[str, ...]:

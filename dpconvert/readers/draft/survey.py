@@ -21,7 +21,7 @@ from dpconvert.source.files import Source
 
 MOST_BYTES = 1 << 28  # of a file that is looked into
 OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl|csv)(\.gz)?$")
-TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xls[xm])$")
+TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xls[xm]|jsonl|ndjson)$")
 SURELY_TABLES = re.compile(r"(?i)\.(csv|tsv|xls[xm])$")
 SLIDE = re.compile(rf"(?i){slide_table.SLIDE}$")
 TIFF = re.compile(r"(?i)\.tiff?$")
@@ -109,7 +109,7 @@ class Survey:
             try:
                 found[name] = programs.detect(annotation_files.unpacked(self.source.read(name), name), name)
             except programs.ForeignError as error:
-                if not TABLES.search(name):
+                if not SURELY_TABLES.search(name):
                     found[name] = error
             except ReadError:
                 continue

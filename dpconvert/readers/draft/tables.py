@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from dpconvert.annotations.points import LABELS
 from dpconvert.plural import counted
@@ -72,7 +71,7 @@ def _with_joins(draft: Draft, main: Listing, joins: list[Join]) -> Draft:
 
 
 def _are_sets(tables: list[Listing]) -> bool:
-    return len(tables) > 1 and all(names.as_set(PurePosixPath(table.file).stem) for table in tables)
+    return bool(sets.of_tables([table.file for table in tables]))
 
 
 def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:

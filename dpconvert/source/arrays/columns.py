@@ -1,7 +1,8 @@
 """Parquet files with a column of encoded images, as Hugging Face's `datasets` writes them.
 
 Parquet compresses many rows together, so the images are copied once into an Arrow file in the cache, from which each
-can be read separately. A column of images holds bytes, or structures whose field `bytes` holds them.
+can be read separately. A column of images holds bytes, or structures whose field `bytes` holds them; nested lists of
+samples are copied as PNG.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
+from dpconvert.source import pixel_lists
 
 ROWS = 256  # read at once
 BYTES = (
@@ -169,14 +171,14 @@ class Columns:
             kind = kind.field("bytes").type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        if not any(is_kind(kind) for is_kind in BYTES):
+        if not pixel_lists.holds_pixels(kind) and not any(is_kind(kind) for is_kind in BYTES):
             raise SourceError(
                 "no column of encoded images",
                 where=self._where(column),
                 found=str(kind),
                 expected="bytes",
-                remedy="pixels in lists are not read: save them as one array, for shape arrays, or as PNG"
-                if pa.types.is_nested(kind)
+                remedy=f"lists are read if they hold rows of whole numbers; else {pixel_lists.REMEDY}"
+                if pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType)
                 else None,
             )
 
@@ -185,8 +187,12 @@ class Columns:
             with self.path.open("rb") as source, pq.ParquetFile(source) as file, path.open("wb") as sink:
                 schema = pa.schema([("image", pa.large_binary())])
                 with pa.ipc.new_file(sink, schema) as writer:
+                    row = 0
                     for batch in file.iter_batches(ROWS, columns=[column]):
                         values = batch.column(0)
+                        if pixel_lists.holds_pixels(values.type):
+                            values = pixel_lists.encoded(values, self._where(column), row)
+                        row += len(values)
                         values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
                         writer.write_batch(pa.record_batch([values.cast(pa.large_binary())], schema=schema))
         except DAMAGED as error:
