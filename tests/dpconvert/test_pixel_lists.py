@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dpconvert.errors import ReadError, SourceError
-from dpconvert.source.columns import Columns
+from dpconvert.source.arrays.columns import Columns
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
 
