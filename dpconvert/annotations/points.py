@@ -16,7 +16,15 @@ import shapely
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing.coordinates import coordinate, decimal_mark, is_number
 from dpconvert.annotations.parsing.lines import lines
-from dpconvert.annotations.parsing.units import PIXELS, Unit, check_names, check_stated, in_lengths, is_length
+from dpconvert.annotations.parsing.units import (
+    PIXELS,
+    Unit,
+    check_names,
+    check_stated,
+    in_lengths,
+    is_length,
+    is_of_unit,
+)
 from dpconvert.annotations.point_boxes import EXTENT, BoxForm, place_of, with_boxes
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
@@ -111,10 +119,9 @@ def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
             raise ReadError(
                 f"line {number} has {counted(len(cells), 'column')}", where=name, expected=", ".join(form.columns)
             )
-    if not form.unit:
-        columns = [column.strip("()") for column in form.columns]
-        for number, cells in table:
-            check_stated(zip(columns, cells, strict=False), f"{name}, line {number}")
+    units = [] if form.unit else [at for at, column in enumerate(form.columns) if is_of_unit(column.strip("()"))]
+    for number, cells in table if units else ():
+        check_stated((("unit", cells[at]) for at in units if at < len(cells)), f"{name}, line {number}")
     lengths = [column for column in ("x", "y", *EXTENT) if column in where]
     decimal = form.decimal or decimal_mark([cells[where[one]] for _, cells in table for one in lengths], name)
     return [

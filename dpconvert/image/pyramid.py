@@ -19,9 +19,10 @@ from dpconvert.image.base import WHITE, Image, Pixels, over, resample
 from dpconvert.image.dicom_jpeg import check_colours
 from dpconvert.image.spacing import Spacing, of_texts
 from dpconvert.image.tiff.jpeg_tiles import EIGHTH, JpegTiles
-from dpconvert.image.tiff.tiff_checks import SEGMENT_LIMIT, UnknownKindError
+from dpconvert.image.tiff.tiff_checks import SEGMENT_LIMIT, UnknownKindError, more_planes
 from dpconvert.image.tiff.tiff_layout import layout
 from dpconvert.image.tiff.tiff_pages import TiffPages
+from dpconvert.plural import counted
 
 OPTICAL_PATHS = "of several optical paths the first is read"
 
@@ -192,6 +193,8 @@ def by_openslide(file: Path) -> Slide | None:
         except ReadError:
             opened.close()
             raise
+    if vendor == "hamamatsu" and (more := more_planes(file)):
+        opened.notes = (*opened.notes, f"{counted(more, 'more focal plane')} not read")
     return _plain(opened, file) if vendor == "generic-tiff" else opened
 
 

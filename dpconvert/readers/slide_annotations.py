@@ -24,22 +24,34 @@ GEOJSON = re.compile(r"(?i)\.(geo)?json(\.gz)?$")
 
 @dataclass(frozen=True)
 class SlideAnnotations:
-    """Which files of annotations belong to a slide: of its name, naming it, or of all slides; `alone` are of none."""
+    """Which files of annotations belong to a slide: of its name, naming it, or of all slides; `alone` are of none.
 
-    own: dict[str, str]
+    own: a slide's name -> its file, or its files of one label each. layers: file -> the label that its name states.
+    """
+
+    own: dict[str, tuple[str, ...]]
     shared: list[str]
     naming: named_images.Mentions
     alone: list[str]
+    layers: dict[str, str]
     fold: Callable[[str], str]
 
+    def lacking(self, files: tuple[str, ...]) -> list[str]:
+        """Return the labels that files of other slides are about, and none of these files."""
+        here = {names.folded(self.layers.get(name, "")) for name in files}
+        others = {names.folded(label): label for label in self.layers.values() if label}
+        return sorted(label for folded, label in others.items() if folded not in here)
+
     def of(self, slide: MatchedFile) -> tuple[str, ...]:
-        """Return the file of a slide, if it has one.
+        """Return the file of a slide, if it has one, or those of its layers.
 
         Raises:
             SourceError: two files are about the slide.
         """
         own = self.own.get(self.fold(slide["name"]))
-        found = [*(self.shared if own is None else [own]), *self.naming.of(slide.name)]
+        found = [*(self.shared if own is None else own), *self.naming.of(slide.name)]
+        if own is not None and {*found} == {*own}:
+            return own
         if len(set(found)) > 1:
             raise SourceError(
                 "two files of annotations for one slide",
@@ -56,25 +68,30 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
     Raises:
         SourceError: two files have the name of one slide, or those that name images name none that is here.
     """
-    own: dict[str, str] = {}
+    own: dict[str, tuple[str, ...]] = {}
+    layers: dict[str, str] = {}
     fold = _folding(set(called.values()))
     by_name = {fold(alias): fold(name) for alias, name in called.items()}
     shared, listings, alone = list[str](), dict[str, list[NamedImage]](), list[str]()
     for found in source.match("annotations"):
         name = fold(found.get("name"))
         name = by_name.get(name, name)
-        if name in own:
+        layer = found.get("label")
+        taken = {names.folded(layers[other]) for other in own.get(name, ())}
+        if taken and (not layer or taken & {"", names.folded(layer)}):
             raise SourceError(
                 "two files of annotations for one slide",
                 where=found.name,
-                found=own[name],
-                remedy=f"{ONE}; if they are about two slides of one name, let `name` take in the folder in the "
-                "patterns of [files.slides] and [files.annotations], as '(?P<name>[^/]+/[^/]+)' does",
+                found=own[name][0],
+                remedy=f"{ONE}; if each is about one label, name it in the pattern of [files.annotations], as in "
+                "'(?P<name>[^/]+)_(?P<label>[^/_]+)\\.geojson$'; if they are about two slides of one name, let `name` "
+                "take in the folder in the patterns of [files.slides] and [files.annotations], as "
+                "'(?P<name>[^/]+/[^/]+)' does",
             )
         if (named := named_images.images_of(source, found.name)) is not None:
             listings[found.name] = named
         if name in by_name.values():
-            own[name] = found.name
+            own[name], layers[found.name] = (*own.get(name, ()), found.name), layer
         elif named is None:
             (alone if name else shared).append(found.name)
     for name in shared:
@@ -85,7 +102,13 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
         naming.check(source)
     else:
         source.notes += naming.notes()
-    return SlideAnnotations(own, shared, naming, alone, fold)
+    return SlideAnnotations(own, shared, naming, alone, layers, fold)
+
+
+def layer_of(source: Source, name: str) -> str:
+    """Return the label that the name of a file gives to its annotations; '' if it names none."""
+    found = re.search(source.manifest.files["annotations"].pattern, name)
+    return (found.groupdict().get("label") or "") if found else ""
 
 
 def refuse_names_in_geojson(source: Source, name: str, called: dict[str, str]) -> None:

@@ -55,7 +55,7 @@ def predict(
         ReadError: a file cannot be read.
     """
     label = classifier.label(shown)
-    slides, images = _slides_and_images(files_to_predict(paths), patch, on_failure)
+    slides, images = _slides_and_images(files_to_predict(paths, report), patch, on_failure)
     if slides and classifier.about.target != "class":
         raise UsageError(
             f"a heat map shows one class, and {classifier.about.task} has images with "
@@ -103,7 +103,7 @@ def predict_dense(
         UsageError: there is no such file, or one that is no slide.
         ReadError: a file cannot be read.
     """
-    slides, images = _slides_and_images(files_to_predict(paths), patch, on_failure)
+    slides, images = _slides_and_images(files_to_predict(paths, report), patch, on_failure)
     for image in images:
         size = f"fewer than {FOUR} patches of {patch.side} px" if image.suffix.lower() in SLIDE_SUFFIXES else None
         on_failure(image, UsageError("--dense applies only to slides; this is an image", where=image, found=size))
@@ -126,12 +126,13 @@ def _each(slides: Sequence[Path], do: Callable[[Path, str], T], on_failure: OnFa
     return results
 
 
-def files_to_predict(paths: Sequence[Path]) -> list[Path]:
+def files_to_predict(paths: Sequence[Path], report: Reporter) -> list[Path]:
+    """The files that are named or lie in the folders; slides that cannot be read, and files left out, are noted."""
     known = SUFFIXES | SLIDE_SUFFIXES
     files: list[Path] = []
     for path in paths:
         if path.is_dir() and not is_folder(path):
-            inside = _inside(path, known)
+            inside = _inside(path, known, report)
             if not inside:
                 raise UsageError("this folder holds no slide and no image", where=path)
             files += inside
@@ -142,13 +143,15 @@ def files_to_predict(paths: Sequence[Path]) -> list[Path]:
     return _without_parts(list(dict.fromkeys(files)))
 
 
-def _inside(folder: Path, known: set[str]) -> list[Path]:
+def _inside(folder: Path, known: set[str], report: Reporter) -> list[Path]:
     """The files of a folder with a known ending; for a slide of several files, only its main file."""
     slides = {path for path in folder.rglob("*") if is_folder(path)}
     files = [path for path in folder.rglob("*") if path.is_file() and slides.isdisjoint(path.parents)]
     names = sorted(path.relative_to(folder).as_posix() for path in {*files, *slides})
-    parts = slide_files(folder, names).parts
-    return sorted(folder / name for name in names if name not in parts and Path(name).suffix.lower() in known)
+    found = slide_files(folder, names)
+    for note in found.notes:
+        report.note(f"{folder}: {note}")
+    return sorted(folder / name for name in names if name not in found.parts and Path(name).suffix.lower() in known)
 
 
 def _without_parts(files: list[Path]) -> list[Path]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dpconvert.errors import ReadError
 from dpconvert.image import Pixels, open_image
 from dpconvert.image.rgb import Range
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.atomic import replacing
 from mtrain.errors import UserError
@@ -36,7 +37,8 @@ def predict_images(
     on_failure: is called for each file that cannot be read, which has no row.
     """
     counts: Counter[str] = Counter()
-    rows = _rows(classifier, files, report, on_failure, counts)
+    notes: dict[str, list[Path]] = {}
+    rows = _rows(classifier, files, report, on_failure, counts, notes)
     first = next(rows, None)
     if first is None:
         return None
@@ -44,20 +46,27 @@ def predict_images(
         writer = csv.writer(text)
         writer.writerow(["file", *_head(classifier)])
         writer.writerows(chain([first], rows))
+    for note, some in notes.items():
+        report.note(f"{counted(len(some), 'image')}: {note}, the first: {some[0]}")
     return {name: counts[name] for name in classifier.classes}
 
 
 def _rows(
-    classifier: Classifier, files: Sequence[Path], report: Reporter, on_failure: OnFailure, counts: Counter[str]
+    classifier: Classifier,
+    files: Sequence[Path],
+    report: Reporter,
+    on_failure: OnFailure,
+    counts: Counter[str],
+    notes: dict[str, list[Path]],
 ) -> Iterator[list[object]]:
-    """The row of each image that can be read; its classes are added to `counts`."""
+    """The row of each image that can be read; its classes are added to `counts`, what is not read of it to `notes`."""
     with report.bar(f"{classifier.about.task}: images", len(files), unit="images") as advance:
         for start in range(0, len(files), BATCH):
             batch = files[start : start + BATCH]
             images = {}
             for file in batch:
                 try:
-                    images[file] = _pixels(file, classifier.about.range)
+                    images[file] = _pixels(file, classifier.about.range, notes)
                 except ReadError as error:
                     on_failure(file, error)
             answers = classifier.answer(list(images.values())) if images else ()
@@ -86,6 +95,8 @@ def _cells(classifier: Classifier, answer: NDArray[np.float32]) -> tuple[list[st
     return ["; ".join(found), *(f"{p:.6f}" for p in answer.tolist())], found
 
 
-def _pixels(file: Path, scale: Range | None) -> Pixels:
+def _pixels(file: Path, scale: Range | None, notes: dict[str, list[Path]]) -> Pixels:
     with open_image([file], scale=scale) as image:
+        for note in image.notes:
+            notes.setdefault(note, []).append(file)
         return image.read(0, 0, image.width, image.height)

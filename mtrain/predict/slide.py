@@ -150,7 +150,7 @@ def predict_slide(
 
 @contextmanager
 def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
-    """Open a slide at the resolution that `patch` overrides; a stated resolution that is not used is noted.
+    """Open a slide at the resolution that `patch` overrides; what is not read or used of it is noted.
 
     Raises:
         ReadError: the slide cannot be read.
@@ -162,6 +162,8 @@ def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
         elif patch.given_mpp is not None and image.mpp is not None:
             used = f"--mpp {patch.given_mpp:g} is not used: the file states {image.mpp:.4g} um per pixel"
             report.note(f"{path.name}: {used}; use --mpp-override to replace it")
+        for note in image.notes:
+            report.note(f"{path.name}: {note}")
         yield image
 
 

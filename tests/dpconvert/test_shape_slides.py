@@ -549,3 +549,55 @@ def test_labels_may_be_left_out_of_the_file_and_of_masks(tree: Tree) -> None:
     right = [(256, 0), (512, 0), (512, 512), (256, 512)]
     tree.write("P1.geojson", geojson(("Polygon", [LEFT_HALF], "T"), ("Polygon", [right], "Tumor")))
     assert tree.counts() == {"no": 8, "yes": 8}
+
+
+LAYERS = """
+[files.annotations]
+pattern = '(?P<name>[^/_]+)_(?P<label>[^/_]+)\\.(?:geojson|png)$'
+"""
+BARE = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [LEFT_HALF]}, "properties": {}}]
+
+
+def test_files_of_one_label_each_are_the_annotations_of_one_slide(tree: Tree) -> None:
+    """The label of a file is that of its outlines, unless they have their own."""
+    tree.slide("a.tif")
+    right = [[(x + 256, y) for x, y in LEFT_HALF]]
+    tree.write("a_tumor.geojson", json.dumps(BARE))  # in another case than the manifest has it
+    tree.write("a_other.geojson", geojson(("Polygon", right, "Tumor"), ("Polygon", [LEFT_HALF], "Stroma")))
+    tree.manifest(AREA + '[layout]\nskip = ["Stroma", "other"]\n' + LAYERS)
+    assert tree.counts() == {"yes": 16}
+    tree.write("a_other.geojson", geojson(("Polygon", right, "Stroma")))
+    assert tree.counts() == {"yes": 8, "no": 8}
+    tree.write("a_tumor.geojson", geojson(("Polygon", right, "unknown")))
+    with pytest.raises(SourceError, match="unknown annotation label 'unknown'"):
+        tree.plan()
+
+
+@pytest.mark.parametrize(("missing", "counts"), [("skip", {"yes": 8, "no": 8}), ("none", {"yes": 8, "no": 24})])
+def test_a_slide_without_a_file_that_others_have_is_one_without_annotations(
+    tree: Tree, missing: str, counts: dict[str, int]
+) -> None:
+    for name in "ab":
+        tree.slide(f"{name}.tif")
+        tree.write(f"{name}_Stroma.geojson", json.dumps(BARE))
+    tree.write("a_Tumor.geojson", json.dumps(BARE))
+    layout = '[layout]\nskip = ["Stroma"]\n'
+    tree.manifest(AREA + layout + LAYERS)
+    with pytest.raises(SourceError, match=r"b\.tif: no file of 'Tumor' for this slide"):
+        tree.plan()
+    tree.manifest(AREA + layout + f'missing = "{missing}"\n' + LAYERS)
+    assert tree.counts() == counts
+
+
+def test_layers_that_are_masks_or_have_one_label_are_refused(tree: Tree) -> None:
+    tree.slide("a.tif")
+    for name in ("a_Tumor.geojson", "more/a_tumor.geojson"):
+        tree.write(name, json.dumps(BARE))
+    tree.manifest(AREA + LAYERS)
+    with pytest.raises(SourceError, match="two files of annotations for one slide"):
+        tree.plan()
+    (tree.root / "more/a_tumor.geojson").unlink()
+    Pillow.new("L", (SIDE, SIDE)).save(tree.root / "a_Stroma.png")
+    tree.manifest(AREA + '[layout]\nskip = ["Stroma"]\nvalues = {0 = "Stroma"}\n' + LAYERS)
+    with pytest.raises(SourceError, match="a mask of one layer of several"):
+        tree.plan()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -318,3 +319,40 @@ def test_a_few_bytes_that_claim_gigabytes_are_refused_at_once(planar: bool, tmp_
     for file in (path, io.BytesIO(path.read_bytes())):
         with pytest.raises(ReadError, match=r"claims 12000 x 12000 pixels in \d+ bytes"):
             flat(file)
+
+
+def as_ndpi(tiff: bytes) -> bytes:
+    """The directories of a TIFF once more at its end, with Hamamatsu's offsets of 8 bytes and upper halves."""
+    data, (at,) = bytearray(tiff), struct.unpack_from("<I", tiff, 4)
+    link = 4
+    while at:
+        (count,) = struct.unpack_from("<H", tiff, at)
+        entries = tiff[at : at + 2 + 12 * count]
+        (at,) = struct.unpack_from("<I", tiff, at + 2 + 12 * count)
+        data += bytes(-len(data) % 8)
+        struct.pack_into("<Q", data, link, len(data))
+        link = len(data) + len(entries)
+        data += entries + bytes(8) + bytes(4 * count)
+    return bytes(data)
+
+
+def test_of_the_focal_planes_of_an_ndpi_the_one_in_focus_is_read(tmp_path: Path) -> None:
+    planes = {focus: np.full((64, 128, 3), 100 + focus, np.uint8) for focus in (-50, 0, 50)}
+    with tifffile.TiffWriter(tmp_path / "s.tif") as writer:
+        for focus, pixels in planes.items():
+            tags = [(65420, "I", 1, 1, True), (65421, "f", 1, 20.0, True), (65424, "i", 1, focus, True)]
+            writer.write(
+                pixels,
+                photometric="rgb",
+                compression="jpeg",
+                rowsperstrip=64,
+                resolution=(40_000, 40_000),
+                resolutionunit="CENTIMETER",
+                extratags=[*tags, (65422, "i", 1, 0, True), (65423, "i", 1, 0, True)],
+                metadata=None,
+            )
+    (tmp_path / "s.ndpi").write_bytes(as_ndpi((tmp_path / "s.tif").read_bytes()))
+    with open_image([tmp_path / "s.ndpi"]) as image:
+        assert image.mpp == 0.25
+        assert np.abs(image.read(0, 0, 128, 64).astype(int) - 100).max() <= 1
+        assert image.notes == ("2 more focal planes not read",)

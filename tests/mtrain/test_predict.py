@@ -131,6 +131,25 @@ def test_a_resolution_that_is_given_and_not_used_is_told(run: Run, slide: Path, 
     assert "slide.tif: --mpp 0.25 is not used: the file states 0.5 um per pixel; use --mpp-override" in said.getvalue()
 
 
+def test_what_is_not_read_of_a_slide_or_an_image_is_told(run: Run, tmp_path: Path) -> None:
+    for name, side in (("slide.tif", 256), ("one.tif", 32), ("two.tif", 32)):
+        with tifffile.TiffWriter(tmp_path / name) as writer:
+            for edge in (side, side // 2):  # the second is no reduced copy: it has no such mark
+                per_cm = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
+                writer.write(np.full((edge, edge, 3), RED, np.uint8), photometric="rgb", **per_cm)
+    said = io.StringIO()
+    for name in ("a.vsi", "b.vsi", "_b_/stack1/frame_t.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), RED).save(tmp_path / name, format="TIFF")
+    out = tmp_path / "out"
+    found = predict(Redness(run, "Alpha"), [tmp_path], Patch(side=64, mpp=1.0), out, Reporter(stream=said))
+    told = said.getvalue()
+    assert "slide.tif: the largest page is read; further ones" in told
+    assert "2 images: the largest page is read; further ones" in told
+    assert "2 slides in a format that is not read (Olympus VSI), the first: a.vsi" in told
+    assert Path(found[-1]["file"]).read_text().count(".tif") == 2
+
+
 def test_the_map_is_a_pyramid_of_known_resolution_that_openslide_opens(run: Run, slide: Path, tmp_path: Path) -> None:
     (found,) = predict(Redness(run, "Alpha"), [slide], Patch(side=64, mpp=1.0), tmp_path / "out", QUIET)
     with openslide.OpenSlide(found["heatmap"]) as opened, openslide.OpenSlide(slide) as whole:

@@ -42,12 +42,13 @@ def check_stated(members: Iterable[tuple[str, Any]], name: str, remedy: str = PI
         ReadError: a member such as `unit` or `coordinate_unit` holds one.
     """
     for key, value in members:
-        if isinstance(value, str) and _is_of_unit(key) and is_length(value):
+        if isinstance(value, str) and is_of_unit(key) and is_length(value):
             raise in_lengths(f"{key}: {value}", name, remedy)
 
 
 @lru_cache(1 << 10)
-def _is_of_unit(key: str) -> bool:
+def is_of_unit(key: str) -> bool:
+    """Whether a column or key of this name states the unit of coordinates."""
     return STATED.fullmatch(key.strip().casefold()) is not None
 
 

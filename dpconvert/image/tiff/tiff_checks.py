@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
 from dpconvert.errors import ReadError
-from dpconvert.image.guards.libtiff import NEW_JPEG
+from dpconvert.image.guards.libtiff import DAMAGED, NEW_JPEG, has_sizes, open_tiff
 from dpconvert.image.guards.tiff_segments import check_compression, segment_size
 from dpconvert.image.rgb import KindError, Range
 from dpconvert.image.tiff.tiff_layout import TiffLevel
@@ -19,6 +20,7 @@ from dpconvert.image.tiff.tiff_rgb import (
     check_kind,
 )
 
+FOCUS = 65424  # Hamamatsu's tag: the offset of a plane from the one in focus
 SEGMENT_LIMIT = 1 << 28  # maximum bytes of a decoded strip or tile
 
 
@@ -115,3 +117,14 @@ def shape_of(page: tifffile.TiffPage) -> tuple[int, int, int, int]:
 def dtype_of(page: tifffile.TiffPage) -> np.dtype[Any]:
     assert page.dtype is not None
     return page.dtype
+
+
+def more_planes(file: Path) -> int:
+    """Return the focal planes of an NDPI that OpenSlide does not read: it reads the one in focus, of offset 0."""
+    if file.suffix.lower() != ".ndpi":
+        return 0
+    try:
+        with open_tiff(file) as tiff:
+            return len({page.tags.valueof(FOCUS, 0) for page in tiff.pages if has_sizes(page)} - {0})
+    except DAMAGED:
+        return 0  # of a file that OpenSlide reads nonetheless

@@ -19,17 +19,17 @@ from dpconvert.annotations.formats import coco
 from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.labels import only, resolved
 from dpconvert.annotations.mask_pixels import Value
-from dpconvert.errors import ManifestError, SourceError
+from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
-from dpconvert.manifest.model import Manifest
-from dpconvert.manifest.rules import Crop, Middle, Objects, Presence, Regional, Tiles, Whole
+from dpconvert.manifest.rules import Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers import named_images, siblings, slide_table
 from dpconvert.readers.labels import ALL
 from dpconvert.readers.layout_keys import Idle, Missing, Tabular, layout_of
 from dpconvert.readers.pairing import no_white_zero
-from dpconvert.readers.slide_annotations import annotations_of_slides, check_alone
+from dpconvert.readers.slide_annotations import annotations_of_slides, check_alone, layer_of
+from dpconvert.readers.slide_labels import check_skipped, joined, known_labels, of_layer
 from dpconvert.readers.slide_table import SLIDE, SlideTable, called_as, stem
 from dpconvert.readers.stated_images import StatedImage, refuse_another
 from dpconvert.source import target
@@ -62,7 +62,7 @@ FILES = {
 }
 GROUPS = {
     "slides": {"name", "group", "split", "class"},
-    "annotations": {"name"},
+    "annotations": {"name", "label"},
     "table": set[str](),
     "classes": {"name"},
 }
@@ -106,7 +106,7 @@ class Layout(SlideTable):
 
 def images(source: Source) -> Iterator[SourceImage]:
     layout, slides = layout_of(source.manifest, Layout), source.need("slides")
-    _check_skipped(source.manifest, layout)
+    check_skipped(source.manifest, layout.labels, layout.skip)
     called = called_as(slides)
     siblings.refuse_two_roles(source, "slides", "annotations")
     outlines = annotations_of_slides(source, slides, called)
@@ -127,8 +127,10 @@ def images(source: Source) -> Iterator[SourceImage]:
     shown = set(named_images.without_unanswered(source, [slide.name for slide in slides if not of_slide[slide.name]]))
     for slide in slides:
         name, files = slide["name"], of_slide[slide.name]
-        if not files and not (missing == "none" and slide.name in shown) and _needs_annotations(source):
-            _check_missing(source, slide, layout)
+        lacking = outlines.lacking(files) if files else []
+        shows_none = missing == "none" and (bool(files) or slide.name in shown)
+        if (not files or lacking) and not shows_none and _needs_annotations(source):
+            _check_missing(source, slide, layout, lacking)
             alone.append(slide.name)
             continue
         row = table.get(names.folded(name))
@@ -168,9 +170,13 @@ def idle(source: Source) -> Iterator[Idle]:
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> Annotations | LabelMask:
     layout = layout_of(source.manifest, Layout)
-    if not source_image.annotations:
-        return Annotations([])
-    name = source_image.annotations[0]
+    found = {name: _read(source, source_image, image, name, layout) for name in source_image.annotations}
+    return joined(found) if found else Annotations([])
+
+
+def _read(
+    source: Source, source_image: SourceImage, image: Image, name: str, layout: Layout
+) -> Annotations | LabelMask:
     subject = annotation_files.Subject(
         file=source_image.files[0],
         size=(image.width, image.height),
@@ -184,28 +190,14 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
         label_field=layout.label_field,
     )
     data = source.read(name) if MASK.search(name) else named_images.content(source, name)
-    found = annotation_files.read(data, name, subject, _known(source.manifest, layout))
+    layer = layer_of(source, name)
+    known = known_labels(source.manifest, layout.labels, layout.skip)
+    found = annotation_files.read(data, name, subject, [*known, ""] if known and layer else known)
     if isinstance(found, LabelMask):
         return found
+    found = of_layer(found, layer, known, name) if layer else found
     kept = [item for item in found.items if item.label not in layout.skip]
     return Annotations([replace(i, label=layout.labels.get(i.label, i.label)) for i in kept], found.remarks)
-
-
-def _check_skipped(manifest: Manifest, layout: Layout) -> None:
-    """Refuse to leave out labels that the rule or [dense] names: its samples would lack them without a word."""
-    rule, dense = manifest.rule, manifest.dense
-    of_dense = set(dense.known()) - set(dense.seg.skip if dense and dense.seg else ()) if dense else set()
-    of_rule = {*rule.positive, *rule.cut} if isinstance(rule, Regional) else set()
-    of_rule |= {*manifest.classes} if isinstance(rule, Middle | Crop) else set()
-    of_rule |= {*rule.positive} if isinstance(rule, Presence) else set()
-    of_rule |= {rule.positive, *([rule.other] if rule.other else [])} if isinstance(rule, Objects) else set()
-    for table, known in (("[rule]", of_rule), ("[dense]", of_dense)):
-        if both := [label for label in layout.skip if label in known - {*layout.labels.values()}]:
-            raise ManifestError(
-                f"[layout]: `skip` leaves out {both[0]!r}, which {table} needs",
-                where=manifest.path,
-                remedy="omit it from one of them",
-            )
 
 
 def _needs_annotations(source: Source) -> bool:
@@ -221,10 +213,10 @@ def _missing(source: Source, layout: Layout) -> Missing:
     return layout.missing
 
 
-def _check_missing(source: Source, slide: MatchedFile, layout: Layout) -> None:
+def _check_missing(source: Source, slide: MatchedFile, layout: Layout, lacking: list[str]) -> None:
     if layout.missing == "error":
         raise SourceError(
-            "no annotations for this slide",
+            f"no file of {lacking[0]!r} for this slide" if lacking else "no annotations for this slide",
             where=slide.name,
             found=named_images.unanswered(source) or None,
             remedy='if it shows nothing of what the rule looks for, say `missing = "none"` in [layout]; '
@@ -254,7 +246,7 @@ def _source_image(
 
 def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage:
     """The image with the label that its file of annotations gives to it as a whole, as tags and choices do."""
-    if not image.annotations or MASK.search(image.annotations[0]):
+    if len(image.annotations) != 1 or MASK.search(image.annotations[0]):
         return image
     name, manifest = image.annotations[0], source.manifest
     known = [*layout.labels] or manifest.classes
@@ -270,17 +262,6 @@ def _labelled(source: Source, layout: Layout, image: SourceImage) -> SourceImage
         return replace(image, label=label, annotations=kept)
     label = only(found, known, name)
     return replace(image, label=layout.labels.get(label, label), annotations=kept)
-
-
-def _known(manifest: Manifest, layout: Layout) -> list[str]:
-    if layout.labels:
-        return [*layout.labels, *layout.skip]
-    kept = manifest.dense.known() if manifest.dense else []
-    if isinstance(manifest.rule, Middle):
-        return [*manifest.classes, *manifest.rule.ignore, *layout.skip, *kept]
-    if isinstance(manifest.rule, Regional):
-        return [*manifest.rule.known(), *layout.skip, *kept]
-    return [*layout.skip, *kept] if kept and isinstance(manifest.rule, Whole | Tiles) else []
 
 
 def _object_classes(source: Source, image: SourceImage) -> dict[int | str, str]:

@@ -1,0 +1,67 @@
+"""The labels of annotations on slides: which of them a manifest knows, and those that files of one slide stand for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from dpconvert.annotations import Annotations, LabelMask
+from dpconvert.annotations.labels import resolved
+from dpconvert.errors import ManifestError, ReadError
+from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.rules import Crop, Middle, Objects, Presence, Regional, Tiles, Whole
+
+
+def check_skipped(manifest: Manifest, labels: Mapping[str, str], skip: Sequence[str]) -> None:
+    """Refuse to leave out labels that the rule or [dense] names: its samples would lack them without a word."""
+    rule, dense = manifest.rule, manifest.dense
+    of_dense = set(dense.known()) - set(dense.seg.skip if dense and dense.seg else ()) if dense else set()
+    of_rule = {*rule.positive, *rule.cut} if isinstance(rule, Regional) else set()
+    of_rule |= {*manifest.classes} if isinstance(rule, Middle | Crop) else set()
+    of_rule |= {*rule.positive} if isinstance(rule, Presence) else set()
+    of_rule |= {rule.positive, *([rule.other] if rule.other else [])} if isinstance(rule, Objects) else set()
+    for table, known in (("[rule]", of_rule), ("[dense]", of_dense)):
+        if both := [label for label in skip if label in known - {*labels.values()}]:
+            raise ManifestError(
+                f"[layout]: `skip` leaves out {both[0]!r}, which {table} needs",
+                where=manifest.path,
+                remedy="omit it from one of them",
+            )
+
+
+def known_labels(manifest: Manifest, labels: Mapping[str, str], skip: Sequence[str]) -> list[str]:
+    """Return the labels that annotations may have; none if any may."""
+    if labels:
+        return [*labels, *skip]
+    kept = manifest.dense.known() if manifest.dense else []
+    if isinstance(manifest.rule, Middle):
+        return [*manifest.classes, *manifest.rule.ignore, *skip, *kept]
+    if isinstance(manifest.rule, Regional):
+        return [*manifest.rule.known(), *skip, *kept]
+    return [*skip, *kept] if kept and isinstance(manifest.rule, Whole | Tiles) else []
+
+
+def of_layer(found: Annotations, layer: str, known: Collection[str], name: str) -> Annotations:
+    """Return the annotations of a file, those without a label with that of the file, by which `known` spells it."""
+    if all(item.label for item in found.items):
+        return found
+    label = resolved([layer], known, name)
+    return replace(found, items=[item if item.label else replace(item, label=label) for item in found.items])
+
+
+def joined(files: Mapping[str, Annotations | LabelMask]) -> Annotations | LabelMask:
+    """Return what several files hold of one slide; their ids are told apart.
+
+    Raises:
+        ReadError: one of several is a mask.
+    """
+    if len(files) == 1:
+        return next(iter(files.values()))
+    items, remarks = [], Counter[str]()
+    for number, (name, found) in enumerate(files.items()):
+        if isinstance(found, LabelMask):
+            raise ReadError("a mask of one layer of several", where=name, remedy="draw all layers into one mask")
+        items += [replace(item, id=f"{number}-{item.id}") for item in found.items]
+        remarks += found.remarks
+    return Annotations(items, remarks)
