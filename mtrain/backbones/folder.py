@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mtrain.backbones.card import BackboneCard
+from mtrain.backbones.card import BackboneCard, Triple
 from mtrain.errors import UsageError
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+ROUNDING = 1e-3  # by which rescale_factor, often written with few digits, may differ from 1 / 255
 BICUBIC = ("bicubic", 3)  # as timm and as PIL call it
 EXPECTED = "a config.json of timm, or of transformers for dinov2, dinov2_with_registers or vit"
 
@@ -55,7 +56,8 @@ def _of_timm(folder: Path, content: dict[str, Any]) -> BackboneCard:
 
 
 def _of_transformers(folder: Path, content: dict[str, Any]) -> BackboneCard:
-    processor = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    described = (folder / PREPROCESSOR).is_file()
+    processor = _json(folder / PREPROCESSOR) if described else {}
     vit = content["model_type"] == "vit"
     width, registers = content.get("hidden_size", 768), content.get("num_register_tokens", 0)
     gated = bool(content.get("use_swiglu_ffn"))
@@ -74,22 +76,50 @@ def _of_transformers(folder: Path, content: dict[str, Any]) -> BackboneCard:
     options |= {} if vit else {"init_values": content.get("layerscale_value", 1.0)}
     options |= {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"} if gated else {}
     options |= {"reg_tokens": registers, "no_embed_class": True} if registers else {}
-    shortest = processor.get("crop_size") or processor.get("size") or {}
-    taken = shortest.get("height") or shortest.get("shortest_edge") if isinstance(shortest, dict) else shortest
+    mean, std = _pixels(processor)
     return BackboneCard(
         name=folder.resolve().name,
         title=f"{content['model_type']} of transformers",
         timm="vit_base_patch16_224",
         options=options,
         features="cls",
-        mean=processor.get("image_mean", (0.485, 0.456, 0.406)),
-        std=processor.get("image_std", (0.229, 0.224, 0.225)),
+        mean=mean,
+        std=std,
         interpolation="bicubic" if processor.get("resample") in BICUBIC else "bilinear",
-        size=taken or size,
+        size=_side(processor) or size,
         patch=options["patch_size"],
         norm_eps=content.get("layer_norm_eps", 1e-12 if vit else 1e-6),
         names=("transformers-vit",) if vit else ("transformers-dinov2",),
+        note="" if described else f"the folder has no {PREPROCESSOR}: images are normalized as those of ImageNet",
     )
+
+
+def _pixels(processor: dict[str, Any]) -> tuple[Triple, Triple]:
+    """Mean and standard deviation of pixels from 0 to 1. transformers multiplies those from 0 to 255 by a factor of its
+    own, or by none, before it normalizes them, if it does.
+    """
+    usual = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+    mean, std = (other if processor.get(name) is None else processor[name] for name, other in usual.items())
+    if not processor.get("do_normalize", True):
+        mean, std = 0.0, 1.0
+    factor = float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 1.0
+    white = factor * 255 if abs(factor * 255 - 1) > ROUNDING else 1.0
+    return _each(mean, white), _each(std, white)
+
+
+def _each(values: Any, white: float) -> Triple:
+    """One number for each channel, of which transformers also states a single one, divided by the value of white."""
+    first, second, third = values if isinstance(values, list | tuple) else [values] * 3
+    return float(first) / white, float(second) / white, float(third) / white
+
+
+def _side(processor: dict[str, Any]) -> int | None:
+    """The side of the images that the processor gives to the network; None if it does not say."""
+    crop = processor.get("crop_size") if processor.get("do_center_crop", True) else None
+    stated = crop or (processor.get("size") if processor.get("do_resize", True) else None)
+    if isinstance(stated, dict):
+        return stated.get("height") or stated.get("shortest_edge")
+    return stated
 
 
 def _mlp_width(content: dict[str, Any], width: int, gated: bool, vit: bool) -> int:

@@ -147,16 +147,38 @@ def _card_to_timm(network: SharedNetwork, card: BackboneCard, head: Head | None,
         partial.write_bytes(save(state, {"format": "pt"}))
     expected = {"mean": _rounded(network.mean), "std": _rounded(network.std), "input_size": [3, size, size]}
     expected |= {"interpolation": network.interpolation, "crop_pct": 1.0, "num_classes": 0}
-    options = card.options | ({} if card.features == "pooled" else {"global_pool": ""})
+    options = _options_of_card(network, card, size)
     config = {"architecture": card.timm, "num_classes": 0, "num_features": network.num_features, "model_args": options}
-    write_json(out / "config.json", config | {"pretrained_cfg": expected})
+    write_json(out / "config.json", config | {"pretrained_cfg": expected, "network": _table(card)})
     given = "".join(f", {key}={_in_python(key, value)}" for key, value in options.items())
     loading = (
         "import timm, torch\n"
         f'model = timm.create_model("{card.timm}", num_classes=0{given}, checkpoint_path="model.safetensors").eval()\n'
-        f"{_RULES[card.features]}"
+        f"{_epsilon(card)}{_RULES[card.features]}"
     )
     return WrittenFiles(("model.safetensors", "config.json"), loading, _encoder(card))
+
+
+def _options_of_card(network: SharedNetwork, card: BackboneCard, size: int) -> dict[str, Any]:
+    """The arguments of timm's constructor with which the network takes images of this size."""
+    options = card.options | ({} if card.features == "pooled" else {"global_pool": ""})
+    defaults: Any = network.body.pretrained_cfg
+    native = card.options.get("img_size", defaults["input_size"][-1])
+    if defaults.get("fixed_input_size"):  # else timm would take the size of a folder's configuration
+        options = {"img_size": native} | options
+    dynamic = size != native and getattr(network.body, "dynamic_img_size", False)
+    return options | ({"dynamic_img_size": True} if dynamic else {})
+
+
+def _epsilon(card: BackboneCard) -> str:
+    """Lines that set what timm's constructor takes no number for."""
+    if card.norm_eps is None:
+        return ""
+    return (
+        "for module in model.modules():\n"
+        "    if isinstance(module, torch.nn.LayerNorm):\n"
+        f"        module.eps = {card.norm_eps!r}  # as in the training\n"
+    )
 
 
 _TOKENS = "tokens = model(images)  # normalized with the mean and std of config.json\n"
@@ -239,8 +261,13 @@ def network_config(network: SharedNetwork, head: Head | None, size: int) -> dict
         "std": _rounded(network.std),
     }
     if network.card is not None:
-        config |= {"network": network.card.model_dump(mode="json")}
+        config |= {"network": _table(network.card)}
     return config | ({"task": head.about.task, "classes": list(head.about.classes)} if head else {})
+
+
+def _table(card: BackboneCard) -> dict[str, Any]:
+    """The table by which `--backbone FOLDER` builds the network of an export, without the files of its start."""
+    return card.model_copy(update={"files": (), "sha256": {}}).model_dump(mode="json")
 
 
 def name_for_loading(network: SharedNetwork) -> str:

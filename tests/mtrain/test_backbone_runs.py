@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,16 +14,19 @@ from safetensors.torch import load_file, save_file
 from dpconvert.runtime.progress import Reporter
 from mtrain import untrained
 from mtrain.backbones import catalog
+from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparing.comparisons import compare, start_of
 from mtrain.export import export, modelcard
+from mtrain.export.formats import WRITERS
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
 from mtrain.model.weight_files.weights import seen_by
 from mtrain.predict.classifier import Classifier
 from mtrain.report.pages.run_page import write_report
 from mtrain.runs import Run
+from mtrain.seen import Seen
 from mtrain.settings import check_names, fit_config
 from mtrain.sweep.cells import training_digest
 from mtrain.train.fit import fit
@@ -227,6 +232,34 @@ def test_timm_gives_the_features_by_the_lines_of_the_export(
         exec(made.loading, scope)
         expected = shared_network(trained.network(), trained.weights).eval()(images)
     torch.testing.assert_close(scope["features"], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        ({}, 28),
+        ({"norm_eps": 0.05}, 28),  # which timm's constructor takes no number for
+        ({"options": {"img_size": 42}}, 28),
+        ({"options": {"img_size": 14}, "features": "cls"}, 56),
+        ({"features": "pooled"}, 28),
+        ({"files": ("other.bin",), "sha256": {"model.safetensors": "0" * 64}}, 28),  # of the start, not of the export
+    ],
+)
+@pytest.mark.parametrize("to", ["timm", "safetensors"])
+def test_an_export_of_any_table_is_a_network_of_the_same_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], size: int, to: str
+) -> None:
+    card = BackboneCard.model_validate({"name": "tiny", **tomllib.loads(TABLE)})
+    options = card.options | change.get("options", {})
+    network = shared_network(card.model_copy(update=change | {"options": options}), "random").eval()
+    made = WRITERS[to](network, None, tmp_path, size, Seen())
+    monkeypatch.chdir(tmp_path)
+    images = torch.rand(2, 3, size, size)
+    scope: dict[str, Any] = {"images": images}
+    with torch.inference_mode():
+        exec(f"import torch\n{made.loading}\n{made.encoder}", scope)
+        torch.testing.assert_close(scope["encoder"](images), network(images))
+        torch.testing.assert_close(shared_network(str(tmp_path), tmp_path).eval()(images), network(images))
 
 
 def test_a_size_that_is_no_multiple_of_the_patch_is_told_with_the_nearest(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard, PublishedShape
+from mtrain.backbones.folder import card_of_folder
 from mtrain.cli import group
 from mtrain.data.batches.augment import resized, resized_at_once, square
 from mtrain.errors import RunError, UsageError
@@ -274,6 +275,33 @@ def test_a_folder_that_transformers_wrote_gives_what_transformers_gives(kind: st
     with torch.inference_mode():
         expected = model.eval()(pixels).last_hidden_state[:, 0]
         torch.testing.assert_close(network(pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("processor", "mean", "std", "size"),
+    [
+        ({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}, 0.1, 0.4, 28),
+        ({"image_mean": 0.5, "image_std": 0.25, "rescale_factor": 0.00392156862745098}, 0.5, 0.25, 28),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False}, 0.0, 1.0, 28),
+        ({"image_mean": [127.5] * 3, "image_std": [51.0] * 3, "do_rescale": False}, 0.5, 0.2, 28),
+        ({"image_mean": [1.0] * 3, "image_std": [1.0] * 3, "rescale_factor": 1 / 127.5}, 0.5, 0.5, 28),
+        ({"do_normalize": False, "do_rescale": False}, 0.0, 1 / 255, 28),
+        ({"size": {"shortest_edge": 56}, "crop_size": {"height": 42, "width": 42}}, 0.485, 0.229, 42),
+        ({"size": {"shortest_edge": 56}, "crop_size": 42, "do_center_crop": False}, 0.485, 0.229, 56),
+        ({"size": 56, "do_resize": False}, 0.485, 0.229, 28),
+    ],
+)
+def test_images_are_those_that_the_processor_of_transformers_makes(
+    tmp_path: Path, processor: dict[str, Any], mean: float, std: float, size: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", "image_size": 28, "patch_size": 14}))
+    assert "no preprocessor_config.json: images are normalized as those of ImageNet" in card_of_folder(tmp_path).note
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    card = card_of_folder(tmp_path)
+    assert card.mean is not None
+    assert card.std is not None
+    assert (card.mean[0], card.std[0]) == (pytest.approx(mean), pytest.approx(std))
+    assert (card.size, card.note) == (size, "")
 
 
 def test_a_folder_that_timm_wrote_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from dpconvert.plural import counted
+from mtrain.backbones.folder import card_of_folder
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool
 from mtrain.data.task import Task
@@ -24,6 +26,8 @@ def remarks(config: FitConfig, pool: Pool, start: Seen, left: Sequence[Task]) ->
     yield from _on_start(start, left)
     if said := remark(config.backbone):
         yield said
+    if Path(config.backbone).is_dir() and (note := card_of_folder(Path(config.backbone)).note):
+        yield f"{config.backbone}: {note}"
 
 
 def _on_sets(config: FitConfig, pool: Pool) -> Iterator[str]:
