@@ -249,7 +249,7 @@ def _by_name(head: list[str], form: Form, name: str) -> list[str]:
 
 
 def check_units(columns: Iterable[str], name: str) -> None:
-    """Refuse coordinates that are no pixels, told by what their columns are called.
+    """Refuse coordinates that are not pixels, as the names of their columns show.
 
     Raises:
         ReadError: a column is called after a length, such as QuPath's "Centroid X µm".

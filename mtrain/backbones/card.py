@@ -91,7 +91,7 @@ class BackboneCard(StrictModel):
     """Why the network cannot be built without foreign code."""
     features: Features = "pooled"
     """pooled: what timm gives to a classifier; cls: the class token; mean: the mean of the patch tokens; cls+mean:
-    both, one after the other. Which tokens stand before the patches is asked of the network."""
+    both, one after the other. Which tokens stand before the patches is read from the network."""
     mean: Triple | None = None
     """Mean of each channel, for pixels from 0 to 1; timm's own if not given."""
     std: Triple | None = None
