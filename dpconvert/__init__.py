@@ -34,7 +34,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loaded when asked for: the command line must answer at once."""
+    """Load a name when it is first used: the command line must answer at once."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -125,7 +125,7 @@ def _plan(
     stamps = source.stamps().record(source.sizes)
     chosen = plan.make(manifest, source, options, workers, report)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(folder / WORK / STAMPS) as file:  # before the request, which makes it a conversion to go on with
+    with replaced(folder / WORK / STAMPS) as file:  # before the request, which makes it a conversion to resume
         file.write(stamps)
     with replaced(folder / WORK / "request.json") as file:
         file.write(json.dumps(request).encode())

@@ -57,7 +57,7 @@ def read_document(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def known_document(path: Path, note: Callable[[str], object] = lambda _text: None) -> dict[str, Any] | None:
-    """The content of `path`, or None where it is to be made: there is none, or a damaged one, which `note` is told."""
+    """The content of `path`, or None where it is to be made: there is none, or a damaged one, which `note` reports."""
     try:
         return read_document(path, "it is made again")
     except FileNotFoundError:

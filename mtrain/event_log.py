@@ -32,7 +32,7 @@ def events(path: Path) -> list[dict[str, Any]]:
 
 def cut(path: Path, iteration: int) -> None:
     """Remove the events of later iterations, of whatever kind, and a last line that a killed process left unfinished:
-    the training goes on after `iteration`, and logs them again.
+    the training continues after `iteration`, and logs them again.
 
     Raises:
         RunError: the file cannot be written.

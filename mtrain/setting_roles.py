@@ -9,7 +9,7 @@ from typing import Any
 # what a training did that is older than a choice, where that is not the choice's default
 BEFORE: dict[str, Any] = {"train_on": "train"}
 
-# what may differ when a run goes on: it does not enter the weights. Which tasks leave does, but a run compares the
+# what may differ when a run is resumed: it does not enter the weights. Which tasks leave does, but a run compares the
 # tasks themselves, not how they were spelt.
 INCIDENTAL = frozenset(
     {

@@ -45,7 +45,7 @@ def check_names(config: FitConfig, *, resumed: bool = False, recorded: Choice | 
 
 def untrained(runs: Path, given: dict[str, Any]) -> Start:
     """A network by `backbone`, `backbone_options`, `weights` and `size`, to be scored without a training. Mistakes in
-    them are told without torch.
+    them are reported without loading torch.
 
     Raises:
         UsageError: weights that are missing, or a size that the network does not take.

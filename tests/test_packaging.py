@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dpconvert import __version__
+from dpconvert.manifest import catalog
 
 ROOT = Path(__file__).parent.parent
 PYTHONS = ["3.11", "3.12", "3.13"]
@@ -39,6 +40,26 @@ def test_the_wheel_holds_both_packages_and_the_manifests_and_nothing_else(built:
     shipped = {name for name in names if name.startswith("dpconvert/manifests/")}
     assert len(shipped) == len([path for path in (ROOT / "manifests").rglob("*") if path.is_file()])
     assert not [name for name in names if "__pycache__" in name or name.endswith((".tar", ".part"))]
+
+
+def test_an_installed_wheel_carries_its_manifests(built: Path, tmp_path: Path) -> None:
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv is None:
+        pytest.skip("needs uv")
+    (wheel,) = built.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([uv, "pip", "install", "--no-deps", "--target", site, wheel], check=True, capture_output=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(site)}
+    code = "import dpconvert.manifest.catalog as m; print(m.__file__, *m.known())"
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    where, *names = told.stdout.split()
+    assert Path(where).is_relative_to(site)
+    assert names == list(catalog.known())
+    listed = subprocess.run(
+        [sys.executable, "-m", "dpconvert.cli", "list"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert len(listed.stdout.splitlines()) == len(names) + 1
 
 
 def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ BEYOND = "reaching beyond its image"
 AGAIN = "the same as another, counted once"
 ALIKE = "the label and outline of another, with another id or none, counted as well"
 SCALED = "drawn on a copy of another size, scaled to the image"
-LEAST = 8  # pixels of a side, below which fractions are not told
+LEAST = 8  # pixels of a side, below which fractions are not recognized
 NEAR = 1.0  # pixels beyond the image that are rounding
 
 

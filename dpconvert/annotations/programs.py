@@ -1,6 +1,6 @@
-"""Which program a file of annotations comes from, told by its content: a format that is read here, or one by name.
+"""Identify the program that wrote a file of annotations by its content: a format that is read here, or a name.
 
-The one place that knows what other programs write. JSON is told by the keys of its first object, XML by its root.
+The one place that knows what other programs write. JSON is recognized by the keys of its first object, XML by its root.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ForeignError(ReadError):
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A program whose files are told, but not read: its files hold all of `keys`, and `evidence` somewhere."""
+    """A program whose files are recognized, but not read: its files hold all of `keys`, and `evidence` somewhere."""
 
     program: str
     keys: frozenset[str] = frozenset()

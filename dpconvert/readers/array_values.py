@@ -218,7 +218,7 @@ def _marked(array: Array, column: int, count: int, size: tuple[int, int] | None,
 
 
 def _axis_of_kinds(shape: tuple[int, ...], size: tuple[int, int] | None) -> int | None:
-    """Return the axis of a stack of masks along which their kinds lie: 3 or 1; None if it cannot be told."""
+    """Return the axis of a stack of masks along which their kinds lie: 3 or 1; None if neither fits, or both do."""
     if len(shape) != LAST + 1:
         return None
     is_last, is_first = shape[1:3] == size, shape[2:4] == size

@@ -58,7 +58,7 @@ class ByName:
         return found
 
     def notes(self) -> list[str]:
-        """A note of the files that nobody asked for."""
+        """A note on the files that belong to no image here."""
         unused = [found.name for found in self._exact.values() if found.name not in self._asked]
         return [_of_no_image(self._what, unused)] if unused else []
 

@@ -44,7 +44,7 @@ class RowsByImage:
         return self._rows.get(image)
 
     def count_unused(self) -> None:
-        """Note the rows about images that nobody asked for.
+        """Note the rows about images that are not here.
 
         Raises:
             SourceError: all are.

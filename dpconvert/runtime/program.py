@@ -37,7 +37,7 @@ class Program(click.Group):
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an argument that it does not take is told with the options that may be meant."""
+        """Run the command; report an unknown argument with the options that may be meant."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:

@@ -81,8 +81,7 @@ def described(backbone: str, options: Mapping[str, Any] | None = None) -> Backbo
 
 
 def check_weights(card: BackboneCard, weights: str) -> None:
-    """Nothing, unless weights are asked for that the network does not have: the ImageNet weights are for networks that
-    timm has them of.
+    """Check that the network has the requested weights: there are ImageNet weights only of networks in timm.
 
     Raises:
         UsageError: the weights must be downloaded by the user; the message says where.

@@ -1,6 +1,6 @@
 """A network's repository on the Hugging Face Hub in, the folder of its files out.
 
-The library's cache is asked first, so that a repository that was downloaded before needs no connection and does not
+The library's cache is searched first, so that a repository that was downloaded before needs no connection and does not
 change between a run and its continuation. Gated repositories need a token (`hf auth login`); this module does not read
 it.
 """

@@ -1,4 +1,4 @@
-"""The command that asks whether features follow the class or the origin of samples: `robustness`."""
+"""The command that measures whether features follow the class or the origin of samples: `robustness`."""
 
 from __future__ import annotations
 

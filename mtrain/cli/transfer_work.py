@@ -63,7 +63,7 @@ def moved(tuning: dict[str, Any]) -> tuple[Sequence[float], str | None, float | 
 
 
 def moving(rates: Sequence[float], tune: str | None, layer_decay: float | None) -> Moving:
-    """What `--mode dense` trains of the network, by these options; nothing unless asked.
+    """What `--mode dense` trains of the network, by these options; nothing by default.
 
     Raises:
         UsageError: several rates are given, between which nothing chooses.

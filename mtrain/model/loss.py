@@ -47,7 +47,7 @@ def task_losses(
 
 
 def squared_error(errors: Tensor) -> Tensor:
-    """Return the square of each error, which goes on as its tangent beyond `OUTLYING` deviations.
+    """Return the square of each error, which continues as its tangent beyond `OUTLYING` deviations.
 
     So the gradient is bounded, as that of a cross-entropy is: without that, learning rates that suit classes let a head
     of a number diverge, and the shared network with it.

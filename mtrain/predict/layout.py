@@ -46,7 +46,7 @@ def layout(image: Image, patch: Patch, size: int, path: Path) -> TileLayout:
     """Tiles of `size` pixels, which overlap by half: those with any tissue, or with the share that the user gives.
 
     A tile that holds only the edge of the tissue may hold an object of it, so that the share of tissue in the patches
-    of the training is not asked for.
+    of the training is not required.
 
     Raises:
         UsageError: the slide is smaller than a tile, or holds no tissue.

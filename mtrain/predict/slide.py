@@ -182,7 +182,7 @@ def patches_of(image: Image, patch: Patch, path: Path) -> tuple[NDArray[np.int64
 
 
 def enough_tissue(image: Image, patch: Patch, boxes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which boxes (N, 4), x, y, width, height at level 0, hold the share of tissue that is asked for."""
+    """Which boxes (N, 4), x, y, width, height at level 0, hold the required share of tissue."""
     if patch.share <= 0:
         return np.ones(len(boxes), np.bool_)
     enough: NDArray[np.bool_] = tissue(image, rule=patch.tissue_rule, mpp=patch.given_mpp).share(boxes) >= patch.share

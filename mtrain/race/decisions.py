@@ -1,6 +1,6 @@
 """Decides from the scores of a race which combinations stay, which drop out and why, and which one wins. Only arrays.
 
-A race consists of one contest per target (and, where asked, per network), all of which share their trainings. A
+A race consists of one contest per target (and, if requested, per network), all of which share their trainings. A
 contest never sees the scores on its own target: it ranks the combinations that are left in it on the other tasks, so
 the choice for a target does not depend on the target at all.
 

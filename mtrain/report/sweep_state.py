@@ -1,4 +1,4 @@
-"""Whether a sweep goes on, and how its race stands, from the files that its processes write."""
+"""Whether a sweep is in progress, and how its race stands, from the files that its processes write."""
 
 from __future__ import annotations
 

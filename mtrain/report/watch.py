@@ -1,4 +1,4 @@
-"""The state of a run or of a sweep while it goes on, read from the files that its processes write, as data and as text.
+"""The state of a run or of a sweep in progress, read from the files that its processes write, as data and as text.
 
 Nothing is locked or changed: log lines that are half written are passed over, and files that are replaced are whole.
 """

@@ -80,7 +80,7 @@ class PhaseOptimizer:
             group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
 
     def before_recording(self) -> None:
-        """State that the next step is recorded, which torch's AdamW on CUDA asks for."""
+        """State that the next step is recorded, which torch's AdamW on CUDA requires."""
         for group in self._groups():
             if "capturable" in group and group["lr"].device.type == "cuda":
                 group["capturable"] = True

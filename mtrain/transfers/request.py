@@ -18,7 +18,7 @@ OWN, NAMED = "run", ("run", "imagenet", "random")
 SINGLE = ("run", "imagenet")  # names that always stand for the same weights of a run
 STEPS = 2000  # of --mode dense
 OF_TARGETS = ("svm", "fewshot", "finetune", "scratch", "joint", "dense")  # modes for images that do not have one class
-FROZEN_NETWORK = "heads"  # specification of mtrain.model.tuning: what --mode dense trains of the network, unless asked
+FROZEN_NETWORK = "heads"  # specification of mtrain.model.tuning: what --mode dense trains of the network by default
 DENSE_LR = 1e-4  # of the network in --mode dense
 TUNING = frozenset({"epochs", "rates", "batch", "early_stop", "seed", "tune", "layer_decay"})
 # mode -> the transfer options that it reads

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
-import shutil
-import subprocess
-import sys
+import re
 from collections.abc import Iterator, Set
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -100,12 +97,15 @@ def test_packages_import_only_what_the_readme_lists_below_them(package: str) -> 
         assert not above, f"{name} imports {sorted(above)}, which the README lists above it"
 
 
+OF_OURS = re.compile(r"^ *from (?:dpconvert|mtrain)[\w.]* import (\([^)]*\)|[^\n#]*)", re.MULTILINE)
+
+
 @pytest.mark.parametrize("package", ["dpconvert", "mtrain", "tests", "benchmarks", "docs"])
 def test_private_names_are_imported_nowhere(package: str) -> None:
     """Of our own modules; what several need has a public name."""
     for name, path in modules(package):
-        private = [one for one in imports(path) if "._" in one and tops({one}) & {"dpconvert", "mtrain"}]
-        assert set(private) <= {"dpconvert.__version__", "mtrain.__version__"}, name
+        listed = re.findall(r"[\w.]+", " ".join(OF_OURS.findall(path.read_text())))
+        assert {one for one in listed if one.startswith("_")} <= {"__version__"}, name
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -184,26 +184,3 @@ def test_every_manifest_is_named_as_its_file_and_every_source_has_one() -> None:
 def test_examples_are_valid_manifests() -> None:
     for path in sorted((ROOT / "manifests" / "examples").glob("*.toml")):
         catalog.load(path)
-
-
-@pytest.mark.timeout(600)
-def test_an_installed_wheel_carries_its_manifests(tmp_path: Path) -> None:
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if uv is None:
-        pytest.skip("needs uv")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
-    subprocess.run([uv, "pip", "install", "--no-deps", "--target", site, wheel], check=True, capture_output=True)
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(site)}
-    code = "import dpconvert.manifest.catalog as m; print(m.__file__, *m.known())"
-    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    where, *names = told.stdout.split()
-    assert Path(where).is_relative_to(site)
-    assert names == list(catalog.known())
-    listed = subprocess.run(
-        [sys.executable, "-m", "dpconvert.cli", "list"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert (listed.returncode, listed.stderr) == (0, "")
-    assert len(listed.stdout.splitlines()) == len(names) + 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,19 +58,6 @@ def test_transforms_make_what_a_loop_wants(folder: Path) -> None:
     image, label = found[1]
     assert isinstance(image, torch.Tensor)
     assert (tuple(image.shape), label) == ((3, 40, 32), "1")
-
-
-ENDING = """
-import sys
-from mtrain import ShardDataset
-sys.kept = found = ShardDataset(sys.argv[1])
-found[0]
-"""
-
-
-def test_it_ends_with_the_program_without_a_word(folder: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", ENDING, str(folder)], capture_output=True, text=True, check=True)
-    assert ended.stderr == ""
 
 
 def test_its_files_are_closed_with_it_even_if_somebody_has_closed_them(folder: Path) -> None:

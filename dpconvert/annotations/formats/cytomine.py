@@ -56,7 +56,7 @@ class ListEntry(Loose):
 
 
 class CytomineAnnotation(ListEntry):
-    """One annotation: its image's id, its terms' ids in order, its outline in WKT ('' where it was not asked for).
+    """One annotation: its image's id, its terms' ids in order, its outline in WKT ('' where it was not requested).
 
     parent: of a reviewed copy, the annotation that it replaces.
     """

@@ -151,7 +151,7 @@ def _fields(entries: list[dict[str, Any]]) -> list[str]:
     """The fields that may hold choices for whole images: texts that are no addresses, and lists of choices.
 
     The export writes the data of a task, its `id`, what was chosen, and then the `annotator`. Where the keys stand in
-    that order, the fields of the data are told from choices by their place; where not, all of them may be choices.
+    that order, their place distinguishes the fields of the data from choices; where not, all of them may be choices.
     """
     placed = [_between(list(entry)) for entry in entries]
     ordered = bool(placed) and None not in placed
@@ -174,7 +174,7 @@ def _may_be_chosen(key: str, value: object) -> bool:
 
 
 def _chosen(value: object, field: str) -> list[str]:
-    """The choices of a field; an empty one where there is none, as the field itself is told."""
+    """The choices of a field; one empty choice where there is none, so that the field is still reported."""
     several = value.get("choices") if isinstance(value, dict) else None
     return [Said(str(label), field) for label in (several if isinstance(several, list) else [value or ""])]
 

@@ -65,7 +65,7 @@ def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str) -> Iterator[
         raise ReadError(f"not JSON: {error}", where=name) from None
 
 
-Elements = Generator[Any, None, int]  # gives elements, returns where the text goes on
+Elements = Generator[Any, None, int]  # gives elements, returns where the text continues
 
 
 def _values(text: str, key: str, name: str) -> Iterator[Any]:

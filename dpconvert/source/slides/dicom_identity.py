@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 DICOM_NAME = re.compile(r"(?i)(\.(dcm|dicom|dic|ima)|(^|/)[^/.]+|\.\d+)$")
 MAGIC_AT, MAGIC = 128, b"DICM"
-LAST_TAG = 0x00480007  # TotalPixelMatrixRows: nothing that is asked for lies behind it
+LAST_TAG = 0x00480007  # TotalPixelMatrixRows: no tag that is read lies behind it
 DAMAGED = (  # raised by pydicom for damaged files besides its own errors (found by experiment)
     ValueError,
     TypeError,

@@ -88,7 +88,7 @@ class TaskBatchNorm(nn.Module):
 
     @torch.no_grad()
     def _remember(self, means: Tensor, variances: Tensor, present: Tensor) -> None:
-        """Update the running statistics of the tasks for which `there` is true."""
+        """Update the running statistics of the tasks for which `present` is true."""
         shares = self.momentum * present.to(means.dtype)
         for task, share in enumerate(shares):
             self.get_buffer(f"mean_{task}").lerp_(means[task], share)

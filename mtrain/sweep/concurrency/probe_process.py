@@ -1,4 +1,4 @@
-"""A process of a measurement: it trains as a cell does, for as long as told, and keeps nothing."""
+"""A process of a measurement: it trains as a cell does, until it is stopped, and keeps nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Have gradients on CUDA be the same bits each time they are computed: a resumed run ends as an undisturbed one.
 
-cuDNN is told to choose deterministic kernels. Those of attention sum in any order as soon as an image has more than 256
+cuDNN is set to choose deterministic kernels. Those of attention sum in any order as soon as an image has more than 256
 tokens, unless they run in torch's deterministic mode
 (https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html). Operators that have no
 deterministic form raise in that mode, so a network with attention is tried on two images first.

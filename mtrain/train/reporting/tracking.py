@@ -1,7 +1,7 @@
 """Sends the numbers of a training's log to Weights & Biases or MLflow, beside the files of the run.
 
 The services are configured as usual, by their environment variables: WANDB_PROJECT, WANDB_MODE=offline,
-MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME. A resumed run goes on in the same run of the service.
+MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME. A resumed run continues the same run of the service.
 """
 
 from __future__ import annotations
