@@ -23,7 +23,7 @@ from dpconvert.annotations.parsing.table import records
 from dpconvert.errors import ReadError
 from dpconvert.image.coverage import Coverage
 
-STRETCHED = "mask whose size is no fraction of its image's, stretched over it"
+STRETCHED = "mask whose size is not a fraction of its image's, stretched over it"
 JPEG = b"\xff\xd8\xff"
 ONE_NUMBER = "mask with a single number for separate areas, which count as one object"
 READINGS: tuple[Reading, ...] = ("shown", "stored")
@@ -170,7 +170,7 @@ def read_numbered(
 
 
 def _is_stretched(values: NDArray[np.integer], size: tuple[int, int], name: str) -> bool:
-    """Whether a mask has a size that is no fraction of its image's.
+    """Whether a mask has a size that is not a fraction of its image's.
 
     Raises:
         ReadError: The mask has another shape than the image.
