@@ -437,6 +437,16 @@ def test_control_characters_of_a_task_card_are_shown_escaped(dpconvert: Call, to
 # --- verify
 
 
+def test_verify_of_an_unfinished_conversion_does_not_ask_to_overwrite_it(dpconvert: Call, toy: Path) -> None:
+    convert_toy(dpconvert, toy)
+    (toy / "out" / "Toy" / "task.json").unlink()
+    answer = dpconvert("verify", toy / "out", "--workers", 1, "--quiet")
+    assert answer.err.splitlines() == [
+        f"dpconvert: error: {toy / 'out' / 'Toy'}: no task.json; the conversion is unfinished: run it again",
+        "dpconvert: error: 1 problem",
+    ]
+
+
 def test_verify_says_what_is_whole_and_what_is_not(dpconvert: Call, toy: Path) -> None:
     convert_toy(dpconvert, toy)
     shutil.copytree(toy / "out" / "Toy", toy / "out" / "Cut")
