@@ -34,7 +34,7 @@ def checks(folder: Path) -> Iterator[Check]:
     yield attempt("OpenSlide", _openslide, "pip install --force-reinstall openslide-bin openslide-python")
     yield attempt("codecs", _codecs, "pip install --force-reinstall imagecodecs pillow")
     yield attempt("disk", lambda: _disk(folder), "make room, or give another --out")
-    yield attempt("locks", lambda: _locks(folder), "give an --out on a local disk: this one does not keep locks")
+    yield attempt("locks", lambda: _locks(folder), "give an --out on a local disk that keeps locks")
     yield attempt("processes", _processes, "use --workers 1; a container may forbid processes or shared memory")
 
 
@@ -43,7 +43,8 @@ def attempt(name: str, look: Callable[[], str], remedy: str) -> Check:
     try:
         return Check(name, ok=True, found=look())
     except (UserError, OSError, RuntimeError, ValueError, ImportError, multiprocessing.ProcessError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
+        reason = text.partition("\n")[0] or type(error).__name__
         return Check(name, ok=False, found=reason, remedy=remedy)
 
 

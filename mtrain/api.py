@@ -109,7 +109,7 @@ def transfer(
         quiet: Show no progress.
 
     Returns:
-        The result as it is written to `<run>/transfer/`: `score` (0 to 1, or None where it is not defined), `metric`,
+        The result as it is written to `<run>/transfer/`: `score` (at most 1; None where it is not defined), `metric`,
         `scores`, `intervals` (95%, by the bootstrap over groups), `set` and the settings of the classifier.
 
     Raises:

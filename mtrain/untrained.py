@@ -41,7 +41,7 @@ class Start(Run):
         """Raises:
         UsageError: no run has trained it.
         """
-        raise UsageError(f"{self.name} is no run: nothing has trained it", remedy="name a run with --run")
+        raise UsageError(f"{self.name} is not a run: nothing has trained it", remedy="name a run with --run")
 
 
 def start_of(runs: Path, config: FitConfig) -> Start:

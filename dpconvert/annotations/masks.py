@@ -23,7 +23,7 @@ from dpconvert.annotations.parsing.table import records
 from dpconvert.errors import ReadError
 from dpconvert.image.coverage import Coverage
 
-STRETCHED = "mask whose size is no fraction of its image's, stretched over it"
+STRETCHED = "mask whose size is not a fraction of its image's, stretched over it"
 READINGS: tuple[Reading, ...] = ("shown", "stored")
 WhiteIsZero = Literal["", "shown", "stored"]
 """Which values of a TIFF mask count whose zero is white: as viewers show them, or as the file stores them."""
@@ -137,7 +137,7 @@ def read(
 
 
 def is_stretched(values: NDArray[np.integer], size: tuple[int, int], name: str) -> bool:
-    """Whether a mask has a size that is no fraction of its image's.
+    """Whether a mask has a size that is not a fraction of its image's.
 
     Raises:
         ReadError: The mask has another shape than the image.

@@ -53,7 +53,7 @@ def init(folder: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: 
     try:
         path.write_text(drafted.text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", where=path) from None
+        raise OutputError(f"cannot be written: {error.strerror}", where=path, remedy="choose another --out") from None
     findings = _checked(path, folder, Reporter(quiet=quiet or as_json))
     ready = not findings.problems and not drafted.draft.questions
     if as_json:

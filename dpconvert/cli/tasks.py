@@ -42,7 +42,7 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
     from dpconvert.tasks.verify import verify as verify_task
 
     results: list[dict[str, Any]] = []
-    bad, report = 0, Reporter(quiet=quiet or as_json)
+    bad, damaged, report = 0, False, Reporter(quiet=quiet or as_json)
     for folder in folders:
         try:
             card, problems = verify_task(
@@ -58,6 +58,7 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
         for problem in problems:
             say(f"{folder / problem.file}: {problem.what}", bold=True)
         bad += len(problems)
+        damaged = damaged or bool(problems)
         if not (problems or as_json):
             samples, parts = counted(card.samples(), "sample"), counted(len(card.shards), "shard")
             tell(f"{card.task}: {samples} in {parts} as written, {card.digest}")
@@ -69,7 +70,8 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
     if as_json:
         document(results)
     if bad:
-        remedy = "" if against else "; convert the damaged tasks again with --overwrite"
+        again = damaged and not against  # an error above states its own remedy
+        remedy = "; convert the damaged tasks again with --overwrite" if again else ""
         say(f"dpconvert: error: {counted(bad, 'problem')}{remedy}")
         sys.exit(1)
 

@@ -131,7 +131,7 @@ def _plain(data: bytes, head: _Head) -> NDArray[Any]:
     try:
         found = np.array(digits.split()[: count + 1], dtype=np.int64)
     except ValueError:
-        raise ValueError("samples that are no numbers") from None
+        raise ValueError("samples that are not numbers") from None
     if len(found) != count or not 0 <= found.min() <= found.max() <= head.white:
         raise ValueError(f"{len(found)} samples up to {found.max(initial=0)}, where {count} up to {head.white} belong")
     return found.astype(np.uint16 if head.white > 255 else np.uint8)

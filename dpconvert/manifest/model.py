@@ -241,7 +241,7 @@ class Manifest(Model):
     @classmethod
     def _is_encoding(cls, encoding: str | None) -> str | None:
         if encoding is not None and not is_of_names(encoding):
-            raise ValueError(f"{encoding!r} is no encoding of file names; 'cp932', 'cp1252' or 'gb18030' are")
+            raise ValueError(f"{encoding!r} is not an encoding of file names; 'cp932', 'cp1252' or 'gb18030' are")
         return encoding
 
     @model_validator(mode="after")

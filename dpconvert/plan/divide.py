@@ -221,7 +221,7 @@ def _classes(manifest: Manifest, source: Source, found: list[Record]) -> list[st
     if unknown:
         where = next(r.source_image.files[0] for r in found if unknown[0] in _named(manifest, r))
         raise SourceError(
-            f"{unknown[0]!r} is no class of this task",
+            f"{unknown[0]!r} is not a class of this task",
             where=where,
             expected=", ".join(classes),
             remedy=_placeholder(manifest.shape, unknown[0]) if names.reads_missing(unknown[0]) else None,

@@ -178,7 +178,7 @@ def _crops(rule: Crop, manifest: Manifest, scene: Scene) -> Iterator[Record]:
     classes, scale = manifest.classes, scale_of(rule, manifest, scene)
     for item in _objects_of(scene, classes):
         if classes and item.label not in classes:
-            scene.remarks[f"labelled {cut(item.label, 40)!r}, which is no class"] += 1
+            scene.remarks[f"labelled {cut(item.label, 40)!r}, which is not a class"] += 1
             continue
         box = _around(item, patch_sides(rule.size, scale), scene) if rule.size else _bounding(item, scene)
         if box.width > 0 and box.height > 0:

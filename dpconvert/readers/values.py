@@ -211,7 +211,7 @@ class InValues:
         if not text.isdecimal() and names.match(text, self.keys.values) is None:
             negative = text[:1] == "-" and text[1:].isdecimal()
             raise SourceError(
-                "a negative number as a label" if negative else "a label that is no whole number",
+                "a negative number as a label" if negative else "a label that is not a whole number",
                 where=where,
                 found=text,
                 remedy=f'name it under `values` in [layout], or leave it out: skip = ["{text}"]',

@@ -19,7 +19,7 @@ from rich.text import Text
 from dpconvert.errors import cut, printable, without_secrets
 
 EVERY = 15.0  # seconds between plain lines
-NUMBERS = 54  # columns that the bar, the count, the rate and the time left need
+NUMBERS = 55  # columns that the bar, the count, the rate and the time left need, beside the unit
 LEAST_NAME = 12  # columns of the name before them
 
 
@@ -68,15 +68,16 @@ class Reporter:
         if self.quiet or total == done:
             yield _nothing
         elif self.stream.isatty() and not self.name:
-            yield from self._live(what, total, done)
+            yield from self._live(what, total, done, unit)
         else:
             yield from self._plain(what, total, done, unit)
 
-    def _live(self, what: str, total: int, done: int) -> Iterator[Advance]:
+    def _live(self, what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
+            TextColumn(unit),
             _Rate(done),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -84,7 +85,8 @@ class Reporter:
         self._console = Console(file=self.stream)
         try:
             with _Bar(*columns, console=self._console) as live:
-                task = live.add_task(_shortened(what, self._console.width), total=total, completed=done, state="")
+                name = _shortened(what, self._console.width - len(unit))
+                task = live.add_task(name, total=total, completed=done, state="")
 
                 def advance(count: int = 1, state: str = "", /) -> None:
                     live.update(task, advance=count, state=state or live.tasks[0].fields["state"])

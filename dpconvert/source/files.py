@@ -138,10 +138,10 @@ class Source(Folder):
         if not found:
             spec = self.manifest.files[kind]
             raise SourceError(
-                f"no {spec.what} here ({counted(len(self.sizes), 'file')})",
+                f"no matching {spec.what} here",
                 where=self.root,
                 expected=f"names like '{spec.example}'" if spec.example else f"names that match '{spec.pattern}'",
-                found=unused.by_suffix(self.sizes) or None,
+                found=unused.by_suffix(self.sizes) or "no file",
                 remedy=self._unpacking(spec.what) or "; ".join([self.listed_by, *self.slides.notes]),
             )
         return found

@@ -31,7 +31,7 @@ def of_number(text: str, decimal: str = "") -> str:
     """Return the text of a number; decimal: its decimal separator, found out if empty.
 
     Raises:
-        ValueError: it is no finite number, or can be read in two ways.
+        ValueError: it is not a finite number, or can be read in two ways.
     """
     value = number(text, decimal)
     if not math.isfinite(value):
@@ -55,7 +55,7 @@ class Numbers:
         """Return the text of a number.
 
         Raises:
-            ValueError: it is no finite number, or can be read in two ways.
+            ValueError: it is not a finite number, or can be read in two ways.
         """
         number = of_number(text, self._decimal)
         self._decides = self._decides or ("." in text and not OF_THOUSANDS.fullmatch(text))

@@ -39,7 +39,7 @@ def mask(data: bytes, offset: int, dense: DenseCard | None, row: Row) -> Iterato
         yield "mask is not of the image's size"
     unknown = values[(values != IGNORE) & (values >= len(dense.seg.classes))]
     if len(unknown):
-        yield f"mask has the value {unknown[0]}, which is no class"
+        yield f"mask has the value {unknown[0]}, which is not a class"
 
 
 def objects(fields: Mapping[str, Any], dense: DenseCard | None, row: Row) -> Iterator[str]:

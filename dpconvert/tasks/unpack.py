@@ -20,6 +20,7 @@ import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -250,7 +251,8 @@ def _put(path: Path, data: bytes) -> bool:
         part.write_bytes(data)
         part.rename(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses this even if there is no such file
+            part.unlink()
         raise OutputError(
             f"cannot be written: {error.strerror or error}",
             where=path,

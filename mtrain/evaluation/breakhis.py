@@ -115,7 +115,7 @@ def breakhis(source: Pretrained, task: Task, options: TransferOptions, out: Path
     path = out / task.name / f"{short_digest(json.dumps(identity, sort_keys=True))}.json"
     known = known_document(path, report.note)
     if known is not None and known.get("identity") == json.loads(json.dumps(identity)):
-        report.note(f"{task.name}: known already, from {path}")
+        report.note(f"{task.name}: existing result reused: {path}")
         return known
     bench = Bench(source, with_test(task, Permit.BREAKHIS), images_of(task), options, report)
     fetch_shards([bench.task], list(bench.task.rows), report)

@@ -66,7 +66,7 @@ def influence(
     path = path_of(run, target.name, options.layers)
     known = known_document(path, report.note)
     if known is not None and known.get("identity") == identity:
-        report.note(f"{target.name}: known already, from {path}")
+        report.note(f"{target.name}: existing result reused: {path}")
         return known, estimator
     begun = time.monotonic()
     content = {"identity": identity, **_content(run, target, options, estimator())}

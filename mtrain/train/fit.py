@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain import provenance
 from mtrain.config import FitConfig
@@ -203,8 +204,9 @@ def _check_division(config: FitConfig, ranks: Ranks) -> None:
         )
     parts = ranks.size * config.accumulate
     if config.batch < 2 * parts:  # batch normalization has no variance to learn from in one sample
+        among = f"{counted(ranks.size, 'process')} with --accumulate {config.accumulate}"
         raise UsageError(
-            f"--batch {config.batch} is too small for {ranks.size} processes with --accumulate {config.accumulate}",
+            f"--batch {config.batch} is too small for {among}",
             remedy=f"give --batch {2 * parts} or more",
         )
 

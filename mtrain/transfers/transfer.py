@@ -95,7 +95,7 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
     _take_over(result_path(source, task, options, usual=True), path, _settings(options))
     known = read_result(path, report.note)
     if known is not None and known["identity"] == identity:
-        report.note(f"{task.name}: known already, from {path}")
+        report.note(f"{task.name}: existing result reused: {path}")
         return known | {"weights": source.weights}  # the same weights may have been read from another file
     check_sets(task, options)
     fetch_shards([task], list(task.rows), report)

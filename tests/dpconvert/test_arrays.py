@@ -354,7 +354,7 @@ FAULTS = {
     "no array": ({"x": IMAGES}, 'labels = "why"', r"no data set 'why'; found x \(8 x 20 x 24 x 3\)"),
     "too few": ({"x": IMAGES, "y": LABELS[:5]}, 'labels = "y"', r"all.h5/y: not one value per image; expected 8"),
     "class": ({"x": IMAGES, "y": LABELS + 1}, 'labels = "y"', "a label beyond the manifest's classes"),
-    "part": ({"x": IMAGES, "y": LABELS / 2}, 'labels = "y"', "a label that is no whole number; found 0.5"),
+    "part": ({"x": IMAGES, "y": LABELS / 2}, 'labels = "y"', "a label that is not a whole number; found 0.5"),
     "float": ({"x": IMAGES / 255, "y": LABELS}, 'labels = "y"', "range = "),
     "axes": ({"x": IMAGES[:, :, :2], "y": LABELS}, 'labels = "y"\naxes = "NCHW"', "no image with axes CHW"),
 }

@@ -86,7 +86,7 @@ def test_images_that_nothing_groups_are_groups_of_their_own(
     ("text", "told"),
     [
         ('task = "Mine"\nshape = "table"\n', "layout.file: is missing"),
-        ('task = "Mine"\nshape = "folders"\nclasses = ["no"]\n', "'yes' is no class of this task"),
+        ('task = "Mine"\nshape = "folders"\nclasses = ["no"]\n', "'yes' is not a class of this task"),
         ('task = "Mine"\nshape = "points"\n[layout]\nmissing = "none"\n', "no label is known for this image"),
         (
             FOLDERS + '[rule]\ntype = "presence"\nsize = 8\npositive = ["a"]\n',
@@ -296,7 +296,7 @@ def test_annotations_of_no_class_are_named_where_nothing_else_is_there(
         for command in (("check", *given), (*given, "--out", tmp_path / "out", "--workers", 1)):
             answer = dpconvert(*command)
             assert answer.code == code
-            assert f"annotations: {words}, which is no class" in answer.out + answer.err
+            assert f"annotations: {words}, which is not a class" in answer.out + answer.err
 
 
 def write_tiff(path: Path) -> None:

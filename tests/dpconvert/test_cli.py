@@ -211,7 +211,7 @@ def test_check_lists_what_is_there_and_its_remedy_works_for_a_manifest_of_one_s_
     (tmp_path / "my own.toml").write_text("task = 'T'\nshape = 'folders'\n[files.images]\npattern = '\\w+\\.png$'\n")
     monkeypatch.chdir(tmp_path)
     told = one_line(dpconvert("my own.toml", "--source", "my data", "--out", "out"))
-    assert "no files here (4 files); expected names that match '\\w+\\.png$'; found 2 .webp, 1 .vsi, 1 .rar" in told
+    assert "no matching files here; expected names that match '\\w+\\.png$'; found 2 .webp, 1 .vsi, 1 .rar" in told
     assert "unpack d.rar" in told
     (tmp_path / "my data" / "d.rar").unlink()
     told = one_line(dpconvert("my own.toml", "--source", "my data", "--out", "out"))
@@ -321,7 +321,7 @@ def test_an_unknown_erratum_and_a_missing_policy_are_told_before_anything_is_mad
 def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_path: Path) -> None:
     answer = dpconvert("warwick-crc", "--source", tmp_path, "--out", tmp_path / "out")
     assert answer.code == 1
-    assert f"{tmp_path}: no tables of nuclei here (0 files); expected names like 'CRCHisto" in one_line(answer)
+    assert f"{tmp_path}: no matching tables of nuclei here; expected names like 'CRCHisto" in one_line(answer)
     assert f"`dpconvert check warwick-crc --source {tmp_path}` lists the existing and the missing files" in answer.err
 
 
@@ -435,6 +435,16 @@ def test_control_characters_of_a_task_card_are_shown_escaped(dpconvert: Call, to
 
 
 # --- verify
+
+
+def test_verify_of_an_unfinished_conversion_does_not_ask_to_overwrite_it(dpconvert: Call, toy: Path) -> None:
+    convert_toy(dpconvert, toy)
+    (toy / "out" / "Toy" / "task.json").unlink()
+    answer = dpconvert("verify", toy / "out", "--workers", 1, "--quiet")
+    assert answer.err.splitlines() == [
+        f"dpconvert: error: {toy / 'out' / 'Toy'}: no task.json; the conversion is unfinished: run it again",
+        "dpconvert: error: 1 problem",
+    ]
 
 
 def test_verify_says_what_is_whole_and_what_is_not(dpconvert: Call, toy: Path) -> None:

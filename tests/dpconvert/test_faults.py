@@ -23,6 +23,7 @@ from dpconvert import conversion
 from dpconvert.errors import OutputError, SourceError
 from dpconvert.runtime import locks
 from dpconvert.shards import job as jobs
+from dpconvert.tasks import webpage
 from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import Answer, Converted, one_line, run
 from tests.dpconvert.test_audit import QUIET
@@ -286,6 +287,13 @@ def test_a_read_only_output_is_told_in_one_line(converted: Get, dpconvert: Call,
     assert one_line(answer).endswith(
         f"{tmp_path}/disk/UMCMColorectal: cannot be written: Read-only file system; choose another --out"
     )
+
+
+def test_a_page_in_a_read_only_folder_is_told_in_one_line(tmp_path: Path) -> None:
+    """There, the system also refuses to remove what was never written."""
+    with mounted(tmp_path / "disk", "size=1m,ro"), pytest.raises(OutputError) as caught:
+        webpage.write(["page"], tmp_path / "disk" / "page.html", "--out")
+    assert str(caught.value).startswith(f"{tmp_path}/disk/page.html: cannot be written: Read-only file system; make")
 
 
 def test_the_disk_has_every_file_when_it_gets_its_name(

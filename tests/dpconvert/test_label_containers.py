@@ -260,7 +260,7 @@ WRONG: dict[str, tuple[str, Write, str, str]] = {
     "infinity": ("regression", parquet(v=[1.0, float("inf"), 2, 3, 4, 5]), 'value = "v"', "row 1: not a number: 'inf'"),
     "a truth value": ("regression", parquet(v=[True] * COUNT), 'value = "v"', "not a number: True"),
     "no column": ("regression", parquet(label=NUMBERS), "", "layout.value: is missing"),
-    "a class": ("classification", parquet(label=NUMBERS), "", "a label that is no whole number; found 0.5"),
+    "a class": ("classification", parquet(label=NUMBERS), "", "a label that is not a whole number; found 0.5"),
     "below": ("classification", parquet(label=[-2] * COUNT), "", "a negative number as a label; found -2; name it"),
     "lists": ("classification", parquet(label=NAMED), "", 'state kind = "multilabel"'),
     "one": ("multilabel", parquet(label=GRADES), "", "a single number, where a list or a text of classes is expected"),

@@ -233,7 +233,7 @@ def test_a_name_in_utf8_beside_the_one_of_a_zip_archive_counts(manifest: Manifes
 @pytest.mark.parametrize("encoding", ["utf-16", "shift-giss", "rot13", "hex"])
 def test_an_encoding_that_file_names_cannot_have_is_refused(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text(f'task = "Mine"\nshape = "folders"\nfile_names = "{encoding}"\n')
-    with pytest.raises(ManifestError, match=f"file_names: '{encoding}' is no encoding of file names"):
+    with pytest.raises(ManifestError, match=f"file_names: '{encoding}' is not an encoding of file names"):
         load(tmp_path / "m.toml")
 
 

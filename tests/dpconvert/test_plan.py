@@ -160,7 +160,7 @@ def test_an_erratum_that_the_source_does_not_have_is_an_error() -> None:
 
 
 def test_a_label_that_is_no_class_is_an_error(make: Make) -> None:
-    with pytest.raises(SourceError, match=r"maybe/p1_0.png: 'maybe' is no class of this task; expected no, yes"):
+    with pytest.raises(SourceError, match=r"maybe/p1_0.png: 'maybe' is not a class of this task; expected no, yes"):
         make([*tiles(3), "maybe/p1_0.png"])
 
 

@@ -539,7 +539,7 @@ def test_a_crop_a_point_with_the_point_s_class(make: Make, tmp_path: Path) -> No
     rows = make(HEAD + CROP)
     boxes = {(row["label"], row["x"], row["y"], row["width"], row["height"]) for row in rows}
     assert boxes == {(0, 6, 6, 8, 8), (1, 0, 12, 8, 8)}
-    assert "annotations: 3 x labelled 'unsure', which is no class" in cards.load(tmp_path / "out" / "Mine").notes
+    assert "annotations: 3 x labelled 'unsure', which is not a class" in cards.load(tmp_path / "out" / "Mine").notes
     told = str(make(HEAD + CROP.replace("size = 8\n", ""), fails=True))
     assert "a point has no outline to crop; say in the manifest's [rule] how large crops are: `size`" in told
     assert "smaller than a crop of 30 px; found 20 x 20" in str(make(HEAD + CROP.replace("8", "30"), fails=True))

@@ -475,7 +475,7 @@ def dense_sample(seg: bytes | None = MASK, **changes: Any) -> EncodedSample:
         (dense_sample(mask_file([[0, 1]] * 3, "RGB")), "a: mask cannot be decoded: PNG of mode RGB"),
         (dense_sample(mask_file([[0, 1]] * 3, "L", "BMP")), "a: mask cannot be decoded: BMP"),
         (dense_sample(mask_file([[0, 1, 1]] * 2)), "a: mask is not of the image's size"),
-        (dense_sample(mask_file([[0, 2]] * 3)), "a: mask has the value 2, which is no class"),
+        (dense_sample(mask_file([[0, 2]] * 3)), "a: mask has the value 2, which is not a class"),
         (dense_sample(points=[[2, 0, 0]]), "a: points outside the image"),
         (dense_sample(points=[[0, -0.01, 0]]), "a: points outside the image"),
         (dense_sample(points=[[0, 0, 1]]), "a: points of an unknown class"),

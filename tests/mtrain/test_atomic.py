@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from mtrain.atomic import locked, replacing, write_json, writing
 from mtrain.errors import RunError
+from mtrain.model.weight_files import tensor_file
 from mtrain.train import checkpoint
 
 HANGING = """
@@ -98,3 +101,21 @@ def test_a_folder_whose_name_is_not_in_utf_8_is_refused_before_anything_is_writt
     with pytest.raises(RunError, match="the path is not in UTF-8; choose or rename"), locked(folder, "", ""):
         pass
     assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "cannot be written: No space left on device; make room and run the command again"),
+        (errno.EROFS, "cannot be written: Read-only file system; write to another folder"),
+    ],
+)
+def test_weights_that_cannot_be_written_are_told_as_other_files_are(
+    number: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
+
+    monkeypatch.setattr(tensor_file, "save_file", failing)
+    with pytest.raises(RunError, match=f"w.safetensors: {re.escape(said)}$"):
+        tensor_file.write_tensors(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {})

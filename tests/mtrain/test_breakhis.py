@@ -106,7 +106,7 @@ def test_every_magnification_is_scored_over_five_folds_by_svm(source: Pretrained
         assert all(fold["in_both_sets"] == fold["notes"] == [] for fold in one["folds"])
     assert (found["source"], found["set"], found["metric"]) == ("imagenet", "folds", "patient_accuracy")
     assert scored(source, task, place, notes) == json.loads(json.dumps(found))
-    assert "known already" in notes.said[0]
+    assert "existing result reused" in notes.said[0]
 
 
 def test_what_the_svm_notes_is_shown_once_for_each_magnification() -> None:

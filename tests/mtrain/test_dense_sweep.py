@@ -263,7 +263,7 @@ def test_the_network_moves_with_the_decoder_if_asked_and_both_results_stay(folde
     assert moved["moved"] == sum(parameter.numel() for parameter in body().parameters())
     assert (moved["identity"]["tune"], "tune" in still["identity"]) == ("all", False)
     again = CliRunner().invoke(group, [*command, left_out, "--tune", "all", "--lr", "0.01"])
-    assert "known already" in again.stderr
+    assert "existing result reused" in again.stderr
     other = CliRunner().invoke(group, [*command, left_out, "--tune", "all", "--lr", "0.1", "--lr", "0.2"])
     assert "--mode dense trains the network at one --lr" in str(other.exception)
 

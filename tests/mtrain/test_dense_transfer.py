@@ -104,7 +104,7 @@ def test_dense_transfer_scores_masks_and_points_of_a_task_that_was_left_out(fold
     assert 0 < found["objects"]["disc"]["objects"] <= objects  # those in the central square
     notes = Notes()
     assert transfer(source, task, options, notes) == found
-    assert "known already" in notes.said[-1]
+    assert "existing result reused" in notes.said[-1]
     (final,) = opened([task])
     assert (
         transfer(source, final, TransferOptions("dense", True, workers=0, recipe=RECIPE, steps=2), Notes())["set"]
@@ -172,7 +172,7 @@ def test_a_result_of_an_earlier_version_moves_to_the_name_of_its_settings(folder
         path.with_suffix(suffix).replace(usual.with_suffix(suffix))
     notes = Notes()
     assert transfer(source, task, options, notes) == found
-    assert "known already" in notes.said[-1]
+    assert "existing result reused" in notes.said[-1]
     assert not usual.exists()
     assert not usual.with_suffix(".npz").exists()
 

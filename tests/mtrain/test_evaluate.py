@@ -254,7 +254,7 @@ def test_an_evaluation_is_recognised_and_a_seed_more_is_added_alone(
     wanted = asked(place, "svm", "scratch", seeds=1)
     first = evaluate.evaluate(runs, target(place), wanted, Notes())
     again = evaluate.evaluate(runs, target(place), asked(place, "svm", "scratch", seeds=2), notes)
-    assert sum("known already" in note for note in notes.said) == 3
+    assert sum("existing result reused" in note for note in notes.said) == 3
     assert again[: len(first)] == first
     assert [(one["source"], one["seed"]) for one in again] == [
         ("multitask", 0),

@@ -197,7 +197,7 @@ def test_a_result_is_recognised_and_not_computed_again(run: Run, passes: list[st
     (task,) = targets(run, None, ())
     assert transfer(source_of(run, "run"), task, TransferOptions(workers=0), notes) == first
     assert passes == []
-    assert "known already" in notes.said[0]
+    assert "existing result reused" in notes.said[0]
     svm(run, solver="sklearn")
     assert passes == ["Gamma train", "Gamma val"]
 

@@ -155,5 +155,5 @@ def _of_table(data: bytes, name: str) -> list[ListedImage]:
 def _object(text: str | None, name: str) -> dict[str, Any]:
     found = json.loads(text or "{}")
     if not isinstance(found, dict):
-        raise ReadError("not a table of VIA: file_attributes that are no object", where=name, found=text)
+        raise ReadError("not a table of VIA: file_attributes that are not an object", where=name, found=text)
     return found

@@ -47,7 +47,7 @@ def coordinate(text: str, decimal: str, name: str, line: int) -> float:
     """Return a coordinate.
 
     Raises:
-        ReadError: the text is no finite number.
+        ReadError: the text is not a finite number.
     """
     try:
         value = float(text if decimal == "." else text.replace(",", "."))

@@ -108,7 +108,7 @@ def _rows(found: h5py.Dataset) -> list[str]:
     if found.attrs.get("MATLAB_empty", 0):
         return []
     if found.dtype.kind not in "ui" or len(found.shape) != 2 or found.external or found.is_virtual:
-        raise ValueError("a text that is no array of characters")
+        raise ValueError("a text that is not an array of characters")
     return ["".join(map(chr, row)).strip() for row in found[()].T.tolist()]
 
 

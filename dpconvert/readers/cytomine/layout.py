@@ -118,7 +118,7 @@ class Layout(Model):
         elif len(meant) > 1 and self.several == "skip":
             left_out["with terms of several classes"] += 1
         elif meant[0] is None:
-            left_out["with a term that is no class of this task"] += 1
+            left_out["with a term that is not a class of this task"] += 1
         else:
             left_out[FIRST] += len(list(filter(None, meant))) > 1
             return meant[0]

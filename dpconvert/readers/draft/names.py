@@ -94,7 +94,7 @@ def natural(text: str) -> tuple[int, float, str]:
 
 
 def group_in(stems: Sequence[str], classes: Sequence[str] = ()) -> NameGroup | None:
-    """What in these names tells patients or slides, the coarsest that is no class; None where nothing does."""
+    """What in these names tells patients or slides, the coarsest that is not a class; None where nothing does."""
     for found in (_known(stems, TCGA, "patient"), _marked(stems), _first_number(stems)):
         if found is not None and not follows(_values(stems, found.expression), classes):
             return found

@@ -147,7 +147,7 @@ def _text(source: Source, fields: dict[str, MatchedFile], wanted: str) -> str:
     value = _value(source, fields, wanted) if wanted else None
     if isinstance(value, dict | list):
         raise SourceError(
-            f"{wanted.partition(':')[2] or wanted!r} is no single value", where=next(iter(fields.values())).name
+            f"{wanted.partition(':')[2] or wanted!r} is not a single value", where=next(iter(fields.values())).name
         )
     return name_in(value)
 

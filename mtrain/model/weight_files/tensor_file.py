@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from mtrain.documents import ABOUT, CHANGED, DIGEST, note_unchecked, tensor_head
 from mtrain.errors import RunError
 
 VARIANCES = "running_var"  # buffers of batch normalization
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
 AGAIN = "`mtrain fit` recreates the weights of a run; copy a file from elsewhere again"
 
 
@@ -41,7 +44,13 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
             save_file(contiguous, partial, {ABOUT: header})  # save_file shuffles several entries
             partial.chmod(mode)  # save_file makes the file readable by its owner only
         except SafetensorError as error:  # save_file wraps OSError
-            raise OSError(str(error)) from None
+            raise _of_system(error) from None
+
+
+def _of_system(error: SafetensorError) -> OSError:
+    """The error of the operating system that safetensors wraps, by the number at the end of its text."""
+    found = OS_ERROR.search(str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
 
 
 def read_tensors(path: Path, remedy: str = AGAIN) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -89,9 +89,10 @@ class Meter:
             summed = total.tolist()
         diverged = [task for task, value in zip(self.tasks, summed, strict=False) if not math.isfinite(value)]
         if diverged:
-            since = f"{iteration - self.steps + 1}..{iteration}"
+            first = iteration - self.steps + 1
+            where = f"iteration {iteration}" if first == iteration else f"iterations {first} to {iteration}"
             raise DivergedError(
-                f"the loss of {', '.join(diverged)} is not finite in iterations {since}: the training has diverged",
+                f"the loss of {', '.join(diverged)} is not finite in {where}: the training has diverged",
                 remedy="start another run with a lower --lr or --tau",
             )
         return summed
