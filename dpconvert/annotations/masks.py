@@ -147,10 +147,10 @@ def is_stretched(values: NDArray[np.integer], size: tuple[int, int], name: str) 
         raise ReadError(
             "mask of another shape than its image", where=name, expected=f"{size}", found=f"{(columns, rows)}"
         )
-    return not _is_reduced((columns, rows), size)
+    return not is_reduced((columns, rows), size)
 
 
-def _is_reduced(mask: tuple[int, int], size: tuple[int, int]) -> bool:
+def is_reduced(mask: tuple[int, int], size: tuple[int, int]) -> bool:
     """Whether a mask has the (width, height) of its image, divided by one whole number and rounded up or down."""
     factor = max(round(size[0] / mask[0]), round(size[1] / mask[1]), 1)
     return all(side // factor <= of_mask <= -(-side // factor) for of_mask, side in zip(mask, size, strict=True))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.masks import is_reduced
 from dpconvert.errors import ManifestError, ReadError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Middle, Objects, Presence, Regional, Tiles, Whole
@@ -48,6 +49,23 @@ def of_layer(found: Annotations, layer: str, known: Collection[str], name: str) 
         return found
     label = resolved([layer], known, name)
     return replace(found, items=[item if item.label else replace(item, label=label) for item in found.items])
+
+
+def check_mask(mask: LabelMask, bounds: tuple[int, int, int, int], name: str) -> None:
+    """Refuse a mask of the size of the slide's bounds (x, y, width, height), as QuPath exports it: it would be
+    stretched over the whole slide.
+
+    Raises:
+        ReadError: the slide has bounds, and the mask is as large as they are, or a fraction of that.
+    """
+    rows, columns = mask.values.shape[:2]
+    if bounds != (0, 0, mask.width, mask.height) and is_reduced((columns, rows), bounds[2:]):
+        raise ReadError(
+            f"a mask of {columns} x {rows}, which may cover the whole slide or only its bounds",
+            where=name,
+            found=f"a slide of {mask.width} x {mask.height} whose pixels start at {bounds[:2]}",
+            remedy="if it covers the whole slide, say `bounds = false` in [layout]; else draw it so",
+        )
 
 
 def joined(files: Mapping[str, Annotations | LabelMask]) -> Annotations | LabelMask:

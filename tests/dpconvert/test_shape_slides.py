@@ -31,6 +31,7 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 from tests.dpconvert.conftest import Answer, run
+from tests.dpconvert.mirax import write_mirax
 from tests.dpconvert.test_formats import FRAME_NM, asap_xml, coco_file, imagescope_xml, ndpa_xml, outline, region
 from tests.dpconvert.tiffs import shared_tiles
 
@@ -601,3 +602,18 @@ def test_layers_that_are_masks_or_have_one_label_are_refused(tree: Tree) -> None
     tree.manifest(AREA + '[layout]\nskip = ["Stroma"]\nvalues = {0 = "Stroma"}\n' + LAYERS)
     with pytest.raises(SourceError, match="a mask of one layer of several"):
         tree.plan()
+
+
+def test_a_mask_that_may_cover_the_bounds_of_a_slide_alone_is_refused(tree: Tree) -> None:
+    """The left half of a slide of 512 x 512 pixels, or of its scanned 256 x 256 from (256, 128) on."""
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    write_mirax(tree.root / "a.mrxs", pixels, (slice(128, 384), slice(256, 512)))
+    Pillow.fromarray(np.repeat([[1, 0]], [128, 128], axis=1).repeat(256, axis=0).astype(np.uint8)).save(
+        tree.root / "a_mask.png"
+    )
+    text = AREA + '[layout]\nvalues = {0 = "none", 1 = "Tumor"}\n'
+    tree.manifest(text)
+    with pytest.raises(SourceError, match=r"a_mask\.png: a mask of 256 x 256, which may cover .* at \(256, 128\)"):
+        tree.plan()
+    tree.manifest(text + "bounds = false\n")
+    assert tree.counts() == {"no": 4}

@@ -29,7 +29,7 @@ from dpconvert.readers.labels import ALL
 from dpconvert.readers.layout_keys import Idle, Missing, Tabular, layout_of
 from dpconvert.readers.pairing import no_white_zero
 from dpconvert.readers.slide_annotations import annotations_of_slides, check_alone, layer_of
-from dpconvert.readers.slide_labels import check_skipped, joined, known_labels, of_layer
+from dpconvert.readers.slide_labels import check_mask, check_skipped, joined, known_labels, of_layer
 from dpconvert.readers.slide_table import SLIDE, SlideTable, called_as, stem
 from dpconvert.readers.stated_images import StatedImage, refuse_another
 from dpconvert.source import target
@@ -89,7 +89,9 @@ class Layout(SlideTable):
     instances: bool = False
     """Whether mask values number objects, whose classes [files.classes] holds."""
     bounds: bool = True
-    """Whether QuPath's coordinates start at the slide's bounds; `false` if at the corner of the whole slide."""
+    """Whether QuPath's coordinates start at the slide's bounds; `false` if at the corner of the whole slide. Masks that
+    may cover the bounds alone are refused unless it is `false`.
+    """
     label_field: str = ""
     """Attribute of VIA, or choices of Label Studio (`name` of the control, the `from_name` of the export), that holds
     the labels; files with labels in several are refused if not given.
@@ -194,6 +196,8 @@ def _read(
     known = known_labels(source.manifest, layout.labels, layout.skip)
     found = annotation_files.read(data, name, subject, [*known, ""] if known and layer else known)
     if isinstance(found, LabelMask):
+        if layout.bounds:
+            check_mask(found, image.bounds, name)
         return found
     found = of_layer(found, layer, known, name) if layer else found
     kept = [item for item in found.items if item.label not in layout.skip]
