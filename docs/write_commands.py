@@ -39,6 +39,7 @@ def _program(name: str, group: click.Group) -> Iterator[str]:
     if name == "dpconvert":
         source = group.get_command(click.Context(group), "lung")
         assert source is not None
+        source.help = (source.help or "").replace("Convert lung into", "Convert SOURCE into")
         yield from _command(f"{name} SOURCE", source)
     for verb, command in sorted(commands.items()):
         yield from _command(f"{name} {verb}", command)

@@ -36,13 +36,18 @@ def list_sources(as_json: bool) -> None:
         document([{"name": m.name, "task": m.task, "kind": m.kind, "classes": m.classes} for m in manifests])
         return
     table(
-        ["source", "task", "kind", "classes", "images", "licence"],
-        [
-            [m.name, m.task, m.kind, m.num_classes or "", m.paper.total if m.paper else "", m.licence.name]
-            for m in manifests
-        ],
+        ["source", "task", "kind", "classes", "samples", "licence"],
+        [[m.name, m.task, m.kind, m.num_classes or "", _samples(m) or "", m.licence.name] for m in manifests],
         whole=0,
     )
+
+
+def _samples(manifest: Manifest) -> int | None:
+    """The number that a complete release gives where it is known, else the paper's."""
+    expected, paper = manifest.expected, manifest.paper.total if manifest.paper else None
+    differs = paper is not None and expected.total != paper
+    known = expected.total and (differs or "total" not in expected.reasons)
+    return expected.total if known else paper
 
 
 @click.command()

@@ -146,8 +146,13 @@ def test_json_answers_are_json(dpconvert: Call, toy: Path) -> None:
 
 def test_list_names_every_source_with_its_licence(dpconvert: Call) -> None:
     lines = dpconvert("list").out.splitlines()
-    assert lines[0].split() == ["source", "task", "kind", "classes", "images", "licence"]
+    assert lines[0].split() == ["source", "task", "kind", "classes", "samples", "licence"]
     assert any(line.split()[:2] == ["camelyon16", "Camelyon16"] and line.endswith("CC0") for line in lines)
+    counts = {words[0]: words[4] for words in map(str.split, lines)}
+    assert counts["patch-camelyon"] == "327680"  # not in the paper
+    assert counts["stroma-lbp"] == "1376"  # of the paper's 2313
+    assert counts["camelyon16"] == "292226"  # the paper's: its own count depends on pixels
+    assert counts["breakhis"] == "not"  # of "not verified": the errata change the count of the release
 
 
 def test_a_conversion_tells_what_was_made(dpconvert: Call, toy: Path) -> None:
