@@ -310,6 +310,42 @@ def test_a_table_in_the_folder_of_each_set(form: str, init: Callable[..., Any], 
     assert len(homes(rows)) == 9
 
 
+@pytest.mark.parametrize("altered", ["{}_flip", "{}-rot90", "{}_aug{{}}", "{}_png.rf.{{}}a1b2c3"])
+def test_altered_copies_stay_with_their_image(altered: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    first = "{}_png.rf.f00" if ".rf." in altered else "{}"
+    for number in range(12):
+        for at, name in enumerate((first, altered)):
+            called = name.format("abcdefghijkl"[number]).format(at)
+            draw_image(tmp_path / "s" / ("no", "yes")[number % 2] / f"{called}.png")
+    _, rows, _ = init(tmp_path / "s")
+    assert [len(of) for of in homes(rows).values()] == [1] * 12
+
+
+def test_a_folder_of_copies_is_no_class_without_a_question(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(12):
+        for folder in (("no", "yes")[number % 2], "thumbnails"):
+            draw_image(tmp_path / "s" / folder / f"{'abcdefghijkl'[number]}.png")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "The images in the folders thumbnails are called as those of the other classes" in answer.err
+
+
+def test_a_table_of_answers_is_no_table_of_labels(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(30):
+        draw_image(tmp_path / "s" / ("train" if number < 10 else "test") / f"k{number}.png")
+    table(tmp_path / "s", "id,label", [f"k{n},{n % 2}" for n in range(10)], "train.csv")
+    table(tmp_path / "s", "id,label", [f"k{n},{n % 3 // 2}" for n in range(10, 30)], "sample_submission.csv")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert labels(manifest, rows) == {f"train/k{n}.png": str(n % 2) for n in range(10)}
+
+
+def test_files_of_yolo_are_named(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "s" / f"{number}.png", 64)
+        (tmp_path / "s" / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "unclear: 0.txt: a file of YOLO, which is not read; export it as GeoJSON, COCO or masks" in answer.err
+
+
 def test_tables_that_differ_about_images_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
     for n in range(12):
         draw_image(tmp_path / "s" / f"{n}.png")

@@ -102,8 +102,24 @@ def _by_folder(tree: Tree) -> Draft:
         layout=layout,
         split=split,
         remarks=tuple(_of_grades(counts, graded=graded)),
-        questions=questions,
+        questions=(*questions, *_copied(tree, at)),
     )
+
+
+def _copied(tree: Tree, at: int) -> Iterator[str]:
+    """A folder whose images are called as those of several others, which share no name: it is perhaps no class."""
+    stems = defaultdict(set)
+    for name, stem in zip(tree.images, tree.stems(), strict=True):
+        stems[tree.folder(name, at)].add(stem.casefold())
+    for folder, of_it in stems.items():
+        others = [some for other, some in stems.items() if other != folder]
+        every = set().union(*others)
+        if len(others) > 1 and len(every) == sum(map(len, others)) and of_it <= every and len(of_it) > 1:
+            yield (
+                f"The images in the folders {folder} are called as those of the other classes, as copies of these "
+                "would be: if it is no class, take it out of `classes` and of the pattern; if it is one, nothing need "
+                "change"
+            )
 
 
 def _of_grades(counts: Mapping[str, int], *, graded: bool) -> Iterator[str]:
@@ -189,9 +205,24 @@ def grouping(tree: Tree, labels: list[str], roles: dict[int, str]) -> tuple[dict
         values = tuple(tree.folder(name, at) for name in tree.images)
         return {**roles, at: "group"}, "[^/]+", Grouping("patient", (why + some(found, 3) + ".",), values)
     group = names.group_in(tree.stems(), labels)
+    if group is None and (copies := names.altered_in(tree.stems())) is not None:
+        return roles, _with_copies(copies), Grouping("image", (_why_copies(copies),), tuple(group_values(tree, copies)))
     if group is None:
         return roles, "[^/]+", Grouping("image", ())
     return roles, group_inner(group), Grouping(group.what, (group_why(group),), tuple(group_values(tree, group)))
+
+
+def _with_copies(copies: NameGroup) -> str:
+    """The expression of a stem whose beginning is the image that it is a copy of."""
+    ending = copies.expression.removeprefix("^(?:.+?)(?=").removesuffix("$)")
+    return f"(?P<group>[^/]+?){ending}"
+
+
+def _why_copies(copies: NameGroup) -> str:
+    return (
+        f"Names tell altered copies of one image, such as {copies.example}: they are never divided between train, val "
+        "and test. Nothing names the patient."
+    )
 
 
 def group_inner(group: NameGroup) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -49,7 +49,7 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
     images = [name for name in survey.images if name not in masks]
     strict, loose = Endings(images, bare=False), Endings(images)
     nearby = Nearby.of(survey.tables)
-    for name in survey.tables:
+    for name in _without_submissions(survey.tables):
         try:
             rows = survey.rows(name)
         except ReadError as error:
@@ -64,6 +64,12 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
             used = frozenset(part[1] for part in TEMPLATE.parse(template) if part[1])
             found.append(Listing(name, template, rows, images, used))
     return found, unclear
+
+
+def _without_submissions(tables: Iterable[str]) -> list[str]:
+    """The tables but for those of answers to a competition, whose labels are none, where others are here."""
+    found = [name for name in tables if "submission" not in PurePosixPath(name).name.lower()]
+    return found or list(tables)
 
 
 def _best(rows: list[Row], images: Sequence[str], endings: Endings, nearby: Nearby) -> list[tuple[str, list[str]]]:

@@ -26,6 +26,10 @@ MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biops
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
 TOKENS = re.compile(r"([_\-. ]+)")
 GRADE = re.compile(r"(?i)(?:(?:grade|isup|gleason|stage|pattern)[-_ ]?[0-6]|g[1-4])")  # others may number patients
+ALTERED = re.compile(
+    r"(?i)(?:[._ -](?:[hv]?[-_ ]?flip(?:ped)?|rot(?:ated?|ation)?[-_ ]?\d*|aug\w*|mirror(?:ed)?|copy|lr|ud|jitter\w*|"
+    r"blur\w*|noise\w*)\d*|\.rf\.[0-9a-z]+)+$"
+)
 MOST_CLASSES = 50
 MOST_IN_A_NAME = 20
 STEP = 8  # numbers that are all multiples of so much are coordinates
@@ -99,6 +103,19 @@ def group_in(stems: Sequence[str], classes: Sequence[str] = ()) -> NameGroup | N
         if found is not None and not follows(_values(stems, found.expression), classes):
             return found
     return None
+
+
+def altered_in(stems: Sequence[str]) -> NameGroup | None:
+    """What names of altered copies have in common with their image, as P1_flip and P1_rot90 do; None without copies."""
+    bases = {stem: ALTERED.sub("", stem) for stem in stems}
+    often = Counter(bases.values())
+    endings = sorted({stem[len(base) :] for stem, base in bases.items() if base != stem and often[base] > 1})
+    if not endings:
+        return None
+    listed = r"\.rf\.[0-9a-zA-Z]+" if all(ending.startswith(".rf.") for ending in endings) else ""
+    listed = listed or "|".join(map(escaped, endings))
+    example = next(base for base, count in often.items() if count > 1)
+    return NameGroup(f"^(?:.+?)(?=(?:{listed})?$)", "image", len(often), example)
 
 
 def _values(stems: Sequence[str], expression: str) -> list[str]:

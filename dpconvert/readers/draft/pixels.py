@@ -42,7 +42,8 @@ FLAT = 0.9  # share of neighbouring pixels that are equal, in masks
 @lru_cache(maxsize=1)
 def masks_of(survey: Survey) -> dict[str, str]:
     """Mask -> image, of files that a folder, an ending or their pixels tell to be masks; empty where none pair."""
-    for found in (_by_ending(survey.images), _by_folder(survey.images), _by_pixels(survey), _by_flatness(survey)):
+    images = [name for name in survey.images if not folders.MANY_IMAGES.search(name)]
+    for found in (_by_ending(images), _by_folder(images), _by_pixels(survey), _by_flatness(survey)):
         if found:
             return found
     return {}

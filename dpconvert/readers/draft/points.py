@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dpconvert.annotations import Annotations
+from dpconvert.annotations import Annotations, programs
 from dpconvert.annotations.point_boxes import with_boxes
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
@@ -133,6 +133,17 @@ def _headless(survey: Survey, files: list[str]) -> str:
     return ""
 
 
+def _program(survey: Survey, name: str) -> str:
+    """What is said of a file of a known program that is not read, as YOLO's; '' for another file."""
+    try:
+        programs.detect(survey.source.read(name), name)
+    except programs.ForeignError as error:
+        return f"{error.where}: {error.what}; {error.remedy}"
+    except ReadError:
+        return ""
+    return ""
+
+
 def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     tree = Tree.of(survey.images)
     roles, inner, grouped = folders.grouping(tree, [], {})
@@ -143,7 +154,10 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     content |= {"unit": "um"} if unit else {}
     questions = list(unclear)
     found, missing, faults = _found(survey, images, pattern, content, how.empty)
-    if how.headless:
+    program = _program(survey, how.headless) if how.headless else ""
+    if program:
+        questions.append(program)
+    elif how.headless:
         questions.append(
             f"{how.headless} has no head that says which column is x and which y. Say in [layout] what the columns "
             'hold, as columns = ["x", "y", "label"], or ["y", "x"]; `skip` tells how many lines to pass over'
