@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,6 +65,22 @@ def write_world(folder: Path) -> Path:
     write_network(folder)
     write_pool(folder / "shards", ["Alpha", "Beta"])
     return folder
+
+
+def config_of(world: Path, **given: Any) -> FitConfig:
+    """A short training of the network of `write_world` on the CPU, with these settings."""
+    settings = {
+        "shards": world / "shards",
+        "backbone": str(world / "tiny.toml"),
+        "weights": str(world / "tiny.safetensors"),
+        "iterations": 6,
+        "warmup": 2,
+        "batch": 8,
+        "workers": 0,
+        "device": "cpu",
+        "checkpoint_every": 3,
+    }
+    return fit_config(None, settings | given)
 
 
 @pytest.fixture(scope="module")
