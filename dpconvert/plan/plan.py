@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from dpconvert.card import SPLITS, Failure, Split
 from dpconvert.errors import SourceError
@@ -16,7 +16,7 @@ from dpconvert.image import BLOCK, CELL
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan import given
 from dpconvert.plan.collect import look
-from dpconvert.plan.divide import classified, divide, listed
+from dpconvert.plan.divide import Divided, classified, divide, listed
 from dpconvert.plan.given import Given
 from dpconvert.plan.known_errors import doubtful, not_found
 from dpconvert.plan.options import Options
@@ -52,38 +52,66 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
     seen = look(source, images, workers, report)
     found, failures = seen.records, seen.failures
     if failures and not options.skip_failed:
-        for failure in failures[:TOLD]:
-            report.note(f"failed: {failure.key}: {failure.reason}")
-        raise SourceError(
-            f"{len(failures)} of {counted(len(images), 'image')} cannot be read, the first: {failures[0].reason}",
-            where=source.root,
-            remedy="repair them, or leave them out with --skip-failed",
-        )
+        raise _unreadable(source, images, failures, report)
     absent = not_found(manifest, options, images, found)
     found = classified(manifest, options, found)
     if not found:
-        left_out = [note for note in seen.notes if note.startswith("annotations: ")]
-        raise SourceError(
-            f"none of {counted(len(images), 'image')} gives a sample",
-            where=source.root,
-            found="; ".join(left_out) or None,
-            expected=f"annotations of {', '.join(manifest.classes)}" if left_out and manifest.classes else None,
-            remedy="let `labels` in [layout], or `classes`, name what the annotations say"
-            if left_out
-            else "the rule's patches may be larger than the images, or nothing of what it looks for is annotated",
-        )
+        raise _without_samples(manifest, source, images, seen.notes)
     divided = divide(manifest, source, options, found)
-    classes, groups, splits = divided.classes, divided.groups, divided.splits
+    rows = _rows(manifest, options, divided, found, seen.in_strips)
+    not_used = given.not_used(Given(manifest, options, source, images, seen.stated))
+    notes = [
+        *cache.copies_counted(source.notes),
+        *absent,
+        *divided.empty_sets(),
+        *divided.notes,
+        *not_used,
+        *seen.notes,
+        *_empty(images, found, failures),
+    ]
+    return Plan(divided.classes, rows, notes, failures, "" if manifest.group.kind else kind_of_groups(images))
+
+
+def _unreadable(source: Source, images: list[SourceImage], failures: list[Failure], report: Reporter) -> SourceError:
+    """Return the error for images that cannot be read, and note the first of them."""
+    for failure in failures[:TOLD]:
+        report.note(f"failed: {failure.key}: {failure.reason}")
+    return SourceError(
+        f"{len(failures)} of {counted(len(images), 'image')} cannot be read, the first: {failures[0].reason}",
+        where=source.root,
+        remedy="repair them, or leave them out with --skip-failed",
+    )
+
+
+def _without_samples(
+    manifest: Manifest, source: Source, images: list[SourceImage], notes: Sequence[str]
+) -> SourceError:
+    """Return the error for a source whose images give no sample."""
+    left_out = [note for note in notes if note.startswith("annotations: ")]
+    return SourceError(
+        f"none of {counted(len(images), 'image')} gives a sample",
+        where=source.root,
+        found="; ".join(left_out) or None,
+        expected=f"annotations of {', '.join(manifest.classes)}" if left_out and manifest.classes else None,
+        remedy="let `labels` in [layout], or `classes`, name what the annotations say"
+        if left_out
+        else "the rule's patches may be larger than the images, or nothing of what it looks for is annotated",
+    )
+
+
+def _rows(
+    manifest: Manifest, options: Options, divided: Divided, found: list[Record], in_strips: Collection[str]
+) -> list[PlanRow]:
+    """Return the rows in the order of the shards. in_strips: names of images whose files are stored in strips."""
+    groups, splits = divided.groups, divided.splits
     limited = _limited(manifest, found, splits, options.limit)
     place = {name: (SPLIT_ORDER[split], hashed(name)) for name, split in splits.items()}
-    ordered = sorted(
-        limited, key=lambda r: (*place[r.source_image.name], _block(r, r.source_image.name in seen.in_strips))
-    )
+    ordered = sorted(limited, key=lambda r: (*place[r.source_image.name], _block(r, r.source_image.name in in_strips)))
     keys = _keys(ordered)
     places = _shard_names([splits[r.source_image.name] for r in ordered], options.samples_per_shard)
     is_doubtful = doubtful(manifest, options)
-    stored = target.reader(manifest.target, classes)
-    rows = [
+    stored = target.reader(manifest.target, divided.classes)
+    return [
         PlanRow(
             key=key,
             split=splits[record.source_image.name],
@@ -100,17 +128,6 @@ def make(manifest: Manifest, source: Source, options: Options, workers: processe
         )
         for record, key, shard in zip(ordered, keys, places, strict=True)
     ]
-    not_used = given.not_used(Given(manifest, options, source, images, seen.stated))
-    notes = [
-        *cache.copies_counted(source.notes),
-        *absent,
-        *divided.empty_sets(),
-        *divided.notes,
-        *not_used,
-        *seen.notes,
-        *_empty(images, found, failures),
-    ]
-    return Plan(classes, rows, notes, failures, "" if manifest.group.kind else kind_of_groups(images))
 
 
 def _drawn(image: SourceImage, is_doubtful: Callable[[str], bool]) -> AnnotationFiles:

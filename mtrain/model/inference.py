@@ -131,10 +131,10 @@ def returned(results: Iterable[Tensor], send: Callable[[Tensor, Tensor], CopyEve
 def sent_back(room: Tensor, result: Tensor) -> CopyEvent:
     """Copy a result to memory on the CPU, without waiting for it on CUDA."""
     room.copy_(result, non_blocking=True)
-    return torch.cuda.current_stream(result.device).record_event() if result.device.type == "cuda" else _Complete()
+    return torch.cuda.current_stream(result.device).record_event() if result.device.type == "cuda" else Complete()
 
 
-class _Complete:
+class Complete:
     def synchronize(self) -> None:
         """A copy within the memory of the processor is complete at once."""
 

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -26,6 +27,7 @@ from dpconvert.readers import with_defaults
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
+from dpconvert.shards.index import read_index
 from tests.conftest import compressed_as_always
 
 SAMPLES_PER_SHARD = 40
@@ -53,6 +55,36 @@ class Answer:
     code: int
     out: str
     err: str
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with a source of one's own in `source/`; manifests are written to `my.toml`, shards to `out/`."""
+
+    folder: Path
+    dpconvert: Callable[..., Answer]
+
+    def convert(self, manifest: str, *options: object, verified: bool = True) -> list[dict[str, Any]]:
+        """The rows of the index of the task `Mine`, converted by one process."""
+        answer = self._converted(manifest, *options)
+        assert (answer.code, answer.err) == (0, "")
+        if verified:
+            assert self.dpconvert("verify", self.folder / "out", "--workers", 1, "-q").code == 0
+        return list(read_index(self.folder / "out" / "Mine" / "index.parquet").to_pylist())
+
+    def refusal(self, manifest: str, *options: object) -> str:
+        """The one line with which the conversion fails."""
+        return one_line(self._converted(manifest, *options))
+
+    def _converted(self, manifest: str, *options: object) -> Answer:
+        (self.folder / "my.toml").write_text(manifest)
+        places = ("--source", self.folder / "source", "--out", self.folder / "out")
+        return self.dpconvert(self.folder / "my.toml", *places, "--workers", 1, "-q", "--overwrite", *options)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Workplace:
+    return Workplace(tmp_path, dpconvert)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dpconvert.shards.index import read_index
 from dpconvert.source import cache
-from tests.dpconvert.conftest import Answer, one_line
+from tests.dpconvert.conftest import Answer, Workplace
 
 HEAD = 'task = "Mine"\nclasses = ["no", "yes"]\nshape = "arrays"\n'
 RANDOM = np.random.default_rng(0)
@@ -35,28 +35,13 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def convert(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Convert:
+def convert(tmp_path: Path, workplace: Workplace) -> Convert:
     """`convert(text)` gives number of the image -> pixels, label and row of the index; or the line of an error."""
 
     def made(text: str, *options: object, fails: bool = False) -> Any:
-        (tmp_path / "my.toml").write_text(HEAD + text)
-        answer = dpconvert(
-            tmp_path / "my.toml",
-            "--source",
-            tmp_path / "source",
-            "--out",
-            tmp_path / "out",
-            "--workers",
-            1,
-            "-q",
-            "--overwrite",
-            *options,
-        )
         if fails:
-            return one_line(answer)
-        assert (answer.code, answer.err) == (0, "")
-        assert dpconvert("verify", tmp_path / "out", "--workers", 1, "-q").code == 0
-        rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+            return workplace.refusal(HEAD + text, *options)
+        rows = workplace.convert(HEAD + text, *options)
         return {int(row["source"].rpartition("/")[2]): (stored(tmp_path, row), row["label"], row) for row in rows}
 
     return made

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dpconvert.shards.index import read_index
 from dpconvert.source import cache
-from tests.dpconvert.conftest import Answer, Converted, one_line
+from tests.dpconvert.conftest import Answer, Converted, Workplace
 
 HEAD = 'task = "Mine"\nclasses = ["no", "yes"]\n'
 Convert = Callable[..., Any]
@@ -39,26 +39,13 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def convert(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Convert:
+def convert(tmp_path: Path, workplace: Workplace) -> Convert:
     """`convert(text)` gives the rows of the index, each with the `bytes` of its image; or the line of an error."""
 
     def made(text: str, *, fails: bool = False) -> Any:
-        (tmp_path / "my.toml").write_text(HEAD + text)
-        answer = dpconvert(
-            tmp_path / "my.toml",
-            "--source",
-            tmp_path / "source",
-            "--out",
-            tmp_path / "out",
-            "--workers",
-            1,
-            "-q",
-            "--overwrite",
-        )
         if fails:
-            return one_line(answer)
-        assert (answer.code, answer.err) == (0, "")
-        rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+            return workplace.refusal(HEAD + text)
+        rows = workplace.convert(HEAD + text, verified=False)
         for row in rows:
             with (tmp_path / "out" / "Mine" / row["shard"]).open("rb") as file:
                 file.seek(row["offset"])

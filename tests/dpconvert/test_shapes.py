@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from dpconvert import card as cards
-from dpconvert.shards.index import read_index
-from tests.dpconvert.conftest import Answer, one_line
+from tests.dpconvert.conftest import Answer, Workplace
 
 Make = Callable[..., list[dict[str, Any]]]
 HEAD = 'task = "Mine"\nclasses = ["no", "yes"]\n'
@@ -26,28 +25,13 @@ def draw_image(path: Path, size: tuple[int, int] = (20, 20), value: int = 128) -
 
 
 @pytest.fixture
-def make(tmp_path: Path, dpconvert: Callable[..., Answer]) -> Make:
+def make(tmp_path: Path, workplace: Workplace) -> Make:
     """`make(text, *options)` writes my.toml, converts what is in tmp_path/source, and gives the rows of the index."""
 
     def made(text: str, *options: object, fails: bool = False) -> Any:
-        (tmp_path / "my.toml").write_text(HEAD + text)
-        answer = dpconvert(
-            tmp_path / "my.toml",
-            "--source",
-            tmp_path / "source",
-            "--out",
-            tmp_path / "out",
-            "--workers",
-            1,
-            "-q",
-            "--overwrite",
-            *options,
-        )
         if fails:
-            return one_line(answer)
-        assert (answer.code, answer.err) == (0, "")
-        assert dpconvert("verify", tmp_path / "out", "--workers", 1, "-q").code == 0
-        rows = read_index(tmp_path / "out" / "Mine" / "index.parquet").to_pylist()
+            return workplace.refusal(HEAD + text, *options)
+        rows = workplace.convert(HEAD + text, *options)
         return sorted(rows, key=lambda row: (row["source"], row["y"], row["x"], row["key"]))
 
     return made

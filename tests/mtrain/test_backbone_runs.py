@@ -71,6 +71,22 @@ def write_world(folder: Path) -> Path:
     return folder
 
 
+def config_of(world: Path, **given: Any) -> FitConfig:
+    """A short training of the network of `write_world` on the CPU, with these settings."""
+    settings = {
+        "shards": world / "shards",
+        "backbone": str(world / "tiny.toml"),
+        "weights": str(world / "tiny.safetensors"),
+        "iterations": 6,
+        "warmup": 2,
+        "batch": 8,
+        "workers": 0,
+        "device": "cpu",
+        "checkpoint_every": 3,
+    }
+    return fit_config(None, settings | given)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("network")

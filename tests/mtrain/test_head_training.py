@@ -21,12 +21,11 @@ from mtrain.data.pool import open_pool
 from mtrain.errors import UsageError
 from mtrain.model.network import shared_network
 from mtrain.runs import Run
-from mtrain.settings import fit_config
 from mtrain.sweep.schema import json_schema
 from mtrain.train.distributed import Ranks
 from mtrain.train.fit import fit
 from mtrain.train.head_training import CACHE
-from tests.mtrain.test_backbone_runs import write_world
+from tests.mtrain.test_backbone_runs import config_of, write_world
 from tests.mtrain.test_damage import mtrain
 from tests.mtrain.test_fit import Notes
 
@@ -39,25 +38,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(made: Path, **given: Any) -> FitConfig:
-    return fit_config(
-        None,
-        {
-            "shards": made / "shards",
-            "backbone": str(made / "tiny.toml"),
-            "weights": str(made / "tiny.safetensors"),
-            "iterations": 6,
-            "warmup": 2,
-            "batch": 8,
-            "workers": 0,
-            "device": "cpu",
-            "validate_every": 3,
-            "checkpoint_every": 3,
-            "log_every": 1,
-            "train_on": "train",
-            "tune": "heads",
-            "features": "cached",
-            **given,
-        },
+    return config_of(
+        made,
+        **({"validate_every": 3, "log_every": 1, "train_on": "train", "tune": "heads", "features": "cached"} | given),
     )
 
 

@@ -130,7 +130,7 @@ def test_nothing_waits_for_the_device_until_results_are_taken(
 ) -> None:
     """On the meta device, which has no values to wait for. The results cannot be copied from it, so none is."""
     monkeypatch.setattr(inference.torch, "autocast", lambda *_, **__: nullcontext())  # there is none for it
-    monkeypatch.setattr(inference, "sent_back", lambda _room, _result: inference._There())
+    monkeypatch.setattr(inference, "sent_back", lambda _room, _result: inference.Complete())
     there = copy.deepcopy(network).to(DEVICE)
     how = Inference(DEVICE, torch.float32, 8, 3)
     with Waits():

@@ -21,10 +21,9 @@ from mtrain.model import tuning
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import MultiHead, SharedNetwork, shared_network
 from mtrain.runs import Run
-from mtrain.settings import fit_config
 from mtrain.train.fit import fit
 from mtrain.train.optimizer import PhaseOptimizer
-from tests.mtrain.test_backbone_runs import write_network, write_world
+from tests.mtrain.test_backbone_runs import config_of, write_network, write_world
 from tests.mtrain.test_fit import Notes
 
 pytest.importorskip("timm")
@@ -209,23 +208,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(made: Path, **given: Any) -> FitConfig:
-    return fit_config(
-        None,
-        {
-            "shards": made / "shards",
-            "backbone": str(made / "tiny.toml"),
-            "weights": str(made / "tiny.safetensors"),
-            "iterations": 6,
-            "warmup": 2,
-            "batch": 8,
-            "workers": 0,
-            "device": "cpu",
-            "optimizer": "adamw",
-            "validate_every": 0,
-            "checkpoint_every": 3,
-            **given,
-        },
-    )
+    return config_of(made, **({"optimizer": "adamw", "validate_every": 0} | given))
 
 
 def changed(made: Path, run: Run) -> set[str]:
