@@ -6,6 +6,7 @@ What was made is compared with the files themselves: names, `csv`, numpy, never 
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import re
@@ -344,6 +345,31 @@ def test_files_of_yolo_are_named(init: Callable[..., Any], tmp_path: Path) -> No
         (tmp_path / "s" / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     _, answer, _ = init(tmp_path / "s", ready=False)
     assert "unclear: 0.txt: a file of YOLO, which is not read; export it as GeoJSON, COCO or masks" in answer.err
+
+
+def test_an_archive_for_each_set_is_called_without_its_ending(init: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    for at, part in enumerate(("train", "test")):
+        with zipfile.ZipFile(tmp_path / "s" / f"{part}.zip", "w") as archive:
+            for number in range(8):
+                image = io.BytesIO()
+                Image.new("RGB", (8, 8), (number, at, 0)).save(image, "PNG")
+                archive.writestr(f"{('no', 'yes')[number % 2]}/{part[0]}{'abcdefgh'[number]}.png", image.getvalue())
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["classes"] == ["no", "yes"]
+    assert {(row["source"].split("/")[0], row["split"] == "test") for row in rows} == {
+        ("train.zip", False),
+        ("test.zip", True),
+    }
+    assert labels(manifest, rows) == {row["source"]: row["source"].split("/")[1] for row in rows}
+
+
+def test_a_column_that_may_number_patients_is_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(20):
+        draw_image(tmp_path / "s" / f"{number}.png")
+    table(tmp_path / "s", "Datei,Gruppe", [f"{n}.png,Pat{n // 4}" for n in range(20)])
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "The column 'Gruppe' of labels.csv may number patients or groups (Pat0 4, Pat1 4" in answer.err
 
 
 def test_tables_that_differ_about_images_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _of_grades(counts: Mapping[str, int], *, graded: bool) -> Iterator[str]:
             f"The classes read as grades ({some(counts)}): scores will be the quadratic kappa, which counts in this "
             'order. If they are in no order, state kind = "classification".'
         )
-    elif len(counts) > 2 and grades.ordered(counts):
+    elif grades.may_be_grades(counts):
         yield (
             f"The classes may be grades, and are listed in that order ({some(counts)}). If they are, state "
             'kind = "ordinal".'

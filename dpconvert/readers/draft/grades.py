@@ -38,6 +38,12 @@ def are_grades(label: str, distinct: Collection[str]) -> bool:
     return named or any(len(ranks) == len(distinct) for ranks in _words(distinct))
 
 
+def may_be_grades(distinct: Collection[str]) -> bool:
+    """Whether classes of any column or folder read as grades, but may be something else: numbers alone say nothing."""
+    read = _numerals(distinct) or next(filter(None, _words(distinct)), {}) or all(map(names.GRADE.fullmatch, distinct))
+    return len(distinct) >= LEAST and bool(read) and ordered(distinct) is not None
+
+
 def in_order(counts: Mapping[str, int]) -> dict[str, int]:
     """Return counts of classes in the order of grades, else in natural order."""
     listed = ordered(counts) or sorted(counts, key=names.natural)

@@ -24,6 +24,7 @@ OF_MASKS = re.compile(r"(?i)(masks?|labels?|gt|ground[-_ ]?truths?|annotations?|
 PEOPLE = r"patient|pat|case|subject|donor|participant"
 MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
+ARCHIVE = re.compile(r"(?i)(?<=[^/.])\.(?:zip|7z|tgz|tar(?:\.(?:gz|bz2|xz))?)$")
 TOKENS = re.compile(r"([_\-. ]+)")
 GRADE = re.compile(r"(?i)(?:(?:grade|isup|gleason|stage|pattern)[-_ ]?[0-6]|g[1-4])")  # others may number patients
 ALTERED = re.compile(
@@ -37,10 +38,14 @@ STEP = 8  # numbers that are all multiples of so much are coordinates
 
 @dataclass(frozen=True)
 class FolderLevel:
-    """One level of folders, or one part of the files' names: which values it has, and what it says."""
+    """One level of folders, or one part of the files' names: which values it has, and what it says.
+
+    suffix: the ending of archives, if all are of one kind, which is no part of the values.
+    """
 
     role: Role
     values: tuple[str, ...]
+    suffix: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,11 @@ def as_set(text: str) -> str | None:
 def level(values: Iterable[str]) -> FolderLevel:
     """What a level says by all its values, one an image."""
     every = list(values)
+    found = {match[0] if (match := ARCHIVE.search(value)) else "" for value in set(every)}
+    suffix = found.pop() if len(found) == 1 else ""
+    every = [value.removesuffix(suffix) for value in every]
     distinct = tuple(sorted(set(every), key=natural))
-    return FolderLevel(_role(every, distinct), distinct)
+    return FolderLevel(_role(every, distinct), distinct, suffix)
 
 
 def _role(every: list[str], distinct: tuple[str, ...]) -> Role:

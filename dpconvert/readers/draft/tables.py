@@ -27,6 +27,7 @@ OTHER = re.compile(
     r"dataset|magnification|mag|operator|annotator|fold|index|unnamed|id|width|height|size)($|[^a-z])|^\.\.\.\d+$"
 )
 NAMED = re.compile(rf"(?i)({'|'.join(LABELS)}|target|diagnosis)")
+NUMBERED = re.compile(r"([^\W\d]+[-_ ]?)\d+(?:\n\1\d+){3,}")  # P1, P2, ...: four and more
 NUMBER = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 
 
@@ -139,12 +140,24 @@ def label_of(table: Listing) -> tuple[str, list[str], list[str]]:
     likely = [column for column in likely if not GROUPS.search(column)]
     if len(named) == 1:
         return named[0], [], [f"{column}: {shown_values[column]}" for column in candidates if column != named[0]]
+    if len(likely) == 1 and not named and _are_numbered(table, likely[0]):
+        question = (
+            f"The column {likely[0]!r} of {table.file} may number patients or groups ({shown_values[likely[0]]}): if "
+            "so, it is `group` in [layout], and no label; if these are classes, nothing need change"
+        )
+        return likely[0], [question], []
     if len(likely) == 1 and not named:
         return likely[0], [], [f"{column}: {shown_values[column]}" for column in candidates if column != likely[0]]
     shown = "; ".join(f"{column} ({shown_values[column]})" for column in candidates) or "none has few values"
     which = "Several columns may be the label" if len(candidates) > 1 else "No column is surely the label"
     question = f"{which} in {table.file}: {shown}. Say in [layout] which one is `label`, and list `classes`"
     return "", [question], [f"{column}: {shown_values[column]}" for column in candidates]
+
+
+def _are_numbered(table: Listing, column: str) -> bool:
+    """Whether the values of a column are one word with many numbers, as those of patients are; grades aside."""
+    values = "\n".join(sorted(set(table.values(column)) - {""}))
+    return bool(NUMBERED.fullmatch(values)) and not grades.GRADES.search(column)
 
 
 def _may_be_label(table: Listing, column: str) -> bool:

@@ -104,7 +104,7 @@ def remarks(columns: Sequence[Column], label: str) -> list[str]:
             f"The column {label!r} may hold grades. If so, list `classes` from the lowest to the highest and state "
             'kind = "ordinal".'
         )
-    elif not _are_whole(cells) and len(distinct) > 2 and grades.ordered(distinct):
+    elif grades.may_be_grades(distinct):
         found.append(
             f"The classes of the column {label!r} read as grades, and are listed in that order. If they are, state "
             'kind = "ordinal".'

@@ -42,7 +42,7 @@ class Tree:
         return [number for number, level in enumerate(self.levels) if level.role == role]
 
     def folder(self, name: str, at: int) -> str:
-        return name.split("/")[at]
+        return name.split("/")[at].removesuffix(self.levels[at].suffix)
 
     def counts(self, at: int) -> dict[str, int]:
         """The number of images of each value of a level."""
@@ -87,9 +87,10 @@ def endings(files: Iterable[str]) -> list[str]:
 
 
 def _level(level: FolderLevel, role: str) -> str:
+    ending = names.escaped(level.suffix)
     if level.role == "constant":
-        return names.escaped(level.values[0])
+        return names.escaped(level.values[0]) + ending
     listed = "|".join(map(names.escaped, level.values)) if len(level.values) <= MOST_LISTED else "[^/]+"
     if role in ("group", "name") or not role:
         listed = "[^/]+"
-    return f"(?P<{role}>{listed})" if role else listed
+    return f"(?P<{role}>{listed}){ending}" if role else f"{listed}{ending}"
