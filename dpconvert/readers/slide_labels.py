@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations.labels import resolved
-from dpconvert.annotations.masks import is_reduced
+from dpconvert.annotations.masks import has_shape, is_reduced
 from dpconvert.errors import ManifestError, ReadError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Middle, Objects, Presence, Regional, Tiles, Whole
@@ -51,15 +51,27 @@ def of_layer(found: Annotations, layer: str, known: Collection[str], name: str) 
     return replace(found, items=[item if item.label else replace(item, label=label) for item in found.items])
 
 
+def mask_of_layer(layer: str, name: str) -> ReadError:
+    """Return the error for a mask whose name states a label: its values, and nothing else, say what it shows."""
+    return ReadError(
+        "a mask whose name states a label, which only outlines take",
+        where=name,
+        found=layer or None,
+        remedy="draw all labels of a slide into one mask, and leave `label` out of the pattern of [files.annotations]",
+    )
+
+
 def check_mask(mask: LabelMask, bounds: tuple[int, int, int, int], name: str) -> None:
     """Refuse a mask of the size of the slide's bounds (x, y, width, height), as QuPath exports it: it would be
     stretched over the whole slide.
 
     Raises:
-        ReadError: the slide has bounds, and the mask is as large as they are, or a fraction of that.
+        ReadError: the slide has bounds, and the mask is as large as they are, or a fraction of that; or it has the
+            shape of both, and is a whole fraction of neither.
     """
     rows, columns = mask.values.shape[:2]
-    if bounds != (0, 0, mask.width, mask.height) and is_reduced((columns, rows), bounds[2:]):
+    both = has_shape((columns, rows), bounds[2:]) and not is_reduced((columns, rows), (mask.width, mask.height))
+    if bounds != (0, 0, mask.width, mask.height) and (both or is_reduced((columns, rows), bounds[2:])):
         raise ReadError(
             f"a mask of {columns} x {rows}, which may cover the whole slide or only its bounds",
             where=name,
@@ -79,7 +91,7 @@ def joined(files: Mapping[str, Annotations | LabelMask]) -> Annotations | LabelM
     items, remarks = [], Counter[str]()
     for number, (name, found) in enumerate(files.items()):
         if isinstance(found, LabelMask):
-            raise ReadError("a mask of one layer of several", where=name, remedy="draw all layers into one mask")
+            raise mask_of_layer("", name)
         items += [replace(item, id=f"{number}-{item.id}") for item in found.items]
         remarks += found.remarks
     return Annotations(items, remarks)
