@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,8 @@ from dpconvert.annotations.masks import has_shape, is_reduced
 from dpconvert.errors import ManifestError, ReadError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Middle, Objects, Presence, Regional, Tiles, Whole
+
+NO_LABEL = re.compile("|None|#[0-9a-f]{6}")  # what ASAP calls no group, and the colour of a layer of ImageScope
 
 
 def check_skipped(manifest: Manifest, labels: Mapping[str, str], skip: Sequence[str]) -> None:
@@ -45,10 +48,12 @@ def known_labels(manifest: Manifest, labels: Mapping[str, str], skip: Sequence[s
 
 def of_layer(found: Annotations, layer: str, known: Collection[str], name: str) -> Annotations:
     """Return the annotations of a file, those without a label with that of the file, by which `known` spells it."""
-    if all(item.label for item in found.items):
+    bare = [NO_LABEL.fullmatch(item.label) is not None and item.label not in {*known} - {""} for item in found.items]
+    if not any(bare):
         return found
     label = resolved([layer], known, name)
-    return replace(found, items=[item if item.label else replace(item, label=label) for item in found.items])
+    items = zip(found.items, bare, strict=True)
+    return replace(found, items=[replace(item, label=label) if is_bare else item for item, is_bare in items])
 
 
 def mask_of_layer(layer: str, name: str) -> ReadError:

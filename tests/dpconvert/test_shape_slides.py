@@ -604,6 +604,28 @@ def test_layers_that_are_masks_or_have_one_label_are_refused(tree: Tree) -> None
         tree.plan()
 
 
+ASAP = """<?xml version="1.0"?><ASAP_Annotations><Annotations><Annotation Name="0" Type="Polygon" PartOfGroup="None">
+<Coordinates><Coordinate Order="0" X="0" Y="0"/><Coordinate Order="1" X="256" Y="0"/>
+<Coordinate Order="2" X="256" Y="512"/><Coordinate Order="3" X="0" Y="512"/></Coordinates></Annotation></Annotations>
+</ASAP_Annotations>"""
+IMAGESCOPE = """<Annotations><Annotation Id="1" Name="" LineColor="65280"><Regions><Region Id="1" Type="0"><Vertices>
+<Vertex X="0" Y="0"/><Vertex X="256" Y="0"/><Vertex X="256" Y="512"/><Vertex X="0" Y="512"/></Vertices></Region>
+</Regions></Annotation></Annotations>"""
+
+
+@pytest.mark.parametrize("text", [ASAP, IMAGESCOPE])
+def test_outlines_of_asap_and_imagescope_without_a_label_have_that_of_their_file(tree: Tree, text: str) -> None:
+    """ASAP writes the group None, and ImageScope only a colour."""
+    tree.slide("a.tif")
+    layers = LAYERS.replace("geojson|png", "xml")
+    tree.write("a_Tumor.xml", text)
+    tree.manifest(AREA + layers)
+    assert tree.counts() == {"yes": 8, "no": 8}
+    presence = '[rule]\ntype = "presence"\npositive = ["Tumor"]\nsize = 512\n'
+    tree.manifest(presence + layers)
+    assert tree.counts() == {"yes": 1}
+
+
 def test_a_mask_of_one_label_alone_is_refused(tree: Tree) -> None:
     """It would be read by its values, whatever label its name states."""
     tree.slide("a.tif")
