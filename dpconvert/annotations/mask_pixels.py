@@ -149,7 +149,8 @@ def _grey(values: Pixels, name: str) -> Pixels:
 
 def _packed(values: Pixels, name: str) -> NDArray[np.integer]:
     if values.dtype != np.uint8:
-        raise ReadError("a mask in colours of more than 8 bits", where=name, found=values.dtype)
+        grey = 'if its values number objects, say `objects = "values"` in [layout]' if values.ndim == 2 else None
+        raise ReadError("a mask in colours of more than 8 bits", where=name, found=values.dtype, remedy=grey)
     if values.ndim == 2 or values.shape[2] == 1:
         values = np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
     if values.shape[2] != 3:

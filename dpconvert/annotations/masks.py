@@ -143,11 +143,16 @@ def is_stretched(values: NDArray[np.integer], size: tuple[int, int], name: str) 
         ReadError: The mask has another shape than the image.
     """
     rows, columns = values.shape
-    if abs(columns * size[1] - rows * size[0]) > max(size):
+    if not has_shape((columns, rows), size):
         raise ReadError(
             "mask of another shape than its image", where=name, expected=f"{size}", found=f"{(columns, rows)}"
         )
     return not is_reduced((columns, rows), size)
+
+
+def has_shape(mask: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether a mask (width, height) has the aspect ratio of its image, but for rounding."""
+    return abs(mask[0] * size[1] - mask[1] * size[0]) <= max(size)
 
 
 def is_reduced(mask: tuple[int, int], size: tuple[int, int]) -> bool:

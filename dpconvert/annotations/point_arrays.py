@@ -40,9 +40,8 @@ def read_json(data: bytes, name: str, form: Form, variable: str = "") -> list[Po
         ReadError: The content is not JSON, it lists no points, or a point lacks two finite numbers.
     """
     content = content_of(data, name)
-    if not form.unit:
-        check_names([variable, *(form.names.get(axis, "") for axis in "xy")], name)
-        check_stated(content.items() if isinstance(content, dict) else (), name)
+    check_names([variable, *(form.names.get(axis, "") for axis in "xy")], name, form.unit)
+    check_stated(content.items() if isinstance(content, dict) else (), name, form.unit)
     found = []
     for number, (image, element) in enumerate(_elements(content, form, name, variable), start=1):
         row = _row(number, element, form, name)
@@ -69,8 +68,8 @@ def _elements(content: Any, form: Form, name: str, variable: str) -> Iterator[tu
             yield from ((image, element) for element in _list(of, f"{name}, {image!r}", variable))
         return
     for element in _list(content, name, variable):
-        if isinstance(element, dict) and not form.unit:
-            check_stated(element.items(), name)
+        if isinstance(element, dict):
+            check_stated(element.items(), name, form.unit)
         keys = tuple(element) if form.of_all_images and isinstance(element, dict) else ()
         image, x = (_key(form.names.get(our, our), keys) for our in ("image", "x"))
         lists = [element[key] for key in keys if isinstance(element[key], list)]
@@ -122,8 +121,7 @@ def read_mat_rows(data: bytes, name: str, form: Form, variable: str = "", label_
         ReadError: The content is not a MATLAB file, or it holds no such array or several.
     """
     variable = variable or _only(data, name, label_variable)
-    if not form.unit:
-        check_names([variable], name)
+    check_names([variable], name, form.unit)
     values = _array(data, name, variable)
     if values.size == 0:
         return []

@@ -119,9 +119,9 @@ def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
             raise ReadError(
                 f"line {number} has {counted(len(cells), 'column')}", where=name, expected=", ".join(form.columns)
             )
-    units = [] if form.unit else [at for at, column in enumerate(form.columns) if is_of_unit(column.strip("()"))]
+    units = [at for at, column in enumerate(form.columns) if is_of_unit(column.strip("()"))]
     for number, cells in table if units else ():
-        check_stated((("unit", cells[at]) for at in units if at < len(cells)), f"{name}, line {number}")
+        check_stated((("unit", cells[at]) for at in units if at < len(cells)), f"{name}, line {number}", form.unit)
     lengths = [column for column in ("x", "y", *EXTENT) if column in where]
     decimal = form.decimal or decimal_mark([cells[where[one]] for _, cells in table for one in lengths], name)
     return [
@@ -162,16 +162,14 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
         ReadError: the head calls the columns otherwise, or is shorter than the lines.
     """
     before, rest = [c for c in table if c[0] <= form.skip], [c for c in table if c[0] > form.skip]
-    if not form.unit:
-        _check_units(before, form, name)
+    _check_units(before, form, name)
     if form.names:
         head, rest = (rest[0][1], rest[1:]) if rest else ([], [])
         form = replace(form, columns=_by_name(head, form, name) if head else NAMED)
         return form, _no_longer(rest, head, form, name)
     head = with_boxes([cell.casefold() for cell in before[-1][1]] if before else [], form.boxes, name)
     places = [(form.columns or NAMED).index(axis) for axis in "xy"]
-    if not form.unit:
-        check_names((before[-1][1][place] for place in places if before and place < len(head)), name)
+    check_names((before[-1][1][place] for place in places if before and place < len(head)), name, form.unit)
     if not head and rest and not any(map(is_number, rest[0][1][:2])):  # a head that nobody said to skip
         first = with_boxes([cell.casefold() for cell in rest[0][1]], form.boxes, name)
         head, rest = (first, rest[1:]) if {"x", "y"} <= set(first) else ([], rest)
@@ -197,8 +195,8 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
 
 def _check_units(before: list[Cells], form: Form, name: str) -> None:
     """Refuse what the names of columns, or the lines that are skipped, say to be lengths."""
-    check_names((form.names.get(axis, "") for axis in "xy"), name)
-    for number, cells in before:
+    check_names((form.names.get(axis, "") for axis in "xy"), name, form.unit)
+    for number, cells in before if not form.unit else ():
         text = " ".join(cells)
         if ABOUT_UNITS.search(text) and is_length(text):
             raise in_lengths(text, f"{name}, line {number}", PIXELS)

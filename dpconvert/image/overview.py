@@ -11,6 +11,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image.base import Image, Pixels
 from dpconvert.manifest.rules import SANE_MPP
 
+GIVE = "give it with --mpp, or as `mpp` in the manifest"
 BAND = 1 << 23  # pixels read at once for an overview
 PART = 4096  # level-0 rows to read together, so that few rows of tiles are decoded twice
 
@@ -50,8 +51,10 @@ class Bands:
         return np.concatenate(bands)
 
 
-def resolution(image: Image, given: float | None, where: str) -> tuple[float, float]:
+def resolution(image: Image, given: float | None, where: str, remedy: str = GIVE) -> tuple[float, float]:
     """Return micrometres per level-0 pixel along x and y, from the file, else from the user or the manifest.
+
+    remedy: where the resolution is not known.
 
     Raises:
         ReadError: the resolution is unknown.
@@ -63,15 +66,16 @@ def resolution(image: Image, given: float | None, where: str) -> tuple[float, fl
             where=where,
             expected=f"{SANE_MPP[0]} to {SANE_MPP[1]} um per pixel",
             found=image.spacing.stated or None,
-            remedy="give it with --mpp, or as `mpp` in the manifest",
+            remedy=remedy,
         )
     return found
 
 
-def scales(image: Image, mpp: float | None, given: float | None, where: str) -> tuple[float, float]:
+def scales(image: Image, mpp: float | None, given: float | None, where: str, remedy: str = GIVE) -> tuple[float, float]:
     """Return the level-0 pixels, along x and y, per square pixel of `mpp` micrometres; None keeps that of the file.
 
-    If the file's pixels are not square, the coarser axis is kept, so that nothing is enlarged.
+    If the file's pixels are not square, the coarser axis is kept, so that nothing is enlarged. remedy: as of
+    `resolution`.
 
     Raises:
         ReadError: `mpp` is given, but the resolution of level 0 is unknown.
@@ -80,5 +84,5 @@ def scales(image: Image, mpp: float | None, given: float | None, where: str) -> 
         across, down = image.spacing.axes or (1.0, 1.0)
         mpp = max(across, down)
     else:
-        across, down = resolution(image, given, where)
+        across, down = resolution(image, given, where, remedy)
     return mpp / across, mpp / down

@@ -36,11 +36,16 @@ class SlideAnnotations:
     layers: dict[str, str]
     fold: Callable[[str], str]
 
-    def lacking(self, files: tuple[str, ...]) -> list[str]:
-        """Return the labels that files of other slides are about, and none of these files."""
+    def lacking(self, files: tuple[str, ...], skipped: Sequence[str]) -> list[str]:
+        """Return the labels that files of other slides are about, and none of these files; without skipped ones.
+
+        A file without a label in its name may be about all.
+        """
         here = {names.folded(self.layers.get(name, "")) for name in files}
+        if "" in here:
+            return []
         others = {names.folded(label): label for label in self.layers.values() if label}
-        return sorted(label for folded, label in others.items() if folded not in here)
+        return sorted(label for folded, label in others.items() if folded not in {*here, *map(names.folded, skipped)})
 
     def of(self, slide: MatchedFile) -> tuple[str, ...]:
         """Return the file of a slide, if it has one, or those of its layers.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations.labels import resolved
-from dpconvert.annotations.masks import is_reduced
+from dpconvert.annotations.masks import has_shape, is_reduced
 from dpconvert.errors import ManifestError, ReadError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Middle, Objects, Presence, Regional, Tiles, Whole
+
+NO_LABEL = re.compile("|None|#[0-9a-f]{6}")  # what ASAP calls no group, and the colour of a layer of ImageScope
 
 
 def check_skipped(manifest: Manifest, labels: Mapping[str, str], skip: Sequence[str]) -> None:
@@ -45,10 +48,22 @@ def known_labels(manifest: Manifest, labels: Mapping[str, str], skip: Sequence[s
 
 def of_layer(found: Annotations, layer: str, known: Collection[str], name: str) -> Annotations:
     """Return the annotations of a file, those without a label with that of the file, by which `known` spells it."""
-    if all(item.label for item in found.items):
+    bare = [NO_LABEL.fullmatch(item.label) is not None and item.label not in {*known} - {""} for item in found.items]
+    if not any(bare):
         return found
     label = resolved([layer], known, name)
-    return replace(found, items=[item if item.label else replace(item, label=label) for item in found.items])
+    items = zip(found.items, bare, strict=True)
+    return replace(found, items=[replace(item, label=label) if is_bare else item for item, is_bare in items])
+
+
+def mask_of_layer(layer: str, name: str) -> ReadError:
+    """Return the error for a mask whose name states a label: its values, and nothing else, say what it shows."""
+    return ReadError(
+        "a mask whose name states a label, which only outlines take",
+        where=name,
+        found=layer or None,
+        remedy="draw all labels of a slide into one mask, and leave `label` out of the pattern of [files.annotations]",
+    )
 
 
 def check_mask(mask: LabelMask, bounds: tuple[int, int, int, int], name: str) -> None:
@@ -56,10 +71,12 @@ def check_mask(mask: LabelMask, bounds: tuple[int, int, int, int], name: str) ->
     stretched over the whole slide.
 
     Raises:
-        ReadError: the slide has bounds, and the mask is as large as they are, or a fraction of that.
+        ReadError: the slide has bounds, and the mask is as large as they are, or a fraction of that; or it has the
+            shape of both, and is a whole fraction of neither.
     """
     rows, columns = mask.values.shape[:2]
-    if bounds != (0, 0, mask.width, mask.height) and is_reduced((columns, rows), bounds[2:]):
+    both = has_shape((columns, rows), bounds[2:]) and not is_reduced((columns, rows), (mask.width, mask.height))
+    if bounds != (0, 0, mask.width, mask.height) and (both or is_reduced((columns, rows), bounds[2:])):
         raise ReadError(
             f"a mask of {columns} x {rows}, which may cover the whole slide or only its bounds",
             where=name,
@@ -79,7 +96,7 @@ def joined(files: Mapping[str, Annotations | LabelMask]) -> Annotations | LabelM
     items, remarks = [], Counter[str]()
     for number, (name, found) in enumerate(files.items()):
         if isinstance(found, LabelMask):
-            raise ReadError("a mask of one layer of several", where=name, remedy="draw all layers into one mask")
+            raise mask_of_layer("", name)
         items += [replace(item, id=f"{number}-{item.id}") for item in found.items]
         remarks += found.remarks
     return Annotations(items, remarks)

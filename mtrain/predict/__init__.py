@@ -22,6 +22,7 @@ from mtrain.predict.slide import Patch, predict_slide
 
 __all__ = ["Classifier", "Patch", "Segmenter", "predict", "predict_dense"]
 
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z"}
 FOUR = 4  # a file in a slide format that holds fewer patches than this is treated as a single image
 T = TypeVar("T")
 
@@ -151,6 +152,8 @@ def _inside(folder: Path, known: set[str], report: Reporter) -> list[Path]:
     found = slide_files(folder, names)
     for note in found.notes:
         report.note(f"{folder}: {note}")
+    if packed := sorted(path for path in files if path.suffix.lower() in ARCHIVES):
+        report.note(f"{folder}: {counted(len(packed), 'archive')} not read, the first: {packed[0].name}; unpack them")
     return sorted(folder / name for name in names if name not in found.parts and Path(name).suffix.lower() in known)
 
 

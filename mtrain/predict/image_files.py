@@ -21,7 +21,10 @@ from mtrain.errors import UserError
 from mtrain.predict.classifier import BATCH, Classifier
 
 HALF = 0.5  # probability above which an image with any number of classes has one
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+COMMON = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
+JPEG_2000 = {".jp2", ".j2k", ".j2c", ".jpx", ".jpf"}
+NETPBM = {".pbm", ".pgm", ".pnm", ".ppm", ".pam"}
+SUFFIXES = COMMON | JPEG_2000 | NETPBM
 
 
 OnFailure = Callable[[Path, UserError], None]

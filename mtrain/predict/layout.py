@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dpconvert.image import Image, scales, tissue
 from mtrain.errors import UsageError
-from mtrain.predict.slide import Patch, enough_tissue, no_tissue
+from mtrain.predict.slide import GIVE_MPP, Patch, enough_tissue, no_tissue
 from mtrain.predict.tiling import starts
 
 ALMOST = 1e-6  # pixels of the map by which rounding may move an edge
@@ -51,7 +51,7 @@ def layout(image: Image, patch: Patch, size: int, path: Path) -> TileLayout:
     Raises:
         UsageError: the slide is smaller than a tile, or holds no tissue.
     """
-    scale = scales(image, patch.mpp, patch.given_mpp, str(path))
+    scale = scales(image, patch.mpp, patch.given_mpp, str(path), GIVE_MPP)
     frame = np.maximum(1, np.rint(np.multiply(patch.side, scale))).astype(np.int64)
     pitch = (frame / size).tolist()
     whole = np.floor(np.divide([image.width, image.height], pitch) + ALMOST).astype(np.int64)

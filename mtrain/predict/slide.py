@@ -26,6 +26,7 @@ from mtrain.predict.geojson import write_geojson
 from mtrain.predict.heatmap import write_heatmap, write_picture
 from mtrain.predict.patch_reading import read_patches
 
+GIVE_MPP = "give it with --mpp"
 TISSUE = 0.10  # minimum share of tissue in a patch, where the training data state none
 
 
@@ -173,7 +174,7 @@ def patches_of(image: Image, patch: Patch, path: Path) -> tuple[NDArray[np.int64
 
     Where a patch does not fit any more at the right or the bottom, another one ends at the edge.
     """
-    scale = scales(image, patch.mpp, patch.given_mpp, str(path))
+    scale = scales(image, patch.mpp, patch.given_mpp, str(path), GIVE_MPP)
     left, top, width, height = image.bounds
     boxes = _to_the_edges(grid(width, height, patch.side, scale=scale), width, height) + np.array([left, top, 0, 0])
     enough = enough_tissue(image, patch, boxes)

@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from dpconvert.annotations import masks, object_masks
+from dpconvert.annotations.object_masks import read_coloured
 from dpconvert.errors import ReadError
 from tests.dpconvert.test_shapes import Make, draw_image, make
 
@@ -109,6 +110,8 @@ def test_colours_of_sixteen_bits_are_refused() -> None:
         read(wide, {1: "a", 300: "b"})
     grey = imagecodecs.png_encode(np.full((2, 4), 300, np.uint16))
     assert read(grey, {300: "b"}) == ["b"] * 4
+    with pytest.raises(ReadError, match=r'more than 8 bits; found uint16; .* say `objects = "values"`'):
+        read_coloured(grey, "m", "nucleus", (4, 2))
 
 
 # pages

@@ -612,6 +612,16 @@ def test_a_tables_lengths_become_pixels_by_the_resolution_of_each_axis(make: Mak
         assert {(row["x"], row["y"], row["height"]) for row in rows} == {(3, 1, 8), (13, 1, 8)}
 
 
+@pytest.mark.parametrize("column", ["Centroid X px", "Centroid X mm", "x_pixels", "x (cm)", "X millimeters"])
+def test_a_table_in_another_unit_than_stated_is_refused(column: str, make: Make, tmp_path: Path) -> None:
+    root = draw_images(tmp_path, "a")
+    (root / "a.csv").write_text(f"{column},y,label\n3,3,m\n")
+    text = HEAD + f'[layout]\nunit = "um"\nnames = {{x = "{column}", y = "y", label = "label"}}\n' + PRESENCE
+    told = str(make(text, "--mpp", 0.25, fails=True))
+    assert 'coordinates in another unit than `unit = "um"` in [layout]' in told
+    assert column in told
+
+
 def test_lengths_need_the_resolution_of_the_image(make: Make, tmp_path: Path) -> None:
     root = draw_images(tmp_path, "a")
     (root / "a.csv").write_text("x,y,label\n3,3,m\n")

@@ -600,8 +600,56 @@ def test_layers_that_are_masks_or_have_one_label_are_refused(tree: Tree) -> None
     (tree.root / "more/a_tumor.geojson").unlink()
     Pillow.new("L", (SIDE, SIDE)).save(tree.root / "a_Stroma.png")
     tree.manifest(AREA + '[layout]\nskip = ["Stroma"]\nvalues = {0 = "Stroma"}\n' + LAYERS)
-    with pytest.raises(SourceError, match="a mask of one layer of several"):
+    with pytest.raises(SourceError, match="a mask whose name states a label, which only outlines take; found Stroma"):
         tree.plan()
+
+
+ASAP = """<?xml version="1.0"?><ASAP_Annotations><Annotations><Annotation Name="0" Type="Polygon" PartOfGroup="None">
+<Coordinates><Coordinate Order="0" X="0" Y="0"/><Coordinate Order="1" X="256" Y="0"/>
+<Coordinate Order="2" X="256" Y="512"/><Coordinate Order="3" X="0" Y="512"/></Coordinates></Annotation></Annotations>
+</ASAP_Annotations>"""
+IMAGESCOPE = """<Annotations><Annotation Id="1" Name="" LineColor="65280"><Regions><Region Id="1" Type="0"><Vertices>
+<Vertex X="0" Y="0"/><Vertex X="256" Y="0"/><Vertex X="256" Y="512"/><Vertex X="0" Y="512"/></Vertices></Region>
+</Regions></Annotation></Annotations>"""
+
+
+@pytest.mark.parametrize("text", [ASAP, IMAGESCOPE])
+def test_outlines_of_asap_and_imagescope_without_a_label_have_that_of_their_file(tree: Tree, text: str) -> None:
+    """ASAP writes the group None, and ImageScope only a colour."""
+    tree.slide("a.tif")
+    layers = LAYERS.replace("geojson|png", "xml")
+    tree.write("a_Tumor.xml", text)
+    tree.manifest(AREA + layers)
+    assert tree.counts() == {"yes": 8, "no": 8}
+    presence = '[rule]\ntype = "presence"\npositive = ["Tumor"]\nsize = 512\n'
+    tree.manifest(presence + layers)
+    assert tree.counts() == {"yes": 1}
+
+
+def test_a_mask_of_one_label_alone_is_refused(tree: Tree) -> None:
+    """It would be read by its values, whatever label its name states."""
+    tree.slide("a.tif")
+    Pillow.new("L", (SIDE, SIDE), 255).save(tree.root / "a_Stroma.png")
+    tree.manifest(AREA + '[layout]\nvalues = {255 = "Tumor"}\n' + LAYERS)
+    with pytest.raises(SourceError, match="a mask whose name states a label, which only outlines take; found Stroma"):
+        tree.plan()
+
+
+def test_a_slide_may_lack_the_file_of_a_label_that_is_skipped(tree: Tree) -> None:
+    """A file without a label in its name may be about all."""
+    for name in "ab":
+        tree.slide(f"{name}.tif")
+    tree.write("a_Tumor.geojson", json.dumps(BARE))
+    tree.write("a_Stroma.geojson", json.dumps(BARE))
+    tree.write("b_Tumor.geojson", json.dumps(BARE))
+    tree.manifest(AREA + '[layout]\nskip = ["stroma"]\n' + LAYERS)
+    assert tree.counts() == {"yes": 16, "no": 16}
+    (tree.root / "b_Tumor.geojson").unlink()
+    tree.write("b.geojson", geojson(("Polygon", [LEFT_HALF], "Tumor")))
+    tree.manifest(
+        AREA + '[layout]\nskip = ["stroma"]\n' + LAYERS.replace("_(?P<label>[^/_]+)", "(?:_(?P<label>[^/_]+))?")
+    )
+    assert tree.counts() == {"yes": 16, "no": 16}
 
 
 def test_a_mask_that_may_cover_the_bounds_of_a_slide_alone_is_refused(tree: Tree) -> None:
@@ -617,3 +665,8 @@ def test_a_mask_that_may_cover_the_bounds_of_a_slide_alone_is_refused(tree: Tree
         tree.plan()
     tree.manifest(text + "bounds = false\n")
     assert tree.counts() == {"no": 4}
+    mask = Pillow.open(tree.root / "a_mask.png")
+    mask.resize((100, 100), Pillow.Resampling.NEAREST).save(tree.root / "a_mask.png")
+    tree.manifest(text)
+    with pytest.raises(SourceError, match=r"a_mask\.png: a mask of 100 x 100, which may cover"):
+        tree.plan()

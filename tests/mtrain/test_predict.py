@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import nn
 
 from dpconvert.errors import ReadError
 from dpconvert.image import open_image
+from dpconvert.readers.pairing import IMAGE
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
@@ -31,6 +33,7 @@ from mtrain.model.network import shared_network
 from mtrain.model.weight_files.weights import save_weights
 from mtrain.predict import Classifier, Patch, predict
 from mtrain.predict.heatmap import colours, overlaid, write_picture, write_pyramid
+from mtrain.predict.image_files import SUFFIXES
 from mtrain.predict.patch_reading import read_patches
 from mtrain.predict.slide import open_slide, patches_of
 from mtrain.runs import Run
@@ -194,6 +197,17 @@ def test_images_are_answered_by_rows_of_a_table(run: Run, tmp_path: Path) -> Non
     assert [row[1:] for row in rows[1:]] == [["class-1", "0.000000", "1.000000"], ["class-0", "1.000000", "0.000000"]]
 
 
+def test_images_of_every_kind_that_is_read_are_found_in_folders_and_archives_are_told(run: Run, tmp_path: Path) -> None:
+    assert {suffix for suffix in SUFFIXES if not re.fullmatch(IMAGE, suffix[1:])} == set()
+    for name in ("a.png", "b.jp2", "c.ppm", "d.gif"):
+        Image.new("RGB", (40, 40), RED).save(tmp_path / name)
+    (tmp_path / "more.zip").write_bytes(b"PK\5\6" + bytes(18))
+    said = io.StringIO()
+    found = predict(Redness(run, "Alpha"), [tmp_path], Patch(64, 1.0), tmp_path / "out", Reporter(stream=said))
+    assert found[-1]["images"] == 4
+    assert "1 archive not read, the first: more.zip" in said.getvalue()
+
+
 @torch.inference_mode()
 def test_answers_are_those_of_the_run_and_its_head(run: Run) -> None:
     classifier = Classifier(run, "gamma")
@@ -215,7 +229,7 @@ def test_mistakes_are_said_in_one_line(run: Run, slide: Path, tmp_path: Path) ->
     with pytest.raises(UsageError, match="does not state the size of its images"):
         Patch.of(classifier.about, None, None)  # the samples of these tests carry no sizes
     tifffile.imwrite(tmp_path / "plain.tif", np.full((600, 600, 3), 100, np.uint8), photometric="rgb", tile=(256, 256))
-    with pytest.raises(ReadError, match="states no resolution"):
+    with pytest.raises(ReadError, match=r"states no resolution.*; give it with --mpp$"):
         predict(classifier, [tmp_path / "plain.tif"], Patch(64, 1.0), tmp_path, QUIET)
 
 

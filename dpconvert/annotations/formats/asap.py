@@ -16,6 +16,7 @@ from dpconvert.errors import ReadError
 
 AREAS = {"Polygon", "Spline", "Rectangle"}
 POINTS = {"Dot", "PointSet"}
+NO_GROUP = "None"  # the group of what has none
 
 
 def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
@@ -27,12 +28,12 @@ def read(data: bytes, name: str, known: Collection[str] = ()) -> Annotations:
         ReadError: The content is not ASAP XML, or an annotation belongs to no known group.
     """
     document = xml_tree.root(data, name, "ASAP_Annotations")
-    parents = {_bare(group, "Name", ""): _bare(group, "PartOfGroup", "None") for group in document.iter("Group")}
+    parents = {_bare(group, "Name", ""): _bare(group, "PartOfGroup", NO_GROUP) for group in document.iter("Group")}
     remarks: Counter[str] = Counter()
     items = []
     for number, element in enumerate(document.iter("Annotation")):
         if shapes := _shapes(element, remarks, name):
-            label = _label(_bare(element, "PartOfGroup", "None"), parents, known, name)
+            label = _label(_bare(element, "PartOfGroup", NO_GROUP), parents, known, name)
             items += [Annotation(shape, label, str(number)) for shape in shapes]
     return marks.check(Annotations(items, remarks), name)
 
@@ -51,6 +52,8 @@ def _label(group: str, parents: dict[str, str], known: Collection[str], name: st
             return spelt
         seen.append(at)
         at = parents.get(at)
+    if group == NO_GROUP and "" in known:
+        return ""
     raise ReadError(
         f"unknown annotation group {group!r}",
         where=name,

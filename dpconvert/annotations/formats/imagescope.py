@@ -53,7 +53,7 @@ def _layer(layer: Any, known: Collection[str], remarks: Counter[str], name: str)
         if region.get("NegativeROA", "0").strip() in ("1", "true", "True"):
             holes += shapes
         else:
-            label = resolved(_names(region, layer), known, name)
+            label = resolved(_names(region, layer, known), known, name)
             drawn += [(shape, label, region.get("Id", str(number))) for shape in shapes]
     cut = shapely.union_all(holes)
     if alone := _touching_nothing(holes, [shape for shape, _, _ in drawn]):
@@ -72,12 +72,16 @@ def _touching_nothing(holes: list[Geometry], drawn: list[Geometry]) -> int:
     return sum(not shapely.intersects(area, hole) for hole in holes)
 
 
-def _names(region: Any, layer: Any) -> Iterator[str]:
+def _names(region: Any, layer: Any, known: Collection[str]) -> Iterator[str]:
+    """What may be the label, most specific first; a colour is none where `known` has a label for regions without one,
+    and none for a colour.
+    """
     yield region.get("Text", "")
     yield from _attributes(region)
     yield layer.get("Name", "")
     yield from _attributes(layer)
-    yield _colour(layer.get("LineColor", ""))
+    if "" not in known or any(label.startswith("#") for label in known):
+        yield _colour(layer.get("LineColor", ""))
 
 
 def _attributes(element: Any) -> Iterator[str]:

@@ -117,7 +117,7 @@ def _object(text: str, at: int, key: str, depth: int, name: str) -> Elements:
     if not listed:
         yield members
     else:
-        check_stated(members.items(), name, OF_A_PROGRAM)
+        check_stated(members.items(), name, remedy=OF_A_PROGRAM)
     return at + 1
 
 

@@ -29,7 +29,7 @@ from dpconvert.readers.labels import ALL
 from dpconvert.readers.layout_keys import Idle, Missing, Tabular, layout_of
 from dpconvert.readers.pairing import no_white_zero
 from dpconvert.readers.slide_annotations import annotations_of_slides, check_alone, layer_of
-from dpconvert.readers.slide_labels import check_mask, check_skipped, joined, known_labels, of_layer
+from dpconvert.readers.slide_labels import check_mask, check_skipped, joined, known_labels, mask_of_layer, of_layer
 from dpconvert.readers.slide_table import SLIDE, SlideTable, called_as, stem
 from dpconvert.readers.stated_images import StatedImage, refuse_another
 from dpconvert.source import target
@@ -129,7 +129,7 @@ def images(source: Source) -> Iterator[SourceImage]:
     shown = set(named_images.without_unanswered(source, [slide.name for slide in slides if not of_slide[slide.name]]))
     for slide in slides:
         name, files = slide["name"], of_slide[slide.name]
-        lacking = outlines.lacking(files) if files else []
+        lacking = outlines.lacking(files, layout.skip) if files else []
         shows_none = missing == "none" and (bool(files) or slide.name in shown)
         if (not files or lacking) and not shows_none and _needs_annotations(source):
             _check_missing(source, slide, layout, lacking)
@@ -196,6 +196,8 @@ def _read(
     known = known_labels(source.manifest, layout.labels, layout.skip)
     found = annotation_files.read(data, name, subject, [*known, ""] if known and layer else known)
     if isinstance(found, LabelMask):
+        if layer:
+            raise mask_of_layer(layer, name)
         if layout.bounds:
             check_mask(found, image.bounds, name)
         return found
