@@ -17,6 +17,15 @@ from mtrain.errors import UsageError
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 ROUNDING = 1e-3  # by which rescale_factor, often written with few digits, may differ from 1 / 255
 BICUBIC = ("bicubic", 3)  # as timm and as PIL call it
+# what the image processors of transformers take where their file does not say
+HALVES = {"image_mean": 0.5, "image_std": 0.5}
+OF_CLIP = {"image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711)}
+UNSTATED: dict[str, dict[str, Any]] = {
+    "ViT": {**HALVES, "resample": 2, "do_center_crop": False},
+    "Bit": {**OF_CLIP, "resample": 3},
+    "CLIP": {**OF_CLIP, "resample": 3},
+    "DeiT": {**HALVES, "resample": 3},
+}
 EXPECTED = "a config.json of timm, or of transformers for dinov2, dinov2_with_registers or vit"
 
 
@@ -57,8 +66,8 @@ def _of_timm(folder: Path, content: dict[str, Any]) -> BackboneCard:
 
 def _of_transformers(folder: Path, content: dict[str, Any]) -> BackboneCard:
     described = (folder / PREPROCESSOR).is_file()
-    processor = _json(folder / PREPROCESSOR) if described else {}
     vit = content["model_type"] == "vit"
+    processor = _processor(folder / PREPROCESSOR, "ViT" if vit else "Bit") if described else {}
     width, registers = content.get("hidden_size", 768), content.get("num_register_tokens", 0)
     gated = bool(content.get("use_swiglu_ffn"))
     size = content.get("image_size", 224)
@@ -92,6 +101,17 @@ def _of_transformers(folder: Path, content: dict[str, Any]) -> BackboneCard:
         names=("transformers-vit",) if vit else ("transformers-dinov2",),
         note="" if described else f"the folder has no {PREPROCESSOR}: images are normalized as those of ImageNet",
     )
+
+
+def _processor(path: Path, usual: str) -> dict[str, Any]:
+    """The image processor in a file, with what it takes where the file does not say. usual: that of the network."""
+    stated = {name: value for name, value in _json(path).items() if value is not None}
+    kind = str(stated.get("image_processor_type") or stated.get("feature_extractor_type") or usual)
+    others: dict[str, Any] = next((taken for start, taken in UNSTATED.items() if kind.startswith(start)), {})
+    found = others | stated
+    if missing := [name for name in OF_CLIP if name not in found and found.get("do_normalize", True)]:
+        raise UsageError(f"no {missing[0]}, and {kind} is not known", where=path, remedy=f"state {missing[0]}")
+    return found
 
 
 def _pixels(processor: dict[str, Any]) -> tuple[Triple, Triple]:

@@ -17,6 +17,7 @@ from mtrain.errors import UsageError
 from mtrain.model.network import SharedNetwork
 
 OPSET = 18
+TALKATIVE = ("torch.onnx", "onnxscript")  # loggers
 
 
 class FromPixels(nn.Module):
@@ -64,12 +65,13 @@ def write_onnx(network: SharedNetwork, head: nn.Module | None, path: Path, size:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Suppress the exporter's warnings about harmless things."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    levels = {logger: logger.level for logger in map(logging.getLogger, TALKATIVE)}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in levels.items():
+                logger.setLevel(level)

@@ -83,9 +83,17 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
         UsageError, ShardError: a task or the shards do not exist, or two sets are equal once related tasks are added.
     """
     pool = open_pool(sweep.shards)
+    chosen = {find_task(pool, name).name for name in _chosen(sweep)}
     found: dict[tuple[str, ...], LeftOut] = {}
     for given in sweep.groups():
         kept, gone, _ = leave_out(pool, given)
+        if both := chosen & {task.name for task in gone}:
+            raise UsageError(
+                f"{min(both)} is both chosen and left out, itself or through a related task",
+                where="fit.tasks",
+                remedy="leave it out of `tasks`; for a sweep over a part of the pool, give a folder of that part as "
+                "`shards`",
+            )
         reasons = {task.name: reason for task in gone if (reason := _unscorable(task, sweep.transfer.mode))}
         for task in (find_task(pool, name) for name in given):
             if task.name in reasons:
@@ -100,6 +108,12 @@ def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
             remedy="keep one of them",
         )
     return found
+
+
+def _chosen(sweep: Sweep) -> list[str]:
+    """The tasks that every training is to be limited to; none if it is not limited, or if they are no list of names."""
+    stated = sweep.fit.get("tasks")
+    return [name for name in stated if isinstance(name, str)] if isinstance(stated, list | tuple) else []
 
 
 def _unscorable(task: Task, mode: str) -> str | None:

@@ -286,9 +286,11 @@ def test_a_folder_that_transformers_wrote_gives_what_transformers_gives(kind: st
         ({"image_mean": [127.5] * 3, "image_std": [51.0] * 3, "do_rescale": False}, 0.5, 0.2, 28),
         ({"image_mean": [1.0] * 3, "image_std": [1.0] * 3, "rescale_factor": 1 / 127.5}, 0.5, 0.5, 28),
         ({"do_normalize": False, "do_rescale": False}, 0.0, 1 / 255, 28),
-        ({"size": {"shortest_edge": 56}, "crop_size": {"height": 42, "width": 42}}, 0.485, 0.229, 42),
-        ({"size": {"shortest_edge": 56}, "crop_size": 42, "do_center_crop": False}, 0.485, 0.229, 56),
-        ({"size": 56, "do_resize": False}, 0.485, 0.229, 28),
+        ({"size": {"shortest_edge": 56}, "crop_size": {"height": 42, "width": 42}}, 0.4815, 0.2686, 42),
+        ({"size": {"shortest_edge": 56}, "crop_size": 42, "do_center_crop": False}, 0.4815, 0.2686, 56),
+        ({"size": 56, "do_resize": False}, 0.4815, 0.2686, 28),
+        ({"image_processor_type": "ViTImageProcessor", "size": 56, "crop_size": 42}, 0.5, 0.5, 56),
+        ({"feature_extractor_type": "ViTFeatureExtractor", "image_mean": None, "size": 56}, 0.5, 0.5, 56),
     ],
 )
 def test_images_are_those_that_the_processor_of_transformers_makes(
@@ -300,8 +302,15 @@ def test_images_are_those_that_the_processor_of_transformers_makes(
     card = card_of_folder(tmp_path)
     assert card.mean is not None
     assert card.std is not None
-    assert (card.mean[0], card.std[0]) == (pytest.approx(mean), pytest.approx(std))
+    assert (card.mean[0], card.std[0]) == (pytest.approx(mean, abs=1e-4), pytest.approx(std, abs=1e-4))
     assert (card.size, card.note) == (size, "")
+
+
+def test_an_unknown_processor_that_does_not_state_the_mean_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "OursImageProcessor"}')
+    with pytest.raises(UsageError, match=r"no image_mean, and OursImageProcessor is not known.*state image_mean"):
+        card_of_folder(tmp_path)
 
 
 def test_a_folder_that_timm_wrote_is_taken_as_it_is(tmp_path: Path) -> None:

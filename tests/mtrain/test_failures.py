@@ -166,6 +166,14 @@ def test_what_the_cards_tell_is_refused_before_any_training(sweep: Callable[...,
     assert not Path("sweeps").exists()
 
 
+def test_a_target_among_the_tasks_of_all_trainings_is_refused_before_any_training(sweep: Callable[..., Result]) -> None:
+    Path("few.toml").write_text(Path("few.toml").read_text().replace("[fit]", '[fit]\ntasks = ["Alpha", "Beta"]'))
+    told = line(sweep())
+    assert "fit.tasks: Alpha is both chosen and left out, itself or through a related task" in told
+    assert "give a folder of that part as `shards`" in told
+    assert not Path("sweeps").exists()
+
+
 def test_a_related_task_that_cannot_be_scored_leaves_with_a_note(sweep: Callable[..., Result]) -> None:
     write_task(Path("shards/Omega"), sizes={"train": 1, "val": 8}, related=["Alpha"])
     sets = left_out_sets(load_sweep("few.toml").model_copy(update={"shards": "shards"}))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import logging
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mtrain.backbones.card import BackboneCard
+from mtrain.export.onnx import write_onnx
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import SharedNetwork
 
@@ -71,3 +74,18 @@ def test_learned_and_augmented_embeddings_are_computed_each_time() -> None:
     network = SharedNetwork("net", augmented)
     assert isinstance(network.body.rope, nn.Module)
     assert "get_embed" not in network.body.rope.__dict__
+
+
+def test_an_onnx_graph_holds_the_embedding_and_its_export_prints_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, path = network_of(ROTARY["dinov3"]), tmp_path / "model.onnx"
+    write_onnx(network, None, path, 64)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    (found,) = onnxruntime.InferenceSession(str(path)).run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        wanted = network(network.normalize(images))
+    assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-4)
