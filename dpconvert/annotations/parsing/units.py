@@ -1,4 +1,4 @@
-"""Coordinates in a unit of length: told by the names of columns and keys, and by what a file says of its unit."""
+"""Coordinates in a unit of length, recognized by the names of columns and keys, and by the unit that a file states."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_length(text: str) -> bool:
 
 
 def check_names(columns: Iterable[str], name: str) -> None:
-    """Refuse coordinates that are no pixels, told by what their columns or keys are called.
+    """Refuse coordinates that are not in pixels, by the names of their columns or keys.
 
     Raises:
         ReadError: a column is called after a length.
