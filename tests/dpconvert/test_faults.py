@@ -94,6 +94,20 @@ def test_failed_samples_are_listed_and_retried_alone(
     assert not (folder / ".work").exists()
 
 
+@pytest.mark.parametrize("option", [("--mpp", 0.5), ("--mpp-override", 0.5)], ids=lambda option: option[0])
+def test_a_retry_with_options_that_change_the_manifest_resumes(
+    option: tuple[str, float], tiles: Path, dpconvert: Call, tmp_path: Path
+) -> None:
+    whole = damage(tiles, "*HE-03_00[01]*.tif")
+    command = (TILES, "--source", tiles, "--out", tmp_path / "out", "--workers", 1, *option)
+    assert dpconvert(*command, "--skip-failed").code == 1
+    for path, data in whole.items():
+        path.write_bytes(data)
+    again = dpconvert(*command, "--retry-failed")
+    assert again.code == 0, again.err
+    assert dpconvert(*command, "--skip-failed").code == 0  # the same request still
+
+
 def test_a_retry_that_mends_some_lists_the_rest(tiles: Path, converted: Get, dpconvert: Call, tmp_path: Path) -> None:
     one, out = converted(TILES), tmp_path / "out"
     whole = damage(tiles, "*HE-03_00[01]*.tif")

@@ -71,7 +71,7 @@ class Tree:
     def plan(self, **options: Any) -> Plan:
         chosen = Options.model_validate(options)
         manifest = chosen.applied_to(self._manifest)
-        return plan.make(manifest, Source.open(self.root, manifest), chosen, 1, Reporter(quiet=True))
+        return plan.make(Source.open(self.root, manifest), chosen, 1, Reporter(quiet=True))
 
     def counts(self, **options: Any) -> dict[str, int]:
         made = self.plan(**options)

@@ -40,7 +40,7 @@ SQUARE = "POLYGON ((10 10, 30 10, 30 20, 10 20, 10 10))"
 
 def planned(manifest: Manifest, folder: Path, split: str = "strict", **options: Any) -> Plan:
     chosen = Options.model_validate({"split": split} | options)
-    return plan.make(manifest, Source.open(folder, manifest), chosen, 1, Reporter(quiet=True))
+    return plan.make(Source.open(folder, manifest), chosen, 1, Reporter(quiet=True))
 
 
 def project(

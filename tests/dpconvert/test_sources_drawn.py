@@ -38,7 +38,7 @@ def planned(name: str, folder: Path, **options: Any) -> Plan:
     manifest = find(name)
     chosen = Options.model_validate(options)
     dense = chosen.with_targets(manifest)
-    return plan.make(dense, Source.open(folder, dense), chosen, 1, Reporter(quiet=True))
+    return plan.make(Source.open(folder, dense), chosen, 1, Reporter(quiet=True))
 
 
 def rows_of(converted: Converted) -> list[dict[str, Any]]:

@@ -488,7 +488,7 @@ def test_a_network_without_a_run_has_a_place_of_its_own_by_table_and_size(made: 
     assert one.path.parent == tmp_path
     assert weights_of(one, OWN) == given["weights"]
     assert source_of(one, given["weights"]).network.num_features == 32
-    with pytest.raises(UsageError, match="is no run"):
+    with pytest.raises(UsageError, match="is not a run"):
         one.check_finished()
 
 
