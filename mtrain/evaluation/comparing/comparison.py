@@ -42,7 +42,7 @@ OTHERS = ("iou", "f1", "pq", "aji")  # of --mode dense, beside the own metric of
 
 @dataclass(frozen=True)
 class ComparedNetwork:
-    """A network to compare: that of a run, or one without a run (mtrain.runs.Start)."""
+    """A network to compare: that of a run, or one without a run (mtrain.untrained.Start)."""
 
     name: str
     run: Run
