@@ -46,7 +46,7 @@ def counts_of(
     """The confusion matrix of pixels; true positives, false positives and false negatives of points of each class; and
     1 if cut short.
 
-    route: number of images of each task of the pool, which batch normalization of each task goes by.
+    route: number of images of each task of the pool, by which batch normalization per task is applied.
     """
     assert model.dense is not None
     dense, shared, name = model.dense.tasks[task.name], model.shared, task.name

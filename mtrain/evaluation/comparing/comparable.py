@@ -29,7 +29,7 @@ FROZEN = {"tune": "heads", "lr": None, "layer_decay": None}  # what that of mask
 STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all training runs of a row share
 # weights that all evaluations of a network must share -> their name in messages
 BASELINES = {"imagenet": "ImageNet weights", "start": "published weights"}
-USUAL = ("iterations", "warmup", "lr", "tau", "batch")  # what is said of a training that has nothing beside it
+USUAL = ("iterations", "warmup", "lr", "tau", "batch")  # what the note on a single run names
 ANY_SIZE: Mapping[str, int] = {}
 DIGESTS = ("task_digest", *BASELINES.values())
 
