@@ -76,12 +76,11 @@ def convert(
         SourceError, ReadError: the source is not laid out as expected, or some of its images cannot be read.
         OutputError: the folder is in use, holds another conversion, or cannot be written.
     """
-    manifest = options.with_targets(manifest)
-    source = Source.open(root, options.applied_to(manifest))
-    known_errors.errata(manifest, options.errata)
-    request = plan.fingerprint(manifest, source, options)
-    manifest = source.manifest
-    folder = out / manifest.task
+    declared = options.with_targets(manifest)  # what the request is about; the source has it with the options applied
+    source = Source.open(root, options.applied_to(declared))
+    known_errors.errata(declared, options.errata)
+    request = plan.fingerprint(declared, source, options)
+    folder = out / declared.task
     with locked(
         folder, "another conversion is writing to it", "wait for it, or choose another --out", "choose another --out"
     ):
@@ -91,14 +90,14 @@ def convert(
                 report.note("--retry-failed is not used: --overwrite makes every sample again")
         elif retry_failed:
             options = reopen(folder, options, request, report)
-            request = plan.fingerprint(manifest, source, options)
+            request = plan.fingerprint(declared, source, options)
         clear_partial(folder)
         done = finished_card(folder, request, source, report)
         if done is not None:
             tell_changed(source, folder, report)
             return ConversionResult(done, folder, made=0, had=len(done.shards))
         with closing(source), processes.pool(source, workers, limits) as pool:
-            chosen = _plan(manifest, source, options, folder, request, pool, report)
+            chosen = _plan(source, options, folder, request, pool, report)
             made, had = _shards(source, options, chosen, folder, pool, report)
         clear_partial(folder)
         card = _finish(source, options, chosen, folder, request)
@@ -106,7 +105,6 @@ def convert(
 
 
 def _plan(
-    manifest: Manifest,
     source: Source,
     options: Options,
     folder: Path,
@@ -121,9 +119,9 @@ def _plan(
             with path.open() as file:
                 return Plan.from_lines(file)
         except (ValueError, KeyError, TypeError, StopIteration):  # damaged
-            report.note(f"{manifest.task}: the existing plan cannot be read; it is made again")
+            report.note(f"{source.manifest.task}: the existing plan cannot be read; it is made again")
     stamps = source.stamps().record(source.sizes)
-    chosen = plan.make(manifest, source, options, workers, report)
+    chosen = plan.make(source, options, workers, report)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder / WORK / STAMPS) as file:  # before the request, which makes it a conversion to resume
         file.write(stamps)

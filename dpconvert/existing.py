@@ -16,7 +16,7 @@ from dpconvert.shards import sidefiles
 from dpconvert.shards.job import size_of
 from dpconvert.source.files import Source
 
-STAMPS = "stamps"  # in `.work` alone: the times of files are no part of a task
+STAMPS = "stamps"  # only in `.work`: the times of files are not part of a task
 SHOWN = 3  # files that changed
 
 

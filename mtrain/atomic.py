@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         remove_leavings(path.parent)
         ours = f".{socket.gethostname()}.{os.getpid()}."
         place = Path(tempfile.mkdtemp(prefix=ours, suffix=PARTIAL, dir=path.parent))
-        try:  # in a folder of its own: some libraries write to yet another file first
+        try:  # in a separate folder: some libraries write to yet another file first
             partial = place / path.name
             yield partial
             _fsync(partial)
@@ -103,7 +103,7 @@ def locked(folder: Path, taken: str, remedy: str, wait: float = 0.0) -> Iterator
     """The only process in `folder`, which is made if need be. wait: seconds. taken, remedy: what to say to the others.
 
     Raises:
-        RunError: another process is there, or it cannot be written.
+        RunError: another process uses the folder, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         _check_encoding(folder)

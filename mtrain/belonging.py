@@ -23,7 +23,7 @@ OWN = "run"  # what results call the weights of their run
 
 
 def header(path: Path) -> dict[str, Any]:
-    """What the header of a safetensors file of ours states; empty if there is no such file."""
+    """The metadata in the header of a safetensors file written by mtrain; empty if there is no such file."""
     try:
         with safe_open(path, framework="np") as file:
             return tensor_header(file.metadata())

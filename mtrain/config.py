@@ -208,7 +208,7 @@ class FitConfig(BaseModel):
         return self.batchnorm in ("adapted", "per-task")
 
     def determining(self) -> dict[str, Any]:
-        """What the weights depend on, for comparing and naming: choices that are off are left out, so that trainings
+        """What the weights depend on, for comparing and naming: choices that are off are left out, so that runs
         from before there was a choice keep their names.
         """
         settings = self.model_dump(mode="json", exclude=set(INCIDENTAL))

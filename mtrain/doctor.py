@@ -39,7 +39,7 @@ def _torch() -> str:
 
 
 def _gpu() -> str:
-    """None is no fault; one that torch sees must compute."""
+    """Having none is not a fault; one that torch sees must compute."""
     if not torch.cuda.is_available():
         return "none: training runs on the CPU" if torch.version.cuda is None else "none that torch can use"
     found = []

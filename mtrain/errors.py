@@ -5,7 +5,7 @@ UserError
 ├── ShardError      a shard, index or task.json that does not match what was written
 └── RunError        a run folder, checkpoint or weights file that cannot be used
     ├── DivergedError   a training whose numbers are not finite any more
-    └── SaidElsewhereError   another process of the same training has said why all of them stop
+    └── SaidElsewhereError   another process of the same training has reported why all of them stop
 """
 
 from __future__ import annotations
@@ -24,4 +24,4 @@ class DivergedError(RunError):
 
 
 class SaidElsewhereError(RunError):
-    """Another process of the same training has said why all of them stop: nothing is left to be said."""
+    """Another process of the same training has reported why all of them stop, so that this one reports nothing."""

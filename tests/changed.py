@@ -65,10 +65,16 @@ def imported_modules(source: str) -> set[str]:
 
 def statements(tree: ast.AST) -> Iterator[ast.AST]:
     """All statements; `ast.walk` goes through every expression too, which takes seconds for the whole of tests/."""
+    for node in children(tree):
+        yield node
+        yield from statements(node)
+
+
+def children(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements directly within a statement, or within a branch of it."""
     for field in ("body", "orelse", "finalbody", "handlers", "cases"):
-        for node in children if isinstance(children := getattr(tree, field, ()), list) else ():
-            yield node
-            yield from statements(node)
+        found = getattr(node, field, ())
+        yield from found if isinstance(found, list) else ()
 
 
 def module_of(path: str) -> str:

@@ -196,7 +196,7 @@ def test_only_known_options_outside_of_commands_become_arguments() -> None:
     assert in_arguments(text, names) == expected
 
 
-def test_a_missing_folder_of_the_users_sources_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_folder_of_the_users_sources_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DPCONVERT_PATH", str(tmp_path / "none"))
     with pytest.raises(
         dpconvert.UserError, match=r"no source named 'mine'; found no folder .*none, which DPCONVERT_PATH"

@@ -194,7 +194,7 @@ def _gone() -> str:
         ("openslide_version", _gone, "gone"),
     ],
 )
-def test_a_problem_is_told_with_its_remedy(
+def test_a_problem_is_reported_with_its_remedy(
     name: str, broken: object, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(doctor, name, broken)
@@ -333,7 +333,7 @@ def test_the_list_of_commands_has_whole_sentences(program: click.Group) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_an_argument_that_is_too_many_is_told_with_the_options_that_may_be_meant(
+def test_an_argument_that_is_too_many_is_reported_with_the_options_that_may_be_meant(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for group, words, told in (

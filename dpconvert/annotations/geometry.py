@@ -48,7 +48,7 @@ def repair(shape: Geometry, remarks: Counter[str]) -> Geometry | None:
     """The same area as a valid geometry, without the lines and points that repairing leaves over; None for nothing.
 
     Raises:
-        ReadError: it crosses itself so often that it is no outline, and repairing it would take hours.
+        ReadError: it crosses itself so often that it is not an outline, and repairing it would take hours.
     """
     if shape.is_valid:
         return shape

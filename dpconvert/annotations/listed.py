@@ -48,7 +48,7 @@ WAYS: tuple[Callable[[str], str], ...] = (
 class ListedShape:
     """A shape, or what makes one for an image of a given (width, height); its labels, and its id.
 
-    ranked: whether the labels name one thing, the best first; else each is a label of its own, and one may be known.
+    ranked: whether the labels name one thing, the best first; else each is a separate label, and one may be known.
     """
 
     shape: Geometry | Callable[[Size], Geometry | None]

@@ -1,9 +1,9 @@
 """The pixels of a mask as numbers: grey values, indexes of a palette, or colours; what would be lost is refused.
 
 Colours count as 0xrrggbb where the manifest names them, "#ff0000" = "tumour". Elsewhere the channels of a mask must be
-equal. A mask has one page (smaller copies of it aside), and tells nothing by its transparency alone. A grey TIFF whose
-zero is white (PhotometricInterpretation 0) has two readings, of which programs take either: the values as `stored`
-(tifffile, GDAL), or as `shown` (Pillow, libtiff's RGBA and so OpenCV and OpenSlide, Bio-Formats): 255 less those.
+equal. A mask has one page (smaller copies of it aside), and its transparency alone carries no information. A grey TIFF
+whose zero is white (PhotometricInterpretation 0) has two readings, and programs differ: the values as `stored`
+(tifffile, GDAL), or as `shown` (Pillow, libtiff's RGBA and so OpenCV and OpenSlide, Bio-Formats): 255 minus those.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def read(
 
     Raises:
         ColourError: one in colours without `colours`.
-        ReadError: no readable image, or one that numbers do not tell.
+        ReadError: no readable image, or one whose numbers are not distinct.
     """
     quiet()
     if zero_is_white(data):

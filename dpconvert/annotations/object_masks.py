@@ -1,4 +1,4 @@
-"""Masks that tell objects apart: one object for each mask, or each value, or each colour of a mask."""
+"""Masks that distinguish objects: one object for each mask, or each value, or each colour of a mask."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def read_coloured(data: bytes, name: str, label: str, size: tuple[int, int]) -> 
 
     Raises:
         ReadError: not a readable mask, a JPEG file, of another shape than the image, without black, or in colours that
-            do not tell objects apart: smoothed ones, or those that recur.
+            do not distinguish objects: smoothed ones, or those that recur.
     """
     _check_lossless(data, name)
     values = mask_pixels.read(data, name, colours=True)

@@ -29,7 +29,7 @@ from dpconvert.annotations.point_boxes import EXTENT, BoxForm, place_of, with_bo
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 
-SAMPLED = 100  # lines, to tell how columns are divided
+SAMPLED = 100  # lines, from which the delimiter is determined
 NAMED = ("x", "y", "label", "image")
 KEYS = "*"  # the name of the image, where the keys of a JSON object are the images
 WIDEST = 3  # cells of a line that nothing names

@@ -155,7 +155,7 @@ def detect(data: bytes, name: str) -> Format:
     """Return the format of unpacked content, whose JSON or XML is in UTF-8.
 
     Raises:
-        ReadError: none that is read here; names the program that wrote it, where that is known.
+        ReadError: it is in none of these formats; the message names the program that wrote it, if that is known.
     """
     head = data[:HEAD].lstrip(b"\xef\xbb\xbf \t\r\n\x1e")
     if not data:
@@ -218,7 +218,7 @@ def _json(data: bytes, name: str) -> Format:
 
 
 def _known_json(keys: Set[str], data: bytes, name: str) -> Format | None:
-    """The format of JSON that is read here; None where nothing tells."""
+    """The format of JSON that is read here; None if nothing identifies it."""
     if "features" in keys or ("type" in keys and _is_geojson(data)):
         return "qupath"
     if "images" in keys and b'"annotations"' in data:
@@ -227,7 +227,7 @@ def _known_json(keys: Set[str], data: bytes, name: str) -> Format | None:
         return known
     if (foreign := next((each for each in JSON if each.wrote(keys, data)), None)) is not None:
         raise _refusal(foreign, name)
-    if "annotations" in keys and b'"images"' in data:  # so many annotations that the rest was not looked at
+    if "annotations" in keys and b'"images"' in data:  # so many annotations that the rest was not examined
         return "coco"
     return "qupath" if _is_geojson(data) else None
 
@@ -250,7 +250,7 @@ def _unknown_json(data: bytes, name: str) -> Format:
 
 
 def _keys(data: bytes) -> set[str]:
-    """The keys of the first object in a text, of its own ones the first."""
+    """The keys of the first object in a text, up to a limit, without those of objects in it."""
     depth, inside, keys = 0, 0, set()
     for number, token in enumerate(TOKEN.finditer(data)):
         mark = token[0][:1]

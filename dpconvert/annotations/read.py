@@ -1,4 +1,4 @@
-"""An annotation file of any format that is known here to geometry, or to a mask: what it is, its content tells."""
+"""Reads an annotation file of any known format, recognized by its content, as geometries or as a mask."""
 
 from __future__ import annotations
 

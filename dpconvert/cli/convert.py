@@ -235,7 +235,7 @@ def _content(outcome: ConversionResult) -> dict[str, Any]:
 
 
 def _print_outcome(outcome: ConversionResult, manifest: Manifest, *, verbose: bool) -> None:
-    """The counts as a table, then what the user may want to act on; with `verbose`, every note."""
+    """The counts as a table, then the notes that the user can act on; with `verbose`, every note."""
     from dpconvert.card import SPLITS
 
     card = outcome.card

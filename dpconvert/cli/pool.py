@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=FOLDER, default=Path("shards"), show_default=True, help="Folder of the shards.")
 @JSON
 def show_pool(pool: str | None, root: Path | None, out: Path, as_json: bool) -> None:
-    """Show the sources of a pool: tasks, sizes, licences, organs, stains, and what exists here. Alone, list the pools.
+    """Show the sources of a pool: tasks, sizes, licences, organs, stains, and what exists here. Without POOL, list all.
 
     A pool is a named list of sources that `dpconvert fetch --pool` downloads and converts; POOL may also be the path of
     your own list (TOML).

@@ -143,7 +143,7 @@ def unpack(shards: Path, out: Path, as_json: bool, quiet: bool) -> None:
     """Turn a task's shards back into image files, byte for byte, in a folder for each split and class.
 
     Nothing is overwritten, and an interrupted command resumes when it is repeated. SHARDS is the folder of a task, or a
-    folder of tasks, each of which then gets a folder of its own.
+    folder of tasks, each of which then gets a separate folder.
 
     \b
     Example: dpconvert unpack shards/Lung --out unpacked/

@@ -23,7 +23,7 @@ from dpconvert.plural import counted
 MICROMETRES = 1e6  # in a metre
 KINDS = {"Bgr24": 8, "Bgr48": 16, "Gray8": 8, "Gray16": 16}  # bits of a sample
 WHITE = (1.0, 1.0, 1.0)
-FRAMES = 256  # about as many are looked at, in all scenes together
+FRAMES = 256  # approximate number of frames checked, over all scenes
 OF_SCENES = "several scenes read as one image: annotations count from the corner of all scenes, not of their own"
 BEYOND = {"Z": "focal plane", "T": "time point"}  # axes of which only the first is read
 DAMAGED = (RuntimeError, OSError, ValueError, KeyError, TypeError, IndexError)  # raised by the library
@@ -120,7 +120,7 @@ class CziPages:
             )
 
     def _check_bits(self) -> None:
-        """Look at frames spread over each scene: between scenes there are no pixels."""
+        """Check frames spread over each scene: between scenes there are no pixels."""
         if self._bits == 8:
             return
         scenes = list(self._reader.scenes_bounding_rectangle_no_pyramid.values())

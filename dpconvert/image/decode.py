@@ -126,7 +126,7 @@ def _decode_jpeg(data: bytes, scale: Range | None, source: bool) -> Pixels:
     check_claim(*size, len(data))
     try:
         pixels: NDArray[Any] = imagecodecs.jpeg8_decode(data, outcolorspace="RGB")
-    except imagecodecs.Jpeg8Error:  # CMYK, which libjpeg does not convert, or damaged: Pillow tells
+    except imagecodecs.Jpeg8Error:  # CMYK, which libjpeg does not convert, or damaged: Pillow decides
         return _decode_pillow(data)
     bits = 12 if pixels.dtype == np.uint16 else 8
     if source:

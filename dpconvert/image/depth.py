@@ -1,4 +1,4 @@
-"""Whether the samples of an image need a range of values to become pixels of 8 bits: by its header alone."""
+"""Whether the samples of an image need a range of values to become 8-bit pixels, from its header only."""
 
 from __future__ import annotations
 

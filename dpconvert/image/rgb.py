@@ -214,7 +214,7 @@ def orientation_of(data: bytes) -> int:
 
 
 def _white(samples: NDArray[Any]) -> int:
-    """Return what white may be in samples of whole numbers: the largest of 8, 9, ... bits; 0 if nothing tells."""
+    """Return what white may be in samples of whole numbers: the largest of 8, 9, ... bits; 0 if that is unknown."""
     largest = int(samples.max(initial=0)) if samples.dtype.kind in "ui" else 0
     return (1 << max(largest.bit_length(), 8)) - 1 if largest > 0 else 0
 

@@ -110,7 +110,7 @@ class BoxTargets(Targets):
 
 
 class InstanceTargets(Targets):
-    """The pixels of each annotated object: objects of one class are told apart where they touch.
+    """The pixels of each annotated object: objects of one class are separate even where they touch.
 
     A pixel belongs to the object that covers most of it, if objects cover at least half of it together. Where objects
     overlap, those of a later label in `labels` cover those of an earlier one, and later objects of one label the

@@ -2,7 +2,7 @@
 
 Where samples do not depend on pixels (images with a label, objects, points), the reported numbers by class and split
 equal those of the conversion. Where they do (tissue, masks, shares of an area), a warning says so, and the check only
-looks for the classes. The headers of images tell whether a patch fits into them.
+looks for the classes. The headers of images show whether a patch fits into them.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class _Seen:
 
 
 def _of_one_class(classes: list[str]) -> list[str]:
-    """Return a warning about a task with nothing to tell apart."""
+    """Return a warning about a task with a single class."""
     if len(classes) != 1:
         return []
     return [

@@ -42,12 +42,13 @@ def fingerprint(manifest: Manifest, source: Source, options: Options) -> dict[st
     return {"version": str(VERSION), "manifest": manifest.digest, "source": source.digest(), "options": chosen}
 
 
-def make(manifest: Manifest, source: Source, options: Options, workers: processes.Workers, report: Reporter) -> Plan:
+def make(source: Source, options: Options, workers: processes.Workers, report: Reporter) -> Plan:
     """Make the plan: inspect every image of the source, and list its samples.
 
     Raises:
         SourceError: there are no images, two have the same name, a label is not a class, or images cannot be read.
     """
+    manifest = source.manifest
     images = listed(manifest, source, options)
     seen = look(source, images, workers, report)
     found, failures = seen.records, seen.failures

@@ -19,7 +19,7 @@ from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 
 LAST = 3  # axis of the kinds in a stack of masks (N, height, width, kinds)
-AT_ONCE = 1 << 26  # bytes of masks that are looked at together
+AT_ONCE = 1 << 26  # bytes of masks that are examined together
 Rows = list[tuple[TableRow, str]]
 """Rows of a table, one for each image, and where they are."""
 

@@ -88,7 +88,7 @@ class Endings:
         return [file for stem in self._of_number(wanted) for file in self._stems[stem]]
 
     def _of_number(self, wanted: str) -> list[str]:
-        """The names without endings, of their last part alone, that are this number."""
+        """The names without endings, of their last part only, that are this number."""
         number = whole(ENDING.sub("", PurePosixPath(wanted).name))
         return self._numbers.get(number.lstrip("0") or "0", []) if number.isdecimal() else []
 

@@ -41,7 +41,7 @@ def draw_fake(manifest: Manifest, out: Path, seed: int = 0) -> Path:
 
     Raises:
         UsageError: this source has no fake.
-        OutputError: the folder is there already and not empty, or cannot be written.
+        OutputError: the folder exists already and is not empty, or cannot be written.
     """
     from dpconvert.readers import reader, with_defaults
 
@@ -125,7 +125,7 @@ class FakeTree:
 
     def save_matlab(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """A MATLAB 5 file of these arrays, undated."""
-        from scipy.io import savemat  # half of what a conversion would import, for some fakes alone
+        from scipy.io import savemat  # half of what a conversion would import, only for some fakes
 
         buffer = io.BytesIO()
         savemat(buffer, dict(arrays))  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ class InColumns:
         """Return the label of a row (dpconvert.source.target).
 
         Raises:
-            SourceError: a cell is empty, or is no number, or neither 0 nor 1.
+            SourceError: a cell is empty, not a number, or neither 0 nor 1.
             ManifestError: `labels` does not name a label.
         """
         if (column := self.lacking(cells)) is not None:

@@ -59,7 +59,7 @@ def images_of(source: Source, name: str) -> list[NamedImage] | None:
 
 
 def without_unanswered(source: Source, images: Iterable[str]) -> list[str]:
-    """Return the images but those that files list as not annotated, whose content nothing tells."""
+    """Return the images but those that files list as not annotated, whose content is unknown."""
     names = Names(_unanswered.get(source, []))
     return [image for image in images if not names.places(image)]
 
@@ -176,7 +176,7 @@ def _meant(claims: dict[int, list[str]], named: Sequence[NamedImage], nearby: Ne
 
 
 def _best(images: list[str], entry: NamedImage, nearby: Nearby) -> list[str]:
-    """The image that an entry means: the only one, or that whose name agrees best; several where nothing tells."""
+    """The image that an entry means: the only one, or that whose name agrees best; several if they agree equally."""
     if len(images) == 1:
         return images
     close = [max(shared_folders(name, image) for name in entry.names) for image in images]

@@ -129,7 +129,7 @@ def _words(text: str) -> Words:
 def _held(folder: str, words: Words) -> int:
     """How many words of a folder's name stand in a row among `words`: all of them, or all but years; else 0.
 
-    Numbers and single letters alone tell nothing, as in `labels_v1` and the folder `1`, unless they are the whole name.
+    Numbers and single letters alone do not count, as in `labels_v1` and the folder `1`, unless they are the whole name.
     """
     whole = _words(folder)
     without_years = tuple(word for word in whole if not re.fullmatch(r"(?:19|20)\d\d", word))

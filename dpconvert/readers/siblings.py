@@ -30,7 +30,7 @@ def report_unused(source: Source, stems: Collection[str], bare: Collection[str],
     bare: those of the stems that have no annotations although the rule needs them. used: the files that are read.
 
     Raises:
-        SourceError: annotations of one of `bare` are there, but the manifest's pattern leaves them out.
+        SourceError: annotations of one of `bare` exist, but the manifest's pattern leaves them out.
     """
     known = sorted(stems, key=len, reverse=True)
     left = [(name, stem) for name in source.sizes if name not in used and (stem := _stem(name, known)) is not None]

@@ -86,7 +86,7 @@ def check_mask(mask: LabelMask, bounds: tuple[int, int, int, int], name: str) ->
 
 
 def joined(files: Mapping[str, Annotations | LabelMask]) -> Annotations | LabelMask:
-    """Return what several files hold of one slide; their ids are told apart.
+    """Return what several files hold of one slide; their ids are kept distinct.
 
     Raises:
         ReadError: one of several is a mask.

@@ -143,7 +143,7 @@ def _lacks(row: Mapping[str, str] | None, group: str) -> bool:
 
 
 def _file_names(slides: Sequence[MatchedFile]) -> dict[str, str]:
-    """Map the names of files that one slide alone has, with and without extension, to the slide's name; all folded."""
+    """Map the names of files that only one slide has, with and without extension, to the slide's name; all folded."""
     files = [(name, s["name"]) for s in slides for name in {PurePosixPath(s.name).name, PurePosixPath(s.name).stem}]
     often = Counter(names.folded(file) for file, _ in files)
     return {names.folded(file): names.folded(slide) for file, slide in files if often[names.folded(file)] == 1}

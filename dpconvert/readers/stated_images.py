@@ -19,7 +19,7 @@ StatedImage = Literal["", "ignore"]
 def refuse_another(source: Source, pairs: Mapping[str, str], images: list[str], stated: StatedImage) -> None:
     """Refuse a file of annotations that is paired with one image by its own name, and states the name of another here.
 
-    The name of an image that is not here is no fault: images are renamed.
+    The name of an image that does not exist here is not a fault: images get renamed.
 
     pairs: file of annotations -> the image that it is paired with. images: all images.
 

@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 LOADED = ["dpconvert.conversion"]  # imported by the server before it forks
 AHEAD = 2  # items submitted for each process
-SILENCE = 10.0  # seconds without a result after which the workers are looked at
+SILENCE = 10.0  # seconds without a result after which the workers are checked
 DEFAULT = Limits()
 
 _context: Any = None  # set once in each worker process by `_prepare`
@@ -206,7 +206,7 @@ class _Workers:
         raise _killed_error() from None
 
     def _check_alive(self) -> None:
-        """A worker that is killed while it takes an item or gives a result loses both, and nobody tells.
+        """A worker that is killed while it takes an item or gives a result loses both, without any report.
 
         Raises:
             OutputError: a worker is gone, and no file ended it.

@@ -37,7 +37,7 @@ SEG = ".seg.png"
 class EncodedSample:
     """One sample: `image` in `format` ("png" or "jpg"), and `metadata`, the content of its JSON.
 
-    label: one class is a file of its own; several classes or a number are in the JSON alone.
+    label: one class is a separate file; several classes or a number are only in the JSON.
 
     text: `metadata` as JSON, if it has been encoded already. seg: the mask as a PNG file, if the task keeps masks.
     """

@@ -71,32 +71,13 @@ def finish(
     cards = {split: _split_card(entries, split, len(chosen.classes)) for split in SPLITS}
     splits = {split: card for split, card in cards.items() if card.samples}
     partial = _partial(manifest, source, options, len(failures))
-    metric = metric_of(manifest.kind, chosen.classes)
     emptied = _emptied(chosen, splits) if failures else []
     card = TaskCard(
-        schema_version=schema_of(metric),
-        task=manifest.task,
-        source=manifest.name,
-        title=manifest.title,
-        kind=manifest.kind,
-        classes=chosen.classes,
-        metric=metric,
-        organ=manifest.organ,
-        stain=manifest.stain,
+        **_of_manifest(manifest, chosen.classes),
         split_policy=options.split,
         splits=splits,
-        group_kind=manifest.group.kind,
-        related=manifest.related,
-        licence=manifest.licence,
-        citation=manifest.citation,
         expectations=differences(manifest, options, splits, partial),
-        notes=[
-            *manifest.notes,
-            *chosen.notes,
-            *emptied,
-            *_own_formats(entries, options),
-            *_contradictions(manifest, entries),
-        ],
+        notes=[*manifest.notes, *chosen.notes, *emptied, *_of_files(manifest, entries, options)],
         options=options.fields() | _of_pixels(manifest),
         request=json.dumps(request, sort_keys=True),
         plan=chosen.digest(),
@@ -106,12 +87,32 @@ def finish(
         failures=failures,
         tools=tools(),
         dense=_dense_card(manifest.dense, written),
-        unit=(manifest.unit or "") if manifest.target == "value" else None,
     )
     card = card.model_copy(update={"side_files": sidefiles.write(folder, card, entries)})
     with replaced(folder / FILE_NAME) as file:
         file.write(dump(card))
     return card
+
+
+def _of_manifest(manifest: Manifest, classes: list[str]) -> dict[str, Any]:
+    """Return the fields of the card that describe the task, whatever was converted of it."""
+    metric = metric_of(manifest.kind, classes)
+    return {
+        "schema_version": schema_of(metric),
+        "task": manifest.task,
+        "source": manifest.name,
+        "title": manifest.title,
+        "kind": manifest.kind,
+        "classes": classes,
+        "metric": metric,
+        "organ": manifest.organ,
+        "stain": manifest.stain,
+        "group_kind": manifest.group.kind,
+        "related": manifest.related,
+        "licence": manifest.licence,
+        "citation": manifest.citation,
+        "unit": (manifest.unit or "") if manifest.target == "value" else None,
+    }
 
 
 def _of_files(manifest: Manifest, entries: list[Entry], options: Options) -> list[str]:

@@ -1,4 +1,4 @@
-"""Makes one shard of a conversion in a worker, with a record that tells a later run whether it still holds."""
+"""Makes one shard of a conversion in a worker, with a record from which a later run knows whether it is still valid."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class _State:
 
 
 class Stamps:
-    """File on disk -> its state. Each path is looked at once.
+    """File on disk -> its state. Each path is examined once.
 
     lies: name of a file in the source -> its path, or that of the archive that holds it.
     """

@@ -49,7 +49,7 @@ class Numbers:
         self._decimal = decimal
         self._commas: tuple[str, str] | None = None  # the first number with a decimal comma, and where it is
         self._points: tuple[str, str] | None = None  # the first number such as 1.000
-        self._decides = bool(decimal)  # whether something tells that a point is a decimal one
+        self._decides = bool(decimal)  # whether something shows that a point is a decimal point
 
     def read(self, text: str, where: str) -> str:
         """Return the text of a number.

@@ -1,6 +1,6 @@
 """What a table says of a network: how timm builds it, what its features are, which images it expects, its licence.
 
-A table is one TOML file; the names of tensors in the files that its authors publish are tables of their own, in
+A table is one TOML file; the names of tensors in the files that its authors publish are separate tables, in
 manifests/backbones/names. Nothing here loads torch.
 """
 

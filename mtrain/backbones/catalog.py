@@ -54,7 +54,7 @@ def load(path: Path) -> BackboneCard:
 
 def described(backbone: str, options: Mapping[str, Any] | None = None) -> BackboneCard | None:
     """What is known of the network that `--backbone` names: of a listed one its table, of a path the table or the
-    configuration there, of `timm:NAME` with options these; None for any other, which goes by its name alone.
+    configuration there, of `timm:NAME` with options these; None for any other, which is known by its name only.
 
     Raises:
         UsageError: a path that is none of these; options of a network that takes none.

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 from typing import TextIO
 
-HUB = "huggingface_hub"  # its logger tells of each attempt to connect
+HUB = "huggingface_hub"  # its logger reports each attempt to connect
 PATIENCE = 5.0  # seconds without a word, after which the download is announced
 UNANNOUNCED = ContextVar("UNANNOUNCED", default=False)  # whether downloads are made without a word
 SILENT = logging.CRITICAL + 1

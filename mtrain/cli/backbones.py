@@ -1,4 +1,4 @@
-"""The command that tells which networks come with a table: `backbones`."""
+"""The command that lists the networks that come with a table: `backbones`."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def _told_apart(path: str, others: Sequence[str]) -> str:
 def named_networks(
     runs: Path, backbones: Sequence[str], names: Sequence[str], size: int | None
 ) -> Iterator[tuple[str, Run]]:
-    """What to call each network, and where it is; two of one name are told apart by their weights."""
+    """What to call each network, and where it is; two with the same name are distinguished by their weights."""
     from mtrain.run_names import open_run
     from mtrain.settings import untrained
 

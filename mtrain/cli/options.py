@@ -242,7 +242,7 @@ def network_of(
     backbone_options: dict[str, Any] | None,
     size: int | None,
 ) -> Run:
-    """The run of that name, else the newest that is no release; or the network that is named in its place.
+    """The run of that name, else the newest that is not a release; or the network that is named in its place.
 
     Raises:
         UsageError: both are named, or weights that the network does not have.
@@ -263,7 +263,7 @@ def network_of(
 
 
 def run_of(runs: Path, name: str | None, *, to_score: bool = False) -> Run:
-    """The run of that name; without a name, the newest one, or the newest that is no release if it is `to_score`."""
+    """The run of that name; without a name, the newest one, or the newest that is not a release if it is `to_score`."""
     from mtrain.run_names import newest_run, open_run
 
     return open_run(runs, name) if name else newest_run(runs, to_score=to_score)

@@ -89,7 +89,7 @@ class TrainingCommand(Detailed):
 
 
 def default_text(field: FieldInfo) -> str:
-    """The default of a setting as people write it; '' where there is none to tell."""
+    """The default of a setting as people write it; '' if it has none that can be shown."""
     if isinstance(field.json_schema_extra, dict):
         return str(field.json_schema_extra["x-default"])
     value = field.default

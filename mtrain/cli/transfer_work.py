@@ -77,7 +77,7 @@ def moving(rates: Sequence[float], tune: str | None, layer_decay: float | None) 
 
 
 def unmoved(modes: Sequence[str], tune: str | None) -> dict[str, str]:
-    """Options that have no effect if masks and points alone are scored, on a frozen network -> why."""
+    """Options that have no effect if only masks and points are scored, on a frozen network -> why."""
     still = set(modes) == {"dense"} and tune in (None, FROZEN_NETWORK)
     return dict.fromkeys(("rates", "layer_decay"), "the network stays as it is without --tune") if still else {}
 

@@ -66,7 +66,7 @@ class Rows:
 @dataclasses.dataclass(frozen=True)
 class DenseTargets:
     """Masks and points of a task. seg, points: their classes, () if the task has no masks or points. instances: those
-    classes of masks whose objects are told apart.
+    classes of masks whose objects are distinguished.
 
     radius_um, radius_px: how far a point may lie from its object, in micrometres and in pixels of the stored image;
     without `radius_px`, the resolution of the sample is used.

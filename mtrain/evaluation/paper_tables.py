@@ -45,7 +45,7 @@ TRANSFERS = ("svm", "finetune", "dense")
 TITLES = COLUMNS | DENSE_COLUMNS | {f"{mode}-{START}": f"{mode}, {BASELINES[START]}" for mode in TRANSFERS}
 UNSEEDED = {"svm-imagenet", "svm-start"}  # the same weights and no randomness: there is only one value
 POOL = "pool"  # entry of `Evaluation.training`: a digest of what was trained on
-# settings of a training that the row of an evaluation or its pool already tells, or over which it is averaged
+# settings of a training that the row of an evaluation or its pool already states, or over which it is averaged
 TOLD = frozenset({"seed", "backbone", "size", "tasks", "drop", "joint"})
 
 
@@ -56,7 +56,7 @@ Score = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]  # a kappa may
 class Evaluation(BaseModel):
     """The content of one file, as far as it is used here. `score`: in -1..1. `identity`: what it depends on.
 
-    training: of a multi-task network, as `training_of` tells it. samples, groups: the numbers that were scored.
+    training: of a multi-task network, as `training_of` states it. samples, groups: the numbers that were scored.
     answers: the file of its predictions, if it has one.
     """
 
@@ -170,7 +170,7 @@ def evaluation_files(folder: Path) -> list[Path]:
 
 def table(evaluations: Iterable[Evaluation], backbone: str, *, intervals: bool = False) -> list[TaskRow]:
     """The rows of one network, with the columns that were evaluated. Of several evaluations of one task, column and
-    seed, the last one counts; those by another metric have a row of their own. intervals: also compute the intervals of
+    seed, the last one counts; those by another metric have a separate row. intervals: also compute the intervals of
     the scores and of their differences.
     """
     by_task: dict[tuple[str, str], dict[str, dict[int, Evaluation]]] = {}

@@ -27,6 +27,6 @@ def results(run: Run) -> list[dict[str, Any]]:
 
 
 def column_of(result: Mapping[str, Any]) -> str:
-    """The column of a result in words, with its origin where it is no attribute; earlier versions state none."""
+    """The column of a result in words, with its origin if it is not an attribute; earlier versions state none."""
     origin = result.get("origin", "")
     return f"{result['by']} of {origin}" if origin else str(result["by"])

@@ -1,7 +1,7 @@
 """Robustness of a network's features on a task. The result is <run>/robustness/<Task>-<column>-<weights>.json.
 
-A column that is no attribute, or whose name is not of plain letters, also has a digest of its values in that name, so
-that two columns of one name have a result each; so has each number of neighbours that is given (`-k5`).
+A column that is not an attribute, or whose name is not of plain letters, also has a digest of its values in that name,
+so that two columns of one name have a result each; so has each number of neighbours that is given (`-k5`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpconvert.names import plain
 from dpconvert.runtime.progress import Reporter
@@ -46,30 +47,14 @@ def robustness_of(
     values = column.of(task, rows)
     which = short_digest("\n".join(map(repr, values.tolist())))[:8]
     kept = values != ""
-    size = source.run.config().size
-    x = np.concatenate(
-        [
-            features(
-                source.network,
-                task,
-                split,
-                size=size,
-                cache=source.cache,
-                workers=workers,
-                report=report,
-                device=device,
-                weights=source.origin,
-            )
-            for split in splits
-        ]
-    )
+    x = _features(source, task, splits, workers, device, report)
     samples = Samples(x[kept], rows.label[kept], values[kept], rows.group[kept].astype(str))
     found = robustness(samples, neighbours(samples, device), k)
     result = {
         "identity": {
             "weights_digest": source.digest,
             "task_digest": task.card.digest,
-            "size": size,
+            "size": source.run.config().size,
             "k": k,
             "values_digest": which,
             "mtrain": __version__,
@@ -85,6 +70,27 @@ def robustness_of(
     }
     write_document(result_path(source, task, column, which, k), result)
     return result
+
+
+def _features(
+    source: Pretrained, task: Task, splits: Sequence[str], workers: int, device: str, report: Reporter
+) -> NDArray[np.float32]:
+    """Features (N, num_features) of the samples of these sets, one set after the other."""
+    computed = [
+        features(
+            source.network,
+            task,
+            split,
+            size=source.run.config().size,
+            cache=source.cache,
+            workers=workers,
+            report=report,
+            device=device,
+            weights=source.origin,
+        )
+        for split in splits
+    ]
+    return np.concatenate(computed)
 
 
 def check_column(column: ColumnRequest, tasks: Sequence[Task]) -> None:
@@ -118,7 +124,7 @@ def _fewer(k: int | None, found: Mapping[str, Any]) -> str:
 
 
 def _origin(column: ColumnRequest, which: str) -> str:
-    """Where the column is, in words; two tables of one name are told apart by the digest of the values."""
+    """Where the column is, in words; two tables with the same name are distinguished by the digest of the values."""
     return f"{column.origin} ({which})" if column.table is not None else column.origin
 
 

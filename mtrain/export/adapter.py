@@ -24,7 +24,7 @@ _TENSORS, _HEAD = "adapter_model.safetensors", "head.safetensors"
 
 
 def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -> WrittenFiles:
-    """Write the updates of `run`, and the head as `head.weight` and `head.bias` in a file of its own.
+    """Write the updates of `run`, and the head as `head.weight` and `head.bias` in a separate file.
 
     Raises:
         UsageError: the run has no updates, or began from random weights, which nobody else has.

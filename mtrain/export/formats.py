@@ -116,6 +116,24 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _se
         )
     with replacing(out / "model.safetensors") as partial:
         partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, {"format": "pt"}))
+    options = "".join(f", {key}={value}" for key, value in sized.items())
+    write_json(out / "config.json", _timm_config(network, name, head, size, defaults, sized))
+    loading = (
+        "import timm\n"
+        f'model = timm.create_model("{name}", num_classes={classes}{options}, checkpoint_path="model.safetensors")\n'
+        f"model.eval()\n{_takes(network)}\n"
+        "# or, from a folder or the hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
+    )
+    return WrittenFiles(("model.safetensors", "config.json"), loading, "" if head else "encoder = model.eval()")
+
+
+def _timm_config(
+    network: SharedNetwork, name: str, head: Head | None, size: int, defaults: dict[str, Any], sized: dict[str, Any]
+) -> dict[str, Any]:
+    """The configuration with which timm opens a folder. defaults: timm's own of this network. sized: options of another
+    input size.
+    """
+    classes = len(head.about.classes) if head else 0
     expected = {"mean": _rounded(network.mean), "std": _rounded(network.std), "input_size": [3, size, size]}
     expected |= {"interpolation": network.interpolation, "crop_pct": 1.0, "num_classes": classes}
     expected |= {key: defaults[key] for key in ("classifier", "first_conv")}
@@ -124,15 +142,7 @@ def to_timm(network: SharedNetwork, head: Head | None, out: Path, size: int, _se
     # timm takes the size of the position embedding from its own table, but not where it reads a folder's configuration
     native = {"img_size": defaults["input_size"][-1]} if defaults.get("fixed_input_size") else {}
     config |= {"model_args": native | sized} if native | sized else {}
-    options = "".join(f", {key}={value}" for key, value in sized.items())
-    write_json(out / "config.json", config | {"pretrained_cfg": expected})
-    loading = (
-        "import timm\n"
-        f'model = timm.create_model("{name}", num_classes={classes}{options}, checkpoint_path="model.safetensors")\n'
-        f"model.eval()\n{_takes(network)}\n"
-        "# or, from a folder or the hub: timm.create_model('local-dir:FOLDER', pretrained=True)"
-    )
-    return WrittenFiles(("model.safetensors", "config.json"), loading, "" if head else "encoder = model.eval()")
+    return config | {"pretrained_cfg": expected}
 
 
 def _card_to_timm(network: SharedNetwork, card: BackboneCard, head: Head | None, out: Path, size: int) -> WrittenFiles:

@@ -83,22 +83,45 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
     yield from tools
     yield from _dense(run)
     yield from ("", "## Training", "")
+    yield from _training(run, config)
+    yield from _pool(pool, trained)
+    yield ""
+    yield f"Tasks left out: {', '.join(run.left_out()) or 'none'}."
+    yield from _choice(run)
+    yield from _scores(run)
+    yield from ("", "## Licences and citations", "")
+    yield from _licences(run, pool, config)
+    yield from ("", "## Limits", "")
+    yield "For research. Not a medical device: nothing here was validated for diagnosis. Other scanners, stains,"
+    yield "resolutions and populations than those of the training data may give other answers."
+
+
+def _training(run: Run, config: FitConfig) -> Iterator[str]:
+    """The protocol, the sets, the initial weights and the settings."""
     equal = "" if config.temperature or config.task_weights else "; every task is equally likely in a batch"
     yield f"Multi-task pre-training after {PROTOCOL}{equal}."
     if soup := run.about().get(SOUP):
         yield f"Made from several such training runs: {soup['text']}. The settings and the seed are those of the first."
-    yield from _sets(trained)
+    yield from _sets(run.trained_on())
     yield f"Initial weights: {config.weights if config.weights in ('imagenet', 'random') else 'a file'}."
     if start := run.started_from().sets:
         seen = "; ".join(f"{', '.join(sets)} of {task}" for task, sets in start.items())
         yield f"The initial weights were trained on: {seen}."
     yield ", ".join(f"{name} {getattr(config, name)}" for name in SETTINGS) + f", seed {config.seed}."
+    if other := _beyond_the_paper(config):
+        yield f"Beyond the paper: {', '.join(other)}."
+
+
+def _beyond_the_paper(config: FitConfig) -> list[str]:
+    """The settings that the paper does not have, where they differ from their defaults."""
     chosen = {name: getattr(config, name) for name in sorted(OPTIONAL - {"tasks", "drop"})}
     fields = FitConfig.model_fields
     plain = {name: fields[name].get_default(call_default_factory=True) for name in chosen}
-    other = [f"{name} {value}" for name, value in chosen.items() if value != plain[name]]
-    if other:
-        yield f"Beyond the paper: {', '.join(other)}."
+    return [f"{name} {value}" for name, value in chosen.items() if value != plain[name]]
+
+
+def _pool(pool: Sequence[About], trained: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """The table of the tasks that the network was trained on."""
     yield from ("", "| task | classes | training images | um/px | licence |", "|---|--:|--:|--:|---|")
     for of in pool:
         cells = [
@@ -109,11 +132,10 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
             _terms(of),
         ]
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
-    yield ""
-    yield f"Tasks left out: {', '.join(run.left_out()) or 'none'}."
-    yield from _choice(run)
-    yield from _scores(run)
-    yield from ("", "## Licences and citations", "")
+
+
+def _licences(run: Run, pool: Sequence[About], config: FitConfig) -> Iterator[str]:
+    """The licence of the initial weights, and the citations of the data."""
     yield "The weights were trained on the data above; their licences may bind whoever uses or shares the weights."
     yield ""
     network = run.network()
@@ -122,9 +144,6 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
         where = " ".join(filter(None, [network.url, network.paper]))
         yield f"- The training began from the weights of {network.title} ({where}), whose licence is {terms}."
     yield from (f"- {of.task}: {' '.join(of.citation.split())}" for of in pool if of.citation)
-    yield from ("", "## Limits", "")
-    yield "For research. Not a medical device: nothing here was validated for diagnosis. Other scanners, stains,"
-    yield "resolutions and populations than those of the training data may give other answers."
 
 
 def _sets(trained: Mapping[str, tuple[str, ...]]) -> Iterator[str]:

@@ -109,19 +109,9 @@ def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estim
     if beyond:
         rows = [row | {"sign": "unclear"} for row in rows]
     best = _best(estimator, subsets, [row["task"] for row in sorted(rows, key=lambda row: -row["theta"])])
-    harmful = [row["task"] for row in rows if row["sign"] == "harms"]
-    notes = (
-        []
-        if len(draws)
-        else [f"the validation set of {target.name} has only one {target.card.group_kind}: no intervals"]
-    )
-    if beyond:
-        notes.append(beyond)
-    if len(harmful) == len(sources):
-        harmful = [name for name in harmful if name != best[0]["tasks"][0]]
-        notes.append(
-            f"every source is estimated to harm; {best[0]['tasks'][0]} is kept because at least one task must remain"
-        )
+    harmful, kept = _to_leave_out(rows, best[0]["tasks"][0])
+    one_group = f"the validation set of {target.name} has only one {target.card.group_kind}: no intervals"
+    notes = [note for note in ("" if len(draws) else one_group, beyond, kept) if note]
     return {
         "kind": "influence",
         "run": run.name,
@@ -142,6 +132,15 @@ def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estim
         "matrix": None,
         "notes": notes,
     }
+
+
+def _to_leave_out(rows: Sequence[dict[str, Any]], best: str) -> tuple[list[str], str]:
+    """The tasks that harm, without `best` if all do, and then a note that says so."""
+    harmful = [row["task"] for row in rows if row["sign"] == "harms"]
+    if len(harmful) < len(rows):
+        return harmful, ""
+    note = f"every source is estimated to harm; {best} is kept because at least one task must remain"
+    return [name for name in harmful if name != best], note
 
 
 def _beyond(estimator: Estimator, losses: Values, target: Task) -> str | None:

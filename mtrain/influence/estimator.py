@@ -28,6 +28,7 @@ from mtrain.influence.subsets import Subset
 from mtrain.model import tuning
 from mtrain.model.devices import find_device
 from mtrain.model.heads import load_heads
+from mtrain.model.network import SharedNetwork
 from mtrain.transfers.classifiers.probes import TrainingSet
 from mtrain.transfers.features import features
 from mtrain.transfers.pretrained import Pretrained
@@ -102,14 +103,7 @@ def estimator_of(
     pool, run, device = open_pool(shards), source.run, find_device(options.device)
     for name in run.trained_on():
         need_classes(find_task(pool, name), "mtrain influence", DEFINED)
-    network = copy.deepcopy(source.network).eval()  # features computed in inference mode have no gradients
-    tune = config.tune if not config.tune.startswith("lora") else "all"
-    tuning.prepare(network.body, tune, network.name)
-    network = network.to(device)
-    parameters: dict[str, Tensor] = {name: p.detach() for name, p in moving(network.body, options.layers).items()}
-    network.requires_grad_(False)  # only what `margins` differentiates needs a graph
-    if not parameters:
-        raise UsageError(f"--layers {options.layers}: the training moved no weights in these layers", where=run.path)
+    network, parameters = _prepared(source, config, options.layers, device)
     projection = Projection(sum(p.numel() for p in parameters.values()), options.dimensions, options.seed, device)
     how = {"size": config.size, "workers": options.workers, "device": device}
     probe, found = _probed(source, config, target, options, report)
@@ -118,12 +112,7 @@ def estimator_of(
     with report.bar("gradients", len(digests) + 1, unit="tasks") as advance:
         for number, (name, sets) in enumerate(sorted(run.trained_on().items())):
             task = find_task(pool, name)
-            if task.card.digest != digests[name]:
-                raise RunError(
-                    f"the shards of {name} are not those that the run was trained on",
-                    where=task.folder,
-                    remedy="convert its source as it was then, or train the run anew",
-                )
+            _check_digest(task, digests[name])
             trained = _trained_rows(task, sets)
             groups[name] = {str(group) for group in trained.group}
             rows = _sampled(trained, options.samples, options.seed, number)
@@ -147,6 +136,30 @@ def estimator_of(
         groups,
         {"forward": scored, "backward": passes + scored, "weights": projection.parameters},
     )
+
+
+def _prepared(
+    source: Pretrained, config: FitConfig, layers: Layers, device: torch.device
+) -> tuple[SharedNetwork, dict[str, Tensor]]:
+    """The network on the device, and the weights in these layers that the training moved, by name."""
+    network = copy.deepcopy(source.network).eval()  # features computed in inference mode have no gradients
+    tune = config.tune if not config.tune.startswith("lora") else "all"
+    tuning.prepare(network.body, tune, network.name)
+    network = network.to(device)
+    parameters: dict[str, Tensor] = {name: p.detach() for name, p in moving(network.body, layers).items()}
+    network.requires_grad_(False)  # only what `margins` differentiates needs a graph
+    if not parameters:
+        raise UsageError(f"--layers {layers}: the training moved no weights in these layers", where=source.run.path)
+    return network, parameters
+
+
+def _check_digest(task: Task, digest: str) -> None:
+    if task.card.digest != digest:
+        raise RunError(
+            f"the shards of {task.name} are not those that the run was trained on",
+            where=task.folder,
+            remedy="convert its source as it was then, or train the run anew",
+        )
 
 
 def _trained_rows(task: Task, sets: Sequence[str]) -> Rows:

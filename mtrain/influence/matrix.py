@@ -40,7 +40,7 @@ def matrix(
     device: str,
 ) -> dict[str, Any]:
     """Probe the networks of single tasks. alone: runs that were trained on one task of `run` each. iterations: of the
-    training on each other task, with the other settings of `run`; None to leave those tasks out. Finished trainings and
+    training on each other task, with the other settings of `run`; None to leave those tasks out. Finished runs and
     probes are reused.
 
     Raises:
@@ -49,26 +49,20 @@ def matrix(
     """
     begun, found = time.monotonic(), _by_task(run, alone)
     sources, trained = sorted(run.trained_on()), 0
-    pool = open_pool(shards)
+    pool, config = open_pool(shards), run.config()
     tasks = [*(find_task(pool, name) for name in sources), target]
     options = TransferOptions(MODE, False, workers=workers, recipe=Recipe(device=device))
     rows = []
     with report.bar("transfer matrix", 1 + len(sources), unit="networks") as advance:
-        rows.append(
-            _row(
-                None,
-                source_of(start_of(run.path.parent, run.config()), run.config().weights, key=run.config().weights_key),
-                tasks,
-                options,
-            )
-        )
+        start = start_of(run.path.parent, config)
+        rows.append(_row(None, source_of(start, config.weights, key=config.weights_key), tasks, options))
         advance()
         for name in sources:
             other = found.get(name)
             if other is None and iterations is not None:
-                other, config = retraining(run, (name,), shards, iterations)
+                other, settings = retraining(run, (name,), shards, iterations)
                 try:
-                    trained += _trained(other, config, workers, device)
+                    trained += _trained(other, settings, workers, device)
                 except DivergedError as error:  # the networks of the other tasks are of use without this one
                     cells = {task.name: {"why": error.what} for task in tasks if task.name != name}
                     rows.append({"source": name, "run": other.name, "iterations": iterations, "cells": cells})

@@ -1,7 +1,7 @@
 """Random subsets of the source tasks, and a training on each of them.
 
 A subset contains each task of the shards folder with probability one half. Subset i depends only on the seed and on the
-names of these tasks, so estimates for several targets share their trainings.
+names of these tasks, so estimates for several targets share their runs.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def verify(
     device: str,
 ) -> dict[str, Any]:
     """Train on `count` random subsets with the settings and the start of `run`, and compare the losses of new probes on
-    the target's validation set with the estimated losses. Finished trainings are reused. shards: folder of the tasks.
+    the target's validation set with the estimated losses. Finished runs are reused. shards: folder of the tasks.
 
     Raises:
         UsageError: too few subsets for a comparison.

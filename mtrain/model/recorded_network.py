@@ -34,7 +34,7 @@ class RecordedNetwork:
         self.results: Tensor | None = None  # and what it writes, once it is used
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The results of a batch, in memory of their own."""
+        """The results of a batch, copied to separate memory."""
         if self.shape is None:
             self.shape = images.shape
         if images.shape != self.shape or self.refused:

@@ -101,7 +101,7 @@ def predict_dense(
     on_failure: as of `predict`.
 
     Raises:
-        UsageError: there is no such file, or one that is no slide.
+        UsageError: there is no such file, or one that is not a slide.
         ReadError: a file cannot be read.
     """
     slides, images = _slides_and_images(files_to_predict(paths, report), patch, on_failure)

@@ -117,7 +117,7 @@ def _find(
         if classes is not None:
             class_map(logits, len(task.seg), size, classes)
         else:
-            deque(logits, maxlen=0)  # for the points alone
+            deque(logits, maxlen=0)  # for the points only
     return _Found(classes, separated(np.concatenate([np.zeros((0, 4)), *points]), radius))
 
 

@@ -175,7 +175,8 @@ def race_agenda(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], cells: Seque
     """The race of a sweep whose full grid has these cells.
 
     Raises:
-        UsageError: the beginning of a training is no shorter training under this schedule, or there is only one task.
+        UsageError: under this schedule the beginning of a training differs from a shorter one, or there is only one
+            task.
     """
     groups = tuple(dict.fromkeys(cell.tasks for cell in cells))
     if sum(map(len, groups)) < 2:

@@ -1,12 +1,12 @@
 """Decides from the scores of a race which combinations stay, which drop out and why, and which one wins. Only arrays.
 
-A race consists of one contest per target (and, if requested, per network), all of which share their trainings. A
+A race consists of one contest per target (and, if requested, per network), all of which share their training runs. A
 contest never sees the scores on its own target: it ranks the combinations that are left in it on the other tasks, so
 the choice for a target does not depend on the target at all.
 
 A decision depends only on the scores of its rung, not on the order in which they arrive. It is made as soon as no
 score that is still missing can change it (`rank_bounds`): a combination can enter the next rung, or drop out, while
-other trainings of its rung are running.
+other runs of its rung are in progress.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def choose(scores: Values) -> int | None:
 
 
 def wanted(outcomes: Sequence[Outcome]) -> list[set[int]]:
-    """For each rung that a contest has reached, the combinations whose trainings it needs."""
+    """For each rung that a contest has reached, the combinations whose runs it needs."""
     found: dict[int, set[int]] = {}
     for outcome in outcomes:
         entering = [outcome.contest.entrants, *(verdict.stay for verdict in outcome.verdicts)]
@@ -128,7 +128,7 @@ def wanted(outcomes: Sequence[Outcome]) -> list[set[int]]:
 
 
 def cost(rules: Rules, entering: Sequence[set[int]]) -> float:
-    """Cost of training these combinations (rung by rung), in whole trainings of one left-out set."""
+    """Cost of training these combinations (rung by rung), in complete runs of one left-out set."""
     last = {c: rung for rung, combinations in zip(rules.rungs, entering, strict=False) for c in combinations}
     return sum(rung.share if rung.share < 1 else rung.seeds for rung in last.values())
 

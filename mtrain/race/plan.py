@@ -108,13 +108,13 @@ def _entering(agenda: RaceAgenda, networks: Sequence[int] | None) -> list[float]
 
 
 def _share(rules: Rules, entering: Sequence[float]) -> float:
-    """Cost, in whole trainings of one left-out set, if so many combinations enter each rung from the one below."""
+    """Cost, in complete runs of one left-out set, if so many combinations enter each rung from the one below."""
     numbers = [decisions.cost(Rules((rung,)), [{0}]) for rung in rules.rungs]
     return sum(count * (cost - below) for count, cost, below in zip(entering, numbers, [0.0, *numbers], strict=False))
 
 
 def _hours(agenda: RaceAgenda, sets: Sequence[LeftOut], paces: Mapping[Kind, Pace]) -> list[float]:
-    """Hours that a combination adds in each rung: the rest of its first training, and trainings of further seeds."""
+    """Hours that a combination adds in each rung: the rest of its first run, and runs with further seeds."""
     whole, share, seeds, found = _hours_of(agenda, sets, paces, 0.0, 1.0), 0.0, 1, []
     for rung in agenda.rules.rungs:
         first = _hours_of(agenda, sets, paces, share, rung.share) if rung.share > share else 0.0

@@ -18,7 +18,7 @@ class Raced:
     """The outcome of a simulated race.
 
     entering: number of combinations in each rung.
-    cost: in whole trainings of one left-out set.
+    cost: in complete runs of one left-out set.
     chosen: combination chosen for each task as the target.
     """
 
@@ -30,7 +30,7 @@ class Raced:
 def race(rules: Rules, world: World, networks: Sequence[int] | None = None, *, together: bool = False) -> Raced:
     """Race a simulated sweep to its end.
 
-    networks: network of each combination if each network has a race of its own; the choice for a target is then made
+    networks: network of each combination if each network has a separate race; the choice for a target is then made
         among the finalists of all networks.
     """
     if len(rules.rungs) == 1:  # a grid

@@ -25,7 +25,7 @@ class ScoreModel:
     """Standard deviations of what a score consists of, in arbitrary units of the score.
 
     rate, axis: effects of the values of the learning rate and of every other axis, common to all tasks. by_task: of
-    each value on each task. rest: of each combination on each task. seed: of two trainings that differ in their seed;
+    each value on each task. rest: of each combination on each task. seed: of two runs that differ in their seed;
     `unstable` times as much at the highest rate. late: how much a beginning of no length underrates the lowest rate
     relative to the highest one. early: further errors of a beginning of no length, of each combination on each task.
     kept: correlation of the seed's noise between a beginning and the whole training. smaller_pool: of each combination
@@ -49,7 +49,7 @@ class World:
     """A simulated sweep.
 
     quality: (combinations, tasks), the expected score of a whole training.
-    noise: (combinations, tasks, seeds), and that of partial trainings.
+    noise: (combinations, tasks, seeds), and that of partial runs.
     penalty: (combinations, tasks), by how much a training of length zero is underrated.
     """
 
@@ -61,7 +61,7 @@ class World:
     kept: float
 
     def scores(self, share: float, seeds: int, *, together: bool = False) -> Values:
-        """Scores (combinations, tasks, seeds) of trainings up to this share of their length."""
+        """Scores (combinations, tasks, seeds) of runs up to this share of their length."""
         quality = self.quality + self.shift if together else self.quality
         whole, apart = self.noise[:, :, :seeds], self.early_noise[:, :, :seeds]
         noise = whole if share == 1 else self.kept * whole + np.sqrt(1 - self.kept**2) * apart

@@ -88,7 +88,7 @@ def breakhis_rows(
             every.append(one)
     kept, notes = comparable(every, ours=lambda one: one.source == "multitask", sizes=sizes)
     newest: dict[tuple[str, str], dict[Any, Patients]] = {}
-    for one in kept:  # trainings of several seeds have other weights
+    for one in kept:  # runs with several seeds have other weights
         newest.setdefault((one.backbone, one.column), {})[one.seed, one.identity.get("weights_digest")] = one
     known = published_breakhis() if paper else {}
     rows = [

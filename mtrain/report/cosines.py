@@ -61,7 +61,7 @@ def cosines_in(events: Iterable[Mapping[str, Any]]) -> Cosines | None:
 
 
 def _pairs(event: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    """(task, task) -> cosine; nothing of other events, and of entries that are no finite number."""
+    """(task, task) -> cosine; nothing of other events, and of entries that are not finite numbers."""
     logged = event.get("cosines") if event["event"] == "cosines" else None
     numbers = logged.items() if isinstance(logged, dict) else ()
     split = ((name.partition("/"), value) for name, value in numbers)

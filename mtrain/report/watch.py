@@ -26,7 +26,7 @@ from mtrain.transfers.results import results
 
 ENDED = ("finished", "stopped")
 RECENT = 5  # events of the log from which the speed is taken
-UNTOLD = ("weights_digest", "head_digest", "mtrain")  # entries of an identity that tell a reader nothing
+UNTOLD = ("weights_digest", "head_digest", "mtrain")  # entries of an identity that mean nothing to a reader
 SHOWN = 12  # cells with a result that are listed, the newest last
 
 
@@ -109,7 +109,7 @@ def _losses(status: Mapping[str, Any]) -> str:
 
 
 def _speed(status: Mapping[str, Any]) -> str:
-    """Speed and memory, on a line of their own: together with losses and rates they would not fit 80 columns."""
+    """Speed and memory, on a separate line: together with losses and rates they would not fit 80 columns."""
     parts = []
     if status["images_per_s"] is not None:
         parts.append(f"{status['images_per_s']:.1f} images/s")
@@ -135,7 +135,7 @@ def _percent(value: float) -> str:
 
 
 def sweep_status(store: Store) -> dict[str, Any]:
-    """Cells with their scores, trainings in progress, time left (s) and the ranks so far of a sweep.
+    """Cells with their scores, runs in progress, time left (s) and the ranks so far of a sweep.
 
     Raises:
         RunError: not the folder of a sweep, or a damaged plan.
@@ -220,7 +220,7 @@ def _training(run: Run) -> dict[str, Any]:
 
 
 def _ranks(store: Store) -> list[dict[str, Any]]:
-    """Combinations by mean rank, over what is there."""
+    """Combinations by mean rank, over the existing results."""
     try:
         chosen = selection.select(store, incomplete=True)
     except UserError:  # a damaged result: the notes have it
@@ -248,7 +248,7 @@ def sweep_lines(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _race(status: Mapping[str, Any]) -> Iterator[str]:
-    """How the race stands, whose trainings are some of the cells."""
+    """The state of the race, whose runs are some of the cells."""
     if race := status["race"]:
         state = "finished" if race["finished"] else "not finished"
         yield f"race: {state}, {race['cost']:.1%} of the iterations of the full grid"

@@ -1,9 +1,9 @@
-"""Panoptic quality and aggregated Jaccard index: how well masks find, outline and tell apart the instances of a class.
+"""Panoptic quality and aggregated Jaccard index: how well masks detect, outline and separate the instances of a class.
 
 Kirillov et al., "Panoptic segmentation" (CVPR 2019), section 4: a predicted and a true instance of one class match if
 their intersection over union exceeds 0.5, which at most one pair of each does. PQ = SQ x DQ, where SQ is the mean
 intersection over union of the matches, and DQ = TP / (TP + FP / 2 + FN / 2). Pixels that are not annotated count in no
-area, and a prediction whose larger part is not annotated is no false positive.
+area, and a prediction whose larger part is not annotated is not a false positive.
 
 Kumar et al., "A dataset and a technique for generalized nuclear segmentation for computational pathology" (IEEE TMI
 2017), algorithm 1: every true instance is paired with the predicted one of the highest intersection over union, which

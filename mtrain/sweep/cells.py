@@ -39,7 +39,7 @@ RULES = {"training": 1, "transfer": 1}
 class Cell:
     """One training and the transfers to `tasks`.
 
-    training, warmup, prefixes: digests, which are also the names of the run folders. prefixes: shorter trainings with
+    training, warmup, prefixes: digests, which are also the names of the run folders. prefixes: shorter runs with
     which this one begins, the longest first. whole: whether the training is not a prefix of another one, so that its
     checkpoints are not needed once it is scored.
     """
@@ -145,7 +145,7 @@ def _without_targets(task: Task) -> str | None:
 def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 1.0) -> list[Cell]:
     """Return all cells, those of the first seed first; cells that share a warm-up are adjacent.
 
-    share: the share of the iterations after the warm-up for which the trainings last.
+    share: the share of the iterations after the warm-up for which the runs last.
 
     Raises:
         UsageError: two cells would have the same training.
@@ -187,19 +187,19 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
 
 
 def warmup_config(config: FitConfig) -> FitConfig:
-    """Return the warm-up of a training as a training of its own; rates that it does not use have their defaults."""
+    """Return the warm-up of a training as a separate run; rates that it does not use have their defaults."""
     plain = {name: FitConfig.model_fields[name].default for name in ("lr", "tau", "layer_decay", "gradients")}
     return config.model_copy(update={"iterations": config.warmup, **plain})
 
 
 def prefix(config: FitConfig, share: float) -> FitConfig:
-    """Return a prefix of a training as a training of its own: the warm-up and this share of the rest."""
+    """Return a prefix of a training as a separate run: the warm-up and this share of the rest."""
     lasting = config.warmup + max(round(share * (config.iterations - config.warmup)), 1)
     return config.model_copy(update={"iterations": min(lasting, config.iterations)})
 
 
 def _prefixes(config: FitConfig, shares: Sequence[float]) -> list[FitConfig]:
-    """Return the prefixes of a training that are trainings of their own, the longest first."""
+    """Return the prefixes of a training that are separate runs, the longest first."""
     if config.schedule != "constant":  # the learning rates depend on the length of the training
         return []
     return [prefix(config, share) for share in reversed(shares)]

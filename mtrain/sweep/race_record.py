@@ -50,7 +50,7 @@ class ContestRecord(Part):
 
 
 class RaceRecord(Part):
-    """A race. cost: trainings of the race as decided so far, as a share of those of the full grid.
+    """A race. cost: runs of the race as decided so far, as a share of those of the full grid.
 
     grid: digest of the cells of the full grid, by which a race of other cells is known.
     """

@@ -60,7 +60,7 @@ class Store:
         return parts[2] if ours else None
 
     def has(self, cell: Cell) -> bool:
-        """Whether the cell has an undamaged result of its own."""
+        """Whether the cell itself has an undamaged result."""
         return self.known(cell.digest) is not None
 
     def known(self, digest: str, note: Callable[[str], object] = lambda _text: None) -> dict[str, Any] | None:
@@ -110,7 +110,7 @@ class Store:
             raise RunError("not the folder of a sweep", where=self.path, remedy="plan the sweep first") from None
 
     def input_sizes(self, results: Iterable[Result]) -> dict[str, int]:
-        """Return network -> the side of its input in the trainings of these results, in pixels: that of the plan, or
+        """Return network -> the side of its input in the runs of these results, in pixels: that of the plan, or
         the network's own, by its runs. Networks without a run are left out if the plan states no size.
 
         Raises:
@@ -160,7 +160,7 @@ class Store:
             return []
         return [
             f"each training left {together} sets out at once, which the paper does not: the final networks of a target "
-            "are yet to be trained with that target alone left out"
+            "are yet to be trained with only that target left out"
         ]
 
     def write_selection(self, content: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from mtrain.model.dense.dense_loss import dense_losses
 from mtrain.model.dense.dense_network import DenseNetwork
 
 SHARES = 4  # the decoder runs on one to four quarters of a batch: so few shapes occur
-NO_TARGETS = -1  # in the place of a task: an image that is there to fill a quarter
+NO_TARGETS = -1  # in the place of a task: an image that only fills a quarter
 
 
 class DenseInputs(NamedTuple):

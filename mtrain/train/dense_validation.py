@@ -1,4 +1,4 @@
-"""How well a training in progress finds masks and points: the counts of one rank, and the scores of their sums."""
+"""Scores the masks and points of a training in progress: the counts of one rank, and the scores of their sums."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ def counts_of(
     route: Sequence[int],
     enough: Callable[[], bool],
 ) -> list[int]:
-    """The confusion matrix of pixels, hits, false finds and misses of points of each class, and 1 if cut short.
+    """The confusion matrix of pixels; true positives, false positives and false negatives of points of each class; and
+    1 if cut short.
 
-    route: number of images of each task of the pool, which batch normalization of each task goes by.
+    route: number of images of each task of the pool, by which batch normalization per task is applied.
     """
     assert model.dense is not None
     dense, shared, name = model.dense.tasks[task.name], model.shared, task.name

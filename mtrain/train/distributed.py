@@ -127,7 +127,7 @@ SINGLE_PROCESS = Ranks()
 
 
 class Vote:
-    """Whether any rank wants to stop, with the same answer on all ranks in the same iteration.
+    """Whether any rank is to stop, with the same answer on all ranks in the same iteration.
 
     No rank waits for it: a wish of one iteration is known to all ranks in the next.
     """

@@ -203,7 +203,7 @@ class HeadOptimizer(MaskedOptimizer):
 
 
 def _groups(config: FitConfig, model: MultiHead) -> list[dict[str, Any]]:
-    """What moves of the shared network; a group for each layer where their rates differ."""
+    """The trained parameters of the shared network; a group for each layer if their rates differ."""
     if config.layer_decay is None:
         return [{"params": moved(model.shared), "lr": config.lr, FACTOR: 1.0}]
     layers = by_layer(model.shared.body, config.layer_decay, model.shared.name)

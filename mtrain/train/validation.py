@@ -1,4 +1,4 @@
-"""How a training in progress is validated: on up to `VALIDATED` images of each task, every rank on its share."""
+"""Validates a training in progress on up to `VALIDATED` images of each task, each rank on its share of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALIDATED = 512  # maximum number of images of a task's validation set that a ru
 @torch.no_grad()
 def accuracies(training: Training, enough: Callable[[], bool]) -> dict[str, float] | None:
     """Accuracy of each head on up to `VALIDATED` images of its task's validation set; None if cut short. Of heads
-    for any number of classes, the share of right decisions on classes; heads for numbers have none.
+    for any number of classes, the share of correct decisions on classes; heads for numbers have none.
 
     Each rank scores its share of the images; all return the same result.
     """
@@ -71,7 +71,7 @@ def dense_scores(training: Training, enough: Callable[[], bool]) -> dict[str, di
 
 
 def count_correct(training: Training, task: Task, rows: Rows, enough: Callable[[], bool]) -> int | None:
-    """The number of right decisions of a task's head on these rows; None if cut short."""
+    """The number of correct decisions of a task's head on these rows; None if cut short."""
     config, shared, head = training.config, training.model.shared, training.model.heads[task.name]
     images = Images([(task, rows)], how=training.how)
 
@@ -101,7 +101,7 @@ def _share(training: Training, task: Task) -> Rows:
 
 
 def right(logits: NDArray[np.float32], rows: Rows) -> int:
-    """The number of right decisions: on the class of each row, or on each class if rows have any number of them."""
+    """The number of correct decisions: on the class of each row, or on each class if rows have any number of them."""
     if rows.target is None:
         return int((logits.argmax(1) == rows.label).sum())
     return int(((logits > 0) == (rows.target > 0)).sum())

@@ -213,7 +213,7 @@ class Tuning:
         """Train on batch `number`, counted over all epochs. Returns its mean loss."""
         torch.manual_seed(sampling.model_seed(self.recipe.seed, number))
         self.model.train()
-        self.model.shared.train(self.recipe.tune != "heads")  # what stands still does not change its statistics
+        self.model.shared.train(self.recipe.tune != "heads")  # frozen layers do not change their statistics
         images = batch.to(self.device).images(self.recipe.size, self.model.shared.interpolation)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             found = self.model(self.model.shared.normalize(images))

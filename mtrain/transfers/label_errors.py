@@ -86,7 +86,7 @@ def suspects(labels: Labels, probabilities: Values) -> tuple[NDArray[np.intp], L
     """The samples whose label the prediction contradicts with confidence, and the class of each according to it.
 
     A sample counts as class j if its probability of j is at least the mean of that of the samples labelled j; of
-    several such classes the most probable one counts, and of none the sample is not judged. It is a suspect if the
+    several such classes the most probable one counts, and with none the sample is not scored. It is a suspect if the
     class is another than its label, unless the label is the most probable class. Sorted by the probability of the
     label, the least probable first.
 

@@ -1,4 +1,4 @@
-"""A network to transfer from, how to transfer, what comes of it, and which transfers are refused."""
+"""The network and options of a transfer, its result, and the transfers that are refused."""
 
 from __future__ import annotations
 

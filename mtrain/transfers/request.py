@@ -41,7 +41,7 @@ def targets(
     run: Run, shards: Path | None, names: Sequence[str], mode: str = "svm", option: str = "--target"
 ) -> list[Task]:
     """The named tasks; by default those that the run left out, or for `joint` those of which it was trained on the
-    training set alone (on all tasks, if there are none: the mode says why it takes none of them).
+    training set only (on all tasks, if there are none: the mode says why it takes none of them).
 
     A name may be the path or the URL of a task folder. option: the command's option for them.
 

@@ -210,7 +210,7 @@ def test_a_known_source_that_lacks_a_file_points_to_its_check(name: str, tmp_pat
         planned(name, source)
 
 
-def test_a_cell_that_is_listed_twice_is_one_sample_and_two_that_are_alike_are_told(tmp_path: Path) -> None:
+def test_a_cell_that_is_listed_twice_is_one_sample_and_two_that_are_alike_are_reported(tmp_path: Path) -> None:
     source = drawn("midogpp", tmp_path)
     before = planned("midogpp", source)
     (cells,) = source.rglob("MIDOG++.json")

@@ -151,7 +151,7 @@ def export(folder: Path, annotations: Sequence[Mapping[str, Any]]) -> Plan:
     for name, entries in listings.items():
         (folder / f"{name}.json").write_text(json.dumps({"collection": entries, "size": len(entries)}))
     known = cytomine_manifest(folder)
-    return plan.make(known, Source.open(folder, known), Options(), 1, Reporter(quiet=True))
+    return plan.make(Source.open(folder, known), Options(), 1, Reporter(quiet=True))
 
 
 def cytomine_manifest(folder: Path) -> Manifest:
@@ -420,4 +420,4 @@ def test_any_bytes_as_an_export_of_cytomine(data: bytes, tmp_path: Path) -> None
     (tmp_path / "annotations.json").write_bytes(data)
     known = cytomine_manifest(tmp_path)
     with contextlib.suppress(UserError):
-        plan.make(known, Source.open(tmp_path, known), Options(), 1, Reporter(quiet=True))
+        plan.make(Source.open(tmp_path, known), Options(), 1, Reporter(quiet=True))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dpconvert.manifest import catalog
+from tests.changed import children, statements
 from tests.documents import tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def parsed(path: Path) -> ast.Module:
 def imports(path: Path) -> frozenset[str]:
     """Every module named in an import of a file, wherever the import stands; of `from a import b` also `a.b`."""
     found: set[str] = set()
-    for node in ast.walk(parsed(path)):
+    for node in statements(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -60,7 +61,7 @@ def imports_when_run(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             named = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if is_module(name) else str(node.module) for name in named}
-        pending += ast.iter_child_nodes(node)
+        pending += children(node)
     return found
 
 

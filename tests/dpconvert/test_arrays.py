@@ -160,7 +160,7 @@ def test_npz_files_packed_or_not(save: Any, source: Path, convert: Convert) -> N
     assert (source / cache.FOLDER).exists() == (save is np.savez_compressed)
 
 
-def test_packed_files_are_unpacked_once_and_told(
+def test_packed_files_are_unpacked_once_and_reported(
     source: Path, convert: Convert, tmp_path: Path, dpconvert: Callable[..., Answer]
 ) -> None:
     hdf5(tmp_path / "all.h5", x=IMAGES, y=LABELS)
@@ -346,7 +346,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_told_in_one_line(fault: str, source: Path, convert: Convert) -> None:
+def test_faults_are_reported_in_one_line(fault: str, source: Path, convert: Convert) -> None:
     arrays, layout, told = FAULTS[fault]
     hdf5(source / "all.h5", **arrays)
     import re

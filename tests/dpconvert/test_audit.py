@@ -129,7 +129,7 @@ def test_pixels_have_one_digest_however_they_are_packed() -> None:
     assert (digests[0] != digests[3]).any()
 
 
-def test_images_without_content_are_told_apart_from_those_with() -> None:
+def test_images_without_content_are_distinguished_from_those_with() -> None:
     white = np.full((96, 96, 3), 250, np.uint8)
     deep = Image.fromarray((np.arange(4096).reshape(64, 64) * 16).astype(np.uint16))
     assert prints([png(white), png(tissue(1)), stored(deep)], ["w", "t", "d"]).even.tolist() == [True, False, False]
@@ -173,7 +173,7 @@ def test_planted_duplicates_are_found_and_nothing_else(tmp_path: Path) -> None:
     assert not found.clean
 
 
-def test_equal_files_and_equal_pixels_are_told_from_what_looks_the_same(tmp_path: Path) -> None:
+def test_equal_files_and_equal_pixels_are_distinguished_from_what_looks_the_same(tmp_path: Path) -> None:
     one = Image.fromarray(tissue(1))
     given: list[Given] = [
         ("train", stored(one), 0, "t:1"),
@@ -195,7 +195,7 @@ def test_every_pair_of_equal_files_counts(tmp_path: Path) -> None:
     assert (len(found.splits), found.within) == (6, 4)
 
 
-def test_of_very_many_equal_files_each_that_leaks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_equal_files_each_that_leaks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dpconvert.tasks.audit.findings.MOST_EQUAL", 4)
     one = png(tissue(1))
     given: list[Given] = [("train", one, 0, f"t:{i}") for i in range(3)] + [("test", one, 0, f"t:{i}") for i in (3, 4)]
@@ -332,7 +332,7 @@ def test_names_in_the_page_are_text_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["index", "shard", "unfinished"])
-def test_a_damaged_task_is_told_in_one_line(harm: str, tmp_path: Path) -> None:
+def test_a_damaged_task_is_reported_in_one_line(harm: str, tmp_path: Path) -> None:
     folder = task(tmp_path / "t", [("train", png(tissue(1)), 0, "t:1"), ("test", png(tissue(2)), 0, "t:2")])
     path = folder / {"index": "index.parquet", "shard": "test-000000.tar", "unfinished": "task.json"}[harm]
     if harm == "unfinished":

@@ -80,7 +80,7 @@ def test_patches_are_listed_by_their_frame_and_the_rest_of_the_image_stays(
     assert (found.code, after.samples()) == (0, before.samples() - 1)
 
 
-def test_entries_of_two_tasks_in_one_manifest_are_applied_to_their_own_and_the_others_told(
+def test_entries_of_two_tasks_in_one_manifest_are_applied_to_their_own_and_the_others_reported(
     dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both sources have images a and b, of which an audit lists one each."""

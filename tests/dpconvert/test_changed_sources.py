@@ -131,7 +131,7 @@ def test_an_unchanged_source_keeps_its_shards_and_task(folder: Path, monkeypatch
     assert (again.folder / card.FILE_NAME).read_bytes() == (result.folder / card.FILE_NAME).read_bytes()
 
 
-def test_a_file_that_changed_after_the_task_was_made_is_told(folder: Path) -> None:
+def test_a_file_that_changed_after_the_task_was_made_is_reported(folder: Path) -> None:
     result, table = converted(folder, "out"), folder / "source" / "labels.csv"
     made = (result.folder / card.FILE_NAME).stat().st_mtime_ns
     notes = Notes()

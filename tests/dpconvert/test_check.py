@@ -198,7 +198,7 @@ def test_an_empty_file_is_a_problem(mine: Callable[[str], tuple[Answer, Answer]]
     assert "problem: no/P9_9.png: an empty file" in checked.err
 
 
-def test_empty_sets_are_told_by_check_and_by_the_conversion(
+def test_empty_sets_are_reported_by_check_and_by_the_conversion(
     mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
 ) -> None:
     for name in ("train/no/0", "train/yes/1", "test/no/2", "test/no/3"):

@@ -85,7 +85,7 @@ TOLD_EARLY = (  # what is wrong -> words of the error
 )
 
 
-def test_a_wrong_name_is_told_before_images_and_annotations_can_be_read(tmp_path: Path) -> None:
+def test_a_wrong_name_is_reported_before_images_and_annotations_can_be_read(tmp_path: Path) -> None:
     """All of them one after the other in one process, where the libraries that take long to import are missing."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "without").mkdir()
@@ -124,7 +124,7 @@ def test_every_command_has_help_with_an_example(dpconvert: Call) -> None:
         assert f"Example: dpconvert {verb}" in told.out
 
 
-def test_the_version_is_told(dpconvert: Call) -> None:
+def test_the_version_is_reported(dpconvert: Call) -> None:
     assert dpconvert("--version").out == f"dpconvert, version {__version__}\n"
 
 
@@ -314,7 +314,9 @@ def test_a_wrong_option_exits_2_and_is_named(arguments: tuple[str, ...], dpconve
     assert answer.err.splitlines()[-1].startswith("Error: ")
 
 
-def test_an_unknown_erratum_and_a_missing_policy_are_told_before_anything_is_made(dpconvert: Call, toy: Path) -> None:
+def test_an_unknown_erratum_and_a_missing_policy_are_reported_before_anything_is_made(
+    dpconvert: Call, toy: Path
+) -> None:
     assert "toy: no erratum 'x'; this source has: none, default" in one_line(
         convert_toy(dpconvert, toy, "--errata", "x")
     )
@@ -323,7 +325,7 @@ def test_an_unknown_erratum_and_a_missing_policy_are_told_before_anything_is_mad
     )
 
 
-def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported_with_what_was_looked_for(dpconvert: Call, tmp_path: Path) -> None:
     answer = dpconvert("warwick-crc", "--source", tmp_path, "--out", tmp_path / "out")
     assert answer.code == 1
     assert f"{tmp_path}: no matching tables of nuclei here; expected names like 'CRCHisto" in one_line(answer)
@@ -356,7 +358,7 @@ def test_an_empty_folder_is_told_with_what_was_looked_for(dpconvert: Call, tmp_p
         ('task = "T"\n[split.paper]\nshare = [1, 1, 1]', "a split policy 'strict' is needed"),
     ],
 )
-def test_a_wrong_manifest_is_told_by_its_first_fault(text: str, told: str, dpconvert: Call, tmp_path: Path) -> None:
+def test_a_wrong_manifest_is_reported_by_its_first_fault(text: str, told: str, dpconvert: Call, tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_bytes(text.encode("latin-1"))
     answer = dpconvert(path, "--source", tmp_path, "--out", tmp_path / "out")
@@ -394,7 +396,7 @@ def test_a_wrong_manifest_is_told_by_its_first_fault(text: str, told: str, dpcon
         ('shape = "points"\n[layout]\ncolumns = ["a"]', "layout.columns: x and y must be among"),
     ],
 )
-def test_a_manifest_that_does_not_fit_its_shape_is_told(shape: str, told: str, dpconvert: Call, toy: Path) -> None:
+def test_a_manifest_that_does_not_fit_its_shape_is_reported(shape: str, told: str, dpconvert: Call, toy: Path) -> None:
     (toy / "my.toml").write_text(f'task = "T"\nclasses = ["no", "yes"]\n{shape}\n')
     (toy / "toy" / "labels.csv").write_text("a\n1\n")
     answer = dpconvert(toy / "my.toml", "--source", toy / "toy", "--out", toy / "out", "--workers", 1)
@@ -403,7 +405,7 @@ def test_a_manifest_that_does_not_fit_its_shape_is_told(shape: str, told: str, d
 
 
 @pytest.mark.parametrize("template", ["{slide}", "{0}", "{a.b}", "{a[b]}", "{a!z}", "{a:.2f}", "{", "{a:{b}}"])
-def test_a_template_that_does_not_fit_the_table_is_told(template: str, dpconvert: Call, toy: Path) -> None:
+def test_a_template_that_does_not_fit_the_table_is_reported(template: str, dpconvert: Call, toy: Path) -> None:
     (toy / "my.toml").write_text(f'task = "T"\nshape = "table"\n[layout]\nfile = "{template}"\nlabel = "a"\n')
     (toy / "toy" / "labels.csv").write_text("a\n1\n")
     answer = dpconvert(toy / "my.toml", "--source", toy / "toy", "--out", toy / "out")
@@ -498,7 +500,7 @@ def test_all_goes_on_after_a_source_that_fails(dpconvert: Call, tmp_path: Path) 
     assert "converted 1; failed: lung;" in answer.err
 
 
-def test_a_damaged_plan_is_made_again_and_a_damaged_request_told(dpconvert: Call, toy: Path) -> None:
+def test_a_damaged_plan_is_made_again_and_a_damaged_request_reported(dpconvert: Call, toy: Path) -> None:
     asked = (toy / "toy.toml", "--source", toy / "toy", "--out", toy / "out", "--workers", 1, "-q")
     assert dpconvert(*asked).code == 0
     task = toy / "out" / "Toy"

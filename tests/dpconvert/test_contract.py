@@ -177,7 +177,7 @@ def test_the_paper_s_split_can_be_planned(name: str, converted: Get) -> None:
     if "paper" not in manifest.split:
         return
     source = Source.open(converted(name).source, manifest)
-    made = plan.make(manifest, source, Options(split="paper"), 1, Reporter(quiet=True))
+    made = plan.make(source, Options(split="paper"), 1, Reporter(quiet=True))
     assert {row.split for row in made.rows} >= {"train", "test"}
     assert {row.label for row in made.rows} == set(range(len(made.classes)))
 
@@ -188,7 +188,7 @@ def test_the_sets_of_eva_can_be_planned(name: str, converted: Get) -> None:
     if "eva" not in manifest.split:
         return
     source = Source.open(converted(name).source, manifest)
-    made = plan.make(manifest, source, options, 1, Reporter(quiet=True))
+    made = plan.make(source, options, 1, Reporter(quiet=True))
     named = manifest.policy("eva").named()
     if not named or {row.group.partition(":")[2] for row in made.rows} & named.keys():
         assert {row.split for row in made.rows} == manifest.expected.eva.keys()

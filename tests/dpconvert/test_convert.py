@@ -149,7 +149,7 @@ def test_idle_workers_leave_when_their_parent_alone_is_killed() -> None:
         kill(process)
 
 
-def test_a_killed_worker_is_told_in_one_line() -> None:
+def test_a_killed_worker_is_reported_in_one_line() -> None:
     with pytest.raises(OutputError, match=r"a worker process was killed; often for lack of memory: .* fewer --workers"):
         list(processes.run(die, "context", range(3), 2))
 
@@ -391,7 +391,7 @@ def test_a_limit_is_kept_per_class_and_set(converted: Get, tmp_path: Path) -> No
 # --- the output folder
 
 
-def test_a_full_disk_is_told_in_one_line_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_is_reported_in_one_line_and_the_run_continues_when_there_is_room(
     converted: Get, dpconvert: Call, tmp_path: Path
 ) -> None:
     one, disk = converted(TILES), tmp_path / "disk"
@@ -417,7 +417,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_run_goes_on_when_there_is_room(
 
 
 @pytest.mark.parametrize("place", ["out", "task"])
-def test_a_file_in_place_of_the_folder_is_told_in_one_line(
+def test_a_file_in_place_of_the_folder_is_reported_in_one_line(
     place: str, converted: Get, dpconvert: Call, tmp_path: Path
 ) -> None:
     one, out = converted(TILES), tmp_path / "out"

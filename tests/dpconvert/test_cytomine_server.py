@@ -180,7 +180,7 @@ def test_a_crop_is_fetched_again_when_its_outline_has_changed(cytomine: Cytomine
     assert (tmp_path / "crops" / f"{entry['image']}_{entry['id']}.png").read_bytes() == buffer.getvalue()
 
 
-def test_crops_that_the_server_scaled_down_are_told(cytomine: Cytomine, tmp_path: Path) -> None:
+def test_crops_that_the_server_scaled_down_are_reported(cytomine: Cytomine, tmp_path: Path) -> None:
     path = next(path for path in cytomine.files if path.endswith(f"{10_000_005}/crop.png"))
     buffer = io.BytesIO()
     Image.new("RGB", (20, 20)).save(buffer, "PNG")
@@ -242,7 +242,7 @@ def test_a_list_that_ends_early_is_an_error(cytomine: Cytomine, tmp_path: Path) 
         bring(cytomine, tmp_path)
 
 
-def test_a_busy_server_is_asked_again(cytomine: Cytomine, tmp_path: Path) -> None:
+def test_a_busy_server_is_queried_again(cytomine: Cytomine, tmp_path: Path) -> None:
     cytomine.statuses = [503, 502]
     assert bring(cytomine, tmp_path).came == 148
 

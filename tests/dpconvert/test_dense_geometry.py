@@ -188,7 +188,7 @@ def test_crops_of_objects_have_their_masks(tree: Tree) -> None:
     assert (mask == np.triu(np.ones((20, 20)))).all()  # half of each pixel on the slanted side counts as covered
 
 
-def test_a_file_that_breaks_between_plan_and_shards_is_told(
+def test_a_file_that_breaks_between_plan_and_shards_is_reported(
     tree: Tree, monkeypatch: pytest.MonkeyPatch, dpconvert: Callable[..., Answer]
 ) -> None:
     slide(tree, 64, 64, (0.5, 0.5))

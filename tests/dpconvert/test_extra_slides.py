@@ -238,7 +238,7 @@ def test_channels_of_ome_zarr_that_are_no_colours_are_refused(names: list[str], 
         open_image([path])
 
 
-def test_further_images_and_label_images_of_ome_zarr_are_told(tmp_path: Path) -> None:
+def test_further_images_and_label_images_of_ome_zarr_are_reported(tmp_path: Path) -> None:
     path = described(tmp_path / "a.zarr", np.moveaxis(PIXELS[:90, :60], 2, 0), ["r", "g", "b"], BLUE_FIRST[::-1])
     root = zarr.open_group(str(path), mode="r+")
     root.attrs["multiscales"] = [*root.attrs["multiscales"], root.attrs["multiscales"][0]]
@@ -351,7 +351,7 @@ def test_samples_of_12_bits_are_noticed_wherever_the_image_is_not_black(tmp_path
             open_image([tmp_path / name])
 
 
-def test_a_damaged_chunk_is_told_and_files_that_are_no_czi_are_refused(tmp_path: Path) -> None:
+def test_a_damaged_chunk_is_reported_and_files_that_are_no_czi_are_refused(tmp_path: Path) -> None:
     write_zarr(tmp_path / "a.zarr")
     chunk = max((tmp_path / "a.zarr/0/c").rglob("*"))
     chunk.write_bytes(b"damaged")

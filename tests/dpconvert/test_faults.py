@@ -94,6 +94,20 @@ def test_failed_samples_are_listed_and_retried_alone(
     assert not (folder / ".work").exists()
 
 
+@pytest.mark.parametrize("option", [("--mpp", 0.5), ("--mpp-override", 0.5)], ids=lambda option: option[0])
+def test_a_retry_with_options_that_change_the_manifest_resumes(
+    option: tuple[str, float], tiles: Path, dpconvert: Call, tmp_path: Path
+) -> None:
+    whole = damage(tiles, "*HE-03_00[01]*.tif")
+    command = (TILES, "--source", tiles, "--out", tmp_path / "out", "--workers", 1, *option)
+    assert dpconvert(*command, "--skip-failed").code == 1
+    for path, data in whole.items():
+        path.write_bytes(data)
+    again = dpconvert(*command, "--retry-failed")
+    assert again.code == 0, again.err
+    assert dpconvert(*command, "--skip-failed").code == 0  # the same request still
+
+
 def test_a_retry_that_mends_some_lists_the_rest(tiles: Path, converted: Get, dpconvert: Call, tmp_path: Path) -> None:
     one, out = converted(TILES), tmp_path / "out"
     whole = damage(tiles, "*HE-03_00[01]*.tif")
@@ -169,7 +183,9 @@ def test_images_that_failed_in_the_plan_are_planned_again(converted: Get, dpconv
 # --- killed, full, read-only, half-way
 
 
-def test_a_worker_that_the_kernel_kills_is_told_in_one_line_and_the_run_goes_on(converted: Get, tmp_path: Path) -> None:
+def test_a_worker_that_the_kernel_kills_is_reported_in_one_line_and_the_run_continues(
+    converted: Get, tmp_path: Path
+) -> None:
     one = converted(POINTS)
     folder = tmp_path / one.manifest.task
     process = start(one, tmp_path, workers=2)
@@ -279,7 +295,7 @@ def mounted(place: Path, options: str) -> Iterator[None]:
         subprocess.run(["umount", place], check=True)
 
 
-def test_a_read_only_output_is_told_in_one_line(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+def test_a_read_only_output_is_reported_in_one_line(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
     one = converted(TILES)
     with mounted(tmp_path / "disk", "size=1m,ro"):
         answer = dpconvert(TILES, *where(one, tmp_path / "disk"))
@@ -289,7 +305,7 @@ def test_a_read_only_output_is_told_in_one_line(converted: Get, dpconvert: Call,
     )
 
 
-def test_a_page_in_a_read_only_folder_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_page_in_a_read_only_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     """There, the system also refuses to remove what was never written."""
     with mounted(tmp_path / "disk", "size=1m,ro"), pytest.raises(OutputError) as caught:
         webpage.write(["page"], tmp_path / "disk" / "page.html", "--out")

@@ -59,7 +59,7 @@ def test_a_file_comes_whole_and_leaves_nothing_beside_it(site: Site, get: Get, t
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.bin"]
 
 
-def test_what_is_there_is_not_asked_for_again(site: Site, get: Get, tmp_path: Path) -> None:
+def test_what_is_there_is_not_requested_again(site: Site, get: Get, tmp_path: Path) -> None:
     get(tmp_path / "a.bin", SHA)
     asked = len(site.asked)
     assert not get(tmp_path / "a.bin", SHA)
@@ -132,7 +132,7 @@ def test_a_silent_server_counts_as_cut(site: Site, get: Get, tmp_path: Path) -> 
     assert site.asked[1] == ("/a.bin", f"bytes={3 * CHUNK}-")
 
 
-def test_a_busy_server_is_asked_again(site: Site, get: Get, tmp_path: Path) -> None:
+def test_a_busy_server_is_queried_again(site: Site, get: Get, tmp_path: Path) -> None:
     site.statuses = [503, 429]
     assert get(tmp_path / "a.bin", SHA)
 
@@ -216,7 +216,9 @@ def test_a_part_that_does_not_say_which_it_is_is_begun_anew(
     assert (tmp_path / "a.bin").read_bytes() == DATA
 
 
-def test_a_file_of_another_length_is_begun_anew_where_no_version_is_told(site: Site, get: Get, tmp_path: Path) -> None:
+def test_a_file_of_another_length_is_begun_anew_where_no_version_is_stated(
+    site: Site, get: Get, tmp_path: Path
+) -> None:
     site.versions = False
     part_of(site, get, tmp_path / "a.bin")
     site.files["/a.bin"] = OTHER + b"more"
@@ -225,7 +227,9 @@ def test_a_file_of_another_length_is_begun_anew_where_no_version_is_told(site: S
 
 
 @pytest.mark.parametrize("total", ["", "*"])
-def test_answers_that_are_shorter_than_asked_are_put_together(site: Site, get: Get, tmp_path: Path, total: str) -> None:
+def test_answers_that_are_shorter_than_requested_are_put_together(
+    site: Site, get: Get, tmp_path: Path, total: str
+) -> None:
     start = part_of(site, get, tmp_path / "a.bin")
     site.most = 250_000
     if total:
@@ -349,7 +353,7 @@ class Waits(threading.Event):
         return False
 
 
-def test_a_server_is_asked_again_when_it_says(site: Site, tmp_path: Path) -> None:
+def test_a_server_is_queried_again_when_it_says(site: Site, tmp_path: Path) -> None:
     with requests.Session() as session:
         waits = Waits()
         downloader = Downloader(QUIET, session, HASTY, waits)

@@ -538,7 +538,7 @@ EXAMPLES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 @pytest.mark.parametrize("pack", ["plain", "gzip", "zip", "bom"])
-def test_the_format_is_told_by_the_content(kind: str, pack: str) -> None:
+def test_the_format_is_recognized_by_the_content(kind: str, pack: str) -> None:
     data = EXAMPLES[kind]
     packed = {"plain": data, "gzip": gzip.compress(data), "zip": zipped({"a": data}), "bom": b"\xef\xbb\xbf" + data}
     if pack == "bom" and kind == "mask":
@@ -571,7 +571,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def test_ids_are_told_apart() -> None:
+def test_ids_are_distinguished() -> None:
     data = json.dumps([feature("MultiPoint", [[1, 2], [3, 4]]), feature("Point", [5, 6])]).encode()
     found = files.read(data, "a", SUBJECT)
     assert isinstance(found, Annotations)

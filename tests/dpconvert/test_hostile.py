@@ -105,14 +105,14 @@ def small() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_a_hostile_file_is_told_in_one_line_within_bounds(name: str, small: dict[str, dict[str, Any]]) -> None:
+def test_a_hostile_file_is_reported_in_one_line_within_bounds(name: str, small: dict[str, dict[str, Any]]) -> None:
     check(small[name], TOLD[name])
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", LARGE)
-def test_a_large_hostile_file_is_told_in_one_line_within_bounds(name: str) -> None:
+def test_a_large_hostile_file_is_reported_in_one_line_within_bounds(name: str) -> None:
     check(outcomes([name])[name], LARGE[name])
 
 
@@ -143,7 +143,7 @@ def test_progress_and_notes_hold_no_control_characters(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "image\\n\\x1b]0;title\\x07.png\n"
 
 
-def test_an_image_named_by_newlines_and_escapes_is_converted_or_told(
+def test_an_image_named_by_newlines_and_escapes_is_converted_or_reported(
     converted: Get, dpconvert: Call, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "my.toml"
@@ -276,7 +276,7 @@ def test_what_an_address_holds_beside_the_place_reaches_no_file_and_no_line(
     assert secret.encode() not in b"".join(path.read_bytes() for path in written)
 
 
-def test_addresses_are_told_without_users_and_queries(capsys: pytest.CaptureFixture[str]) -> None:
+def test_addresses_are_shown_without_users_and_queries(capsys: pytest.CaptureFixture[str]) -> None:
     Reporter(stream=sys.stderr).note("from https://me:pw@host/a?sig=1")
     assert capsys.readouterr().err == "from https://host/a?***\n"
     error = UserError("x", where="https://me:pw@host:8/a?b=1;s=2#f", found="s3://b/c and HTTP://u@h?t", remedy="a@b?")

@@ -81,7 +81,7 @@ def test_an_image_in_jpeg_ls_is_not_called_damaged(tmp_path: Path) -> None:
         flat(tmp_path / "a.jls")
 
 
-def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
+def test_an_empty_file_is_reported_as_such(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     with pytest.raises(ReadError, match=r"a\.png: empty file \(0 bytes\); fetch it again"):
         flat(tmp_path / "a.png")

@@ -104,7 +104,7 @@ def test_without_a_patient_it_is_said_that_every_image_stands_alone(init: Callab
 
 
 @pytest.mark.parametrize("order", ["patient/class", "class/patient"])
-def test_folders_of_patients_are_told_from_those_of_classes(
+def test_folders_of_patients_are_distinguished_from_those_of_classes(
     init: Callable[..., Any], tmp_path: Path, order: str
 ) -> None:
     for number in range(24):
@@ -130,7 +130,7 @@ def test_folders_of_sets_are_kept(init: Callable[..., Any], tmp_path: Path, name
     assert {row["split"] for row in rows} == {"train", "val", "test"}
 
 
-def test_a_patient_in_two_sets_of_the_release_is_told(init: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_patient_in_two_sets_of_the_release_is_reported(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(24):
         draw_image(
             tmp_path / "s" / ("train", "test")[number % 2] / "ab"[number // 2 % 2] / f"P{number // 4}_{number}.png"
@@ -183,7 +183,7 @@ def table(folder: Path, head: str, lines: list[str], name: str = "labels.csv") -
     (folder / name).write_text("\n".join([head, *lines]) + "\n")
 
 
-def test_a_table_s_columns_are_told_by_what_they_hold(init: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_table_s_columns_are_recognized_by_what_they_hold(init: Callable[..., Any], tmp_path: Path) -> None:
     lines = []
     for number in range(1, 25):
         draw_image(tmp_path / "s" / "images" / f"{number:03}.png")
@@ -598,7 +598,7 @@ def test_many_whole_numbers_are_no_classes(init: Callable[..., Any], tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["mitoses", "isup"])
-def test_few_whole_numbers_are_asked_about_or_told(name: str, dpconvert: Call, tmp_path: Path) -> None:
+def test_few_whole_numbers_are_asked_about_or_reported(name: str, dpconvert: Call, tmp_path: Path) -> None:
     drawn(tmp_path / "s", name, lambda n: str(n % 5))
     answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml")
     assert answer.code == (name == "mitoses")

@@ -340,7 +340,7 @@ def test_a_table_beside_an_array_of_images_tells_their_labels(dpconvert: Call, t
     assert [row["group"].rpartition(":")[2] for row in rows] == [PATIENTS[number] for number in numbers]
 
 
-def test_a_second_column_of_images_is_told(dpconvert: Call, tmp_path: Path) -> None:
+def test_a_second_column_of_images_is_reported(dpconvert: Call, tmp_path: Path) -> None:
     masks = (PIXELS[..., 0] > 99).astype(np.uint8).tolist()
     (tmp_path / "s").mkdir()
     table = {"image": PIXELS.tolist(), "mask": masks, "label": NAMES}

@@ -266,7 +266,7 @@ def test_colours_of_a_mask_whose_zero_is_white_are_those_that_are_shown() -> Non
         ((128, 128), False),
     ],
 )
-def test_a_mask_whose_size_is_no_fraction_of_its_image_s_is_told(size: tuple[int, int], told: bool) -> None:
+def test_a_mask_whose_size_is_no_fraction_of_its_image_s_is_reported(size: tuple[int, int], told: bool) -> None:
     mask = masks.read(saved(np.zeros(size[::-1], np.uint8)), "m.png", {0: "other"}, (512, 512))
     assert bool(mask.remarks) == told
 
@@ -319,7 +319,7 @@ def test_the_values_of_a_mask_may_number_its_objects(make: Make, tmp_path: Path)
     assert len(found) == 6
 
 
-def test_a_number_for_separate_areas_is_told() -> None:
+def test_a_number_for_separate_areas_is_reported() -> None:
     """A mask of two values, whose objects would be one."""
     values = np.zeros((9, 9), np.uint8)
     values[1, 1] = values[5, 5] = 255
@@ -395,7 +395,7 @@ def test_colours_that_do_not_tell_objects_apart_are_refused() -> None:
         object_masks.read_coloured(saved(values, "JPEG"), "m", "cell", size)
 
 
-def test_a_colour_that_covers_separate_areas_is_told() -> None:
+def test_a_colour_that_covers_separate_areas_is_reported() -> None:
     values = np.zeros((9, 9, 3), np.uint8)
     values[1:3, 1:3] = values[5:7, 5:7] = RED
     values[1:3, 5:7] = GREEN

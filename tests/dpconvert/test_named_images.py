@@ -200,7 +200,7 @@ def test_objects_of_a_geojson_file_that_name_images_are_not_on_all_of_them(shape
 
 
 @pytest.mark.parametrize("shape", ["points", "slides"])
-def test_images_of_one_name_in_two_folders_are_told_apart_by_their_folders(shape: str, world: World) -> None:
+def test_images_of_one_name_in_two_folders_are_distinguished_by_their_folders(shape: str, world: World) -> None:
     world.shape, world.layout = shape, '[layout]\nmissing = "none"\n'
     if shape == "slides":
         world.image("data/one/1.png", "data/two/2.png", "x/3.png")

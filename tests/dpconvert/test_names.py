@@ -277,7 +277,7 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
     assert "notes.txt" not in told
 
 
-def test_images_in_hidden_folders_are_told_but_not_those_that_programs_keep(
+def test_images_in_hidden_folders_are_reported_but_not_those_that_programs_keep(
     manifest: Manifest, tmp_path: Path, dpconvert: Callable[..., Answer]
 ) -> None:
     put(

@@ -306,7 +306,7 @@ def test_a_cell_of_separators_alone_is_no_statement_that_an_image_has_no_class(t
     assert "labels.csv, line 3: no label; found '; ;'" in told
 
 
-def test_without_a_separator_a_cell_is_one_label_and_idle_texts_of_none_are_told(tmp_path: Path) -> None:
+def test_without_a_separator_a_cell_is_one_label_and_idle_texts_of_none_are_reported(tmp_path: Path) -> None:
     layout = 'label = "what"\nseparator = ""\nnone = ["nothing", "-"]'
     code, told = checked(tmp_path, "multilabel", layout, "file,what\na.png,X\nb.png,Nothing\nc.png,y\n")
     assert code == 0, told

@@ -147,11 +147,11 @@ def test_two_columns_of_one_name_are_named(source: Path, convert: Convert) -> No
     assert "a.parquet: 2 columns of the name 'label'; rename one of them" in told
 
 
-def test_faults_of_parquet_are_told_in_one_line(source: Path, convert: Convert) -> None:
+def test_faults_of_parquet_are_reported_in_one_line(source: Path, convert: Convert) -> None:
     table = {"picture": [image(0)], "label": [0], "n": [1], "pixels": [[[[0, 0, 0]]]]}
     pq.write_table(pa.table(table), source / "a.parquet")
     told = convert('shape = "parquet"\n[layout]\nimage = "pixels"\n', fails=True)
-    assert "pixels in lists are not read: save them as one array, for shape arrays, or as PNG" in told
+    assert "a.parquet/pixels/0: lists of which it is not clear which axis is of channels" in told
     assert "no column 'image'; found picture, label, n, pixels" in convert('shape = "parquet"\n', fails=True)
     told = convert('shape = "parquet"\n[layout]\nimage = "n"\n', fails=True)
     assert "a.parquet/n: no column of encoded images; expected bytes; found int64" in told
@@ -172,7 +172,7 @@ def shard(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(member, io.BytesIO(data))
 
 
-def test_a_label_may_be_a_text_in_json_and_further_images_are_told(
+def test_a_label_may_be_a_text_in_json_and_further_images_are_reported(
     source: Path, convert: Convert, tmp_path: Path
 ) -> None:
     members = {}
@@ -231,7 +231,7 @@ def test_our_own_shards_are_read_back(
     assert told(tmp_path / "out" / "Again") == told(made.folder)
 
 
-def test_faults_of_shards_are_told_in_one_line(source: Path, convert: Convert) -> None:
+def test_faults_of_shards_are_reported_in_one_line(source: Path, convert: Convert) -> None:
     with wds.TarWriter(str(source / "a.tar")) as writer:
         writer.write({"__key__": "x0", "png": image(0), "cls": 0})
         writer.write({"__key__": "x1", "png": image(1)})

@@ -253,7 +253,7 @@ def test_pixels_that_were_given_stay_what_they_were(slide: Slide, monkeypatch: p
     assert np.array_equal(first, before)
 
 
-def test_a_slide_that_is_cut_off_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_slide_that_is_cut_off_is_reported_in_one_line(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a" / "one.tif", "ycbcr")
     with Slide(path) as slide:
         assert slide.tiles is not None

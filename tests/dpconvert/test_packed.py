@@ -114,7 +114,7 @@ def test_what_lies_unpacked_beside_a_packed_archive_counts_once(tmp_path: Path) 
     assert set(opened(tmp_path).sizes) == set(CONTENT)
 
 
-def test_a_damaged_archive_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_damaged_archive_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     for name in ("x.tar.gz", "x.tar.xz", "x.7z"):
         whole = tmp_path / name
         KINDS[name if name in KINDS else "x.TAR.XZ"](whole)
@@ -143,7 +143,7 @@ def test_a_member_outside_its_archive_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar(tmp_path / "x.tar.gz", "w:gz")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "cache"))

@@ -287,7 +287,7 @@ def test_the_only_class_of_the_middle_is_enough_where_no_other_is_there() -> Non
     assert middle(values, share=0, others=0) == {(0, 0): "three"}
 
 
-def test_the_middle_is_told_by_outlines_too_and_what_has_no_class_is_counted() -> None:
+def test_the_middle_is_recognized_by_outlines_too_and_what_has_no_class_is_counted() -> None:
     at = scene(60, 30, [(shapely.box(0, 0, 30, 30), "three"), (shapely.box(45, 0, 60, 30), "unlabelled")])
     found = records(MIDDLE | {"ignore": ["unlabelled"]}, at, classes=GRADES)
     assert labels(found) == {(0, 0): "three"}

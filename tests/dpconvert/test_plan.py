@@ -48,7 +48,7 @@ def make(tmp_path: Path) -> Make:
             Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
         known = manifest(**(FOLDERS | facts))
         chosen = Options.model_validate(options or {})
-        return plan.make(known, Source.open(tmp_path, known), chosen, 1, Reporter(quiet=True))
+        return plan.make(Source.open(tmp_path, known), chosen, 1, Reporter(quiet=True))
 
     return made
 
@@ -174,7 +174,7 @@ def test_two_images_of_one_name_are_an_error(make: Make) -> None:
 
 
 def test_no_image_at_all_is_an_error(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no images in a folder per class here|no files here"):
+    with pytest.raises(SourceError, match=r"no images in a folder per class here|no matching files here"):
         make([])
     with pytest.raises(SourceError, match=r"nothing to convert here; see `dpconvert show toy.toml`"):
         make(["no/p1_0.png"], errata=ERRATA)

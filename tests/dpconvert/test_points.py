@@ -155,7 +155,7 @@ def test_a_decimal_comma_between_commas_is_no_column() -> None:
     assert read("400,5,32.5,0.9\n7,0,8,1\n", ["x", "y"], label="m") == [(400, 5, "m"), (7, 0, "m")]
 
 
-def test_a_head_that_swaps_the_columns_is_refused_unless_told() -> None:
+def test_a_head_that_swaps_the_columns_is_refused_unless_allowed() -> None:
     for skip in (0, 1):
         with pytest.raises(
             ReadError, match=r"x and y in other columns than `columns` states; expected x, y; found y, x"
@@ -545,7 +545,7 @@ def test_a_crop_a_point_with_the_point_s_class(make: Make, tmp_path: Path) -> No
     assert "smaller than a crop of 30 px; found 20 x 20" in str(make(HEAD + CROP.replace("8", "30"), fails=True))
 
 
-def test_crops_of_a_size_have_the_resolution_asked_for(make: Make, tmp_path: Path) -> None:
+def test_crops_of_a_size_have_the_resolution_requested(make: Make, tmp_path: Path) -> None:
     root = draw_images(tmp_path)
     for name in "abc":
         (root / f"{name}.csv").write_text("x,y,label\n10,10,no\n12,10,yes\n")
@@ -560,7 +560,7 @@ def test_crops_of_a_size_have_the_resolution_asked_for(make: Make, tmp_path: Pat
         (b"<other/>", "no known annotation program"),
     ],
 )
-def test_points_of_other_programs_are_told(body: bytes, program: str, make: Make, tmp_path: Path) -> None:
+def test_points_of_other_programs_are_reported(body: bytes, program: str, make: Make, tmp_path: Path) -> None:
     root = draw_images(tmp_path, "a")
     (root / f"a.{'json' if body[:1] == b'{' else 'xml'}").write_bytes(body)
     assert program in str(make(HEAD + PRESENCE, fails=True))
@@ -652,7 +652,7 @@ def test_points_on_a_slide_with_bounds_say_where_they_start(make: Make, tmp_path
 
 
 @pytest.mark.parametrize("name", ["xum", "x-um", "Centroid.X.µm", "Centroid X Âµm", "um_x", "xMicrons", "Xµm", "X MM"])
-def test_a_unit_is_told_however_a_column_is_written(name: str) -> None:
+def test_a_unit_is_recognized_however_a_column_is_written(name: str) -> None:
     assert is_length(name)
     assert is_length(name.casefold())
 

@@ -61,7 +61,7 @@ def test_a_redirect_to_a_signed_address_is_followed_and_a_cut_download_resumed_t
     assert site.asked[3][1] is not None
 
 
-def test_an_address_that_expired_is_asked_for_anew(site: Site, tmp_path: Path) -> None:
+def test_an_address_that_expired_is_requested_anew(site: Site, tmp_path: Path) -> None:
     site.expire = 2
     assert fetched(site, tmp_path / "a.bin") == DATA
 
@@ -72,7 +72,7 @@ def test_addresses_that_always_expire_are_given_up_with_the_reason(site: Site, t
         fetched(site, tmp_path / "a.bin")
 
 
-def test_a_host_that_prepares_the_file_is_asked_again(site: Site, tmp_path: Path) -> None:
+def test_a_host_that_prepares_the_file_is_queried_again(site: Site, tmp_path: Path) -> None:
     site.statuses = [202, 202]
     assert fetched(site, tmp_path / "a.bin") == DATA
 

@@ -61,7 +61,7 @@ def test_an_outline_has_one_colour_on_all_slides() -> None:
     assert len(set(colours_of([*map(str, range(12))]).values())) == 12
 
 
-def test_an_image_is_no_larger_than_told_and_names_its_scale(tree: Tree, dpconvert: Call) -> None:
+def test_an_image_is_no_larger_than_requested_and_names_its_scale(tree: Tree, dpconvert: Call) -> None:
     tree.fake.slide("a.tif", tree.fake.tissue_slide(3000, 1200), mpp=0.25)
     tree.write("a.geojson", geojson(("Polygon", [LEFT_HALF], "Tumor")))
     tree.manifest(AREA)

@@ -538,7 +538,7 @@ def test_predictions_alone_are_no_annotations(task: dict[str, Any], predictions:
     assert read([*tasks, *studio(STUDIO[0])]).items
 
 
-def test_tasks_that_nobody_annotated_are_told_with_the_reason() -> None:
+def test_tasks_that_nobody_annotated_are_reported_with_the_reason() -> None:
     cancelled = [{"id": 0, "was_cancelled": True, "result": []}]
     tasks = [
         *studio(STUDIO[0]),
@@ -1113,7 +1113,7 @@ def test_a_label_of_the_whole_image_is_its_class(program: str, tmp_path: Path) -
     assert tree.counts() == {"yes": 4}
 
 
-def test_two_labels_of_a_whole_image_are_refused_and_none_is_told(tmp_path: Path) -> None:
+def test_two_labels_of_a_whole_image_are_refused_and_none_is_reported(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     tree.fake.slide("a.tif", np.full((80, 100, 3), 200, np.uint8), levels=1)
     tags = [{"id": str(number), "name": name, "tag": {}} for number, name in enumerate(("Tumour", "Benign"))]
@@ -1198,7 +1198,7 @@ def test_json_min_in_another_order_of_keys_is_read_where_one_field_alone_holds_c
         whole([first, second, third], "c.png", "other")
 
 
-def test_choices_of_two_controls_are_told_apart_by_their_names() -> None:
+def test_choices_of_two_controls_are_distinguished_by_their_names() -> None:
     def task(image: str, **chosen: str) -> dict[str, Any]:
         results = [
             {"id": f"r{n}", "from_name": control, "to_name": "image", "type": "choices", "value": {"choices": [choice]}}

@@ -62,7 +62,7 @@ def test_umcm_colorectal_is_split_as_in_the_paper(tmp_path: Path) -> None:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         os.link(blank, source / name)
     manifest = find("umcm-colorectal")
-    made = plan.make(manifest, Source.open(tmp_path, manifest), Options(), 1, Reporter(quiet=True))
+    made = plan.make(Source.open(tmp_path, manifest), Options(), 1, Reporter(quiet=True))
     counts = Counter((row.split, row.label) for row in made.rows)
     assert [counts["test", label] for label in range(8)] == [217, 270, 230, 131, 337, 199, 232, 35]
     assert [counts["train", label] + counts["test", label] for label in range(8)] == [625] * 8

@@ -171,7 +171,7 @@ def test_the_manifest_may_override_too_and_within_sane_bounds_only(
         load(path)
 
 
-def test_a_resolution_that_is_given_and_not_used_is_told(tree: Tree) -> None:
+def test_a_resolution_that_is_given_and_not_used_is_reported(tree: Tree) -> None:
     slide(tree, 512, 512, (0.5, 0.5))
     slide(tree, 512, 512, None, "b.tif")
     tree.manifest(AREA + MPP)
@@ -185,7 +185,7 @@ def test_a_resolution_that_is_given_and_not_used_is_told(tree: Tree) -> None:
         tree.plan(mpp=0.4)
 
 
-def test_patches_of_one_size_in_pixels_at_several_resolutions_are_told(tree: Tree) -> None:
+def test_patches_of_one_size_in_pixels_at_several_resolutions_are_reported(tree: Tree) -> None:
     slide(tree, 512, 512, (0.5, 0.5))
     slide(tree, 512, 512, (0.25, 0.25), "b.tif")
     tree.manifest(AREA + "[layout]\nmissing = true\n")

@@ -161,7 +161,7 @@ def test_a_label_that_a_spreadsheet_made_a_date_of_is_refused_unless_it_is_named
 
 
 @pytest.mark.parametrize("name", ["labels.xls", "labels.ods", "labels.xlsb"])
-def test_a_table_in_a_format_that_is_not_read_is_told(
+def test_a_table_in_a_format_that_is_not_read_is_reported(
     name: str, tmp_path: Path, dpconvert: Callable[..., Answer]
 ) -> None:
     put(tmp_path / "source", *PLAIN, name)

@@ -71,7 +71,7 @@ class Tree:
     def plan(self, **options: Any) -> Plan:
         chosen = Options.model_validate(options)
         manifest = chosen.applied_to(self._manifest)
-        return plan.make(manifest, Source.open(self.root, manifest), chosen, 1, Reporter(quiet=True))
+        return plan.make(Source.open(self.root, manifest), chosen, 1, Reporter(quiet=True))
 
     def counts(self, **options: Any) -> dict[str, int]:
         made = self.plan(**options)
@@ -182,7 +182,7 @@ def test_labels_are_mapped_and_others_refused_by_name(tree: Tree) -> None:
 # pairing
 
 
-def test_a_slide_without_annotations_is_an_error_unless_told(tree: Tree) -> None:
+def test_a_slide_without_annotations_is_an_error_unless_allowed(tree: Tree) -> None:
     tree.slide("a.tif")
     tree.slide("b.tif")
     tree.write("a.geojson", TUMOR)
@@ -250,7 +250,7 @@ def test_the_table_tells_groups_and_splits(tree: Tree) -> None:
         tree.plan()
 
 
-def test_slides_without_a_group_and_names_of_sets_that_none_has_are_told(tree: Tree) -> None:
+def test_slides_without_a_group_and_names_of_sets_that_none_has_are_reported(tree: Tree) -> None:
     for name in "abc":
         tree.slide(f"{name}.tif")
         tree.write(f"{name}.geojson", TUMOR)
@@ -267,7 +267,7 @@ def labelme(image: str) -> str:
     return json.dumps({"shapes": [shape], "imagePath": image, "imageHeight": SIDE, "imageWidth": SIDE})
 
 
-def test_annotations_that_state_another_image_here_are_refused_unless_told(tree: Tree) -> None:
+def test_annotations_that_state_another_image_here_are_refused_unless_allowed(tree: Tree) -> None:
     for name in "ab":
         tree.slide(f"{name}.tif")
     tree.write("a.json", labelme("renamed.png"))
@@ -380,7 +380,7 @@ def test_a_slide_coarser_than_the_request_is_refused(tree: Tree) -> None:
     assert sum(tree.counts().values()) == 64
 
 
-def test_crops_are_stored_at_the_resolution_asked_for(tree: Tree) -> None:
+def test_crops_are_stored_at_the_resolution_requested(tree: Tree) -> None:
     tree.slide("a.tif", mpp=0.25)
     tree.write("a.geojson", OBJECTS)
     tree.manifest('[rule]\ntype = "crop"\nmpp = 0.5\n')

@@ -139,7 +139,7 @@ def test_sets_are_called_what_the_manifest_says(make: Make, tmp_path: Path) -> N
     assert Counter(row["split"] for row in rows if "HE-100K" in row["source"]) == {"train": 4, "val": 4}
 
 
-def test_sets_that_are_named_and_not_used_are_told(make: Make, tmp_path: Path) -> None:
+def test_sets_that_are_named_and_not_used_are_reported(make: Make, tmp_path: Path) -> None:
     for number in range(4):
         for label in ("no", "yes"):
             draw_image(tmp_path / "source" / "HE-100K" / label / f"{label}{number}.png")
@@ -149,7 +149,7 @@ def test_sets_that_are_named_and_not_used_are_told(make: Make, tmp_path: Path) -
     assert "`official = true` under [split.strict] keeps to them" in note
 
 
-def test_a_set_that_nothing_names_is_told_with_what_to_say(make: Make, tmp_path: Path) -> None:
+def test_a_set_that_nothing_names_is_reported_with_what_to_say(make: Make, tmp_path: Path) -> None:
     draw_image(tmp_path / "source" / "VAL-7K" / "no" / "a.png")
     told = make(HALVES.replace('"VAL-7K" = "test"\n', ""), fails=True)
     assert "unknown split; expected train, val or test or HE-100K; found 'VAL-7K'" in told
@@ -218,7 +218,7 @@ official = true
     ]
 
 
-def test_faults_of_a_table_are_told_with_their_line(make: Make, tmp_path: Path) -> None:
+def test_faults_of_a_table_are_reported_with_their_line(make: Make, tmp_path: Path) -> None:
     draw_image(tmp_path / "source" / "s1" / "001.png")
     table = tmp_path / "source" / "labels.csv"
     table.write_text("slide,uid,kind\ns1,1,no\ns1,2,yes\n")

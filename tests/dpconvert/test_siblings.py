@@ -84,7 +84,7 @@ def test_a_longer_name_of_another_slide_is_none_of_the_shorter(tree: Tree) -> No
     assert "1 file of annotations on no slide here, the first: a-2.geojson" in tree.plan().notes
 
 
-def test_slides_without_any_annotations_are_no_negatives_unless_told(tree: Tree) -> None:
+def test_slides_without_any_annotations_are_no_negatives_unless_allowed(tree: Tree) -> None:
     tree.manifest(AREA)
     with pytest.raises(SourceError, match=r"a\.tif: no annotations for this slide; .*missing = true"):
         tree.plan()

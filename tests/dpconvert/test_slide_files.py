@@ -137,7 +137,7 @@ def test_files_that_lie_there_twice_are_read_once(tree: Tree) -> None:
     assert "read once: 3 DICOM files with the same SOPInstanceUID as another" in made.notes
 
 
-def test_a_copy_of_a_file_in_its_folder_leaves_the_slide_its_name_and_is_told_once(tree: Tree) -> None:
+def test_a_copy_of_a_file_in_its_folder_leaves_the_slide_its_name_and_is_reported_once(tree: Tree) -> None:
     series(tree, 0, LAYOUTS["one folder per slide"])
     folder = tree.root / "case" / "slide0"
     shutil.copy(folder / "0.dcm", folder / "0 copy.dcm")
@@ -203,7 +203,7 @@ def test_links_go_when_the_source_does(tree: Tree, tmp_path: Path, monkeypatch: 
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_damaged_dicom_files_are_told_by_whoever_reads_them(tree: Tree) -> None:
+def test_damaged_dicom_files_are_reported_by_whoever_reads_them(tree: Tree) -> None:
     series(tree, 0, LAYOUTS["one folder per slide"])
     (tree.root / "cut.dcm").write_bytes((tree.root / "case/slide0/0.dcm").read_bytes()[:200])
     (tree.root / "empty.dcm").write_bytes(b"")
@@ -245,7 +245,7 @@ def test_jpeg_frames_in_other_colours_than_the_tags_state_are_refused(tag: str, 
                 assert abs(image.read(0, 0, SIDE, SIDE).astype(int) - pixels).max() < 4
 
 
-def test_further_optical_paths_of_a_dicom_slide_are_told(tmp_path: Path) -> None:
+def test_further_optical_paths_of_a_dicom_slide_are_reported(tmp_path: Path) -> None:
     path = dicoms.write(tmp_path / "a.dcm", drawn(1), "1.2.9.1", 0)
     data = dcmread(path)
     data.NumberOfOpticalPaths, data.NumberOfFrames, data.PixelData = 2, 2 * data.NumberOfFrames, 2 * data.PixelData
@@ -396,5 +396,5 @@ def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail
     with pytest.raises(ReadError, match=r"format that is not read \(Olympus VSI\).*convert"):
         open_image([tree.root / "b.vsi"])
     (tree.root / "a.tif").unlink()
-    with pytest.raises(SourceError, match=r"no slides here.*Olympus VSI.*convert"):
+    with pytest.raises(SourceError, match=r"no matching slides here.*Olympus VSI.*convert"):
         tree.plan()

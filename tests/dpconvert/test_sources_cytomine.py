@@ -40,7 +40,7 @@ SQUARE = "POLYGON ((10 10, 30 10, 30 20, 10 20, 10 10))"
 
 def planned(manifest: Manifest, folder: Path, split: str = "strict", **options: Any) -> Plan:
     chosen = Options.model_validate({"split": split} | options)
-    return plan.make(manifest, Source.open(folder, manifest), chosen, 1, Reporter(quiet=True))
+    return plan.make(Source.open(folder, manifest), chosen, 1, Reporter(quiet=True))
 
 
 def project(
@@ -169,7 +169,7 @@ def test_outlines_are_flipped_clipped_and_dropped(wkt: str, bounds: tuple[float,
     assert sum(found.remarks[what] for what in cytomine.DROPPED) == (bounds is None)
 
 
-def test_points_stay_where_rules_want_points() -> None:
+def test_points_stay_where_rules_need_points() -> None:
     found = cytomine.shapes(
         [Labelled(CytomineAnnotation(id=4, image=1, location="POINT (3 10)"), "a")], (100, 100), "a", areas=False
     )
@@ -400,7 +400,7 @@ def test_breast1_labels_the_centre_of_each_patch(converted: Get) -> None:
     assert {row.label for row in made.rows} == {0, 1}
 
 
-def test_breast2_wants_more_than_a_tenth_of_each_patch(converted: Get) -> None:
+def test_breast2_needs_more_than_a_tenth_of_each_patch(converted: Get) -> None:
     outlines, heights = positive_outlines(converted("breast2"))
     made = planned(converted("breast2").manifest, converted("breast2").source)
     for row in made.rows:
@@ -496,7 +496,7 @@ def test_breakhis_tells_magnification_type_and_folds(converted: Get) -> None:
     )
 
 
-def test_breakhis_13412_is_there_once_unless_asked_for(converted: Get) -> None:
+def test_breakhis_13412_is_there_once_unless_requested(converted: Get) -> None:
     source = converted("breakhis")
     for errata, types in (("default", {"DC"}), ("none", {"DC", "LC"})):
         made = planned(source.manifest, source.source, errata=errata)

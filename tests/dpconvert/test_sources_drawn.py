@@ -38,7 +38,7 @@ def planned(name: str, folder: Path, **options: Any) -> Plan:
     manifest = find(name)
     chosen = Options.model_validate(options)
     dense = chosen.with_targets(manifest)
-    return plan.make(dense, Source.open(folder, dense), chosen, 1, Reporter(quiet=True))
+    return plan.make(Source.open(folder, dense), chosen, 1, Reporter(quiet=True))
 
 
 def rows_of(converted: Converted) -> list[dict[str, Any]]:
@@ -313,7 +313,7 @@ def test_tiger_without_its_list_of_cells_converts_without_points_only(tmp_path: 
         planned("tiger-rois", folder, dense=True)
 
 
-def test_images_that_the_list_of_tiger_s_cells_lacks_are_told(tmp_path: Path) -> None:
+def test_images_that_the_list_of_tiger_s_cells_lacks_are_reported(tmp_path: Path) -> None:
     folder = unpacked(draw_fake(find("tiger-rois"), tmp_path), tmp_path / "unpacked")
     (listing,) = folder.rglob("tiger-coco.json")
     told = json.loads(listing.read_text())
@@ -387,7 +387,7 @@ def test_points_and_boxes_of_midogpp_are_those_inside_each_square(converted: Get
         )
 
 
-def test_images_without_a_line_in_midogpp_s_table_are_left_out_and_told(converted: Get) -> None:
+def test_images_without_a_line_in_midogpp_s_table_are_left_out_and_reported(converted: Get) -> None:
     notes = "; ".join(converted("midogpp").card.notes)
     assert "left out: 1 image without a row in the table, the first images/151.tiff" in notes
 

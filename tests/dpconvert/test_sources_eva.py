@@ -101,7 +101,7 @@ def planned(manifest: Manifest, source: Path) -> tuple[Manifest, list[plan_rows.
     """The manifest under eva's split, and the rows of its plan."""
     options = Options(split="eva")
     manifest = options.applied_to(manifest)
-    made = plan.make(manifest, Source.open(source, manifest), options, 1, Reporter(quiet=True))
+    made = plan.make(Source.open(source, manifest), options, 1, Reporter(quiet=True))
     return manifest, made.rows
 
 

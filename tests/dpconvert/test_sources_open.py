@@ -34,7 +34,7 @@ TCGA = re.compile(r"tcga:TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
 def planned(name: str, folder: Path, **options: Any) -> Plan:
     manifest = find(name)
     chosen = Options.model_validate(options)
-    return plan.make(manifest, Source.open(folder, manifest), chosen, 1, Reporter(quiet=True))
+    return plan.make(Source.open(folder, manifest), chosen, 1, Reporter(quiet=True))
 
 
 def rows_of(converted: Converted) -> list[dict[str, Any]]:

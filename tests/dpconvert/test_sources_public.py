@@ -65,7 +65,7 @@ def planned(name: str, folder: Path, split: str = "strict", errata: str = "defau
     """The plan of a source, made in this process."""
     manifest = find(name)
     options = Options.model_validate({"split": split, "errata": errata})
-    return plan.make(manifest, Source.open(folder, manifest), options, 1, Reporter(quiet=True))
+    return plan.make(Source.open(folder, manifest), options, 1, Reporter(quiet=True))
 
 
 def sizes(made: Plan) -> dict[str, int]:

@@ -97,7 +97,7 @@ def told(classes: list[str], counts: dict[Split, list[int]]) -> list[str]:
     return empty_sets(classes, counts, {split: sum(of) for split, of in counts.items()})
 
 
-def test_empty_sets_and_classes_are_told() -> None:
+def test_empty_sets_and_classes_are_reported() -> None:
     assert told(["A", "B"], {"train": [2, 1], "val": [1, 1], "test": [1, 1]}) == []
     assert told(["A", "B", "C"], {"train": [1, 1, 0], "val": [0, 0, 0], "test": [1, 0, 0]}) == [
         "no sample in val",

@@ -105,7 +105,7 @@ def test_the_delimiter_is_what_the_head_holds_most_of_outside_quotes(head: str, 
     assert "benign" in found[1].values()
 
 
-def test_a_delimiter_that_the_head_leaves_open_is_asked_for() -> None:
+def test_a_delimiter_that_the_head_leaves_open_is_requested() -> None:
     data = b"name, old;label\na;benign\n"
     with pytest.raises(ReadError, match=r"is unclear.*`delimiter`"):
         cells(data)
@@ -260,7 +260,7 @@ def test_an_image_without_a_group_is_a_group_of_its_own(convert: Convert) -> Non
     assert "2 rows of labels.csv without a group, each image a group of its own" in card.notes
 
 
-def test_a_group_that_reads_as_missing_is_told(convert: Convert) -> None:
+def test_a_group_that_reads_as_missing_is_reported(convert: Convert) -> None:
     table = "file,label,patient\na.png,benign,NA\nb.png,malignant,NA\nc.png,benign,P1\n"
     (note,) = (note for note in convert(table, "a.png b.png c.png", 'group = "patient"\n').notes if "'NA'" in note)
     assert note.startswith("the group 'NA' reads as if none were known: its 2 images count as one group")
@@ -280,7 +280,7 @@ def test_a_text_that_excel_keeps_as_a_formula_is_that_text(convert: Convert, tmp
     assert labels(tmp_path) == {"007.png": 0, "8.png": 1}
 
 
-def test_a_label_that_none_of_those_named_equals_is_told_with_them(convert: Convert) -> None:
+def test_a_label_that_none_of_those_named_equals_is_reported_with_them(convert: Convert) -> None:
     with pytest.raises(ManifestError, match=r"line 3: label not in `layout.labels`; expected '0', '1'; found '1.5'"):
         convert("file,label\na.png,0\nb.png,1.5\n", "a.png b.png", 'labels = {0 = "benign", 1 = "malignant"}\n')
 
@@ -311,7 +311,7 @@ def test_a_layout_that_no_table_can_have_is_refused(convert: Convert, layout: st
         convert("file,label\na.png,benign\n", "a.png", layout)
 
 
-def test_a_file_template_that_is_a_column_s_name_is_told() -> None:
+def test_a_file_template_that_is_a_column_s_name_is_reported() -> None:
     layout = Layout(file="image", label="label")
     with pytest.raises(ManifestError, match=r'expected file = "\{image\}"; found file = "image"'):
         stated_image({"image": "a.png", "label": "benign"}, layout, "t.csv, line 2")
@@ -370,7 +370,7 @@ def test_a_template_that_needs_a_number_refuses_text(tmp_path: Path) -> None:
         run(with_defaults(load(tmp_path / "my.toml")), tmp_path / "source", tmp_path / "out")
 
 
-def test_a_column_named_with_braces_is_told_without_them() -> None:
+def test_a_column_named_with_braces_is_reported_without_them() -> None:
     row = TableRow(2, {"file": "a", "score": "1"})
     with pytest.raises(ManifestError, match=r'no column .\{score\}.; found file, score; here .* braces: "score"'):
         column(row, "{score}", "t.csv, line 2")

@@ -61,7 +61,7 @@ def in_file(name: str, uuid: str, ifd: int = 0) -> str:
 
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 @pytest.mark.parametrize("thumbnail_first", [True, False])
-def test_the_largest_page_is_the_image_and_the_other_is_told(
+def test_the_largest_page_is_the_image_and_the_other_is_reported(
     kind: str, thumbnail_first: bool, tile: Any, tmp_path: Path
 ) -> None:
     thumbnail, whole = drawn(48, 32, 1), drawn(128, 96, 2)
@@ -73,7 +73,7 @@ def test_the_largest_page_is_the_image_and_the_other_is_told(
         assert image.notes == (PAGES,)
 
 
-def test_reduced_copies_and_masks_are_neither_the_image_nor_told(kind: str, tmp_path: Path) -> None:
+def test_reduced_copies_and_masks_are_neither_the_image_nor_reported(kind: str, tmp_path: Path) -> None:
     whole = drawn(64, 64)
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         tiff.write(drawn(128, 128, 1), photometric="rgb", subfiletype=1, metadata=None)  # claims to be a copy
@@ -95,7 +95,7 @@ def test_a_sub_image_that_is_larger_than_its_page_is_the_image(kind: str, tmp_pa
         assert image.notes == (PAGES,)
 
 
-def test_a_resolution_in_the_tags_that_contradicts_ome_xml_is_told(kind: str, tmp_path: Path) -> None:
+def test_a_resolution_in_the_tags_that_contradicts_ome_xml_is_reported(kind: str, tmp_path: Path) -> None:
     for name, per_cm in (("same", 40_000), ("near", 40_400), ("other", 20_000), ("screen", 28)):
         stated = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
         unit: Any = "CENTIMETER"
@@ -174,7 +174,7 @@ def test_channels_that_are_no_colours_are_refused(kind: str, writer: Any, tmp_pa
 
 
 @pytest.mark.parametrize("writer", ["imagej", "ome"])
-def test_of_a_stack_the_first_plane_is_read_and_that_is_told(kind: str, writer: Any, tmp_path: Path) -> None:
+def test_of_a_stack_the_first_plane_is_read_and_that_is_reported(kind: str, writer: Any, tmp_path: Path) -> None:
     planes = np.stack([drawn(60, 50, seed) for seed in range(4)])
     path = tmp_path / ("a.ome.tif" if writer == "ome" else "a.tif")
     tifffile.imwrite(path, planes, **{writer: True}, photometric="rgb", metadata={"axes": "ZYXS"})

@@ -237,7 +237,7 @@ def test_strips_are_decoded_once_when_patches_are_taken_row_by_row(
     pages.close()
 
 
-def test_a_tiff_that_is_cut_off_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_tiff_that_is_cut_off_is_reported_in_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", drawn(), tile=(64, 64), compression="zlib")
     pages = TiffPages(path)
     cut = max(pages.levels[0].pages[0].dataoffsets) + 10

@@ -97,7 +97,7 @@ def test_a_missing_value_makes_no_class_by_itself(convert: Convert, label: str) 
     convert(f'classes = ["benign", "{label}", "other"]\n' + TABLE, files)
 
 
-def test_equal_images_of_two_classes_are_told(convert: Convert) -> None:
+def test_equal_images_of_two_classes_are_reported(convert: Convert) -> None:
     files = {"a/1.png": png(1), "b/2.png": png(1), "a/3.png": png(3), "a/4.png": png(3), "b/5.png": png(5)}
     notes = convert(FOLDERS, files)
     assert "1 image with several labels, equal in every byte, the first: a/1.png and b/2.png" in notes
@@ -147,7 +147,7 @@ def test_an_annotation_of_a_later_plane_is_counted() -> None:
     assert "later plane" in told
 
 
-def test_a_second_image_of_a_sample_in_other_shards_is_told_and_two_fields_of_one_name_are_refused(
+def test_a_second_image_of_a_sample_in_other_shards_is_reported_and_two_fields_of_one_name_are_refused(
     convert: Convert,
 ) -> None:
     shards = 'task = "Mine"\nshape = "webdataset"\nclasses = ["a", "b"]\n'

@@ -104,7 +104,7 @@ def test_a_damaged_image_is_not_passed_on(converted: Get, tmp_path: Path) -> Non
 
 
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=8))
-def test_folders_of_classes_are_safe_and_told_apart(names: list[str]) -> None:
+def test_folders_of_classes_are_safe_and_distinguished(names: list[str]) -> None:
     folders = class_folders(names)
     assert len({folder.casefold() for folder in folders}) == len(names)
     assert all(folder and not set(folder) & set("/\\.:\0 \n") for folder in folders)

@@ -34,7 +34,7 @@ TOY: dict[str, Any] = {"name": "toy", "task": "Toy", "classes": ["a", "b"]}
         ({"image": {"format": "gif"}}, "image.format: must be 'png' or 'jpeg'"),
     ],
 )
-def test_a_manifest_s_first_fault_is_told_with_the_nearest_key(more: dict[str, Any], told: str) -> None:
+def test_a_manifest_s_first_fault_is_reported_with_the_nearest_key(more: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError) as raised:
         Manifest.model_validate(TOY | more)
     assert told in str(first_fault(raised.value, Manifest))
@@ -56,7 +56,7 @@ class Item(Loose):
         (b'{"category_id": 1', "not JSON: "),
     ],
 )
-def test_a_json_file_s_first_fault_is_told_in_the_same_words(data: bytes, told: str) -> None:
+def test_a_json_file_s_first_fault_is_reported_in_the_same_words(data: bytes, told: str) -> None:
     with pytest.raises(ReadError) as raised:
         parsed(data, "a.json", TypeAdapter(Item))
     assert told in str(raised.value)

@@ -303,7 +303,7 @@ def test_a_shard_that_holds_something_else_is_found(
     assert any(problem.startswith(f"train-000000.tar: {told}") for problem in problems), problems
 
 
-def test_a_group_in_two_sets_is_found_unless_the_paper_s_sets_were_asked_for(tmp_path: Path) -> None:
+def test_a_group_in_two_sets_is_found_unless_the_paper_s_sets_were_requested(tmp_path: Path) -> None:
     folder = written(tmp_path, {"train": [sample("a")], "test": [sample("b", split="test")]})
     assert found(folder) == ["index.parquet: group toy:g is in test and train"]
     paper = cards.load(folder).model_copy(update={"options": {"split": "paper"}})
@@ -356,7 +356,7 @@ def against(folder: Path, other: str | Path) -> list[str]:
     return [f"{p.file}: {p.what}" for p in problems]
 
 
-def test_the_digest_that_is_asked_for_decides(two: tuple[Path, Path]) -> None:
+def test_the_digest_that_is_requested_decides(two: tuple[Path, Path]) -> None:
     one, _ = two
     assert against(one, cards.load(one).digest) == []
     assert against(one, one) == []
@@ -380,7 +380,7 @@ def test_a_folder_of_tasks_stands_for_the_task_of_the_same_name(
     assert f"task Second is missing here, but present in {one.parent}" in answer.err
 
 
-def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[Path, Path]) -> None:
+def test_a_difference_that_comes_from_other_versions_is_reported_as_such(two: tuple[Path, Path]) -> None:
     one, other = two
     request = '{"version": "1", "source": "s"}'
     stated(one, request=request, tools={"pillow": "11.0", "zlib": "1.3"})
@@ -394,7 +394,7 @@ def test_a_difference_that_comes_from_other_versions_is_told_as_such(two: tuple[
     assert shard == f"train-000000.tar: content differs from {other}"
 
 
-def test_a_difference_that_versions_do_not_explain_is_told_as_such(two: tuple[Path, Path]) -> None:
+def test_a_difference_that_versions_do_not_explain_is_reported_as_such(two: tuple[Path, Path]) -> None:
     one, other = two
     for folder in two:
         stated(folder, request='{"source": "s"}', tools={"pillow": "11.0"})
@@ -404,7 +404,7 @@ def test_a_difference_that_versions_do_not_explain_is_told_as_such(two: tuple[Pa
     assert "different source" in against(one, other)[1]
 
 
-def test_versions_that_made_a_task_are_told_beside_a_digest(two: tuple[Path, Path]) -> None:
+def test_versions_that_made_a_task_are_reported_beside_a_digest(two: tuple[Path, Path]) -> None:
     one, _ = two
     stated(one, tools=tools())
     assert against(one, "0" * 64)[0].endswith("the source files, the manifest or the options differ")

@@ -352,7 +352,7 @@ def test_boxes_of_two_corners_are_refused_by_name_or_read_as_such() -> None:
     refused(coco_file({"bbox": [900, 700, 50, 50]}), "cannot be x1, y1, x2, y2", boxes="xyxy")
 
 
-def test_boxes_of_two_corners_are_told_by_those_of_other_images_too() -> None:
+def test_boxes_of_two_corners_are_recognized_by_those_of_other_images_too() -> None:
     """Boxes in the upper left quarter of an image fit it either way."""
     file = json.loads(coco_file(*CORNERS))
     file["images"].append({"id": 77, "file_name": "c.png", "width": 1000, "height": 800})

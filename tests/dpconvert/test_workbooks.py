@@ -58,7 +58,7 @@ def test_hidden_rows_are_read_and_counted(sheet: str) -> None:
     assert table.notes()[-1:] == ["2 hidden rows of labels.xlsx read like the others"]
 
 
-def test_a_title_above_the_head_is_told() -> None:
+def test_a_title_above_the_head_is_reported() -> None:
     with pytest.raises(ReadError, match="the first row must name the columns: remove what stands above it"):
         cells(book(One=[["Cohort A"], ["file", "label"], ["a.png", "x"]]))
 
@@ -86,7 +86,7 @@ def test_the_one_sheet_that_holds_rows_is_taken_and_several_are_asked_about() ->
         cells(two, Dialect(sheet="val"))
 
 
-def test_a_damaged_workbook_is_told_in_one_line() -> None:
+def test_a_damaged_workbook_is_reported_in_one_line() -> None:
     whole = book(One=[["a"], ["1"]])
     assert is_workbook(whole)
     broken = io.BytesIO()

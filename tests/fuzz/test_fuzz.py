@@ -57,7 +57,7 @@ def test_any_bytes_are_read_or_refused(name: str, data: bytes) -> None:
     check(name, TARGETS[name].seeds[0][:20] + data)
 
 
-def test_the_memory_of_a_parser_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_a_parser_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(targets.TARGETS, "hungry", targets.Target(lambda _: b"x" * (100 << 20), [b"a"]))
     assert spoil("hungry", 1, "0").mib >= 90
 

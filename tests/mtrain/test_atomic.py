@@ -81,7 +81,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
         (errno.EACCES, "write to another folder"),
     ],
 )
-def test_room_is_asked_for_only_where_it_helps(tmp_path: Path, number: int, remedy: str) -> None:
+def test_room_is_requested_only_where_it_helps(tmp_path: Path, number: int, remedy: str) -> None:
     with pytest.raises(RunError, match=f"cannot be written: .*; {remedy}$"), writing(tmp_path):
         raise OSError(number, os.strerror(number))
 
@@ -110,7 +110,7 @@ def test_a_folder_whose_name_is_not_in_utf_8_is_refused_before_anything_is_writt
         (errno.EROFS, "cannot be written: Read-only file system; write to another folder"),
     ],
 )
-def test_weights_that_cannot_be_written_are_told_as_other_files_are(
+def test_weights_that_cannot_be_written_are_reported_as_other_files_are(
     number: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object) -> None:

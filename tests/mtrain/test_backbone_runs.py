@@ -278,14 +278,14 @@ def test_an_export_of_any_table_is_a_network_of_the_same_features(
         torch.testing.assert_close(shared_network(str(tmp_path), tmp_path).eval()(images), network(images))
 
 
-def test_a_size_that_is_no_multiple_of_the_patch_is_told_with_the_nearest(tmp_path: Path) -> None:
+def test_a_size_that_is_no_multiple_of_the_patch_is_reported_with_the_nearest(tmp_path: Path) -> None:
     table, weights = write_network(tmp_path)
     config = fit_config(None, {"backbone": str(table), "weights": str(weights), "size": 30})
     with pytest.raises(UsageError, match=r"multiples of its patches' 14 px: give --size 28 or 42"):
         check_names(config)
 
 
-def test_a_sweep_tells_trainings_from_two_tables_apart(tmp_path: Path) -> None:
+def test_a_sweep_tells_runs_from_two_tables_apart(tmp_path: Path) -> None:
     table, weights = write_network(tmp_path)
     config = FitConfig(backbone=str(table), weights=str(weights))
     first = training_digest(config, "pool", "weights")

@@ -368,7 +368,7 @@ def test_files_of_another_network_are_refused_by_the_first_names(change: Any, me
         shared_network(card, tmp_path / "w.safetensors")
 
 
-def test_a_file_of_another_listed_network_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_file_of_another_listed_network_is_reported_by_its_name(tmp_path: Path) -> None:
     lunit, twins = BUILT["lunit-s16"], BUILT["kaiko-s8"]
     with torch.device("meta"):
         shapes = body_of_card(twins).module.state_dict()
@@ -377,7 +377,7 @@ def test_a_file_of_another_listed_network_is_told_by_its_name(tmp_path: Path) ->
         shared_network(lunit, tmp_path / "w.pth")
 
 
-def test_parts_of_attention_that_are_missing_are_told(tmp_path: Path) -> None:
+def test_parts_of_attention_that_are_missing_are_reported(tmp_path: Path) -> None:
     card = tiny("phikon-v2")
     state = dinov2_file(patch=16, gated=False, registers=0)
     del state["encoder.layer.1.attention.attention.key.bias"]
@@ -402,7 +402,7 @@ def test_names_are_found_without_regard_to_case_and_dashes() -> None:
     assert catalog.described("timm:vit_tiny_patch16_224") is None
 
 
-def test_a_listed_network_wants_a_file_and_says_where_from() -> None:
+def test_a_listed_network_needs_a_file_and_says_where_from() -> None:
     with pytest.raises(UsageError, match=r"uni2-h starts from its own weights.*mtrain backbones show uni2-h"):
         shared_network("uni2-h")
 
@@ -442,7 +442,7 @@ def test_options_are_for_networks_of_timm() -> None:
         ('title = "x"\ntimm = "y"\nnames = ["nobodys"]\n', None),
     ],
 )
-def test_a_wrong_table_is_told_in_one_line(text: str, message: str | None, tmp_path: Path) -> None:
+def test_a_wrong_table_is_reported_in_one_line(text: str, message: str | None, tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(text)
     if message is None:
         card = catalog.described(str(tmp_path / "my.toml"))

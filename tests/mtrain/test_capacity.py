@@ -131,7 +131,7 @@ def test_a_tenth_of_the_memory_stays_free() -> None:
     assert not Room("GPU", 80, 27, 10).fits(2)
 
 
-def test_what_was_found_is_told_in_one_line() -> None:
+def test_what_was_found_is_reported_in_one_line() -> None:
     found = Capacity(levels=levels(1200, 2100, 2250))
     assert str(found) == "1 at once: 1 200 images/s, 2: 2 100, 4: 2 250"
     assert found.speed_up(2) == 1.75
@@ -324,7 +324,7 @@ def _started(monkeypatch: pytest.MonkeyPatch, killed: int = 0) -> list[Any]:
     return started
 
 
-def test_a_training_that_cannot_begin_is_told_as_an_error(
+def test_a_training_that_cannot_begin_is_reported_as_an_error(
     store: Store, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe_process.signal, "signal", lambda *_given: None)  # here, in the process of the tests

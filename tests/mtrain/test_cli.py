@@ -259,7 +259,7 @@ def test_a_training_a_transfer_and_a_report_with_next_to_no_options(place: Path,
     assert mtrain("fit", "--leave-out", "Gamma", *TINY).out.startswith("shufflenet_v2_x0_5-without-Gamma-002: finished")
 
 
-def test_trainings_without_a_name_that_start_at_once_take_different_ones(place: Path, mtrain: Command) -> None:
+def test_runs_without_a_name_that_start_at_once_take_different_ones(place: Path, mtrain: Command) -> None:
     """Both look for a name before either has written anything."""
     config = fit_config(None, {"leave_out": ("Gamma",), "backbone": "shufflenet_v2_x0_5"})
     names = {new_name(place / "new", config) for _ in range(3)}
@@ -471,7 +471,7 @@ TOLD_BEFORE_TORCH = [
 SMALL = 'shards = "shards"\nleave_out = ["Gamma"]\nseeds = [0]\n[fit]\nwarmup = 1\n[grid]\n'
 
 
-def test_a_wrong_argument_is_told_before_torch_is_loaded(place: Path, tmp_path: Path) -> None:
+def test_a_wrong_argument_is_reported_before_torch_is_loaded(place: Path, tmp_path: Path) -> None:
     """All of them one after the other in a process where torch cannot be imported."""
     (place / "small.toml").write_text(SMALL)
     (place / "wrong.toml").write_text(f"{SMALL}rate = [1]\n")

@@ -19,7 +19,7 @@ def evaluation(mode: str, training: dict[str, Any], source: str = "multitask") -
     )
 
 
-def test_settings_of_joint_networks_that_differ_from_those_of_the_row_are_told() -> None:
+def test_settings_of_joint_networks_that_differ_from_those_of_the_row_are_reported() -> None:
     joint, apart = {"iterations": 9, "lr": 0.1, "tau": 5.0}, {"iterations": 9, "lr": 0.2, "tau": 5.0}
     (note,) = joint_notes([evaluation("joint", joint), evaluation("svm", apart), evaluation("svm", {}, "imagenet")])
     assert note.startswith("Lung, resnet50, joint: trained with lr 0.1, unlike the multi-task networks beside it")

@@ -201,7 +201,7 @@ def test_a_part_of_a_file_is_compared_by_its_key(mtrain: Command, tmp_path: Path
         (["one.pth#student", "one.pth#teacher"], ["one.pth#student", "one.pth#teacher"]),
     ],
 )
-def test_files_of_one_name_are_told_apart_by_their_folders(
+def test_files_of_one_name_are_distinguished_by_their_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], names: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -366,7 +366,7 @@ def test_a_robustness_without_its_column_is_no_missing_score(mtrain: Command, tm
     assert "some scores are missing" not in answer.out
 
 
-def test_a_column_that_no_task_has_and_a_page_that_cannot_be_written_are_told_before_the_work(
+def test_a_column_that_no_task_has_and_a_page_that_cannot_be_written_are_reported_before_the_work(
     mtrain: Command, tmp_path: Path
 ) -> None:
     words = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--size", "28")
@@ -488,7 +488,7 @@ def test_a_network_without_a_run_has_a_place_of_its_own_by_table_and_size(made: 
     assert one.path.parent == tmp_path
     assert weights_of(one, OWN) == given["weights"]
     assert source_of(one, given["weights"]).network.num_features == 32
-    with pytest.raises(UsageError, match="is no run"):
+    with pytest.raises(UsageError, match="is not a run"):
         one.check_finished()
 
 

@@ -219,7 +219,7 @@ def test_an_image(place: Path) -> None:
     assert "dpconvert verify" in told
 
 
-def test_an_image_is_checked_once_and_not_at_all_if_so_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_checked_once_and_not_at_all_on_request(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (task,) = [task for task in open_pool("shards").tasks if task.name == "Gamma"]
     images, unchecked = (Images([(task, task.rows["train"])], check=check) for check in (None, False))
     images.decode(0)

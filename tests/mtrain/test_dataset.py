@@ -45,7 +45,7 @@ def test_it_has_the_images_labels_and_groups_of_the_split(folder: Path) -> None:
     assert repr(found) == "ShardDataset(Gamma, train: 24 images of 3 classes)"
 
 
-def test_the_test_set_opens_only_when_asked_for(folder: Path) -> None:
+def test_the_test_set_opens_only_when_requested(folder: Path) -> None:
     with pytest.raises(UsageError, match="give open_test=True"):
         ShardDataset(folder, "test")
     assert len(ShardDataset(folder, "test", open_test=True)) == 8
@@ -69,7 +69,7 @@ def test_its_files_are_closed_with_it_even_if_somebody_has_closed_them(folder: P
     gc.collect()
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="absent: no such task folder; give the folder of one task"):
         ShardDataset(tmp_path / "absent")
 

@@ -188,7 +188,7 @@ def test_dense_stands_in_the_grid_or_beside_it(cells: Callable[..., list[Cell]])
         cells(("iterations = 4", "iterations = 4\ncompile = true"))
 
 
-def test_settings_that_the_mode_does_not_read_are_told(folder: Path, tmp_path: Path) -> None:
+def test_settings_that_the_mode_does_not_read_are_reported(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.toml"
     path.write_text(TINY.replace('mode = "dense"', 'mode = "svm"').replace('"Points"', '"Beta"'))
     answer = invoked(tmp_path, "sweep", str(path), "--shards", str(folder / "shards"), "--sbatch", str(tmp_path / "s"))
@@ -271,7 +271,7 @@ def test_the_network_moves_with_the_decoder_if_asked_and_both_results_stay(folde
 # --- the test sets, and the page ---
 
 
-def test_decoders_of_an_evaluation_that_differ_from_those_of_the_sweep_are_told(folder: Path) -> None:
+def test_decoders_of_an_evaluation_that_differ_from_those_of_the_sweep_are_reported(folder: Path) -> None:
     sweep = folder / "sweeps" / "tiny"
     theirs = Store(sweep).transfer()
     assert (theirs.mode, theirs.steps) == ("dense", 3)

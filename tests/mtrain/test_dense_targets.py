@@ -193,5 +193,5 @@ def test_a_changed_mask_is_found(tmp_path: Path) -> None:
         read_all(folder)
 
 
-def test_settings_do_not_know_targets_unless_asked() -> None:
+def test_settings_do_not_know_targets_unless_requested() -> None:
     assert "dense" not in FitConfig().determining()

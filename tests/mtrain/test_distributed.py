@@ -222,7 +222,7 @@ def rank_of(torchrun: subprocess.Popen[str], rank: int) -> int:
 
 @pytest.mark.stress
 @pytest.mark.parametrize("rank", [0, 1])
-def test_when_one_process_is_killed_all_stop_within_seconds_and_the_run_goes_on_by_one(
+def test_when_one_process_is_killed_all_stop_within_seconds_and_the_run_continues_by_one(
     shards: Path, tmp_path: Path, rank: int
 ) -> None:
     run, notes = Run(tmp_path / "toy"), Notes()

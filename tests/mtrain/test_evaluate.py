@@ -229,7 +229,7 @@ def test_winner_and_baseline_are_scored_by_svm_and_finetune_on_the_test_set(plac
         assert low <= told["score"] <= high
 
 
-def test_a_baseline_without_weights_is_told_before_the_runs_are_scored(
+def test_a_baseline_without_weights_is_reported_before_the_runs_are_scored(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, source = trained(place, "toy"), evaluate.source_of
@@ -356,7 +356,7 @@ def test_a_run_of_before_the_choice_trained_on_the_training_sets(place: Path) ->
     assert fit(run.config(), run, Notes()) == "finished"
 
 
-def test_runs_are_told_apart_by_what_they_trained_on(place: Path) -> None:
+def test_runs_are_distinguished_by_what_they_trained_on(place: Path) -> None:
     apart, whole = trained(place, "apart"), trained(place, "whole", leave_out=())
     planned = list(jobs([apart, whole], target(place), asked(place, "svm", "joint", baseline=False)))
     assert [(job.mode, job.run.name) for job in planned] == [("svm", "apart"), ("joint", "whole")]
@@ -504,7 +504,7 @@ def test_evaluate_takes_the_winner_of_a_sweep(place: Path, mtrain: Callable[...,
 @pytest.mark.parametrize(
     "words", [["transfer"], ["transfer", "--mode", "knn"], ["features"], ["evaluate", "--run", "toy", "--mode", "svm"]]
 )
-def test_the_device_is_the_one_that_was_asked_for(place: Path, mtrain: Callable[..., str], words: list[str]) -> None:
+def test_the_device_is_the_one_that_was_requested(place: Path, mtrain: Callable[..., str], words: list[str]) -> None:
     trained(place, "toy")
     with pytest.raises(UsageError, match=r"no device 'cuda:99' here; found .*; use --device auto or cpu"):
         mtrain(*words, "--device", "cuda:99")

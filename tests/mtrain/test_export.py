@@ -210,7 +210,9 @@ def test_the_model_card_tells_pool_protocol_and_licences(run_of: Callable[[str],
     assert made.files == ("model.pth", "trained_on.json", "README.md", "SHA256SUMS")
 
 
-def test_a_licence_that_is_not_open_stops_the_export_unless_told(run_of: Callable[[str], Run], tmp_path: Path) -> None:
+def test_a_licence_that_is_not_open_stops_the_export_unless_allowed(
+    run_of: Callable[[str], Run], tmp_path: Path
+) -> None:
     run = Run(shutil.copytree(run_of("resnet18").path, tmp_path / "run"))
     heads = load_heads(run.heads)
     closed = {**heads, "Beta": _with_licence(heads["Beta"], "CC BY-NC-ND 4.0")}

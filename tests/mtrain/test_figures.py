@@ -276,7 +276,7 @@ def write_breakhis(folder: Path, number: int, scores: dict[str, list[float]], **
     write_evaluation(folder, number, **about | changed)
 
 
-def test_breakhis_averages_trainings_of_several_seeds_and_no_others(tmp_path: Path) -> None:
+def test_breakhis_averages_runs_of_several_seeds_and_no_others(tmp_path: Path) -> None:
     """Four trainings that are scored with one seed: two are alike but for their own."""
     same = {"lr": 1e-3, "pool": "all"}
     for number, training in enumerate(({"lr": 1e-2, "pool": "all"}, {"lr": 1e-3, "pool": "few"}, same, same)):

@@ -542,7 +542,7 @@ def test_a_task_may_have_any_name(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state().items())
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+def test_a_full_disk_is_one_line_and_the_run_continues_later(
     shards: Path, tmp_path: Path, whole: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path / "toy")

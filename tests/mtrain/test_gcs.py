@@ -68,7 +68,7 @@ def test_a_training_on_gs_ends_with_the_weights_of_the_same_on_disk(
     assert there.weights.read_bytes() == here.weights.read_bytes()
 
 
-def test_a_storage_that_goes_on_failing_is_asked_by_us_alone_and_told_in_one_line(
+def test_a_storage_that_keeps_failing_is_retried_by_us_only_and_reported_in_one_line(
     faults: Faults, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(storage, "TRIES", 3)
@@ -81,7 +81,7 @@ def test_a_storage_that_goes_on_failing_is_asked_by_us_alone_and_told_in_one_lin
     assert [record for record in caplog.records if record.name.startswith("gcsfs")] == []  # no tracebacks of its own
 
 
-def test_an_answer_that_never_comes_is_told_in_one_line(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_never_comes_is_reported_in_one_line(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "TRIES", 2)
     monkeypatch.setattr(storage, "READ_SECONDS", 0.3)
     copy = first_shard()
@@ -90,7 +90,7 @@ def test_an_answer_that_never_comes_is_told_in_one_line(faults: Faults, monkeypa
         copy.ensure()
 
 
-def test_access_that_is_refused_is_told_at_once_with_where_credentials_come_from(faults: Faults) -> None:
+def test_access_that_is_refused_is_reported_at_once_with_where_credentials_come_from(faults: Faults) -> None:
     copy = first_shard()
     for refusal in ("deny", "unknown"):
         faults.planned = [refusal] * 6

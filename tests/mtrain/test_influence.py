@@ -401,7 +401,7 @@ def features_of(source: Any, task: Any, split: str) -> np.ndarray:
         return np.concatenate([network(network.normalize(images)).numpy() for images, _ in batches])
 
 
-def test_trainings_of_an_estimate_read_the_shards_where_they_are_now(
+def test_runs_of_an_estimate_read_the_shards_where_they_are_now(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a joint target they read its training set alone, as the run did; one that diverges stops no other."""

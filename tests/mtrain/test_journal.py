@@ -182,7 +182,9 @@ def git(*words: str) -> None:
     subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
 
 
-def test_commit_and_changes_of_the_working_directory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_and_changes_of_the_working_directory_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_state() is None

@@ -98,7 +98,7 @@ def test_a_held_out_sample_does_not_matter_to_its_column() -> None:
     scale=st.sampled_from([1e-3, 1.0, 1e3]),
 )
 @example(n=38, d=38, seed=4, exponent=-3, scale=1e3)  # random labels that can all be fitted: many Newton steps
-def test_every_column_reaches_the_gap_asked_for(n: int, d: int, seed: int, exponent: int, scale: float) -> None:
+def test_every_column_reaches_the_gap_requested(n: int, d: int, seed: int, exponent: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     x = (scale * rng.normal(size=(n, d))).astype(np.float32)
     targets = torch.from_numpy(rng.choice([-1.0, 1.0], size=(n, 3)))

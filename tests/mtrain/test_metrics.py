@@ -20,7 +20,7 @@ def test_the_area_of_one_class_alone_is_not_defined() -> None:
     assert math.isnan(metrics.roc_auc(np.array([True, True]), np.array([1.0, 2.0])))
 
 
-def test_two_classes_are_told_by_the_sign_and_more_by_the_largest() -> None:
+def test_two_classes_are_decided_by_the_sign_and_more_by_the_largest() -> None:
     assert metrics.predicted(np.array([-1.0, 0.5])).tolist() == [0, 1]
     assert metrics.predicted(np.array([[0.1, 0.3, 0.2], [5.0, 0.0, 1.0]])).tolist() == [1, 0]
 

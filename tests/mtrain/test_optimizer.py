@@ -157,7 +157,7 @@ def test_the_average_by_hand() -> None:
     assert average.state["weight"].item() == pytest.approx(expected)
 
 
-def test_the_decay_is_the_one_asked_for_in_the_long_run() -> None:
+def test_the_decay_is_the_one_requested_in_the_long_run() -> None:
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
     average = Average(net, 0.5)

@@ -71,7 +71,7 @@ def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
         open_pool(tmp_path)
 
 
-def test_a_training_set_of_one_class_is_told(tmp_path: Path) -> None:
+def test_a_training_set_of_one_class_is_reported(tmp_path: Path) -> None:
     write_task(tmp_path / "Same", classes=1)
     write_task(tmp_path / "Two")
     pool = open_pool(tmp_path)
@@ -89,14 +89,14 @@ def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
         leave_out(open_pool(write_pool(tmp_path, ("Alpha",))), ["Alpha"])
 
 
-def test_where_nothing_is_left_the_named_tasks_are_told_from_their_relatives(tmp_path: Path) -> None:
+def test_where_nothing_is_left_the_named_tasks_are_distinguished_from_their_relatives(tmp_path: Path) -> None:
     write_task(tmp_path / "Alpha", related=("Beta",))
     write_task(tmp_path / "Beta")
     with pytest.raises(UsageError, match=r"found --leave-out Alpha; Beta is left out too: related to Alpha$"):
         leave_out(open_pool(tmp_path), ["Alpha"])
 
 
-def test_no_folder_and_an_empty_folder_are_told_apart(tmp_path: Path) -> None:
+def test_no_folder_and_an_empty_folder_are_distinguished(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder of shards"):
         open_pool(tmp_path / "absent")
     with pytest.raises(UsageError, match="no task in this folder"):

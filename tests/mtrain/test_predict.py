@@ -127,14 +127,14 @@ def test_pixels_that_are_not_square_are_resampled_by_axis(run: Run, tmp_path: Pa
     assert found["patches"] == 8 * 4
 
 
-def test_a_resolution_that_is_given_and_not_used_is_told(run: Run, slide: Path, tmp_path: Path) -> None:
+def test_a_resolution_that_is_given_and_not_used_is_reported(run: Run, slide: Path, tmp_path: Path) -> None:
     said = io.StringIO()
     patch = Patch(side=64, mpp=1.0, given_mpp=0.25)
     predict(Redness(run, "Alpha"), [slide], patch, tmp_path / "out", Reporter(stream=said))
     assert "slide.tif: --mpp 0.25 is not used: the file states 0.5 um per pixel; use --mpp-override" in said.getvalue()
 
 
-def test_what_is_not_read_of_a_slide_or_an_image_is_told(run: Run, tmp_path: Path) -> None:
+def test_what_is_not_read_of_a_slide_or_an_image_is_reported(run: Run, tmp_path: Path) -> None:
     for name, side in (("slide.tif", 256), ("one.tif", 32), ("two.tif", 32)):
         with tifffile.TiffWriter(tmp_path / name) as writer:
             for edge in (side, side // 2):  # the second is no reduced copy: it has no such mark

@@ -75,7 +75,7 @@ def test_a_fold_that_leaves_one_class_to_train_on_is_survived(probe: Callable[[T
 
 
 @pytest.mark.parametrize(("probe", "chosen"), [(probes.logistic, "C = 1"), (probes.knn, "k = 1")])
-def test_folds_that_decide_nothing_are_told(probe: Callable[[TrainingSet], Probe], chosen: str) -> None:
+def test_folds_that_decide_nothing_are_reported(probe: Callable[[TrainingSet], Probe], chosen: str) -> None:
     """Each fold holds one class, so that no fold has a ROC curve, and none of its answers is right."""
     sample = placed([[-1, 0.1], [-1, 0.0], [1, 0.1], [1, 0.2]], [0, 0, 1, 1])
     divided = TrainingSet(sample.features, sample.labels, ["a", "a", "b", "b"], 2, "roc_auc")

@@ -189,7 +189,7 @@ def test_a_rung_of_all_combinations_and_seeds_is_the_selection_of_the_full_grid(
         assert outcome.winner == ranks.best(ranks.mean_ranks(table, target))
 
 
-def test_combinations_drop_by_place_and_by_the_bootstrap_and_are_told_why() -> None:
+def test_combinations_drop_by_place_and_by_the_bootstrap_and_are_reported_with_the_reason() -> None:
     rules = Rules((Rung(0.1, 1, 4), Rung(1.0, 1, 4), Rung(1.0, 2, 1)), unlikely=0.02)
     level = np.array([0.9, 0.8, 0.5, 0.3, 0.2, 0.1])  # on every one of eight tasks
     scores = [np.tile(level[:, None, None], (1, 8, rung.seeds)) for rung in rules.rungs]
@@ -449,7 +449,7 @@ def test_a_rung_is_scored_from_the_training_that_goes_on_bit_for_bit(shards: Pat
 
 @pytest.mark.stress
 @whole_networks()  # processes that are started anew
-def test_a_race_of_real_trainings_runs_in_several_processes(shards: Path, tmp_path: Path) -> None:
+def test_a_race_of_real_training_runs_uses_several_processes(shards: Path, tmp_path: Path) -> None:
     _, agenda, _, store = opened(tmp_path, shards)
     taken = raced(agenda, store, noisy, random.Random(0))
     last = [cell for cell in agenda.cells if cell.config.seed == 1 and store.has(cell)][:2]

@@ -73,7 +73,7 @@ def test_incomplete_grids_are_refused_by_name_of_the_first_holes() -> None:
         ranks.check_complete(grid(np.empty((2, 0, 2))), "go on")
 
 
-def test_holes_are_passed_over_when_told() -> None:
+def test_holes_are_passed_over_if_the_manifest_says_so() -> None:
     means = ranks.seed_means(np.array([[[0.4, NAN], [NAN, NAN]], [[0.5, 0.1], [0.5, 0.5]]]))
     assert means[0, 0] == 0.4
     table = ranks.task_ranks(means)

@@ -112,14 +112,14 @@ def test_the_test_set_needs_its_permit_there_too(faults: Faults) -> None:
     assert Images([(opened, opened.rows["test"])]).decode(7).shape[2] == 3
 
 
-def test_answers_that_fail_break_off_or_dawdle_are_asked_again(faults: Faults) -> None:
+def test_answers_that_fail_break_off_or_dawdle_are_queried_again(faults: Faults) -> None:
     faults.planned, faults.slow_seconds = ["fail", "cut", "fail", "cut", "slow"], 0.05
     copy = first_shard()
     assert hashlib.sha256(copy.ensure().read_bytes()).hexdigest() == copy.sha256
     assert faults.planned == []
 
 
-def test_a_storage_that_goes_on_failing_is_told_in_one_line(
+def test_a_storage_that_keeps_failing_is_reported_in_one_line(
     faults: Faults, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "TRIES", 2)
@@ -132,7 +132,7 @@ def test_a_storage_that_goes_on_failing_is_told_in_one_line(
     assert tars(cache) == []
 
 
-def test_an_answer_that_never_comes_is_told_in_one_line(
+def test_an_answer_that_never_comes_is_reported_in_one_line(
     faults: Faults, monkeypatch: pytest.MonkeyPatch, local: Path
 ) -> None:
     monkeypatch.setattr(storage, "TRIES", 2)
@@ -245,7 +245,7 @@ def test_a_shard_that_is_not_there_is_named(local: Path, faults: Faults) -> None
         gone.ensure()
 
 
-def test_access_that_is_refused_is_told_with_where_credentials_come_from(faults: Faults) -> None:
+def test_access_that_is_refused_is_reported_with_where_credentials_come_from(faults: Faults) -> None:
     copy = first_shard()
     faults.planned = ["deny"] * 5
     with pytest.raises(RunError, match=r"train-000000.tar: access denied; set up credentials as for the `aws`") as told:
@@ -254,7 +254,7 @@ def test_access_that_is_refused_is_told_with_where_credentials_come_from(faults:
     assert len(faults.planned) >= 3  # no patience with that
 
 
-def test_no_credentials_are_told_without_asking_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_credentials_are_reported_without_asking_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in KEYS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

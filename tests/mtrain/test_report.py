@@ -208,7 +208,7 @@ def test_a_note_is_said_once(tmp_path: Path) -> None:
     assert path.read_text().count("Gamma: only 3 groups") == 1
 
 
-def test_results_of_shards_that_were_replaced_are_told_and_stay(tmp_path: Path) -> None:
+def test_results_of_shards_that_were_replaced_are_reported_and_stay(tmp_path: Path) -> None:
     found = [
         a_transfer("run", 0.5),
         a_transfer("run", 0.5, mode="knn", identity={"final": False, "task_digest": "old"}),

@@ -20,7 +20,7 @@ def test_the_draws_are_frozen() -> None:
     assert digest(drawn, [str(i) for i in range(8)])[:16] == FROZEN_DIGEST
 
 
-def test_a_slot_does_not_depend_on_the_other_slots_asked_for() -> None:
+def test_a_slot_does_not_depend_on_the_other_slots_requested() -> None:
     whole = draw(SIZES, 0, 5, range(64))
     parts = [draw(SIZES, 0, 5, slots) for slots in (range(1), range(1, 40), range(40, 64))]
     for name in ("task", "row", "place", "flips"):

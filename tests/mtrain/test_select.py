@@ -78,7 +78,7 @@ def test_the_selection_names_the_models_that_left_the_target_out(tmp_path: Path)
     assert content["over_all_tasks"]["tiny"]["models"] == []
 
 
-def test_incomplete_grids_are_refused_unless_told(tmp_path: Path) -> None:
+def test_incomplete_grids_are_refused_unless_allowed(tmp_path: Path) -> None:
     def holes(combination: Combination, task: str, seed: int) -> float | str:
         return "missing" if combination == SLOW and task == "Lung" and seed else by_hand(combination, task, seed)
 
@@ -94,13 +94,13 @@ def test_incomplete_grids_are_refused_unless_told(tmp_path: Path) -> None:
     assert found.notes == ("1 of 24 scores are missing: ranks compare the existing ones",)
 
 
-def test_nothing_at_all_is_refused_even_when_told(tmp_path: Path) -> None:
+def test_nothing_at_all_is_refused_even_when_allowed(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "toy", lambda *_: "missing")
     with pytest.raises(UsageError, match="24 of 24 scores are missing"):
         selection.select(store, incomplete=True)
 
 
-def test_diverged_trainings_rank_last_and_are_told(tmp_path: Path) -> None:
+def test_diverged_runs_rank_last_and_are_reported(tmp_path: Path) -> None:
     def scores(combination: Combination, task: str, seed: int) -> float | str:
         return "diverged" if combination == FAST_WARM and not seed else by_hand(combination, task, seed)
 
@@ -151,7 +151,7 @@ def test_the_command_prints_the_table_and_writes_the_choice(tmp_path: Path) -> N
     assert json.loads(again.output) == Store(tmp_path / "sweeps" / "toy").selection()
 
 
-def test_unknown_sweeps_and_damaged_results_are_told(tmp_path: Path) -> None:
+def test_unknown_sweeps_and_damaged_results_are_reported(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", by_hand)
     answer = CliRunner().invoke(group, ["select", "--sweeps", str(tmp_path / "sweeps"), "--sweep", "other"])
     assert isinstance(answer.exception, RunError)

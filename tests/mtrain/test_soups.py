@@ -196,7 +196,7 @@ def unfinished(run: Run, folder: Path) -> Run:
     return copy
 
 
-def test_a_start_is_told_by_its_content(seeds: tuple[Run, Run], tmp_path: Path) -> None:
+def test_a_start_is_recognized_by_its_content(seeds: tuple[Run, Run], tmp_path: Path) -> None:
     """A start of another path with the same tensors is the same start."""
     one, other = seeds
     copy = tmp_path / "copy.safetensors"

@@ -126,7 +126,7 @@ def test_a_shard_that_changed_is_found_at_its_end(damaged: Path) -> None:
         streamed(open_pool(damaged), range(6), skip=10)
 
 
-def test_what_is_no_tar_is_told_in_one_line(tmp_path: Path) -> None:
+def test_what_is_no_tar_is_reported_in_one_line(tmp_path: Path) -> None:
     write_task(tmp_path / "Alpha", sizes={"train": 12})
     pool = open_pool(tmp_path)
     for shard in pool.tasks[0].shards:
@@ -151,7 +151,7 @@ def test_streams_come_from_storage_though_answers_break_off(tmp_path: Path, monk
     assert not list((tmp_path / "cache").glob("shards/*.tar"))  # nothing was kept
 
 
-def test_shards_without_a_sample_are_told_instead_of_read_for_ever(tmp_path: Path) -> None:
+def test_shards_without_a_sample_are_reported_instead_of_read_for_ever(tmp_path: Path) -> None:
     (tmp_path / "empty.tar").write_bytes(bytes(10240))
     digest = hashlib.sha256(bytes(10240)).hexdigest()
     shards = [Shard(str(tmp_path / "empty.tar"), 10240, digest)] * 2

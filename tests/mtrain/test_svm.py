@@ -82,7 +82,7 @@ def test_one_class_alone_and_an_unknown_solver_are_refused() -> None:
         svm.fit(x, y, images(len(y)), classes=2, metric="roc_auc", solver="libsvm")
 
 
-def test_features_that_cannot_be_solved_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_that_cannot_be_solved_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise torch.linalg.LinAlgError("linalg.cholesky: the input matrix is not positive-definite")
 
@@ -127,7 +127,7 @@ def test_features_too_small_for_the_grid_of_c_are_scaled_and_it_is_said(solver: 
 
 
 @pytest.mark.parametrize("solver", ["batched", "sklearn"])
-def test_a_grid_of_c_that_makes_no_difference_is_told(solver: str) -> None:
+def test_a_grid_of_c_that_makes_no_difference_is_reported(solver: str) -> None:
     """Features a little larger than those that are scaled: every C makes the most frequent class of all samples."""
     x, y = samples(3, 90, 8)
     y = np.where(np.arange(90) < 60, 0, y)

@@ -174,7 +174,7 @@ def test_the_sweeps_that_come_with_the_program_can_be_named() -> None:
         ('leave_out = ["Alpha", "Gamma"]', "", "leave_out: is missing"),
     ],
 )
-def test_mistakes_in_the_file_are_told_in_one_line(
+def test_mistakes_in_the_file_are_reported_in_one_line(
     tiny: Callable[..., list[Cell]], old: str, new: str, message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -384,9 +384,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Store,
     return store, cells, trained
 
 
-def test_lines_name_trainings_by_what_they_are_and_repeat_nothing(
-    tiny: Callable[..., list[Cell]], tmp_path: Path
-) -> None:
+def test_lines_name_runs_by_what_they_are_and_repeat_nothing(tiny: Callable[..., list[Cell]], tmp_path: Path) -> None:
     cells = tiny()[:2]
     assert cells[0].warmup is not None
     said = Notes()

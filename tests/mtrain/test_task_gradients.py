@@ -166,7 +166,7 @@ def test_cosines_beside_recorded_iterations_leave_no_trace(shards: Path, monkeyp
     assert agree(whole_state(other), whole_state(plain))
 
 
-def test_a_missing_package_is_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conflicts.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match=r"torchjd is not installed; found --gradients upgrad; pip install"):
         fit.fit(config(tmp_path, gradients="upgrad"), Run(tmp_path / "toy"), Notes())

@@ -169,7 +169,7 @@ def test_more_blocks_than_a_network_has_are_refused() -> None:
     ("text", "said"),
     [("lora:4", "shufflenet_v2_x0_5 has no projections of attention"), ("last:2", "has no blocks")],
 )
-def test_parts_that_a_network_lacks_are_told(text: str, said: str) -> None:
+def test_parts_that_a_network_lacks_are_reported(text: str, said: str) -> None:
     network = shared_network("shufflenet_v2_x0_5", "random")
     with pytest.raises(UsageError, match=said):
         tuning.prepare(network.body, text, network.name)

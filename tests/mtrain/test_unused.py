@@ -73,7 +73,7 @@ def test_a_command_that_fails_says_nothing_of_what_it_did_not_come_to(place: Pat
         assert "is not used" not in found.stderr
 
 
-def test_a_seed_draws_the_random_weights_that_are_asked_for_and_each_keeps_its_result(place: Path) -> None:
+def test_a_seed_draws_the_random_weights_that_are_requested_and_each_keeps_its_result(place: Path) -> None:
     words = ["transfer", "--mode", "knn", "--target", "Gamma", "--workers", "0", "--weights", "random", "--json"]
     found = []
     for seed in ([], ["--seed", "0"], ["--seed", "7"]):

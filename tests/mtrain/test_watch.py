@@ -66,7 +66,7 @@ def test_a_run_that_is_trained_by_another_process_shows_its_time_left_and_scores
     ]
 
 
-def test_scores_of_other_seeds_and_settings_are_told_apart(tmp_path: Path) -> None:
+def test_scores_of_other_seeds_and_settings_are_distinguished(tmp_path: Path) -> None:
     given = [{"seed": 0}, {"seed": 1}, {"seed": 1, "epochs": 5}]
     runs = [a_transfer("run", 0.5, mode="finetune") for _ in given]
     for one, settings in zip(runs, given, strict=True):
@@ -151,7 +151,7 @@ def test_a_race_needs_not_all_cells(tmp_path: Path, finished: bool) -> None:
     assert ("nothing is running: `mtrain sweep FILE --race` resumes it" in shown) == (not finished)
 
 
-def test_trainings_in_progress_are_listed_with_their_settings(tmp_path: Path) -> None:
+def test_runs_in_progress_are_listed_with_their_settings(tmp_path: Path) -> None:
     store = write_sweep(tmp_path / "sweeps" / "toy", scores, seeds=(0,))
     run = a_running_one(tmp_path)
     (store.path / "runs").mkdir()

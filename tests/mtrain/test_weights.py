@@ -280,7 +280,7 @@ def test_another_network_beside_it_is_named(tmp_path: Path) -> None:
 # --- what the file says that it is of ---
 
 
-def test_networks_of_like_tensors_are_told_apart_by_what_the_file_says(tmp_path: Path) -> None:
+def test_networks_of_like_tensors_are_distinguished_by_what_the_file_says(tmp_path: Path) -> None:
     """timm has EfficientNet-Lite0 with two paddings."""
     timm = pytest.importorskip("timm")
     state = timm.create_model("efficientnet_lite0").state_dict()
@@ -432,7 +432,7 @@ def test_weights_of_other_precisions_are_read(kind: torch.dtype) -> None:
     assert torch.allclose(fitted["conv.weight"].float(), wanted["conv.weight"], atol=0.01)
 
 
-def test_a_bit_that_flipped_in_a_file_of_torch_is_told(tmp_path: Path) -> None:
+def test_a_bit_that_flipped_in_a_file_of_torch_is_reported(tmp_path: Path) -> None:
     """torch does not compare what it loads with the archive's checksums; other numbers would come out."""
     path = tmp_path / "w.pth"
     state = {"a.weight": torch.arange(1000.0), "b.weight": torch.ones(3)}

@@ -2,9 +2,9 @@
 
 https://labelstud.io/guide/export. Rectangles and ellipses may be turned (degrees, clockwise; rectangles about their
 upper left corner). Of several annotations of a task the first that was not cancelled counts; the others are counted. A
-task without any was skipped or not reached, and is not listed; `unanswered` counts them. Predictions are no
-annotations: a file with nothing else is refused. JSON-MIN has no ids: there a shape and its labels are told by their
-place.
+task without any was skipped or not reached, and is not listed; `unanswered` counts them. Predictions are
+not annotations: a file with nothing else is refused. JSON-MIN has no ids: there a shape and its labels are recognized
+by their place.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
     """Return the images of the file.
 
     Raises:
-        ReadError: The content is not such a file, holds predictions alone, or a brush cannot be decoded.
+        ReadError: The content is not such a file, holds only predictions, or a brush cannot be decoded.
     """
     if _is_minimal(data):
         entries = parsed(data, name, MINIMAL)
@@ -85,7 +85,7 @@ def parse(data: bytes, name: str) -> list[ListedImage]:
 
 
 def unanswered(data: bytes, name: str) -> dict[str, list[tuple[str, ...]]]:
-    """Return why tasks have no annotations (predictions alone, skipped, not reached) -> all names of each image.
+    """Return why tasks have no annotations (only predictions, skipped, not reached) -> all names of each image.
 
     Raises:
         ReadError: The content is not such a file.
@@ -148,7 +148,7 @@ def _minimal(entry: dict[str, Any], name: str, fields: Sequence[str], *, has_sha
 
 
 def _fields(entries: list[dict[str, Any]]) -> list[str]:
-    """The fields that may hold choices for whole images: texts that are no addresses, and lists of choices.
+    """The fields that may hold choices for whole images: texts that are not addresses, and lists of choices.
 
     The export writes the data of a task, its `id`, what was chosen, and then the `annotator`. Where the keys stand in
     that order, their place distinguishes the fields of the data from choices; where not, all of them may be choices.

@@ -2,7 +2,7 @@
 
 https://github.com/CSAILVision/LabelMeAnnotationTool. CVAT exports it too, as "LabelMe 3.0". A box is a polygon of four
 corners. Objects that were deleted stay in the file, marked so, and are passed over and counted like masks, which lie in
-files of their own.
+separate files.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def records(data: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
     """(line from 1, cells) of the head, which is in line 0, and of every row; an empty line has no cells.
 
     Raises:
-        ReadError: not JSON lines in UTF-8, or a line that is no object.
+        ReadError: not JSON lines in UTF-8, or a line that is not an object.
     """
     rows = list(_objects(data, name))
     columns = list(dict.fromkeys(key for _, row in rows for key in row))

@@ -1,4 +1,4 @@
-"""The lines of a text that comes from elsewhere, one after another: neither all of them nor an endless one is held."""
+"""Yields the lines of an untrusted text one by one, without holding all of them or a line of unlimited length."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dpconvert import names
 from dpconvert.errors import ManifestError, ReadError
 
-MOST = 1_000_000  # an object of ours that a line becomes takes about 600 bytes
+MOST = 1_000_000  # the object made from a line takes about 600 bytes
 LONGEST = 1 << 24  # characters; an outline of 10^6 vertices
 UTF8, WINDOWS = "utf-8-sig", "cp1252"
 MARKS = {
@@ -38,10 +38,10 @@ NO_TEXT = {
 
 
 def lines(data: bytes, name: str, encoding: str = "") -> Iterator[str]:
-    """The lines with their ends, in Unicode normalization form C. encoding: '' for what `encoding_of` finds.
+    """The lines with their ends, in Unicode normalization form C. encoding: '' for that of `encoding_of`.
 
     Raises:
-        ReadError: more of them than can be held, a longer one, a NUL character, or no text in this encoding.
+        ReadError: more than `MOST` lines, one longer than `LONGEST`, a NUL character, or not text in this encoding.
     """
     if (found := max(data.count(b"\n"), data.count(b"\r"))) > MOST:
         raise ReadError(

@@ -27,7 +27,7 @@ MOST_FIELDS = 1000
 
 
 class NotNumbersError(ValueError):
-    """The variable is there, but no array of real numbers."""
+    """The variable exists, but is not an array of real numbers."""
 
 
 Parts = list[tuple[int, bytes]]  # of a variable: flags, shape, name, and what it holds

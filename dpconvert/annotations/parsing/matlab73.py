@@ -1,6 +1,6 @@
 """One array of numbers, or list of texts, out of a MATLAB 7.3 file, which is an HDF5 file behind 512 bytes of text.
 
-MATLAB stores columns one after the other, HDF5 rows: every array is there with its axes in the other order. What a
+MATLAB stores columns one after the other, HDF5 rows: every array is stored with its axes in the other order. What a
 variable is stands in its attribute MATLAB_class; an empty one has the attribute MATLAB_empty, and its size as values.
 """
 

@@ -1,4 +1,4 @@
-"""Coordinates in a unit of length: told by the names of columns and keys, and by what a file says of its unit."""
+"""Coordinates in a unit of length, recognized by the names of columns and keys, and by the unit that a file states."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _words(text: str) -> list[str]:
 
 
 def check_names(columns: Iterable[str], name: str, unit: Unit = "") -> None:
-    """Refuse coordinates in another unit than the layout states, told by what their columns or keys are called.
+    """Refuse coordinates in another unit than the layout states, by the names of their columns or keys.
 
     unit: of the layout; "" for pixels, "px" for pixels whatever a file says.
 

@@ -212,7 +212,7 @@ def _channels(
 
 
 def _is_image(page: Any, tiff: tifffile.TiffFile) -> bool:
-    """Whether a page is neither a copy nor a mask; a sub-image is no copy if it is larger than its page."""
+    """Whether a page is neither a copy nor a mask; a sub-image is not a copy if it is larger than its page."""
     if page.subfiletype & (REDUCED | MASK):
         return False
     return not page.is_subifd or _area(page) > _area(_whole(tiff.pages[page.treeindex[0]]))

@@ -91,7 +91,7 @@ def _listed(source: Source, kind: str, model: type[M]) -> list[M]:
 
 
 def _complete(source: Source, slides: dict[int, CytomineImage], wanted: set[int]) -> dict[int, CytomineImage]:
-    """The listed images; without any list, what the annotations tell of them."""
+    """The listed images; without any list, those that the annotations name."""
     unlisted = sorted(wanted - set(slides))
     if slides and unlisted:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""What may not be divided between splits: the patient of each slide where somebody tells it, else the slide."""
+"""What may not be divided between splits: the patient of each slide if a file states it, else the slide."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("patient", "slide", "group")
 
 
 class Groups:
-    """The table's word, else what the manifest's `group` finds in the slide's file name, else the slide."""
+    """The group in the table, else the one that the manifest's `group` matches in the slide's name, else the slide."""
 
     def __init__(self, source: Source) -> None:
         self.source = source

@@ -19,14 +19,14 @@ FIRST = "with terms of several classes, of which the first counts (`several` in 
 class Fake(Model):
     """What the fake of a project holds.
 
-    form: "slides" with lists; "crops" cut by the server, with lists; "pool", crops alone, in sets and class folders.
+    form: "slides" with lists; "crops" cut by the server, with lists; "pool", only crops, in sets and class folders.
     lists: as the client writes them, as the server does, or CSV. terms: ids of those that
     `labels` does not name. first: id of the first
     slide, by which tasks share slides. regions: large outlines for patches instead of objects. patients: a table.
     """
 
     form: Literal["slides", "crops", "pool"] = "slides"
-    """Slides with lists, crops with lists, or crops alone."""
+    """Slides with lists, crops with lists, or only crops."""
     lists: Literal["server", "client", "csv"] = "server"
     """Who wrote the lists: the client or the server, or CSV."""
     terms: list[int] = [4762, 4763]

@@ -1,4 +1,4 @@
-"""CCRCC tissue: one folder per class; names tell tiles of TCGA from those of Helsinki."""
+"""CCRCC tissue: one folder per class; names distinguish tiles of TCGA from those of Helsinki."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IGNITE: regions of H&E slides and their masks; a table tells their sets, origins, and patients of TCGA."""
+"""IGNITE: regions of H&E slides and their masks; a table states their sets, origins, and patients of TCGA."""
 
 from __future__ import annotations
 

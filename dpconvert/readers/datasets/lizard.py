@@ -1,4 +1,4 @@
-"""Lizard: regions of the colon, MATLAB files that number their nuclei and tell their kinds, a table of folds."""
+"""Lizard: regions of the colon, MATLAB files that number their nuclei and state their kinds, a table of folds."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def images(source: Source) -> Iterator[SourceImage]:
 
 
 def read_annotations(source: Source, source_image: SourceImage, image: Image) -> LabelMask:
-    """The nuclei of a region, each an object of its own. `id` numbers them, `class` tells their kinds in that order."""
+    """The nuclei of a region, each a separate object. `id` numbers them, `class` states their kinds in that order."""
     name = source_image.annotations[0]
     data = source.read(name)
     values = point_arrays.read_numbers(data, name, "inst_map").astype(np.int64)

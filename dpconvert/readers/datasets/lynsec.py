@@ -61,7 +61,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
 def _whole(
     values: NDArray[Any], what: str, expected: str, name: str, most: int = np.iinfo(np.int64).max
 ) -> NDArray[np.int64]:
-    wrong = ~((values >= 0) & (values <= most) & (values == np.floor(values)))  # those that are no number too
+    wrong = ~((values >= 0) & (values <= most) & (values == np.floor(values)))  # including those that are not numbers
     if wrong.any():
         raise ReadError(f"invalid {what}", where=name, expected=expected, found=f"{values[wrong][0]:g}")
     return values.astype(np.int64)

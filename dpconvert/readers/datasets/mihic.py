@@ -1,4 +1,4 @@
-"""MIHIC: a folder for each set and class; names tell the patient and the stain."""
+"""MIHIC: a folder for each set and class; names state the patient and the stain."""
 
 from __future__ import annotations
 

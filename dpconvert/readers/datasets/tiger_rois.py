@@ -79,7 +79,7 @@ def _place(found: MatchedFile) -> str:
 
 
 def _cells(source: Source) -> tuple[str, coco.CocoFile] | None:
-    """The list of cells, where dense targets want it."""
+    """The list of cells, if dense targets need it."""
     found = source.match("cells")
     if source.manifest.dense is None:
         return None

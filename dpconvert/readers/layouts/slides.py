@@ -97,7 +97,7 @@ class Layout(SlideTable):
     the labels; files with labels in several are refused if not given.
     """
     stated_image: StatedImage = ""
-    """`"ignore"`: a file of LabelMe, Pascal VOC or Darwin is about the slide of its own name, although it states the
+    """`"ignore"`: a file of LabelMe, Pascal VOC or Darwin is about the slide with its name, although it states the
     name of another slide that is here; refused if not given.
     """
     boxes: coco.Boxes = ""

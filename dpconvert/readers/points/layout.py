@@ -58,7 +58,7 @@ class Layout(SplitNames):
     label_field: str = ""
     """Attribute of VIA that holds the labels; files with labels in several are refused if not given."""
     stated_image: StatedImage = ""
-    """`"ignore"`: a file of LabelMe, Pascal VOC or Darwin is about the image of its own name, although it states the
+    """`"ignore"`: a file of LabelMe, Pascal VOC or Darwin is about the image with its name, although it states the
     name of another image that is here; refused if not given.
     """
     missing: Missing = "error"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -55,12 +55,7 @@ def images_of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
         if set(endings.near(name)) - rows.keys():
             raise SourceError("no image of this name", where=where, expected=name, remedy=_written(name, endings))
     if not rows:
-        first = next(iter(source.match("points"))).name
-        raise SourceError(
-            "no point of the table is on an image here",
-            where=first,
-            found=f"{counted(elsewhere, 'point')}, the first on {next(iter(absent))}" if absent else "no point",
-        )
+        raise _none_here(source, elsewhere, absent)
     source.notes += [*named.notes(), *endings.notes()]
     if elsewhere:
         source.notes.append(f"{counted(elsewhere, 'point')} of the tables on no image here")
@@ -76,6 +71,15 @@ def images_of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
         table_name = files.get(image.name, "")
         points_of_it = {"points": json.dumps(cells)} if cells else {}
         yield source_image_of(image, (table_name,) if table_name else (), layout, points_of_it)
+
+
+def _none_here(source: Source, elsewhere: int, absent: Mapping[str, str]) -> SourceError:
+    """The error if no image of the tables is in the source. absent: each image -> the first row that names it."""
+    return SourceError(
+        "no point of the table is on an image here",
+        where=next(iter(source.match("points"))).name,
+        found=f"{counted(elsewhere, 'point')}, the first on {next(iter(absent))}" if absent else "no point",
+    )
 
 
 def stored_points(text: str) -> list[Annotation]:

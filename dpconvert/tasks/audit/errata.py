@@ -30,7 +30,7 @@ def errata(audit: Audit) -> str:
     """The entries as TOML, a section for each task; '' if there is nothing to leave out.
 
     Of the same image in two splits, the copy in the training set (else in the validation set) is left out. Of equal
-    pixels with two labels, both are: nothing tells which label is right.
+    pixels with two labels, both are: nothing shows which label is correct.
 
     Raises:
         ShardError: a shard changed since the audit.

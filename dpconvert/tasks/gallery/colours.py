@@ -1,4 +1,4 @@
-"""What the colours of images alone reveal of their classes: a baseline beside which a high score can be judged.
+"""What the colours of images alone reveal of their classes: a baseline for judging a high score.
 
 The colours of an image are a histogram of 8 x 8 x 8 cells of RGB, without any position. An image of the validation set
 takes the classes of the training images with the nearest histograms (Hellinger distance). A high score means that
@@ -28,7 +28,7 @@ Reader = Callable[[list[int]], Iterable[tuple[int, NDArray[np.uint8]]]]
 class ColourBaseline:
     """The score on the validation set by colours alone. chance: that of the most frequent class, or of a coin.
 
-    metric: that of the task's card. train, val: number of images looked at.
+    metric: that of the task's card. train, val: number of images examined.
     """
 
     metric: str

@@ -216,7 +216,7 @@ def _drawn(folder: Path, card: TaskCard, column: dict[str, Any], rows: list[int]
 
 
 def _in_words(card: TaskCard, column: dict[str, Any], row: int) -> str:
-    """The label of an image, where its place on the page does not tell it."""
+    """The label of an image, if its place on the page does not show it."""
     label = column[labels.column(card)][row]
     return "" if card.target == "class" else labels.in_words(card, label.tolist())
 

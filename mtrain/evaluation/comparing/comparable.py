@@ -26,10 +26,10 @@ RECIPES = {"svm": ("solver",), "finetune": TUNED, "scratch": TUNED, "dense": DEN
 RECIPE_OF = {"finetune": "tuning", "scratch": "tuning", "dense": "decoder"}
 OFF = {"tune": "all", "layer_decay": None}  # what an identity leaves out
 FROZEN = {"tune": "heads", "lr": None, "layer_decay": None}  # what that of masks and points leaves out
-STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all trainings of a row share
+STARTS = ("weights", "weights_key", "backbone_options", "train_on")  # settings that all training runs of a row share
 # weights that all evaluations of a network must share -> their name in messages
 BASELINES = {"imagenet": "ImageNet weights", "start": "published weights"}
-USUAL = ("iterations", "warmup", "lr", "tau", "batch")  # what is said of a training that has nothing beside it
+USUAL = ("iterations", "warmup", "lr", "tau", "batch")  # what the note on a single run names
 ANY_SIZE: Mapping[str, int] = {}
 DIGESTS = ("task_digest", *BASELINES.values())
 
@@ -72,7 +72,7 @@ def comparable(
 
 
 def joint_notes(shown: Iterable[Evaluation]) -> list[str]:
-    """What to say of the trainings of joint scores, whose settings no selection has chosen: those that differ from the
+    """Notes on the runs with joint scores, whose settings no selection has chosen: those that differ from the
     settings of the multi-task networks of the row, or the usual ones if the row has no such network.
     """
     trainings: dict[Group, Setting] = {}

@@ -42,7 +42,7 @@ OTHERS = ("iou", "f1", "pq", "aji")  # of --mode dense, beside the own metric of
 
 @dataclass(frozen=True)
 class ComparedNetwork:
-    """A network to compare: that of a run, or one without a run (mtrain.runs.Start)."""
+    """A network to compare: that of a run, or one without a run (mtrain.untrained.Start)."""
 
     name: str
     run: Run
@@ -265,7 +265,7 @@ def rank_intervals(names: Sequence[str], draws: dict[str, dict[str, Values]]) ->
 
 def _order(task: str, draws: int) -> NDArray[np.int64]:
     """An order of the draws of a task. Two tasks with as many groups have the same draws, which would rise and fall
-    together; in orders of their own they are independent.
+    together; in separate orders they are independent.
     """
     seed = int.from_bytes(hashlib.sha256(task.encode()).digest()[:8])
     return np.random.Generator(np.random.Philox(seed)).permutation(draws)

@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def how(self) -> str:
-        """The mode, with the settings that tell these results from others in the same mode."""
+        """The mode, with the settings that distinguish these results from others in the same mode."""
         return f"{self.mode} ({self.differs})" if self.differs else self.mode
 
     @property
@@ -204,7 +204,7 @@ def titles_of(comparisons: Sequence[Comparison], own: str = "multi-task") -> dic
 
 
 def other_weights(comparisons: Sequence[Comparison]) -> dict[str, str]:
-    """Weights other than those of the run and its baseline -> their name: that of the file alone, if it is unique."""
+    """Weights other than those of the run and its baseline -> their name: only the file's name, if it is unique."""
     others = sorted({weights for c in comparisons for weights in c.results} - {OWN, baseline_of(comparisons)})
     names = [BASELINES.get(weights) or Path(weights).name for weights in others]
     return {w: name if names.count(name) == 1 else w for w, name in zip(others, names, strict=True)}

@@ -171,5 +171,5 @@ def significant(one: Summary, other: Summary) -> bool:
 
 
 def margin(one: Summary, other: Summary) -> float | None:
-    """Twice the larger standard deviation; None if one is unknown, or if both are 0 so that no seed tells anything."""
+    """Twice the larger standard deviation; None if one is unknown, or if both are 0 and the seeds do not differ."""
     return None if one.std is None or other.std is None else 2 * max(one.std, other.std) or None

@@ -54,7 +54,7 @@ def content(selection: Selection, store: Store) -> dict[str, Any]:
 def _models(
     planned: Iterable[Planned], results: Mapping[str, Result], combination: Combination, target: str | None
 ) -> list[dict[str, Any]]:
-    """The trainings of a combination that left the target out. Empty without a target: those are not trained yet."""
+    """The runs of a combination that left the target out. Empty without a target: those are not trained yet."""
     return [
         {"seed": one.seed, "cell": one.cell, "run": results[one.cell].run}
         for one in planned

@@ -141,7 +141,7 @@ def _with_ties(found: Selection) -> Selection:
 def _after_race(
     store: Store, combinations: Sequence[Combination], grid: ScoreGrid, mode: str, metrics: Mapping[str, str]
 ) -> Selection | None:
-    """The selection among the combinations that came to the end of a finished race; None where there is none, or where
+    """The selection among the combinations that reached the end of a finished race; None if there is none, or if
     it was one of other tasks, combinations or seeds.
     """
     record = read_record(store)

@@ -65,7 +65,7 @@ def weights_in(path: Path, names: Iterable[str] = ()) -> Path:
 
 
 def files_of(path: Path) -> dict[Path, frozenset[str]]:
-    """Return the files that an index lists, each with the names of its tensors; any other file alone, without names.
+    """Return the files that an index lists, each with the names of its tensors; any other file itself, without names.
 
     Raises:
         RunError: a part is missing or not listed.

@@ -70,7 +70,7 @@ TRAINING = (
 )
 DROPPED = re.compile("|".join((*HEADS, *PRETEXT, *TRAINING)))
 OF_A_TRAINING = re.compile("|".join(TRAINING))
-# averages of the weights, which many trainings keep in a callback or an optimizer and score in place of the weights
+# averages of the weights, which many programs keep in a callback or an optimizer and score in place of the weights
 AVERAGED = re.compile(r"(.*_)?ema(_.*)?|.*EMA.*|.*(Ema|[aA]verag).*|(.*_)?(swa|SWA|shadow)(_.*)?|callbacks")
 # constants that a network computes itself, and buffers that FLOP counters leave behind
 DERIVED = re.compile(
@@ -125,7 +125,7 @@ def flattened(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of nested dictionaries, named by their path: `teacher.backbone.conv1.weight`.
 
-    A dictionary that occurs in several places is visited once. Of lists, averages of weights alone are yielded:
+    A dictionary that occurs in several places is visited once. Of lists, only averages of weights are yielded:
     `optimizer_states.0.ema.17`.
     """
     seen = set() if seen is None else seen

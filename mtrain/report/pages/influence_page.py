@@ -145,7 +145,7 @@ def _correlation(one: dict[str, Any]) -> str:
 
 
 def _cell(content: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """What an estimate says of a source, with the truth where it was verified; None if it is no source of it."""
+    """What an estimate says about a source, with the measured value if it was verified; None for another task."""
     row = next((row for row in content["sources"] if row["task"] == name), None)
     checked = (content["verification"] or {"sources": []})["sources"]
     return row and {**row, "checked": next((one for one in checked if one["task"] == name), None)}

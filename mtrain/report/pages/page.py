@@ -51,7 +51,7 @@ def breakable(name: str) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """A note as it is said at the terminal, with what stands between backquotes as code."""
+    """A note as it is printed at the terminal, with text between backquotes as code."""
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(text.split("`"))
     )

@@ -66,54 +66,81 @@ def write_report(
     classes = {task.name: task.classes for task in tasks}
     robust = [(_network(one["weights"]), one) for one in robustness_results(run)]
     sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
-    state, iteration = run.state()
-    gradients = cosines_in(events)
-    colours = colour_notes(run, tasks, {c.task for c in comparisons})
     elsewhere = list(_of_other_shards([*found, *(one for _, one in robust)], tasks))
     for note in elsewhere:
         (report or Reporter()).note(note)
     about = comparisons, published, robust, markdown_errors(sections)
     tables = run_markdown.tables(run.name, tasks, _uses(run, tasks), missing, *about)
     page = template("report.html").render(
-        run=run.name,
-        soup=run.about().get(SOUP, {}).get("text", ""),
-        state=state,
-        iteration=iteration,
-        remark=remark(config.backbone),
-        backbone=config.backbone,
-        size=config.size,
-        weights=config.weights,
+        **_of_run(run, config),
+        **_of_pool(run, tasks, missing),
+        **_of_training(config, events),
+        **_of_comparisons(comparisons, titles),
         cost=cost(config, events, found),
-        config=sorted(config.model_dump().items()),
-        versions=sorted(run.about().get("versions", {}).items()),
-        tasks=tasks,
-        use=_uses(run, tasks),
-        missing=missing,
-        left_out=set(run.left_out()),
-        loss_note=_loss_note(config),
-        mean_of_loss=has_mean(curve(events, "loss")),
-        loss=_learning_curve("Training loss", curve(events, "loss"), "loss", "loss"),
-        task_losses=_task_charts("loss", task_curves(events, "step", ("tasks", "task_loss"))),
-        accuracies=_task_charts("accuracy", task_curves(events, "validation", ("accuracy", "tasks"))),
-        gradients=gradients,
-        mean_of_cosine=gradients is not None and has_mean(gradients.means),
-        cosine_curve=_learning_curve("Mean cosine", gradients.means, "mean cosine", "cosines") if gradients else "",
-        comparisons=comparisons,
-        caption=caption(comparisons),
-        figures=_score_figures(comparisons, titles),
         robustness_rows=robust,
         by=robust[0][1]["by"] if len({one["by"] for _, one in robust}) == 1 else "origin",
         published=published,
         sections=[section for section in sections if section is not None],
-        others=other_weights(comparisons),
-        baseline=baseline_of(comparisons),
-        titles=titles,
-        own=OWN,
-        notes=[*_notes(comparisons, robust), *colours, *elsewhere],
+        notes=[
+            *_notes(comparisons, robust),
+            *colour_notes(run, tasks, {c.task for c in comparisons}),
+            *elsewhere,
+        ],
     )
     write_text(out, page)
     write_text(out.with_suffix(".md"), tables)
     return out, tables
+
+
+def _of_run(run: Run, config: FitConfig) -> dict[str, Any]:
+    """What the page says of the run, its network and its settings."""
+    state, iteration = run.state()
+    return {
+        "run": run.name,
+        "soup": run.about().get(SOUP, {}).get("text", ""),
+        "state": state,
+        "iteration": iteration,
+        "remark": remark(config.backbone),
+        "backbone": config.backbone,
+        "size": config.size,
+        "weights": config.weights,
+        "config": sorted(config.model_dump().items()),
+        "versions": sorted(run.about().get("versions", {}).items()),
+    }
+
+
+def _of_pool(run: Run, tasks: Sequence[Task], missing: str) -> dict[str, Any]:
+    """What the page says of the tasks, or why they cannot be listed."""
+    return {"tasks": tasks, "use": _uses(run, tasks), "missing": missing, "left_out": set(run.left_out())}
+
+
+def _of_training(config: FitConfig, events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The curves of the training: losses, accuracies, and the cosines between the gradients of tasks."""
+    losses, gradients = curve(events, "loss"), cosines_in(events)
+    cosines = gradients.means if gradients else []
+    return {
+        "loss_note": _loss_note(config),
+        "mean_of_loss": has_mean(losses),
+        "loss": _learning_curve("Training loss", losses, "loss", "loss"),
+        "task_losses": _task_charts("loss", task_curves(events, "step", ("tasks", "task_loss"))),
+        "accuracies": _task_charts("accuracy", task_curves(events, "validation", ("accuracy", "tasks"))),
+        "gradients": gradients,
+        "mean_of_cosine": gradients is not None and has_mean(cosines),
+        "cosine_curve": _learning_curve("Mean cosine", cosines, "mean cosine", "cosines") if gradients else "",
+    }
+
+
+def _of_comparisons(comparisons: Sequence[Comparison], titles: Mapping[str, str]) -> dict[str, Any]:
+    """The scores of the run beside those of its baseline and of other weights."""
+    return {
+        "comparisons": comparisons,
+        "caption": caption(comparisons),
+        "figures": _score_figures(comparisons, titles),
+        "others": other_weights(comparisons),
+        "baseline": baseline_of(comparisons),
+        "titles": titles,
+        "own": OWN,
+    }
 
 
 def _loss_note(config: FitConfig) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Template
 from markupsafe import Markup
 
 from dpconvert.plural import counted
@@ -126,37 +128,53 @@ def write_sweep_report(store: Store, evaluations: Path, out: Path, *, paper: boo
         "table.csv": csv_files.scores([(network.name, network.rows, network.published) for network in networks]),
         **({"breakhis.csv": csv_files.breakhis(patients)} if patients else {}),
     }
-    page = template(
-        "sweep.html", counted=counted, spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
-    ).render(
-        sweep=store.name,
+    page = _template().render(
+        **_of_selection(store, chosen),
         scored=len(results),
         planned=len(planned),
-        grid=chosen.grid,
         networks=networks,
         metrics=METRICS,
-        winners=_winners(chosen),
-        soups=soup_rows(store),
-        friedman=selection_lines.friedman_line(chosen),
         notes=[*chosen.notes, *left, *others],
         rates=rates,
         heads=heads,
         patients=patients,
         magnifications=MAGNIFICATIONS,
-        ranking=[selection_lines.text_row(chosen, c) for c in chosen.order],
-        mode=chosen.mode,
-        of_task=chosen.metrics,
-        others=any(combination.others for combination in chosen.combinations),
         files=[*files, *(["figures/*.svg", "figures/*.png"] if shown else [])],
     )
     for name, text in files.items():
         write_text(out.parent / name, text)
-    for one in shown:
-        write_text(out.parent / "figures" / f"{one.name}.svg", one.svg)
-        with replacing(out.parent / "figures" / f"{one.name}.png") as partial:
-            partial.write_bytes(one.png)
+    _write_figures(shown, out.parent / "figures")
     write_text(out, page)
     return out
+
+
+def _template() -> Template:
+    return template(
+        "sweep.html", counted=counted, spread=spread, mark=_mark, percents=_percents, rate=rate, two_lines=_two_lines
+    )
+
+
+def _of_selection(store: Store, chosen: Selection) -> dict[str, Any]:
+    """What the page says of the grid, the ranks of its combinations and the winners."""
+    return {
+        "sweep": store.name,
+        "grid": chosen.grid,
+        "winners": _winners(chosen),
+        "soups": soup_rows(store),
+        "friedman": selection_lines.friedman_line(chosen),
+        "ranking": [selection_lines.text_row(chosen, c) for c in chosen.order],
+        "mode": chosen.mode,
+        "of_task": chosen.metrics,
+        "others": any(combination.others for combination in chosen.combinations),
+    }
+
+
+def _write_figures(shown: Iterable[RenderedFigure], folder: Path) -> None:
+    """Write each figure as SVG and PNG."""
+    for one in shown:
+        write_text(folder / f"{one.name}.svg", one.svg)
+        with replacing(folder / f"{one.name}.png") as partial:
+            partial.write_bytes(one.png)
 
 
 def spread(found: Summary) -> str:

@@ -25,7 +25,7 @@ SECONDS = 20.0  # after which nvidia-smi is not waited for
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU by its number or identifier in CUDA_VISIBLE_DEVICES, and what nvidia-smi tells of it.
+    """A GPU by its number or identifier in CUDA_VISIBLE_DEVICES, and what nvidia-smi reports about it.
 
     total, used: memory in MiB. load: percent of the time in which it computes.
     """
@@ -118,7 +118,7 @@ def environment(changed: Mapping[str, str]) -> Iterator[None]:
 
 
 def _card(name: str) -> Card:
-    """Return what nvidia-smi tells of the GPU with this name; the name alone if it tells nothing."""
+    """Return what nvidia-smi reports about the GPU with this name; only the name if it reports nothing."""
     for fields in _listed():
         if len(fields) == len(QUERY) and (name == fields[0] or fields[1].startswith(name)):
             try:

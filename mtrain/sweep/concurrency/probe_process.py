@@ -29,7 +29,7 @@ OUTSIDE = 2**30  # bytes that a process takes on a GPU besides torch's own memor
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a process tells of a level: images per second, its memory, and the memory of the device. In bytes."""
+    """What a process measured at a level: images per second, its memory and that of the device in bytes."""
 
     images_per_s: float
     host: float
@@ -39,7 +39,10 @@ class Measurement:
 
 
 def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
-    """Prepare a training in a child process, and run iterations as long as told, until the connection is closed."""
+    """Prepare a training in a child process, and run iterations for as long as each request states.
+
+    Ends when the connection is closed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     end_with_parent(partial(os._exit, 1))
     try:
@@ -52,7 +55,7 @@ def probe(config: FitConfig, folder: Path, connection: Connection) -> None:
 
 
 def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterator[Measurement | None]:
-    """Yield None when the training is ready, and then what each request finds.
+    """Yield None when the training is ready, and then what each request measures.
 
     Raises:
         UserError: the training cannot be prepared or run, for example for lack of memory on the device.

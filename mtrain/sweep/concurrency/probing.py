@@ -21,11 +21,11 @@ from mtrain.sweep.concurrency.cards import environment
 from mtrain.sweep.concurrency.probe_process import Measurement, probe
 from mtrain.train.signals import passed_on
 
-WARM, SECONDS = 1.0, 3.0  # of iterations before the time is taken, and for which it is taken
-PATIENCE = 600.0  # seconds for a process to start, and for a level beyond its time
+WARM, SECONDS = 1.0, 3.0  # seconds of iterations before the measurement, and of the measurement
+PATIENCE = 600.0  # seconds that a process may take to start, and a level beyond its measurement
 POLL = 0.2
 GRACE = 5.0  # seconds for a process to end by itself, with its loader processes
-# of a setting without effect on the speed: what costs least, and a training without an end
+# settings without effect on the speed, at their cheapest, and a training that does not end
 PLAIN = {"weights": "random", "weights_key": None, "warmup": 0, "adapt_batches": 0, "iterations": 10**9}
 
 
@@ -34,7 +34,7 @@ class LostError(Exception):
 
 
 class StoppedError(Exception):
-    """A signal has asked this process to stop."""
+    """This process received a signal to stop."""
 
 
 def measure(
@@ -101,7 +101,7 @@ class _Crew:
     probes: list[tuple[SpawnProcess, Connection]] = field(default_factory=list)
 
     def level(self, at_once: int, signals: Sequence[int]) -> list[Measurement]:
-        """Let so many processes train at once; return what each tells.
+        """Let `at_once` processes train at the same time; return what each of them measured.
 
         Raises:
             LostError: one of them was killed, or failed.
@@ -151,7 +151,7 @@ def _crew(config: FitConfig, folder: Path, variables: Mapping[str, str]) -> Iter
 def _send(connection: Connection, what: Any) -> None:
     try:
         connection.send(what)
-    except OSError:  # it has ended, which the answer that is missing tells
+    except OSError:  # it has ended, which its missing answer will show
         return
 
 

@@ -63,11 +63,11 @@ def _upgrad(products: Tensor) -> Tensor:
 
 
 def _psd(products: Tensor) -> PSDMatrix:
-    return products  # type: ignore[return-value]  # a tensor of which the caller knows that it is one
+    return products  # type: ignore[return-value]  # the caller passes a positive semidefinite matrix
 
 
 def _projector() -> Any:
-    """A projector on the dual cone that needs scipy alone: torchjd's own needs a package under the GPL."""
+    """A projector on the dual cone that needs only scipy: torchjd's own needs a package under the GPL."""
     from torchjd.linalg import DualConeProjector
 
     class Projector(DualConeProjector):

@@ -124,7 +124,7 @@ def solve(
     it ranks nothing: the gradient must also be down to sqrt(tolerance) of what it is there.
 
     Columns i, i + kinds, i + 2 kinds, ... are alike (one class, in several folds); 0 takes each for itself. This
-    decides how fast it goes, not what comes out.
+    affects the speed only, not the result.
     """
     weights = design.rows.new_zeros(design.rows.shape[1], targets.shape[1]) if start is None else start.weights.clone()
     decisions = design.rows @ weights
@@ -165,7 +165,7 @@ def _newton_step(
 ) -> tuple[Tensor, int]:
     """Solve (1 + X' diag(curvature) X) step = -gradient by conjugate gradients, each column with its own curvature.
 
-    Answers the step and how many products with the matrix it took.
+    Returns the step, and the number of products with the matrix that it took.
     """
     inside = curvature.any(dim=1)  # samples beyond the margin of every column play no part
     x, active = design.single[inside], curvature[inside].float()

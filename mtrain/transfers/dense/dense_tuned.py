@@ -1,7 +1,7 @@
 """A decoder of masks and points whose network is trained with it: `--mode dense --tune WHAT`.
 
 All of the recipe of the frozen network holds (mtrain.transfers.dense.dense_frozen): loss, optimizer, batches, steps,
-and the rate of the decoder. The chosen parameters of the network have a rate of their own, 1e-4 by default, a twentieth
+and the rate of the decoder. The chosen parameters of the network have a separate rate, 1e-4 by default, a twentieth
 of that of the decoder, which starts from random weights.
 """
 
