@@ -1,4 +1,4 @@
-"""Drafts of manifests that somebody must finish: a line of comment says so, and nothing is converted while it stands."""
+"""Drafts of manifests that somebody must finish: a comment says so, and nothing is converted while it stands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NOT_READY = "# NOT READY."
 
 
 def unfinished(manifest: Manifest) -> ManifestError | None:
-    """What is wrong with a manifest that has the line by which `dpconvert init` says that something is to be settled."""
+    """Return the fault of a manifest in which `dpconvert init` left a line that says that something is unclear."""
     try:
         lines = manifest.path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError):  # made in memory, or gone by now

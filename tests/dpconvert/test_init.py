@@ -1083,7 +1083,7 @@ def test_nothing_is_converted_while_a_draft_says_that_it_is_not_ready(dpconvert:
     given = (path, "--source", tmp_path / "s")
     for answer in (dpconvert(*given, "--out", tmp_path / "out"), dpconvert("check", *given)):
         assert answer.code == 1
-        assert "my.toml: line 3 says NOT READY; settle what the comments below that line ask" in answer.err
+        assert re.search(r"my\.toml: line \d says NOT READY; settle what the comments below that line ask", answer.err)
     assert not (tmp_path / "out").exists()
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "NOT READY" not in line))
     assert dpconvert("check", *given).code == 0
