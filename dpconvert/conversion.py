@@ -30,6 +30,7 @@ from dpconvert.existing import (
     tell_changed,
 )
 from dpconvert.manifest.model import Manifest
+from dpconvert.manifest.unfinished import unfinished
 from dpconvert.plan import known_errors, plan
 from dpconvert.plan.options import Options
 from dpconvert.plan.plan_rows import Plan
@@ -73,9 +74,12 @@ def convert(
     retry_failed: retry only the samples that were left out because they could not be read. limits: for each file.
 
     Raises:
+        ManifestError: the manifest is a draft that says that it is not ready.
         SourceError, ReadError: the source is not laid out as expected, or some of its images cannot be read.
         OutputError: the folder is in use, holds another conversion, or cannot be written.
     """
+    if (fault := unfinished(manifest)) is not None:
+        raise fault
     declared = options.with_targets(manifest)  # what the request is about; the source has it with the options applied
     source = Source.open(root, options.applied_to(declared))
     known_errors.errata(declared, options.errata)

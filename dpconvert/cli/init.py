@@ -73,6 +73,7 @@ def _checked(path: Path, folder: Path, report: object) -> Findings:
     """What `dpconvert check` finds in the manifest that was written."""
     from dpconvert.errors import UserError
     from dpconvert.manifest.catalog import load
+    from dpconvert.manifest.unfinished import unfinished
     from dpconvert.plan.check import Findings, check
     from dpconvert.runtime.progress import Reporter
     from dpconvert.source.files import Source
@@ -82,7 +83,9 @@ def _checked(path: Path, folder: Path, report: object) -> Findings:
         source = Source.open(folder, with_shape(load(path)))
     except UserError as error:
         return Findings(problems=[str(error)])
-    return check(source, report=report)
+    findings = check(source, report=report)
+    asked = str(unfinished(source.manifest))  # which the questions say at length
+    return dataclasses.replace(findings, problems=[one for one in findings.problems if one != asked])
 
 
 def _print(path: Path, folder: Path, drafted: Drafted, findings: Findings, *, ready: bool) -> None:

@@ -17,6 +17,7 @@ from dpconvert.errors import UserError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import PatchGrid, Regional, Tiles, Whole
 from dpconvert.manifest.splits import SplitPolicy
+from dpconvert.manifest.unfinished import unfinished
 from dpconvert.plan import divide, given, known_errors, patches, placement
 from dpconvert.plan.collect import LazyScene, check_targets, counts_of
 from dpconvert.plan.options import Options
@@ -68,10 +69,11 @@ class Findings:
 def check(source: Source, options: Options = Options(), report: Reporter = Reporter(quiet=True)) -> Findings:  # noqa: B008
     """Check a source as a conversion would read it, without its pixels."""
     manifest = source.manifest
+    unready = [str(fault)] if (fault := unfinished(manifest)) is not None else []
     try:
         images = divide.listed(manifest, source, options)
     except UserError as error:
-        return Findings(examples=_of_patterns(source), problems=[str(error)], notes=source.notes)
+        return Findings(examples=_of_patterns(source), problems=[*unready, str(error)], notes=source.notes)
     empty = [f"{file}: an empty file" for image in images for file in image.files if source.sizes.get(file) == 0]
     problems, seen = _look(source, images, report)
     if images and len(seen.small) == len(images):
@@ -101,7 +103,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
         classes,
         counts,
         len({image.group for image in images}),
-        problems,
+        [*unready, *problems],
         warnings,
         notes,
         sizes,

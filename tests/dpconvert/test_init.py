@@ -381,6 +381,19 @@ def test_tables_that_differ_about_images_are_asked_about(init: Callable[..., Any
     assert "labels.csv and second.csv differ about the same images in the column 'label'" in answer.err
 
 
+def test_a_table_of_patients_whose_numbers_are_also_names_of_images_is_joined(
+    init: Callable[..., Any], tmp_path: Path
+) -> None:
+    for n in range(1, 25):
+        draw_image(tmp_path / "s" / f"{n:05}.png", value=n)
+    table(tmp_path / "s", "Bild,PatientenNr,Klinik", [f"{n:05},{(n + 3) // 4:04},{n % 2}" for n in range(1, 25)])
+    table(tmp_path / "s", "PatientenNr,Grad", [f"{n:04},{'I' * (n % 3 + 1)}" for n in range(1, 7)], "patienten.csv")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert (manifest["kind"], manifest["group"]["kind"]) == ("ordinal", "patient")
+    assert labels(manifest, rows) == {f"{n:05}.png": "I" * ((n + 3) // 4 % 3 + 1) for n in range(1, 25)}
+    assert max(map(len, homes(rows).values())) == 1
+
+
 def test_a_table_of_paths_of_another_machine_is_named(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(8):
         draw_image(tmp_path / "s" / "img" / f"{number}.png")
@@ -631,6 +644,27 @@ def test_a_column_of_labels_between_separators(separator: str, init: Callable[..
     for row in rows:
         stated = TISSUES[int(row["source"].removesuffix(".png")) % 5].split("|")
         assert [manifest["classes"][number] for number in row["labels"]] == sorted(set(stated) - {"none"})
+
+
+@pytest.mark.parametrize("separator", [", ", "/", " + ", "&"])
+def test_separators_that_names_may_hold_count_where_each_label_is_alone_too(
+    separator: str, init: Callable[..., Any], tmp_path: Path
+) -> None:
+    tissues = [["fat"], ["stroma", "fat"], ["stroma"], ["tumour"], ["tumour", "stroma", "fat"]]
+    drawn(tmp_path / "s", "tissue", lambda n: f'"{separator.join(tissues[n % 5])}"')
+    manifest, rows, _ = init(tmp_path / "s")
+    assert (manifest["kind"], manifest["classes"]) == ("multilabel", ["fat", "stroma", "tumour"])
+    for row in rows:
+        stated = tissues[int(row["source"].removesuffix(".png")) % 5]
+        assert [manifest["classes"][number] for number in row["labels"]] == sorted(stated)
+
+
+def test_a_comma_in_the_name_of_a_class_divides_nothing(init: Callable[..., Any], tmp_path: Path) -> None:
+    tissues = ["DCIS, low", "DCIS, high", "DCIS", "none of these"]
+    drawn(tmp_path / "s", "tissue", lambda n: f'"{tissues[n % 4]}"')
+    manifest, _, answer = init(tmp_path / "s")
+    assert manifest["classes"] == sorted(tissues)
+    assert "note: Cells of the column 'tissue' may hold several labels" in answer.out
 
 
 def test_of_two_columns_of_numbers_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
@@ -1039,6 +1073,21 @@ def test_an_export_of_cytomine(init: Callable[..., Any], tmp_path: Path) -> None
 
 
 # --- the file and the answers
+
+
+def test_nothing_is_converted_while_a_draft_says_that_it_is_not_ready(dpconvert: Call, tmp_path: Path) -> None:
+    for number in range(12):
+        draw_image(tmp_path / "s" / ("tumour", "normal", "unknown")[number % 3] / f"{number}.png")
+    path = tmp_path / "my.toml"
+    dpconvert("init", tmp_path / "s", "--out", path)
+    given = (path, "--source", tmp_path / "s")
+    for answer in (dpconvert(*given, "--out", tmp_path / "out"), dpconvert("check", *given)):
+        assert answer.code == 1
+        assert re.search(r"my\.toml: line \d says NOT READY; settle what the comments below that line ask", answer.err)
+    assert not (tmp_path / "out").exists()
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "NOT READY" not in line))
+    assert dpconvert("check", *given).code == 0
+    assert dpconvert(*given, "--out", tmp_path / "out", "--workers", 1).code == 0
 
 
 def test_an_existing_manifest_is_not_overwritten(dpconvert: Call, tmp_path: Path) -> None:

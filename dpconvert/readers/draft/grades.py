@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 from dpconvert.readers.draft import names
 
-GRADES = re.compile(r"(?i)grade|isup|gleason|stage|her2|differentiation|dysplasia")
+GRADES = re.compile(
+    r"(?i)grade|(?<![a-z])grad(?:ing)?(?![a-z])|isup|gleason|stage|stadium|her2|differentiation|dysplasia|分级"
+)
 NUMBERED = re.compile(r"(?P<what>\D*?)[ _-]?(?P<number>\d{1,2})(?:\.0*)?\+?", re.ASCII)
 ROMAN = re.compile(r"(?P<what>.*?[ _-])?(?P<numeral>IV|V|I{1,3})(?P<part>[A-Ca-c]?)")
 NUMERALS = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5}

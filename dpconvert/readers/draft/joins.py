@@ -44,13 +44,15 @@ def joined(survey: Survey, main: Listing, others: Sequence[Listing]) -> tuple[Li
             continue
         if not rows:
             continue
+        found = _join(main, file, rows, {column for join in joins for column in join.columns})
+        if found is not None and found.by not in main.columns:  # numbers of patients may also be names of images
+            named -= {file}
         if file in named and (differing := _differing(main, next(one for one in others if one.file == file))):
             unclear.append(
                 f"{main.file} and {file} differ about the same images in the column {differing!r}. Name "
                 "the right one in the pattern of [files.table], or correct the other"
             )
             continue
-        found = _join(main, file, rows, {column for join in joins for column in join.columns})
         if found is not None and all(join.by == found.by for join in joins):
             joins += [found] * bool(found.columns)
         elif file in named:

@@ -21,7 +21,7 @@ NO_CLASSES = re.compile(
     r"classification|detection|segmentation|points?|he|h&e|ihc|png|jpe?g|tiff?|bmp)s?"
 )
 OF_MASKS = re.compile(r"(?i)(masks?|labels?|gt|ground[-_ ]?truths?|annotations?|seg|segmentations?)(?:t[rs])?")
-PEOPLE = r"patient|pat|case|subject|donor|participant"
+PEOPLE = r"patient|pat|case|subject|donor|participant|proband|患者|病人|病例|症例"
 MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
 ARCHIVE = re.compile(r"(?i)(?<=[^/.])\.(?:zip|7z|tgz|tar(?:\.(?:gz|bz2|xz))?)$")

@@ -19,12 +19,14 @@ from dpconvert.readers.draft.tree import Tree
 from dpconvert.readers.layouts.table import WHOLE
 
 GROUPS = re.compile(
-    rf"(?i)(?:^|[^a-z])({names.PEOPLE}|group|slide|wsi|specimen|biopsy|block|tma)(?:$|[^a-z]|s?id$|s?name$)"
+    rf"(?i)(?:^|[^a-z])({names.PEOPLE}|fall(?=[-_ ]?(?:nr|nummer|id))|group|slide|wsi|specimen|biopsy|block|tma)"
+    r"(?:$|(?:en)?[^a-z]|(?:s|en)?(?:id|name|nr|no|num|number|nummer|code|key)s?$)"
 )
 SETS = re.compile(r"(?i)(^|[^a-z])(split|set|subset|partition|phase|fold)($|[^a-z])")
 OTHER = re.compile(
     r"(?i)(^|[^a-z])(sex|gender|age|ethnicity|race|scanner|hospital|cent(er|re)|site|source|date|year|stain|organ|"
-    r"dataset|magnification|mag|operator|annotator|fold|index|unnamed|id|width|height|size)($|[^a-z])|^\.\.\.\d+$"
+    r"dataset|magnification|mag|operator|annotator|fold|index|unnamed|id|width|height|size|"
+    r"geschlecht|alter|zentrum|klinik|datum|jahr|sexe|h[oô]pital|ann[eé]e)($|[^a-z])|^\.\.\.\d+$"
 )
 NAMED = re.compile(rf"(?i)({'|'.join(LABELS)}|target|diagnosis)")
 NUMBERED = re.compile(r"([^\W\d]+[-_ ]?)\d+(?:\n\1\d+){3,}")  # P1, P2, ...: four and more

@@ -22,6 +22,7 @@ from dpconvert.source import target
 
 Column = tuple[str, list[str]]
 """A column and its cells."""
+IN_NAMES = ",/+&"  # between labels, or in the name of one
 FEW = 10  # different whole numbers that may be classes
 ABSENT = {"na", "n/a", "nan", "none", "null", "-", "?"}
 NOWHERE = re.compile(
@@ -114,6 +115,13 @@ def remarks(columns: Sequence[Column], label: str) -> list[str]:
             f"The whole numbers in the column {label!r} are taken as names of classes. If they are in an order, state "
             f'kind = "ordinal"; if they are measured, kind = "regression" and value = {quoted(label)}.'
         )
+    for separator in IN_NAMES:
+        joined = [parts for parts in _joined(list(distinct), separator) if set(parts) & set(distinct)]
+        if len(joined) > 1 and not separator_of(cells):
+            found.append(
+                f"Cells of the column {label!r} may hold several labels ({some(map(repr, joined), 2)}): they are taken "
+                f'as classes of their own. If they do, state kind = "multilabel" and separator = {quoted(separator)}.'
+            )
     found += [
         f'The column {name!r} holds numbers ({_range(cells)}), which could be a task of their own: kind = "regression".'
         for name, cells in columns
@@ -148,7 +156,10 @@ def is_binary(cells: Sequence[str]) -> bool:
 
 
 def separator_of(cells: Sequence[str]) -> str:
-    """Return the character between several labels of a cell, of which a few occur again and again; '' for none."""
+    """Return the character between several labels of a cell, of which a few occur again and again; '' for none.
+
+    Characters that names of classes often hold count only if each of these labels is alone in another cell.
+    """
     known = [cell for cell in cells if cell]
     for separator in ";|":
         if sum(separator in cell for cell in known) < 2:
@@ -156,7 +167,17 @@ def separator_of(cells: Sequence[str]) -> str:
         parts = Counter(part for cell in known for part in parts_of(cell, ManyLabels(separator=separator)))
         if 1 < len(parts) <= min(names.MOST_CLASSES, len(known) // 2) and not all(map(_is_number, parts)):
             return separator
-    return ""
+    return next((separator for separator in IN_NAMES if _joined(known, separator) and _all_alone(known, separator)), "")
+
+
+def _joined(cells: Sequence[str], separator: str) -> list[list[str]]:
+    """Return the parts of the different cells that have several, none of them a number."""
+    parts = (parts_of(cell, ManyLabels(separator=separator)) for cell in sorted(set(cells)))
+    return [some_parts for some_parts in parts if len(some_parts) > 1 and not any(map(_is_number, some_parts))]
+
+
+def _all_alone(cells: Sequence[str], separator: str) -> bool:
+    return {part for parts in _joined(cells, separator) for part in parts} <= set(cells)
 
 
 def _lists(name: str, cells: list[str]) -> OtherLabels:

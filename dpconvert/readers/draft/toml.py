@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
+from dpconvert.manifest.unfinished import NOT_READY
 from dpconvert.plural import counted
 from dpconvert.readers.draft.survey import Draft
 
@@ -73,7 +74,7 @@ def _lines(draft: Draft, task: str, folder: str) -> Iterator[str]:
         yield from comment(remark)
     if draft.questions:
         yield "#"
-        yield "# NOT READY. What is unclear, and must be filled in below:"
+        yield f"{NOT_READY} Settle what is unclear, then delete this line:"
         for number, question in enumerate(draft.questions, start=1):
             first, *rest = comment(question)
             yield f"# {number}. {first[2:]}"
