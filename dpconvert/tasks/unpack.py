@@ -18,7 +18,7 @@ import io
 import json
 import re
 import tarfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -91,12 +91,14 @@ def unpack(folder: Path, out: Path, report: Reporter) -> Unpacked:
 def class_folders(classes: list[str]) -> list[str]:
     """A distinct folder name for each class: its own name, adapted where file systems would not allow it."""
     plain = [re.sub(r"[^\w-]+", "_", name, flags=re.ASCII).strip("_")[:80] for name in classes]
-    alike = defaultdict(list)
-    for label, name in enumerate(plain):
-        alike[name.casefold()].append(label)
-    unusable = {label for name, labels in alike.items() if len(labels) > 1 or not name for label in labels}
-    unusable |= {label for label, name in enumerate(plain) if DEVICES.fullmatch(name)}
-    return [f"{label}_{name}".rstrip("_") if label in unusable else name for label, name in enumerate(plain)]
+    numbered = {label for label, name in enumerate(plain) if not name or DEVICES.fullmatch(name)}
+    while True:
+        found = [f"{label}_{name}".rstrip("_") if label in numbered else name for label, name in enumerate(plain)]
+        alike = Counter(name.casefold() for name in found)
+        clashing = {label for label, name in enumerate(found) if alike[name.casefold()] > 1}
+        if clashing <= numbered:
+            return found
+        numbered |= clashing
 
 
 def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:

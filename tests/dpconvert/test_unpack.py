@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dpconvert import card as cards
@@ -103,6 +103,7 @@ def test_a_damaged_image_is_not_passed_on(converted: Get, tmp_path: Path) -> Non
         unpack(folder, tmp_path / "out", QUIET)
 
 
+@example(["肿瘤", "0"])
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=8))
 def test_folders_of_classes_are_safe_and_distinguished(names: list[str]) -> None:
     folders = class_folders(names)
