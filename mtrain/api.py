@@ -12,13 +12,13 @@ from dpconvert.arguments import check_options, check_whole, in_arguments, named,
 from dpconvert.names import closest
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones.card import BackboneCard
-from mtrain.belonging import check_weights
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
 from mtrain.model import network as networks
 from mtrain.model.network import SharedNetwork
-from mtrain.run_names import named_run, new_name, open_run
-from mtrain.runs import Run
+from mtrain.runs.belonging import check_weights
+from mtrain.runs.run_folder import Run
+from mtrain.runs.run_names import named_run, new_name, open_run
 from mtrain.settings import fit_config
 from mtrain.train import fit as training
 from mtrain.transfers.modes import MODES

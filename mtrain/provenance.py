@@ -13,8 +13,8 @@ from mtrain.data.choice import Choice
 from mtrain.data.pool import Pool
 from mtrain.data.task import Task
 from mtrain.errors import RunError
-from mtrain.runs import Run
-from mtrain.seen import Seen
+from mtrain.runs.run_folder import Run
+from mtrain.runs.seen import Seen
 from mtrain.setting_roles import INCIDENTAL
 from mtrain.versions import versions
 

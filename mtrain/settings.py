@@ -18,9 +18,9 @@ from mtrain.data.addresses import absolute, url_of
 from mtrain.data.choice import Choice, check_joint, chosen
 from mtrain.data.pool import leave_out, outlined
 from mtrain.errors import UsageError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
+from mtrain.runs.untrained import Start, start_of
 from mtrain.setting_roles import BEFORE
-from mtrain.untrained import Start, start_of
 
 PAGE = "`mtrain fit --print-config` prints every setting"
 SWEEPS = {"grid", "seeds", "sweep"}  # entries of the file and of the plan of a sweep, which no training has

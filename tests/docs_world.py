@@ -31,10 +31,10 @@ from dpconvert.plan.options import Options
 from dpconvert.readers import fakes, with_defaults
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
-from mtrain.documents import read_document, write_document
+from mtrain.disk.documents import read_document, write_document
 from mtrain.model import network
 from mtrain.model.weight_files.weights import save_weights
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from tests.documents import PROGRAMS, ROOT, Line, programs_in
 from tests.small_networks import use_small_networks

@@ -25,7 +25,7 @@ from dpconvert.readers import with_defaults
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep import estimate
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task

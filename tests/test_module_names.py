@@ -47,7 +47,7 @@ def test_a_module_or_what_it_defines_exists(name: str) -> None:
     assert exists(name)
 
 
-@pytest.mark.parametrize("name", ["mtrain.runs.Nothing", "mtrain.nothing", "dpconvert.image.nothing.at_all"])
+@pytest.mark.parametrize("name", ["mtrain.runs.run_folder.Nothing", "mtrain.nothing", "dpconvert.image.nothing.at_all"])
 def test_a_name_that_no_module_has_is_missing(name: str) -> None:
     assert not exists(name)
 

@@ -34,11 +34,11 @@ from typing import Any
 import numpy as np
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import write_json
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
+from mtrain.disk.atomic import write_json
 from mtrain.evaluation.comparing.paired import draws, kept_answers
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.bootstrap import interval
 from mtrain.settings import fit_config
 from mtrain.train.fit import fit

@@ -28,7 +28,7 @@ from mtrain.cli import (
     watch,
 )
 from mtrain.cli.unused_options import noting_unused
-from mtrain.documents import unchecked
+from mtrain.disk.documents import unchecked
 from mtrain.errors import SaidElsewhereError, UsageError
 
 TRAINING = {

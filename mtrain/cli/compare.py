@@ -17,7 +17,7 @@ from mtrain.cli.robustness import COLUMN
 from mtrain.cli.unused_options import note_unused
 
 if TYPE_CHECKING:
-    from mtrain.runs import Run
+    from mtrain.runs.run_folder import Run
     from mtrain.transfers.dense.dense_tuned import Moving
 
 MODES = ["svm", "logistic", "knn", "eva", "dense"]
@@ -127,9 +127,9 @@ def compare(
         raise UsageError("nothing to compare", remedy="name two networks or more with --backbone and --run")
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
-    from mtrain.atomic import check_folder
     from mtrain.cli import transfer_work
     from mtrain.data.columns import ColumnRequest
+    from mtrain.disk.atomic import check_folder
     from mtrain.evaluation.comparing.comparison import ComparedNetwork, beside_published
     from mtrain.evaluation.comparing.comparison import compare as put_side_by_side
     from mtrain.report.pages.comparison_page import lines, write_page
@@ -179,7 +179,7 @@ def _tuned(moving: Moving) -> Iterator[str]:
 
 def _repeated(networks: Sequence[tuple[str, Run]]) -> Iterator[str]:
     """A note on each network that is a run, or has weights, named before."""
-    from mtrain.untrained import Start
+    from mtrain.runs.untrained import Start
 
     seen: dict[tuple[Path | str | None, ...], str] = {}
     for name, run in networks:
@@ -202,7 +202,7 @@ def named_networks(
     runs: Path, backbones: Sequence[str], names: Sequence[str], size: int | None
 ) -> Iterator[tuple[str, Run]]:
     """What to call each network, and where it is; two with the same name are distinguished by their weights."""
-    from mtrain.run_names import open_run
+    from mtrain.runs.run_names import open_run
     from mtrain.settings import untrained
 
     seen: dict[str, int] = {}

@@ -107,7 +107,7 @@ def evaluate(
     Example: mtrain evaluate --sweep paper
     """
     from mtrain.errors import UsageError
-    from mtrain.run_names import open_run
+    from mtrain.runs.run_names import open_run
     from mtrain.sweep.store import open_store
     from mtrain.transfers.request import places, targets, unread, with_set
 

@@ -93,7 +93,7 @@ def influence(
     Example: mtrain influence --run RUN --target Lung
     """
     from mtrain.errors import UsageError
-    from mtrain.run_names import open_run
+    from mtrain.runs.run_names import open_run
     from mtrain.transfers.request import targets
 
     run, singles = run_of(runs, name, to_score=True), [open_run(runs, one) for one in alone]
@@ -105,7 +105,7 @@ def influence(
     (task,) = found
     if verify is not None and verify < 3:
         raise UsageError(f"--verify {verify} is too few", expected="3 or more")
-    from mtrain.documents import write_document
+    from mtrain.disk.documents import write_document
     from mtrain.influence.estimate import influence as estimate
     from mtrain.influence.estimate import path_of
     from mtrain.influence.estimator import InfluenceOptions

@@ -15,7 +15,7 @@ from dpconvert.runtime.terminal import QUIET, Folder, say, together
 
 if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
-    from mtrain.runs import Run
+    from mtrain.runs.run_folder import Run
 
 # options of the commands that score, which only --help-all explains
 RARELY = (
@@ -264,6 +264,6 @@ def network_of(
 
 def run_of(runs: Path, name: str | None, *, to_score: bool = False) -> Run:
     """The run of that name; without a name, the newest one, or the newest that is not a release if it is `to_score`."""
-    from mtrain.run_names import newest_run, open_run
+    from mtrain.runs.run_names import newest_run, open_run
 
     return open_run(runs, name) if name else newest_run(runs, to_score=to_score)

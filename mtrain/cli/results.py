@@ -195,7 +195,7 @@ def predict(
         run.check_trained_on(task)
     if dense and (features or shown is not None):
         raise UsageError("--dense goes neither with --features nor with --class", remedy="omit one of them")
-    from mtrain.atomic import check_folder
+    from mtrain.disk.atomic import check_folder
     from mtrain.predict import Classifier, Patch, Segmenter, predict_dense
     from mtrain.predict import predict as run_prediction
 

@@ -58,7 +58,7 @@ def soup(
     Example: mtrain soup seed0 seed1 seed2 --name average
     Sum: mtrain soup lung colon skin --factor 1 --name sum
     """
-    from mtrain.run_names import named_run, open_run
+    from mtrain.runs.run_names import named_run, open_run
 
     into = named_run(runs, name)
     added, gone = (tuple(open_run(runs, one) for one in given) for given in (names, removed))

@@ -19,7 +19,7 @@ from mtrain.cli.training_options import TrainingCommand
 from mtrain.cli.unused_options import note_unused
 
 if TYPE_CHECKING:
-    from mtrain.runs import Run
+    from mtrain.runs.run_folder import Run
 
 
 @click.command(
@@ -78,7 +78,7 @@ def fit(
     Example: mtrain fit --shards shards/ --leave-out Lung
     On two GPUs: torchrun --nproc-per-node 2 -m -- mtrain fit --leave-out Lung
     """
-    from mtrain.run_names import named_run, new_name
+    from mtrain.runs.run_names import named_run, new_name
     from mtrain.services import check_installed
     from mtrain.settings import as_toml, check_names, fit_config, read_settings
 
@@ -229,7 +229,7 @@ def list_runs(runs: Path, as_json: bool) -> None:
     \b
     Example: mtrain runs
     """
-    from mtrain.run_names import all_runs
+    from mtrain.runs.run_names import all_runs
 
     rows = [_row(run) for run in all_runs(runs)]
     lines = [
@@ -243,8 +243,8 @@ def list_runs(runs: Path, as_json: bool) -> None:
 def _row(run: Run) -> dict[str, Any]:
     """A line of the list; a damaged run is listed as such, so that it does not hide the others."""
     state, iteration = run.state()
-    from mtrain.belonging import has_foreign_state
-    from mtrain.runs import SOUP, STATE
+    from mtrain.runs.belonging import has_foreign_state
+    from mtrain.runs.run_folder import SOUP, STATE
 
     row: dict[str, Any] = {"run": run.name, "state": state, "iteration": iteration}
     try:

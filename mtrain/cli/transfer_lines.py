@@ -11,10 +11,10 @@ import numpy as np
 
 from dpconvert.plural import counted
 from mtrain.evaluation.evaluate import MULTITASK
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
+from mtrain.runs.untrained import Start
 from mtrain.scoring.metrics import BESIDES, METRICS
 from mtrain.transfers.request import OWN
-from mtrain.untrained import Start
 
 
 def _network(result: Mapping[str, Any], run: Run) -> str:

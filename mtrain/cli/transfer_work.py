@@ -13,7 +13,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Task
 from mtrain.errors import UsageError, UserError
 from mtrain.evaluation import evaluate as final
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.settings import fit_config
 from mtrain.sweep.store import Store
 from mtrain.transfers.dense.dense_tuned import Moving

@@ -78,8 +78,8 @@ def _named(runs: Path, sweeps: Path, name: str, run: str | None, sweep: str | No
         UsageError: neither or both have this name, or an option names another.
     """
     from mtrain.errors import UsageError
-    from mtrain.run_names import all_runs
-    from mtrain.runs import Run
+    from mtrain.runs.run_folder import Run
+    from mtrain.runs.run_names import all_runs
 
     if run is not None or sweep is not None:
         raise UsageError("two things to watch", found=name, remedy="give NAME, --run or --sweep")

@@ -17,7 +17,7 @@ from dpconvert.validation import first_fault
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool, find_task, pool_of
 from mtrain.data.task import Task
-from mtrain.documents import content_digest, read_document
+from mtrain.disk.documents import content_digest, read_document
 from mtrain.errors import RunError, UsageError
 
 MAKE = "write it with `mtrain influence --target TASK`"

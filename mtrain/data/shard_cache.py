@@ -26,8 +26,8 @@ from pathlib import Path
 import pooch
 
 from dpconvert.runtime import locks
-from mtrain.atomic import replacing, writing
 from mtrain.data.storage import Storage
+from mtrain.disk.atomic import replacing, writing
 from mtrain.errors import ShardError, UsageError
 from mtrain.used import mark
 

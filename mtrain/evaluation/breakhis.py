@@ -21,14 +21,14 @@ from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
 from mtrain.data.rows import Rows
 from mtrain.data.task import OPEN, Permit, Task, attributes, fetch_shards, with_test
-from mtrain.documents import known_document, short_digest, write_document
+from mtrain.disk.documents import known_document, short_digest, write_document
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.paper_tables import training_of
 from mtrain.evaluation.selecting.ranks import summary
 from mtrain.model.frozen import Features
+from mtrain.runs.seen import Seen
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels
-from mtrain.seen import Seen
 from mtrain.transfers.classifiers import probes
 from mtrain.transfers.classifiers.probes import TrainingSet
 from mtrain.transfers.features import features

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import replacing
 from mtrain.backbones.card import BackboneCard
 from mtrain.data.task import Permit, Task, with_test
-from mtrain.documents import short_digest, write_document
+from mtrain.disk.atomic import replacing
+from mtrain.disk.documents import short_digest, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparing.comparisons import IMAGENET, START
 from mtrain.evaluation.paper_tables import training_of
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.store import SELECTED, Store
 from mtrain.transfers.modes import SEEDED
 from mtrain.transfers.request import OWN

@@ -21,12 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.plural import counted
 from dpconvert.validation import first_fault
-from mtrain.documents import read_document, short_digest
+from mtrain.disk.documents import read_document, short_digest
 from mtrain.errors import RunError
 from mtrain.evaluation.comparing.comparisons import BASELINES, IMAGENET, START
 from mtrain.evaluation.comparing.paired import Interval, paired
 from mtrain.evaluation.selecting.ranks import Summary, margin, significant, summary
-from mtrain.runs import SOUP, Run
+from mtrain.runs.run_folder import SOUP, Run
 from mtrain.scoring.metrics import METRICS
 from mtrain.setting_roles import INCIDENTAL
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtrain.documents import content_digest, read_document
-from mtrain.runs import Run
+from mtrain.disk.documents import content_digest, read_document
+from mtrain.runs.run_folder import Run
 from mtrain.transfers.results import check_result
 
 FOLDER = "robustness"

@@ -21,7 +21,7 @@ from mtrain.data.columns import ColumnRequest, without_value
 from mtrain.data.labels import need_classes
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
-from mtrain.documents import short_digest, write_document
+from mtrain.disk.documents import short_digest, write_document
 from mtrain.errors import UsageError
 from mtrain.evaluation.robustness import Samples, neighbours, robustness
 from mtrain.evaluation.robustness_results import FOLDER

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtrain.backbones.card import BackboneCard
-from mtrain.belonging import check_weights
-from mtrain.checksums import SUMS, remove_others, write_sums
-from mtrain.documents import write_document
+from mtrain.disk.checksums import SUMS, remove_others, write_sums
+from mtrain.disk.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.export import adapter, formats, modelcard, snippets
 from mtrain.model.dense.dense_file import load_dense, save_dense
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
 from mtrain.model.weight_files.weights import SEEN
-from mtrain.runs import Run, trained_task
+from mtrain.runs.belonging import check_weights
+from mtrain.runs.run_folder import Run, trained_task
 
 __all__ = ["FORMATS", "Exported", "export"]
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtrain.atomic import write_json
-from mtrain.belonging import check_part
+from mtrain.disk.atomic import write_json
 from mtrain.errors import UsageError
 from mtrain.export.formats import WrittenFiles, name_for_loading, network_config
 from mtrain.model.heads import Head
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.tensor_file import read_tensors, write_tensors
 from mtrain.model.weight_files.weights import StateDict
-from mtrain.runs import Run
+from mtrain.runs.belonging import check_part
+from mtrain.runs.run_folder import Run
 
 FORMAT = "adapter"
 CONFIG = "adapter_config.json"

@@ -15,8 +15,8 @@ from typing import Any
 from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name
 from mtrain import __version__
-from mtrain.atomic import replacing, write_text
 from mtrain.config import FitConfig
+from mtrain.disk.atomic import replacing, write_text
 from mtrain.errors import RunError
 
 METADATA = "zenodo.json"

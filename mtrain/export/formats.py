@@ -11,9 +11,9 @@ import torchvision
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mtrain.atomic import replacing, write_json
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
+from mtrain.disk.atomic import replacing, write_json
 from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
 from mtrain.model.backbones import AUXILIARY, WITHOUT_AUXILIARY, timm_options
@@ -22,7 +22,7 @@ from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architect
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.tensor_file import write_tensors
 from mtrain.model.weight_files.weights import StateDict
-from mtrain.seen import Seen
+from mtrain.runs.seen import Seen
 
 
 class WrittenFiles(NamedTuple):

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from dpconvert.plural import counted
 from dpconvert.shards.sidefiles.licences import OTHER, hub_name, sentence
-from mtrain.atomic import write_text
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
+from mtrain.disk.atomic import write_text
 from mtrain.evaluation.comparing.comparisons import BASELINES, Comparison, baseline_of, compare, start_of, titles_of
 from mtrain.evaluation.comparing.paired import Interval
 from mtrain.model.dense.dense_file import load_dense
 from mtrain.model.heads import About, Head
 from mtrain.model.names import remark
-from mtrain.runs import SOUP, Run
+from mtrain.runs.run_folder import SOUP, Run
 from mtrain.scoring.effects import effect, effects
 from mtrain.setting_roles import OPTIONAL
 from mtrain.transfers.results import results_with_answers

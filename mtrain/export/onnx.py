@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mtrain.atomic import replacing
+from mtrain.disk.atomic import replacing
 from mtrain.errors import UsageError
 from mtrain.model.network import SharedNetwork
 

@@ -18,20 +18,20 @@ from pydantic import ValidationError
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import write_text
 from mtrain.backbones import catalog
-from mtrain.checksums import write_sums
 from mtrain.config import FitConfig
 from mtrain.data.choice import chosen
 from mtrain.data.pool import Pool, open_pool, training_on
 from mtrain.data.task import Permit, Task, fetch_shards, with_test
-from mtrain.documents import write_document
+from mtrain.disk.atomic import write_text
+from mtrain.disk.checksums import write_sums
+from mtrain.disk.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparing.comparable import comparable
 from mtrain.evaluation.comparing.comparisons import IMAGENET, START
 from mtrain.evaluation.paper_tables import TITLES, TRANSFERS, Evaluation, read_evaluations, table
 from mtrain.export import Exported, archive, closed_start, export, modelcard
-from mtrain.runs import Run, RunState
+from mtrain.runs.run_folder import Run, RunState
 from mtrain.scoring.metrics import METRICS
 from mtrain.setting_roles import INCIDENTAL
 from mtrain.settings import unusable

@@ -14,7 +14,7 @@ from mtrain.data.task import Task
 from mtrain.errors import UserError
 from mtrain.influence.gradients import Values
 from mtrain.influence.subsets import FOLDER
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.transfers.results import results
 
 if TYPE_CHECKING:

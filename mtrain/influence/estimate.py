@@ -16,13 +16,13 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.data.labels import need_classes
 from mtrain.data.task import OPEN, Task
-from mtrain.documents import known_document, write_document
+from mtrain.disk.documents import known_document, write_document
 from mtrain.errors import UsageError
 from mtrain.influence import companions, surrogate
 from mtrain.influence.estimator import Estimator, InfluenceOptions, estimator_of
 from mtrain.influence.gradients import DEFINED, Values
 from mtrain.influence.subsets import Subset, drawn, estimated
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
 from mtrain.transfers.pretrained import check_unseen
 from mtrain.transfers.request import OWN

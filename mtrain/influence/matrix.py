@@ -17,12 +17,12 @@ from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task
 from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.influence.subsets import retraining
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
+from mtrain.runs.untrained import start_of
 from mtrain.train.fit import fit
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.request import OWN
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer
-from mtrain.untrained import start_of
 
 MODE = "logistic"
 QUIET = Reporter(quiet=True)

@@ -18,7 +18,7 @@ import numpy as np
 from dpconvert.names import plain
 from mtrain.config import FitConfig
 from mtrain.data.addresses import absolute
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 
 FOLDER = ".subsets"  # beside the runs; `mtrain runs` does not list them
 ALL_UP_TO = 8  # up to this number of sources, all subsets are used

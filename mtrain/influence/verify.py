@@ -18,7 +18,7 @@ from mtrain.influence.estimate import verified_subsets
 from mtrain.influence.estimator import Estimator
 from mtrain.influence.gradients import Values
 from mtrain.influence.subsets import Subset, retraining
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
 from mtrain.train.fit import fit
 from mtrain.transfers.finetune_rate import Recipe

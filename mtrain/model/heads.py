@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from dpconvert.image.rgb import Range
 from dpconvert.manifest.rules import TissueRule
-from mtrain.belonging import NETWORK, check_part
 from mtrain.data.batches.images import ShardFiles
 from mtrain.data.labels import Scaling, scaling_of
 from mtrain.data.metadata import json_headers, read_json
@@ -27,6 +26,7 @@ from mtrain.data.shard_cache import fetch
 from mtrain.data.task import Task
 from mtrain.errors import RunError
 from mtrain.model.weight_files.tensor_file import read_tensors, write_tensors
+from mtrain.runs.belonging import NETWORK, check_part
 
 OF_TARGETS = ("target", "unit", "scaling")
 LOOKED_AT = 64  # number of samples from which the size and resolution of a task are estimated

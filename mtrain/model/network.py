@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.backbones.downloads import announced
-from mtrain.checksums import check_published
 from mtrain.data.batches.augment import normalize
 from mtrain.data.rows import DenseTargets, Target
+from mtrain.disk.checksums import check_published
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, timm_with
 from mtrain.model.dense.dense_network import DenseNetwork

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtrain.belonging import check_weights
 from mtrain.data.batches.augment import CENTRE, put_square, resized_if_needed, room_for_squares
 from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
@@ -17,7 +16,8 @@ from mtrain.model.heads import About, load_heads
 from mtrain.model.inference import Inference, InParts
 from mtrain.model.network import shared_network
 from mtrain.model.recorded_network import repeated
-from mtrain.runs import Run, trained_task
+from mtrain.runs.belonging import check_weights
+from mtrain.runs.run_folder import Run, trained_task
 
 BATCH = 64
 

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from mtrain.atomic import replacing
+from mtrain.disk.atomic import replacing
 from mtrain.predict.heatmap import TILE, colours
 from mtrain.predict.layout import TileLayout
 from mtrain.predict.outlines import in_level0, outlines

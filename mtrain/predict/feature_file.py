@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.image import Image
-from mtrain.atomic import replacing
+from mtrain.disk.atomic import replacing
 
 MAGNIFICATION = 10.0  # at 1 um per pixel
 

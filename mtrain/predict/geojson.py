@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrain.atomic import replacing
+from mtrain.disk.atomic import replacing
 from mtrain.predict.heatmap import colours
 
 

@@ -20,7 +20,7 @@ from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 
 from dpconvert.image import Image, resample, thumbnail
-from mtrain.atomic import replacing
+from mtrain.disk.atomic import replacing
 
 Pixels = NDArray[np.uint8]
 PER_PATCH = 32  # pixels of the map along a side of a patch

@@ -16,7 +16,7 @@ from dpconvert.image import Pixels, open_image
 from dpconvert.image.rgb import Range
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import replacing
+from mtrain.disk.atomic import replacing
 from mtrain.errors import UserError
 from mtrain.predict.classifier import BATCH, Classifier
 

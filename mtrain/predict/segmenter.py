@@ -16,7 +16,7 @@ from mtrain.model.dense.dense_file import load_dense
 from mtrain.model.dense.dense_network import enlarged, own_maps
 from mtrain.model.dense.maps import features_and_maps
 from mtrain.predict.classifier import Classifier
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 
 
 class Segmenter:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mtrain.documents import read_document
+from mtrain.disk.documents import read_document
 from mtrain.errors import RunError
 from mtrain.evaluation.comparing.comparable import ANY_SIZE, comparable
 from mtrain.evaluation.paper_tables import COLUMNS, Evaluation, Share, evaluation_files, published_breakhis, reason

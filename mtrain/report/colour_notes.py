@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from dpconvert.tasks.gallery.tasks import colours_of
 from mtrain.data.task import Task
-from mtrain.documents import known_document, write_document
+from mtrain.disk.documents import known_document, write_document
 from mtrain.errors import RunError, UserError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import METRICS
 
 NAME = "colours.json"

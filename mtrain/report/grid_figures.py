@@ -13,7 +13,7 @@ from mtrain.evaluation.comparing.comparisons import BASELINES, IMAGENET, START, 
 from mtrain.evaluation.selecting import ranks
 from mtrain.evaluation.selecting.selection import Selection
 from mtrain.report import figures
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import METRICS
 from mtrain.sweep.cell_records import Result
 from mtrain.sweep.combination import Combination, rate

@@ -12,13 +12,13 @@ from typing import Any
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import clock
-from mtrain.belonging import OWN
 from mtrain.errors import UserError
 from mtrain.evaluation.comparing.comparisons import apart
 from mtrain.evaluation.selecting import selection
 from mtrain.report.cost import seconds_of
 from mtrain.report.sweep_state import active, race_state
-from mtrain.runs import Run
+from mtrain.runs.belonging import OWN
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import METRICS
 from mtrain.sweep.cell_records import Planned, Result
 from mtrain.sweep.store import FAILED, Store

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrain.atomic import replacing
+from mtrain.disk.atomic import replacing
 from mtrain.scoring.bootstrap import drawn_weights, interval
 from mtrain.scoring.dense import Counts, by_group, dense_scores, scores_of_counts
 from mtrain.scoring.metrics import Values

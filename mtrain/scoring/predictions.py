@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrain.atomic import replacing
 from mtrain.data.labels import Scaling
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
+from mtrain.disk.atomic import replacing
 from mtrain.scoring import bootstrap, metrics, targets
 from mtrain.scoring.metrics import Labels, Values
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from mtrain.backbones.card import BackboneCard
-from mtrain.belonging import check_weights
 from mtrain.errors import UsageError
 from mtrain.model.frozen import weights_digest
 from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.model.weight_files.weights import StateDict
-from mtrain.runs import Run
+from mtrain.runs.belonging import check_weights
+from mtrain.runs.run_folder import Run
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from mtrain.belonging import NETWORK, SETTINGS, settings_digest, write_state
 from mtrain.data.labels import Scaling
 from mtrain.errors import RunError, UsageError
 from mtrain.model.batchnorm import batchnorm_adapt
@@ -26,8 +25,9 @@ from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.tensor_file import write_tensors
 from mtrain.model.weight_files.weights import save_weights
 from mtrain.provenance import git_state
-from mtrain.runs import SOUP, Run
-from mtrain.seen import Seen
+from mtrain.runs.belonging import NETWORK, SETTINGS, settings_digest, write_state
+from mtrain.runs.run_folder import SOUP, Run
+from mtrain.runs.seen import Seen
 from mtrain.soups import statistics
 from mtrain.soups.combination import SoupRecipe, check_alike, combined, own_network, start_of
 from mtrain.versions import versions

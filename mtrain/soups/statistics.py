@@ -17,7 +17,7 @@ from mtrain.errors import RunError
 from mtrain.model.batchnorm import batchnorm_adapt
 from mtrain.model.devices import find_device
 from mtrain.model.network import MultiHead, SharedNetwork
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.trainer import Training
 
 BATCHES = 20  # as many as adapt a network before its training

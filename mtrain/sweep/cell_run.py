@@ -12,12 +12,12 @@ from typing import Any, Literal
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.errors import DivergedError, RunError, UserError
 from mtrain.model.dense.maps import levels_of
 from mtrain.model.devices import find_device
 from mtrain.model.network import shared_network
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.cells import Cell, check_unchanged, warmup_config
 from mtrain.sweep.spec import Transfer
 from mtrain.sweep.store import Store

@@ -24,7 +24,7 @@ from mtrain.config import FitConfig
 from mtrain.data.labels import constant
 from mtrain.data.pool import Pool, find_task, leave_out, open_pool
 from mtrain.data.task import Task
-from mtrain.documents import short_digest
+from mtrain.disk.documents import short_digest
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weight_files.weights_file import weights_digest, weights_in, weights_kind
 from mtrain.sweep.combination import Combination

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.runtime.ray_cluster import Cluster
-from mtrain.atomic import write_text
 from mtrain.data.addresses import absolute
+from mtrain.disk.atomic import write_text
 from mtrain.errors import UsageError
 from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
 from mtrain.sweep.concurrency.cards import in_use

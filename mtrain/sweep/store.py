@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dpconvert.validation import first_fault
-from mtrain.atomic import writing
-from mtrain.documents import known_document, read_document, write_document
+from mtrain.disk.atomic import writing
+from mtrain.disk.documents import known_document, read_document, write_document
 from mtrain.errors import RunError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.cell_records import Planned, Result, failures_of
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.engines import claims

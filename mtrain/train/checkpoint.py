@@ -14,12 +14,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mtrain.atomic import remove_leavings
-from mtrain.belonging import SETTINGS
+from mtrain.disk.atomic import remove_leavings
 from mtrain.errors import DivergedError, RunError
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.weight_files.tensor_file import not_finite, read_tensors, write_tensors
 from mtrain.model.weight_files.weights import StateDict
+from mtrain.runs.belonging import SETTINGS
 
 KEPT = 2
 PATTERN = "iteration-*.safetensors"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mtrain.belonging import (
+from mtrain.errors import RunError
+from mtrain.model import tuning
+from mtrain.model.batchnorm import batchnorm_per_task
+from mtrain.model.dense.dense_file import save_dense
+from mtrain.model.frozen import saved_digest
+from mtrain.model.heads import save_heads
+from mtrain.model.weight_files.tensor_file import write_tensors
+from mtrain.model.weight_files.weights import read_weights, save_weights
+from mtrain.runs.belonging import (
     NETWORK,
     SETTINGS,
     check_part,
@@ -14,15 +22,7 @@ from mtrain.belonging import (
     settings_digest,
     write_state,
 )
-from mtrain.errors import RunError
-from mtrain.model import tuning
-from mtrain.model.batchnorm import batchnorm_per_task
-from mtrain.model.dense.dense_file import save_dense
-from mtrain.model.frozen import saved_digest
-from mtrain.model.heads import save_heads
-from mtrain.model.weight_files.tensor_file import write_tensors
-from mtrain.model.weight_files.weights import read_weights, save_weights
-from mtrain.runs import STATE, Run
+from mtrain.runs.run_folder import STATE, Run
 from mtrain.train import checkpoint
 from mtrain.train.trainer import Training
 

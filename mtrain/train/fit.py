@@ -21,7 +21,7 @@ from mtrain.data.pool import Pool, leave_out, open_pool, training_on
 from mtrain.errors import UsageError
 from mtrain.model.devices import device_failures_reported
 from mtrain.model.weight_files.weights import seen_by
-from mtrain.runs import SOUP, Run, RunState
+from mtrain.runs.run_folder import SOUP, Run, RunState
 from mtrain.train import checkpoint
 from mtrain.train.backward import conflicts, task_gradients
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks, Vote

@@ -21,7 +21,7 @@ from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import BatchDraw, TrainingBatches
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
-from mtrain.documents import short_digest
+from mtrain.disk.documents import short_digest
 from mtrain.model.frozen import Features, check_features, computed, store, stored, weights_digest
 from mtrain.model.inference import Inference
 from mtrain.train.trainer import Training

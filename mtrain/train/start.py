@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
-from mtrain.belonging import settings_digest
 from mtrain.config import FitConfig
 from mtrain.data.batches.images import Images
 from mtrain.data.batches.resident import GIB, ResidentImages, resident_images
@@ -26,7 +25,8 @@ from mtrain.model.inference import LOADED, Inference
 from mtrain.model.network import MultiHead, SharedNetwork, check_size, shared_network
 from mtrain.model.recording import CudaGraph
 from mtrain.model.weight_files.tensor_file import fault_of
-from mtrain.runs import Run
+from mtrain.runs.belonging import settings_digest
+from mtrain.runs.run_folder import Run
 from mtrain.train import adaptation, checkpoint, footprint
 from mtrain.train.backward.exactness import make_exact
 from mtrain.train.compilation import compiled

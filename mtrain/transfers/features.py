@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import replacing
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task, fetch_shards
-from mtrain.documents import short_digest
+from mtrain.disk.atomic import replacing
+from mtrain.disk.documents import short_digest
 from mtrain.errors import UsageError
 from mtrain.model import frozen
 from mtrain.model.devices import find_device

@@ -23,18 +23,18 @@ import numpy as np
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.atomic import locked
 from mtrain.data.labels import constant, strata
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
-from mtrain.documents import known_document, write_document
+from mtrain.disk.atomic import locked
+from mtrain.disk.documents import known_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.tensor_file import write_tensors
 from mtrain.model.weight_files.weights import read_weights, state_digest
+from mtrain.runs.seen import Seen
 from mtrain.scoring import targets
 from mtrain.scoring.predictions import truth_of, undefined
-from mtrain.seen import Seen
 from mtrain.train import checkpoint
 from mtrain.transfers.classifiers.folds import group_folds
 from mtrain.transfers.finetune_rate import (

@@ -24,7 +24,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.devices import find_device
 from mtrain.model.frozen import Features
 from mtrain.model.heads import Head, load_heads
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import Predictions, decided, truth_of, undefined
 from mtrain.transfers import eva

@@ -13,10 +13,10 @@ from mtrain.data.task import Task
 from mtrain.errors import UsageError
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.weights import seen_by
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
+from mtrain.runs.seen import Seen
 from mtrain.scoring.dense_counts import DenseAnswers
 from mtrain.scoring.predictions import Predictions
-from mtrain.seen import Seen
 from mtrain.transfers.dense.dense_tuned import Moving
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.request import OF_TARGETS, OWN, SINGLE, STEPS

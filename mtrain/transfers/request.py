@@ -11,8 +11,8 @@ from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.model.weight_files.weights_file import weights_in, weights_kind
-from mtrain.runs import Run
-from mtrain.untrained import Start
+from mtrain.runs.run_folder import Run
+from mtrain.runs.untrained import Start
 
 OWN, NAMED = "run", ("run", "imagenet", "random")
 SINGLE = ("run", "imagenet")  # names that always stand for the same weights of a run

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtrain.belonging import fault_of_result
-from mtrain.checksums import file_digest
-from mtrain.documents import known_document, read_document
+from mtrain.disk.checksums import file_digest
+from mtrain.disk.documents import known_document, read_document
 from mtrain.errors import RunError
-from mtrain.runs import Run
+from mtrain.runs.belonging import fault_of_result
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import lowest
 
 AGAIN = "`mtrain transfer` makes it again"

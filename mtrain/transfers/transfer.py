@@ -20,17 +20,17 @@ from dpconvert.names import plain as plain_name
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.belonging import check_weights
-from mtrain.checksums import file_digest
 from mtrain.data.task import Task, fetch_shards
-from mtrain.documents import short_digest, without_nan, write_document
+from mtrain.disk.checksums import file_digest
+from mtrain.disk.documents import short_digest, without_nan, write_document
 from mtrain.errors import RunError
 from mtrain.model.devices import device_failures_reported
 from mtrain.model.frozen import weights_digest
 from mtrain.model.network import check_size, shared_network
 from mtrain.model.weight_files.tensor_file import fault_of
 from mtrain.model.weight_files.weights import state_digest
-from mtrain.runs import Run
+from mtrain.runs.belonging import check_weights
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.dense_counts import write_counts
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva

@@ -18,7 +18,7 @@ from mtrain.data import stream
 from mtrain.errors import ShardError
 from mtrain.model import heads
 from mtrain.model.weight_files.weights import read_weights, state_digest
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.cell_records import Planned
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.spec import load_sweep

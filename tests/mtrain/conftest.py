@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtrain import documents
+from mtrain.disk import documents
 from mtrain.train.reporting import memory
 from tests.small_networks import use_small_networks
 from tests.small_programs import draw_figures_once, without_estimates

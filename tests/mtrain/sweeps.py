@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.spec import Sweep, load_sweep

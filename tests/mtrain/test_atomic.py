@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from mtrain.atomic import locked, replacing, write_json, writing
+from mtrain.disk.atomic import locked, replacing, write_json, writing
 from mtrain.errors import RunError
 from mtrain.model.weight_files import tensor_file
 from mtrain.train import checkpoint
@@ -24,7 +24,7 @@ from mtrain.train import checkpoint
 HANGING = """
 import sys, time
 from pathlib import Path
-from mtrain.atomic import replacing
+from mtrain.disk.atomic import replacing
 with replacing(Path(sys.argv[1])) as partial:
     partial.write_text("half")
     print("begun", flush=True)

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpconvert.runtime.progress import Reporter
-from mtrain import untrained
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
@@ -25,8 +24,9 @@ from mtrain.model.network import shared_network
 from mtrain.model.weight_files.weights import seen_by
 from mtrain.predict.classifier import Classifier
 from mtrain.report.pages.run_page import write_report
-from mtrain.runs import Run
-from mtrain.seen import Seen
+from mtrain.runs import untrained
+from mtrain.runs.run_folder import Run
+from mtrain.runs.seen import Seen
 from mtrain.settings import check_names, fit_config
 from mtrain.sweep.cells import training_digest
 from mtrain.train.fit import fit

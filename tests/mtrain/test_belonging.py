@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from mtrain import belonging, load_network
+from mtrain import load_network
 from mtrain.config import FitConfig
 from mtrain.data.batches.batch import Batch
 from mtrain.errors import RunError
-from mtrain.event_log import append, cut, events
 from mtrain.model.frozen import weights_digest
-from mtrain.runs import Run
+from mtrain.runs import belonging
+from mtrain.runs.event_log import append, cut, events
+from mtrain.runs.run_folder import Run
 from mtrain.train import checkpoint
 from mtrain.train.fit import fit
 from mtrain.train.trainer import Training

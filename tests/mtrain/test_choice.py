@@ -9,10 +9,10 @@ import pytest
 
 from mtrain.config import FitConfig
 from mtrain.data.pool import find_task, open_pool
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.errors import RunError, UsageError, UserError
 from mtrain.export import export
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.settings import check_names, fit_config
 from mtrain.train.fit import fit
 from mtrain.transfers.finetune_rate import Recipe

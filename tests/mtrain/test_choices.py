@@ -20,7 +20,7 @@ from mtrain.model.batchnorm.batchnorm_per_task import TaskBatchNorm, split
 from mtrain.model.loss import task_losses
 from mtrain.model.network import load_weights, shared_network
 from mtrain.model.task_heads import TaskHeads
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.setting_roles import SECTIONS
 from mtrain.train import fit
 from tests.mtrain.pools import write_pool

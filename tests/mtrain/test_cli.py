@@ -18,10 +18,11 @@ import click
 import pytest
 
 from dpconvert import card as cards
-from mtrain import cli, documents
+from mtrain import cli
 from mtrain.config import FitConfig
-from mtrain.run_names import new_name, newest_run
-from mtrain.runs import Run
+from mtrain.disk import documents
+from mtrain.runs.run_folder import Run
+from mtrain.runs.run_names import new_name, newest_run
 from mtrain.settings import as_toml, fit_config, read_settings
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task

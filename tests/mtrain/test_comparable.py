@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.evaluation.comparing.comparable import joint_notes
 from mtrain.evaluation.paper_tables import POOL, Evaluation
 from mtrain.sweep.store import Store

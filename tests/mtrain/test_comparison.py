@@ -26,15 +26,15 @@ from mtrain.evaluation.comparing.eva_scores import published_facts, published_fo
 from mtrain.evaluation.comparing.inference_cost import cost, seconds_of
 from mtrain.model.inference import Inference
 from mtrain.model.network import shared_network
-from mtrain.run_names import all_runs
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
+from mtrain.runs.run_names import all_runs
+from mtrain.runs.untrained import Start
 from mtrain.scoring import bootstrap, metrics
 from mtrain.settings import fit_config, untrained
 from mtrain.train.fit import fit
 from mtrain.transfers import eva
 from mtrain.transfers.request import OWN, weights_of
 from mtrain.transfers.transfer import source_of
-from mtrain.untrained import Start
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_backbone_runs import write_network
 

@@ -25,7 +25,7 @@ from mtrain.model.inference import LOADED, Inference
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.model.recorded_network import repeated
 from mtrain.model.recording import CudaGraph
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train import fit, graph
 from mtrain.train.trainer import Training
 from tests.mtrain.dense_pools import write_mixed_pool

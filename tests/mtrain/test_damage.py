@@ -16,13 +16,13 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
-from mtrain import documents
 from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data.batches.images import Images
 from mtrain.data.pool import open_pool
+from mtrain.disk import documents
 from mtrain.errors import RunError, ShardError, UsageError, UserError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from mtrain.transfers.request import targets
 from tests.mtrain.pools import write_pool, write_task

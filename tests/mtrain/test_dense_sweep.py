@@ -18,7 +18,7 @@ from torch import nn
 
 from mtrain.cli import group
 from mtrain.cli.transfer_work import other_decoder
-from mtrain.documents import read_document, write_document
+from mtrain.disk.documents import read_document, write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation import paper_tables
 from mtrain.evaluation.paper_tables import read_evaluations
@@ -26,7 +26,7 @@ from mtrain.evaluation.selecting import selection
 from mtrain.model.backbones import Body
 from mtrain.model.dense.dense_file import load_dense
 from mtrain.model.network import SharedNetwork, load_weights
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
 from mtrain.sweep.estimate import images_of

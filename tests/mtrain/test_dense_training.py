@@ -20,7 +20,7 @@ from mtrain.model.dense.dense_loss import drawn_discs, mask_losses, point_losses
 from mtrain.model.dense.dense_network import DenseNetwork, enlarged
 from mtrain.model.dense.maps import FeatureMap, features_and_maps, levels_of
 from mtrain.model.network import shared_network
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from tests.mtrain.dense_networks import dense_training, trained
 from tests.mtrain.dense_pools import write_mixed_pool

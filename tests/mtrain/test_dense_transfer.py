@@ -20,7 +20,7 @@ from mtrain.evaluation.evaluate import opened
 from mtrain.export import export
 from mtrain.model.dense.dense_file import load_dense
 from mtrain.report.details import titles_of
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from mtrain.transfers.dense.dense_frozen import ConvDecoderWithImage, FrozenDense, batch_dice
 from mtrain.transfers.dense.dense_tuned import Moving

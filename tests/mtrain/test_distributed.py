@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import multiprocessing
 
 from mtrain.data.batches.batch import Batch
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train import checkpoint
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.fit import fit

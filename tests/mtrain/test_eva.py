@@ -15,7 +15,7 @@ from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import open_task
 from mtrain.errors import UsageError
 from mtrain.evaluation.evaluate import opened
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import metrics
 from mtrain.scoring.predictions import read_answers
 from mtrain.transfers import eva

@@ -34,7 +34,7 @@ from mtrain.model import network
 from mtrain.model.backbones import Body
 from mtrain.model.network import SharedNetwork
 from mtrain.predict.classifier import Classifier
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
 from mtrain.transfers.features import features

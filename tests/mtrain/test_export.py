@@ -22,7 +22,7 @@ from mtrain.export import Exported, export, hub
 from mtrain.model.heads import Head, load_heads, save_heads
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.model.weight_files.weights import save_weights
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
 

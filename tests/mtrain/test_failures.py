@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from mtrain.cli import group
 from mtrain.data.task import Task
-from mtrain.documents import read_document, write_document
+from mtrain.disk.documents import read_document, write_document
 from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.sweep import cell_run
 from mtrain.sweep.cells import Cell, left_out_sets

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.cells import cells_of, left_out_sets
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store

@@ -19,7 +19,7 @@ from PIL import Image
 
 from mtrain.cli import group
 from mtrain.config import FitConfig
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.errors import RunError
 from mtrain.evaluation import paper_tables
 from mtrain.evaluation.paper_tables import TaskRow, published

@@ -32,7 +32,7 @@ from mtrain.data import sampling
 from mtrain.data.pool import open_pool
 from mtrain.errors import RunError, UsageError
 from mtrain.model.network import MultiHead, shared_network
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train import checkpoint, ending, fit, validation
 from mtrain.train.optimizer import PhaseOptimizer
 from mtrain.train.trainer import Training

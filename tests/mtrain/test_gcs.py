@@ -14,7 +14,7 @@ from mtrain.data.pool import open_pool
 from mtrain.data.stream import samples, train_shards
 from mtrain.data.task import open_task
 from mtrain.errors import RunError, UsageError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
 from tests.mtrain.storages import BUCKET, Faults, gcs_server, proxy, upload_to_gcs

@@ -20,7 +20,7 @@ from mtrain.data.batches.images import Images
 from mtrain.data.pool import open_pool
 from mtrain.errors import UsageError
 from mtrain.model.network import shared_network
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.schema import json_schema
 from mtrain.train.distributed import Ranks
 from mtrain.train.fit import fit

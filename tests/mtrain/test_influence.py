@@ -22,7 +22,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.data.batches.image_batches import ordered_batches
 from mtrain.data.choice import read_advice
-from mtrain.documents import read_document, write_document
+from mtrain.disk.documents import read_document, write_document
 from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.influence import surrogate
 from mtrain.influence.companions import cosine
@@ -36,7 +36,7 @@ from mtrain.influence.subsets import all_subsets, drawn, retraining
 from mtrain.influence.verify import compared
 from mtrain.model.heads import load_heads
 from mtrain.report.pages.influence_page import lines, matrix_lines
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from mtrain.transfers.classifiers.probes import TrainingSet
 from mtrain.transfers.request import targets

@@ -18,9 +18,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from mtrain import provenance, services
 from mtrain.cli import group
 from mtrain.config import FitConfig
-from mtrain.documents import read_document
+from mtrain.disk.documents import read_document
 from mtrain.errors import RunError, UsageError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from mtrain.train.reporting.journal import Journal, glance
 from mtrain.train.reporting.memory import memory

@@ -20,8 +20,8 @@ from mtrain.cli import group as mtrain
 from mtrain.data.task import has_frames, open_task
 from mtrain.errors import UsageError
 from mtrain.report.pages import labels_page
-from mtrain.runs import Run
-from mtrain.seen import Seen
+from mtrain.runs.run_folder import Run
+from mtrain.runs.seen import Seen
 from mtrain.transfers.label_errors import check_independent, suspects
 from mtrain.transfers.pretrained import Pretrained
 from tests.mtrain.pools import write_task

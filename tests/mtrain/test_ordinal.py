@@ -17,10 +17,10 @@ from dpconvert.errors import ShardError
 from dpconvert.kappa import quadratic_kappa
 from dpconvert.manifest import catalog
 from mtrain.cli import group as mtrain
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.errors import RunError
 from mtrain.evaluation.paper_tables import Evaluation
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap, metrics
 from mtrain.sweep.cell_records import Score
 from mtrain.transfers.results import read_result, results

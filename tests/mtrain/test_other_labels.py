@@ -29,7 +29,7 @@ from mtrain.model.heads import Head, load_heads
 from mtrain.model.loss import head_scales, scale_head_gradients, squared_error, task_losses
 from mtrain.model.task_heads import TaskHeads
 from mtrain.report.details import errors_of
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import targets
 from mtrain.scoring.metrics import METRICS
 from mtrain.soups.combination import SoupRecipe

@@ -36,7 +36,7 @@ from mtrain.predict.heatmap import colours, overlaid, write_picture, write_pyram
 from mtrain.predict.image_files import SUFFIXES
 from mtrain.predict.patch_reading import read_patches
 from mtrain.predict.slide import open_slide, patches_of
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from tests.dpconvert import dicoms
 from tests.dpconvert.mirax import write_mirax
 from tests.mtrain.pools import write_pool

@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.cli import group
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.evaluation.selecting import ranks, selected, selection
 from mtrain.model.weight_files.weights import state_digest
 from mtrain.race import decisions, plan
 from mtrain.race.agenda import RaceAgenda, race_agenda, rules_of
 from mtrain.race.decisions import Contest, Rules, Rung, decide, rank_bounds
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep import cell_run, estimate
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
 from mtrain.sweep.engines import local_engine

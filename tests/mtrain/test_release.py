@@ -18,11 +18,11 @@ from mtrain import cli
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Permit, with_test
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.export import archive, release
 from mtrain.export.release import ReleaseRequest, configs, whole
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from tests.mtrain.pools import write_pool, write_task

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from mtrain.cli import group
 from mtrain.data.batches.images import Images
 from mtrain.data.pool import find_task, open_pool
-from mtrain.documents import without_nan
+from mtrain.disk.documents import without_nan
 from mtrain.evaluation.comparing.comparisons import Comparison, compare
 from mtrain.report import figures
 from mtrain.report.charts import in_words, learning_curve, smoothed
 from mtrain.report.pages.page import percent, points
 from mtrain.report.pages.run_markdown import markdown_transfers
 from mtrain.report.pages.run_page import task_curves, write_report
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import Predictions, scores_of, write_predictions
 from mtrain.transfers.results import results_with_answers

@@ -20,7 +20,7 @@ from mtrain.data.batches.resident import GIB, resident_images
 from mtrain.data.pool import open_pool
 from mtrain.data.sampling import Stream
 from mtrain.errors import UsageError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train import fit
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.test_fit import Notes, a_training, config, interrupted

@@ -17,7 +17,7 @@ from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.evaluation.robustness import Samples, best_k, candidates, neighbours, robustness, vote
 from mtrain.evaluation.robustness_results import column_of, results
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
 from tests.mtrain.pools import write_task
 

@@ -18,7 +18,7 @@ from mtrain.export import snippets
 from mtrain.export.formats import WRITERS
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import SharedNetwork, shared_network
-from mtrain.seen import Seen
+from mtrain.runs.seen import Seen
 from tests.doubles import tools
 
 pytest.importorskip("timm")

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mtrain.config import FitConfig
-from mtrain.documents import write_document
+from mtrain.disk.documents import write_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.batchnorm import batchnorm_adapt
 from mtrain.model.network import shared_network
 from mtrain.model.weight_files.weights import save_weights, seen_by
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.soups.combination import SoupRecipe, check_alike, combined
 from mtrain.soups.making import make
 from mtrain.sweep.combination import Combination

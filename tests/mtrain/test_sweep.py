@@ -23,14 +23,14 @@ from safetensors.torch import load_file, save
 
 from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import write_json
 from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data.kept import keeping
 from mtrain.data.pool import open_pool
+from mtrain.disk.atomic import write_json
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weight_files.weights import state_digest
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep import cell_run, estimate
 from mtrain.sweep import cells as cells_module
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_digest, warmup_config

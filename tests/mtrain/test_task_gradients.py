@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from mtrain.data.batches.batch import Batch
 from mtrain.errors import UsageError
 from mtrain.model.tuning import moved
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train import fit
 from mtrain.train.backward import conflicts, task_gradients
 from mtrain.train.trainer import Training

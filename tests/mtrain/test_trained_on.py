@@ -13,8 +13,8 @@ from mtrain.data.pool import find_task, open_pool
 from mtrain.errors import UsageError
 from mtrain.export import export
 from mtrain.model.weight_files.weights import seen_by
-from mtrain.runs import Run
-from mtrain.seen import Seen
+from mtrain.runs.run_folder import Run
+from mtrain.runs.seen import Seen
 from mtrain.settings import check_names
 from mtrain.train.fit import fit
 from mtrain.transfers import transfer as of_transfer

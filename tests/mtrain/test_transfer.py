@@ -22,7 +22,7 @@ from mtrain.model.frozen import weights_digest
 from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.model.weight_files.weights import save_weights
 from mtrain.report.pages.run_page import write_report
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
 from mtrain.transfers import features as features_module

@@ -20,7 +20,7 @@ from mtrain.export import export
 from mtrain.model import tuning
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import MultiHead, SharedNetwork, shared_network
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.train.fit import fit
 from mtrain.train.optimizer import PhaseOptimizer
 from tests.mtrain.test_backbone_runs import config_of, write_network, write_world

@@ -18,7 +18,7 @@ from mtrain.cli.sweep import unused_in_sweep
 from mtrain.cli.unused_options import AT_THE_END
 from mtrain.config import FitConfig
 from mtrain.evaluation.comparing.comparisons import compare
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.command import forget_failed
 from mtrain.sweep.store import Store
 from mtrain.transfers import modes, request

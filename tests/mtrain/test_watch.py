@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from mtrain.cli import group
 from mtrain.report.watch import ended, lines, run_status, sweep_status
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.race_record import ContestRecord, RaceRecord, RungRecord, write_record
 from mtrain.sweep.store import Store

@@ -27,7 +27,7 @@ from mtrain.evaluation.comparing.inference_cost import Cost, cost
 from mtrain.evaluation.comparing.paired import draws, kept_answers
 from mtrain.evaluation.robustness_run import check_column, robustness_of
 from mtrain.evaluation.selecting.ranks import mean_ranks, task_ranks
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
 from mtrain.scoring.metrics import Values
 from mtrain.transfers.pretrained import Pretrained, TransferOptions
@@ -42,7 +42,7 @@ OTHERS = ("iou", "f1", "pq", "aji")  # of --mode dense, beside the own metric of
 
 @dataclass(frozen=True)
 class ComparedNetwork:
-    """A network to compare: that of a run, or one without a run (mtrain.untrained.Start)."""
+    """A network to compare: that of a run, or one without a run (mtrain.runs.untrained.Start)."""
 
     name: str
     run: Run

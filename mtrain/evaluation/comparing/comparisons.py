@@ -12,7 +12,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.evaluation.comparing.paired import Interval, Paired, paired, verdict
 from mtrain.evaluation.selecting.ranks import Summary, summary
 from mtrain.model.weight_files.weights_file import weights_in
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import METRICS
 
 SETS = {"val": "validation", "test": "test", "cv": "cross-validation"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrain.documents import without_nan
+from mtrain.disk.documents import without_nan
 from mtrain.evaluation.selecting import ranks
 from mtrain.evaluation.selecting.ranks import Values
 from mtrain.evaluation.selecting.selection import Selection

@@ -8,9 +8,9 @@ from typing import Any
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
-from mtrain.documents import short_digest
+from mtrain.disk.documents import short_digest
 from mtrain.evaluation.selecting import ranks
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import METRICS
 from mtrain.soups.combination import SoupRecipe
 from mtrain.soups.making import make

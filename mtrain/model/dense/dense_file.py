@@ -13,12 +13,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from mtrain.belonging import check_part
 from mtrain.data.rows import DenseTargets
 from mtrain.errors import RunError
 from mtrain.model.dense.dense_network import DenseNetwork
 from mtrain.model.dense.maps import FeatureMap
 from mtrain.model.weight_files.tensor_file import read_tensors, write_tensors
+from mtrain.runs.belonging import check_part
 
 
 def save_dense(path: Path, network: DenseNetwork, about: Mapping[str, Any]) -> None:

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mtrain.atomic import replacing
-from mtrain.documents import ABOUT, CHANGED, DIGEST, note_unchecked, tensor_header
+from mtrain.disk.atomic import replacing
+from mtrain.disk.documents import ABOUT, CHANGED, DIGEST, note_unchecked, tensor_header
 from mtrain.errors import RunError
 
 VARIANCES = "running_var"  # buffers of batch normalization

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from dpconvert.errors import cut
 from mtrain.backbones.card import BackboneCard
-from mtrain.checksums import check_sum
-from mtrain.documents import read_document
+from mtrain.disk.checksums import check_sum
+from mtrain.disk.documents import read_document
 from mtrain.errors import RunError, UsageError
 from mtrain.model.names import AUTHORS_DENSENET
 from mtrain.model.weight_files.tensor_file import about_in, add_tensor, read_tensors, write_tensors
@@ -42,8 +42,8 @@ from mtrain.model.weight_files.weights_file import (
 )
 from mtrain.model.weight_files.weights_fit import StateDict, flattened
 from mtrain.model.weight_files.weights_parts import check_part
-from mtrain.runs import Run
-from mtrain.seen import Seen
+from mtrain.runs.run_folder import Run
+from mtrain.runs.seen import Seen
 
 __all__ = ["StateDict", "Weights", "open_weights", "read_weights", "save_weights", "state_digest"]
 

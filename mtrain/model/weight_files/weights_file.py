@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from mtrain.checksums import file_digest
+from mtrain.disk.checksums import file_digest
 from mtrain.errors import RunError
 from mtrain.model.weight_files.weights_parts import INDEXES, WEIGHT_MAP, is_one_of_several, listed_parts
 

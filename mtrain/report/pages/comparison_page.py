@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.plural import counted
-from mtrain.atomic import write_text
+from mtrain.disk.atomic import write_text
 from mtrain.evaluation.comparing.comparisons import SETS
 from mtrain.evaluation.comparing.eva_scores import ranked
 from mtrain.report.charts import Dot, dots, inline, intervals_of

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.plural import counted
-from mtrain.atomic import write_text
-from mtrain.belonging import fault_of_result
-from mtrain.documents import read_document
+from mtrain.disk.atomic import write_text
+from mtrain.disk.documents import read_document
 from mtrain.errors import RunError
 from mtrain.report.pages.page import template, with_minus
-from mtrain.runs import Run
+from mtrain.runs.belonging import fault_of_result
+from mtrain.runs.run_folder import Run
 from mtrain.scoring.effects import effect, effects
 from mtrain.scoring.metrics import METRICS
 

@@ -13,8 +13,8 @@ from PIL import Image as Pillow
 
 from dpconvert.plural import counted
 from dpconvert.readers.draft.toml import printed, quoted
-from mtrain.atomic import replacing, write_text
 from mtrain.data.batches.images import Images
+from mtrain.disk.atomic import replacing, write_text
 from mtrain.report.pages.page import template
 from mtrain.transfers.label_errors import Doubt, LabelAudit
 

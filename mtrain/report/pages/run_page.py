@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import write_text
-from mtrain.belonging import check_weights
 from mtrain.config import FitConfig
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
+from mtrain.disk.atomic import write_text
 from mtrain.errors import ShardError, UsageError
 from mtrain.evaluation.comparing.comparisons import (
     BASELINES,
@@ -41,7 +40,8 @@ from mtrain.report.figures import minus
 from mtrain.report.pages import run_markdown
 from mtrain.report.pages.page import template
 from mtrain.report.pages.run_markdown import caption
-from mtrain.runs import SOUP, Run
+from mtrain.runs.belonging import check_weights
+from mtrain.runs.run_folder import SOUP, Run
 from mtrain.transfers.results import results_with_answers
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from mtrain.atomic import replacing, write_text
+from mtrain.disk.atomic import replacing, write_text
 from mtrain.evaluation import paper_tables
 from mtrain.evaluation.comparing.comparable import comparable, joint_notes
 from mtrain.evaluation.comparing.comparisons import BASELINES, IMAGENET, START

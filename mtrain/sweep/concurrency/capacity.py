@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.plural import counted
 from mtrain.config import FitConfig
-from mtrain.documents import known_document, short_digest, write_document
+from mtrain.disk.documents import known_document, short_digest, write_document
 
 GROWTH = 1.1  # of the rate, for which the number of cells at once is doubled
 COST = 0.05  # share of the work that a measurement may take at most

@@ -63,7 +63,7 @@ def _trained(config: FitConfig, folder: Path, connection: Connection) -> Iterato
     from mtrain.data.choice import chosen
     from mtrain.data.pool import leave_out, open_pool, training_on
     from mtrain.model.devices import device_failures_reported
-    from mtrain.runs import Run
+    from mtrain.runs.run_folder import Run
     from mtrain.train.distributed import SINGLE_PROCESS
     from mtrain.train.start import begin, network_of
 

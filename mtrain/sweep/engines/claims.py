@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dpconvert.runtime import locks
-from mtrain.atomic import writing
+from mtrain.disk.atomic import writing
 
 BEAT = 20.0  # seconds between heartbeats
 DEAD = 600.0  # seconds without a heartbeat after which a lock counts as abandoned

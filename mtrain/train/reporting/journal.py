@@ -11,10 +11,10 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from dpconvert.runtime.progress import Advance, Reporter
-from mtrain.atomic import writing
-from mtrain.belonging import settings_digest, write_state
+from mtrain.disk.atomic import writing
 from mtrain.model.weight_files.weights import StateDict
-from mtrain.runs import Run, RunState
+from mtrain.runs.belonging import settings_digest, write_state
+from mtrain.runs.run_folder import Run, RunState
 from mtrain.scoring.metrics import METRICS
 from mtrain.train import checkpoint
 from mtrain.train.reporting.tracking import Tracker, tracking

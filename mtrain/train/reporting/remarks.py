@@ -11,7 +11,7 @@ from mtrain.config import FitConfig
 from mtrain.data.pool import Pool
 from mtrain.data.task import Task
 from mtrain.model.names import remark
-from mtrain.seen import Seen
+from mtrain.runs.seen import Seen
 
 
 def remarks(config: FitConfig, pool: Pool, start: Seen, left: Sequence[Task]) -> Iterator[str]:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from mtrain.documents import known_document
+from mtrain.disk.documents import known_document
 from mtrain.errors import RunError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 from mtrain.services import check_installed
 
 PROJECT = "mtrain"

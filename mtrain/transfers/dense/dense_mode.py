@@ -10,10 +10,10 @@ import numpy as np
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.atomic import locked
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
-from mtrain.documents import short_digest
+from mtrain.disk.atomic import locked
+from mtrain.disk.documents import short_digest
 from mtrain.transfers.dense.dense_frozen import FrozenDense, train_decoder
 from mtrain.transfers.dense.dense_tuned import TunedDense
 from mtrain.transfers.pretrained import Pretrained, TransferOptions, Transferred, scored_rows

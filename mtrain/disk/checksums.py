@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from mtrain.atomic import write_text
-from mtrain.documents import CHANGED
+from mtrain.disk.atomic import write_text
+from mtrain.disk.documents import CHANGED
 from mtrain.errors import RunError
 
 SUMS = "SHA256SUMS"

@@ -7,7 +7,7 @@ from pathlib import Path
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
-from mtrain.runs import NO_RUNS, Run
+from mtrain.runs.run_folder import NO_RUNS, Run
 
 
 def open_run(runs: Path, name: str) -> Run:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.plural import counted
-from mtrain.atomic import write_json
+from mtrain.disk.atomic import write_json
 from mtrain.errors import RunError
 
 DIGEST = "sha256"

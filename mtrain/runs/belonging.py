@@ -14,9 +14,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from mtrain.documents import content_digest, known_document, tensor_header
+from mtrain.disk.documents import content_digest, known_document, tensor_header
 from mtrain.errors import RunError
-from mtrain.runs import STATE, Run, RunState
+from mtrain.runs.run_folder import STATE, Run, RunState
 
 SETTINGS, NETWORK = "settings", "network_digest"
 OWN = "run"  # what results call the weights of their run

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtrain.atomic import append_line, write_text
+from mtrain.disk.atomic import append_line, write_text
 
 # exceptions that parsing and reading JSON of unknown content can raise
 FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)

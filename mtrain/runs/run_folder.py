@@ -24,15 +24,15 @@ from pydantic import ValidationError
 from dpconvert.names import plain
 from dpconvert.runtime import locks
 from dpconvert.validation import first_fault
-from mtrain import event_log
-from mtrain.atomic import locked
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data.choice import Choice
-from mtrain.documents import known_document, read_document, write_document
+from mtrain.disk.atomic import locked
+from mtrain.disk.documents import known_document, read_document, write_document
 from mtrain.errors import RunError, UsageError
-from mtrain.event_log import FOREIGN
-from mtrain.seen import Seen
+from mtrain.runs import event_log
+from mtrain.runs.event_log import FOREIGN
+from mtrain.runs.seen import Seen
 from mtrain.setting_roles import BEFORE
 
 RunState = Literal["running", "stopped", "finished"]

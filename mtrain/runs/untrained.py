@@ -11,7 +11,7 @@ from typing import Any
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
-from mtrain.runs import Run
+from mtrain.runs.run_folder import Run
 
 
 @dataclass(frozen=True)

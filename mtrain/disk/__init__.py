@@ -1,0 +1,1 @@
+"""Files that mtrain writes: complete or absent, and with their digests."""

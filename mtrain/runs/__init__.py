@@ -1,0 +1,1 @@
+"""Run folders: their names, their files, and which of those belong together."""
