@@ -58,33 +58,19 @@ def begin(
     settings = settings_digest(run) if run.exists else None
     saved = checkpoint.newest_readable(run.checkpoints, report.note, settings) if ranks.first else None
     done = ranks.broadcast(lambda: 0 if saved is None else saved[1])
-    starts = ranks.first and saved is None
-    shared = shared_network(network, config.weights if starts else "random", config.weights_key if starts else None)
-    check_size(shared, config.size)
-    _check_start(shared, config.weights)
-    _tune(config, shared)
-    dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
-    targets = {task.name: task.target for task in pool.tasks}
-    model = MultiHead(shared, {task.name: task.outputs for task in pool.tasks}, dense, config.size, targets)
+    model = _model(config, network, pool, with_weights=ranks.first and saved is None)
     _tell_memory(config, model, device, report, ranks)
     if config.sync_batchnorm and not ranks.alone:
-        synchronize(shared, device)
+        synchronize(model.shared, device)
     model = model.to(device).to(memory_format=torch.channels_last)
-    make_exact(shared, config.size, device, report.note)
-    if not config.stream:
-        splits = {split for task in pool.tasks for split in task.trains} | ({"val"} if config.validate_every else set())
-        fetch_shards(pool.tasks, sorted(splits), report)
-    _note_without_effect(config, shared, pool, ranks, report)
-    kind = HeadTraining if config.features == "cached" else Training
-    training = kind(config, pool, model, device, done, ranks)
-    training.skipping.note = report.note
-    if config.resident and training.images is not None and config.features == "online":
-        training.resident, said = _resident(training, training.images)
-        report.note(f"{run.label}: {said}")
+    make_exact(model.shared, config.size, device, report.note)
+    _fetch(config, pool, report)
+    _note_without_effect(config, model.shared, pool, ranks, report)
+    training = _training(config, pool, model, device, done, ranks, run, report)
     if saved is None and ranks.first:
         _adapt(training, run, report)
     if config.batchnorm == "per-task":
-        batchnorm_per_task.split(shared, len(pool.tasks))
+        batchnorm_per_task.split(model.shared, len(pool.tasks))
     if saved is not None:
         training.restore(saved[0])
         training.measured = saved[0]
@@ -93,13 +79,63 @@ def begin(
         training.restore(ranks.broadcast_state(training.state()))
     if isinstance(training, HeadTraining):
         training.read_features(run.path.parent / CACHE, report)
-    if config.compile and config.tune != "heads":
+    _compile(training, run, report)
+    _record(training, report)
+    return training
+
+
+def _model(config: FitConfig, network: str | BackboneCard, pool: Pool, *, with_weights: bool) -> MultiHead:
+    """The shared network, prepared for the part of it that is trained, and the heads of the tasks.
+
+    with_weights: with the initial weights, rather than random ones that others will replace.
+
+    Raises:
+        RunError: the initial weights are not finite.
+    """
+    weights, key = (config.weights, config.weights_key) if with_weights else ("random", None)
+    shared = shared_network(network, weights, key)
+    check_size(shared, config.size)
+    _check_finite(shared, config.weights)
+    _tune(config, shared)
+    dense = {task.name: task.dense for task in pool.tasks if task.dense} if config.dense else {}
+    targets = {task.name: task.target for task in pool.tasks}
+    return MultiHead(shared, {task.name: task.outputs for task in pool.tasks}, dense, config.size, targets)
+
+
+def _fetch(config: FitConfig, pool: Pool, report: Reporter) -> None:
+    """Download the shards of a remote pool that the training will read, unless it streams them."""
+    if not config.stream:
+        splits = {split for task in pool.tasks for split in task.trains} | ({"val"} if config.validate_every else set())
+        fetch_shards(pool.tasks, sorted(splits), report)
+
+
+def _training(
+    config: FitConfig,
+    pool: Pool,
+    model: MultiHead,
+    device: torch.device,
+    done: int,
+    ranks: Ranks,
+    run: Run,
+    report: Reporter,
+) -> Training:
+    """The training of a model that has done `done` iterations, with its resident images."""
+    kind = HeadTraining if config.features == "cached" else Training
+    training = kind(config, pool, model, device, done, ranks)
+    training.skipping.note = report.note
+    if config.resident and training.images is not None and config.features == "online":
+        training.resident, said = _resident(training, training.images)
+        report.note(f"{run.label}: {said}")
+    return training
+
+
+def _compile(training: Training, run: Run, report: Reporter) -> None:
+    """Have the network compiled where that is asked for, and it is trained."""
+    if training.config.compile and training.config.tune != "heads":
         report.note(
             f"{run.label}: compiling the network; torch keeps the result for other runs ($TORCHINDUCTOR_CACHE_DIR)"
         )
-        training.features = compiled(shared, training.example(), report.note)
-    _record(training, report)
-    return training
+        training.features = compiled(training.model.shared, training.example(), report.note)
 
 
 def _resident(training: Training, images: Images) -> tuple[ResidentImages, str]:
@@ -181,7 +217,7 @@ def _adapt(training: Training, run: Run, report: Reporter) -> None:
         report.note(f"{run.label}: {layers} batch-normalization layers adapted to the pool")
 
 
-def _check_start(shared: SharedNetwork, weights: str) -> None:
+def _check_finite(shared: SharedNetwork, weights: str) -> None:
     """Raises:
     RunError: the initial weights are not finite, or make no network.
     """
