@@ -17,7 +17,7 @@ BASE ?= HEAD
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
-.PHONY: help demo demo-open test check lint format stress gpu bench docs pictures clean
+.PHONY: help demo demo-open test suite check lint rules types format stress gpu bench docs pictures clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -45,7 +45,10 @@ demo-open: .venv/demo $(OPEN:%=demo/sources/%)  ## the same with ten open source
 demo/sources/%: | .venv/demo
 	$(BIN)/dpconvert fake $* --out demo/sources
 
-test: .venv/test lint  ## lint, then every test but the long ones
+test: .venv/test rules  ## lint, and every test but the long ones
+	$(MAKE) --no-print-directory --jobs 2 types suite
+
+suite: .venv/test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal $(TESTS)
 
 check: .venv/test lint  ## lint, and the tests of what differs from the commit BASE (HEAD); BASE=main: of a branch
@@ -53,9 +56,13 @@ check: .venv/test lint  ## lint, and the tests of what differs from the commit B
 	if [ -z "$$tests" ]; then echo "no test depends on what differs from $(BASE)"; \
 	else OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal $$tests; fi
 
-lint: .venv/test  ## ruff (rules and format), mypy strict
+lint: rules types  ## ruff (rules and format), mypy strict
+
+rules: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/test
 	$(BIN)/mypy
 
 format: .venv/test  ## mend what ruff can mend
