@@ -17,7 +17,7 @@ from mtrain.runs.run_folder import Run
 from mtrain.settings import fit_config
 from mtrain.sweep.store import Store
 from mtrain.transfers.dense.dense_tuned import Moving
-from mtrain.transfers.features import features, write_features
+from mtrain.transfers.features import write_features
 from mtrain.transfers.finetune_rate import RATES, Recipe
 from mtrain.transfers.request import DENSE_LR, FROZEN_NETWORK, targets
 from mtrain.transfers.transfer import Pretrained, TransferOptions, source_of, transfer_runs
@@ -132,18 +132,7 @@ def feature_files(
         paths = []
         for split, rows in task.rows.items():
             if len(rows):
-                extracted = features(
-                    source.network,
-                    task,
-                    split,
-                    size=source.run.config().size,
-                    cache=source.cache,
-                    workers=workers,
-                    report=report,
-                    dtype=dtype,
-                    device=device,
-                    weights=source.origin,
-                )
+                extracted = source.features(task, split, workers=workers, report=report, device=device, dtype=dtype)
                 paths.append(out / f"{task.name}-{split}.npy")
                 write_features(extracted, task, rows, paths[-1])
         return paths

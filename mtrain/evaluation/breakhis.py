@@ -31,7 +31,6 @@ from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels
 from mtrain.transfers.classifiers import probes
 from mtrain.transfers.classifiers.probes import TrainingSet
-from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import logits
 from mtrain.transfers.pretrained import Pretrained, TransferOptions, check_unseen
@@ -180,20 +179,10 @@ class Bench:
 
     @functools.cached_property
     def _features(self) -> Features:
-        size, cache, workers = self.options.recipe.size, self.source.cache, self.options.workers
+        device, workers = self.options.recipe.device, self.options.workers
         return np.concatenate(
             [
-                features(
-                    self.source.network,
-                    self.task,
-                    split,
-                    size=size,
-                    cache=cache,
-                    workers=workers,
-                    report=self.report,
-                    device=self.options.recipe.device,
-                    weights=self.source.origin,
-                )
+                self.source.features(self.task, split, workers=workers, report=self.report, device=device)
                 for split in self.images.parts
             ]
         )

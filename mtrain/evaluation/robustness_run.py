@@ -25,7 +25,6 @@ from mtrain.disk.documents import short_digest, write_document
 from mtrain.errors import UsageError
 from mtrain.evaluation.robustness import Samples, neighbours, robustness
 from mtrain.evaluation.robustness_results import FOLDER
-from mtrain.transfers.features import features
 from mtrain.transfers.pretrained import Pretrained
 
 DEFINED = "PathoROB's index counts neighbours of the same class and of others, and no source defines it without classes"
@@ -76,21 +75,9 @@ def _features(
     source: Pretrained, task: Task, splits: Sequence[str], workers: int, device: str, report: Reporter
 ) -> NDArray[np.float32]:
     """Features (N, num_features) of the samples of these sets, one set after the other."""
-    computed = [
-        features(
-            source.network,
-            task,
-            split,
-            size=source.run.config().size,
-            cache=source.cache,
-            workers=workers,
-            report=report,
-            device=device,
-            weights=source.origin,
-        )
-        for split in splits
-    ]
-    return np.concatenate(computed)
+    return np.concatenate(
+        [source.features(task, split, workers=workers, report=report, device=device) for split in splits]
+    )
 
 
 def check_column(column: ColumnRequest, tasks: Sequence[Task]) -> None:

@@ -30,7 +30,6 @@ from mtrain.model.devices import find_device
 from mtrain.model.heads import load_heads
 from mtrain.model.network import SharedNetwork
 from mtrain.transfers.classifiers.probes import TrainingSet
-from mtrain.transfers.features import features
 from mtrain.transfers.pretrained import Pretrained
 
 Layers = Literal["last", "all"]
@@ -106,7 +105,7 @@ def estimator_of(
     network, parameters = _prepared(source, config, options.layers, device)
     projection = Projection(sum(p.numel() for p in parameters.values()), options.dimensions, options.seed, device)
     how = {"size": config.size, "workers": options.workers, "device": device}
-    probe, found = _probed(source, config, target, options, report)
+    probe, found = _probed(source, target, options, report)
     heads, sources, groups, passes = load_heads(run.heads), {}, {}, 0
     digests = run.about()["pool"]
     with report.bar("gradients", len(digests) + 1, unit="tasks") as advance:
@@ -172,20 +171,10 @@ def _sampled(rows: Rows, samples: int, seed: int, number: int) -> Rows:
 
 
 def _probed(
-    source: Pretrained, config: FitConfig, target: Task, options: InfluenceOptions, report: Reporter
+    source: Pretrained, target: Task, options: InfluenceOptions, report: Reporter
 ) -> tuple[FreshProbe, dict[str, NDArray[np.float32]]]:
     found: dict[str, NDArray[np.float32]] = {
-        split: features(
-            source.network,
-            target,
-            split,
-            size=config.size,
-            cache=source.cache,
-            workers=options.workers,
-            report=report,
-            device=options.device,
-            weights=source.origin,
-        )
+        split: source.features(target, split, workers=options.workers, report=report, device=options.device)
         for split in OPEN
     }
     rows = target.rows["train"]

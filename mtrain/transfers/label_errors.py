@@ -29,7 +29,6 @@ from mtrain.errors import ShardError, UsageError
 from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels, Values
 from mtrain.transfers.classifiers.probes import Features, TrainingSet, held_out_probabilities
-from mtrain.transfers.features import features
 from mtrain.transfers.pretrained import Pretrained
 
 ROUNDING = 1e-6
@@ -128,20 +127,7 @@ def audit_labels(source: Pretrained, task: Task, *, workers: int, device: str, r
         what = f"all samples are of one {task.card.group_kind}, so none is predicted from others"
         raise UsageError(what, where=task.folder, remedy="choose another --task")
     x = np.concatenate(
-        [
-            features(
-                source.network,
-                task,
-                split,
-                size=source.run.config().size,
-                cache=source.cache,
-                workers=workers,
-                report=report,
-                device=device,
-                weights=source.origin,
-            )
-            for split in filled
-        ]
+        [source.features(task, split, workers=workers, report=report, device=device) for split in filled]
     )
     found, accuracy, notes = _judged(task, rows, x, device)
     names = _sample_names(task, rows, np.array([one.row for one in found], np.intp))

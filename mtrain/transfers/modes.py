@@ -32,7 +32,6 @@ from mtrain.transfers.classifiers import probes, target_probes
 from mtrain.transfers.classifiers.probes import Probe, TrainingSet
 from mtrain.transfers.classifiers.target_probes import TargetSet
 from mtrain.transfers.dense.dense_mode import dense
-from mtrain.transfers.features import features
 from mtrain.transfers.finetune import divide, finetune
 from mtrain.transfers.finetune_rate import LinearClassifier, RateResult, logits
 from mtrain.transfers.pretrained import Pretrained, TransferOptions, Transferred, scored_rows
@@ -224,22 +223,8 @@ def _features_of(
     source: Pretrained, task: Task, options: TransferOptions, report: Reporter
 ) -> Callable[[str], Features]:
     """A function that gives the features of a set."""
-    size = source.run.config().size
-
-    def of(split: str) -> Features:
-        return features(
-            source.network,
-            task,
-            split,
-            size=size,
-            cache=source.cache,
-            workers=options.workers,
-            report=report,
-            device=options.recipe.device,
-            weights=source.origin,
-        )
-
-    return of
+    device, workers = options.recipe.device, options.workers
+    return lambda split: source.features(task, split, workers=workers, report=report, device=device)
 
 
 def own_head(run: Run, task: Task) -> Head:

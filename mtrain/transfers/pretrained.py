@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpconvert.runtime.progress import Reporter
 from mtrain.data.labels import constant
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.errors import UsageError
+from mtrain.model.frozen import Features
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.weights import seen_by
 from mtrain.runs.run_folder import Run
@@ -18,6 +20,7 @@ from mtrain.runs.seen import Seen
 from mtrain.scoring.dense_counts import DenseAnswers
 from mtrain.scoring.predictions import Predictions
 from mtrain.transfers.dense.dense_tuned import Moving
+from mtrain.transfers.features import features
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.request import OF_TARGETS, OWN, SINGLE, STEPS
 
@@ -52,6 +55,26 @@ class Pretrained:
     def cache(self) -> Path:
         """The folder of cached features. It is beside the runs, which share the features of the ImageNet weights."""
         return self.run.path.parent / ".features"
+
+    def features(
+        self, task: Task, split: str, *, workers: int, report: Reporter, device: str = "auto", dtype: str = "float32"
+    ) -> Features:
+        """The features of one split, (samples, num_features), of images of the size that the run was trained at.
+
+        Raises: as mtrain.transfers.features.features.
+        """
+        return features(
+            self.network,
+            task,
+            split,
+            size=self.run.config().size,
+            cache=self.cache,
+            workers=workers,
+            report=report,
+            dtype=dtype,
+            device=device,
+            weights=self.origin,
+        )
 
 
 @dataclass(frozen=True)
