@@ -18,16 +18,19 @@ CORNERS = (
     ("xtl", "ytl", "xbr", "ybr"),
 )
 SIZES = (("width", "height"), ("w", "h"))
+CORNER_AND_SIZE = tuple((*corners[:2], *size) for corners in CORNERS for size in SIZES)
 SIZED: tuple[BoxForm, ...] = ("xywh", "cxcywh")
 
 
 def with_boxes(columns: Sequence[str], boxes: BoxForm, name: str) -> list[str]:
     """Return the columns of a head, or the keys of a JSON object, with those that hold a box by our names.
 
-    Corners become x, y, RIGHT and BOTTOM; a width and a height beside x and y become WIDTH and HEIGHT.
+    Corners become x, y, RIGHT and BOTTOM; a width and a height beside x and y, or beside the upper left corner, become
+    WIDTH and HEIGHT.
 
     Raises:
-        ReadError: there are x, y and a size, and `boxes` does not state what x and y are.
+        ReadError: there are x, y and a size, and `boxes` does not state what x and y are; or it states the centre, and
+            the columns are those of a corner.
     """
     plain = [re.sub(r"[\W_]|^bbox", "", column.casefold()) for column in columns]
     if {"x", "y"} <= {*columns}:
@@ -42,7 +45,16 @@ def with_boxes(columns: Sequence[str], boxes: BoxForm, name: str) -> list[str]:
             )
         ours = {} if boxes == "none" else ours
     else:
-        ours = dict(zip(_first_of(CORNERS, plain), ("x", "y", RIGHT, BOTTOM), strict=False))
+        corner = _first_of(CORNERS, plain) or _first_of(CORNER_AND_SIZE, plain)
+        sized = corner in CORNER_AND_SIZE
+        if sized and boxes == "cxcywh":
+            raise ReadError(
+                "these columns are the corner of a box, and `boxes` says the centre",
+                where=name,
+                found=", ".join(corner),
+                remedy="leave out `boxes`, or rename the columns if they are the centre",
+            )
+        ours = dict(zip(corner, ("x", "y", *((WIDTH, HEIGHT) if sized else (RIGHT, BOTTOM))), strict=False))
     return [ours.get(cell, column) for cell, column in zip(plain, columns, strict=True)]
 
 

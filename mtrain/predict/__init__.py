@@ -12,7 +12,7 @@ from dpconvert.image import SLIDE_SUFFIXES, Image, open_image
 from dpconvert.image.unread import is_folder
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
-from dpconvert.source.slides.slide_files import slide_files
+from dpconvert.source.slides.slide_files import slide_files, slide_names
 from mtrain.errors import UsageError, UserError
 from mtrain.predict.classifier import Classifier
 from mtrain.predict.dense import lines, segment_slide
@@ -189,8 +189,8 @@ def _names(slides: Sequence[Path]) -> dict[Path, str]:
     """Slide -> the name of its output files. Slides with the same name in several folders are numbered."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
-    for slide in slides:
-        every = (slide.stem, *(f"{slide.stem}-{number}" for number in range(2, len(slides) + 2)))
+    for slide, own in slide_names(slides).items():
+        every = (own, *(f"{own}-{number}" for number in range(2, len(slides) + 2)))
         names[slide] = next(name for name in every if name.casefold() not in taken)
         taken.add(names[slide].casefold())
     return names

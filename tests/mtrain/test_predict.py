@@ -112,6 +112,18 @@ def test_a_dicom_series_is_one_slide_in_a_folder_and_named_file_by_file(run: Run
     for paths in ([tmp_path / "in"], files):
         (found,) = predict(Redness(run, "Alpha"), paths, Patch(side=64, mpp=0.5), tmp_path / "out", QUIET)
         assert (Path(found["file"]).name, found["patches"]) == ("0.dcm", 16)
+        assert Path(found["heatmap"]).name == "in.heatmap.tif"
+
+
+def test_results_of_dicom_slides_have_the_names_of_the_slides(run: Run, tmp_path: Path) -> None:
+    pixels = np.full((128, 128, 3), RED, np.uint8)
+    dicoms.slide([tmp_path / "in" / "P1" / f"1.2.{number}.dcm" for number in range(2)], pixels, "1.2.7", mpp=0.5)
+    dicoms.slide([tmp_path / "in" / "P2" / f"1.2.{number}.dcm" for number in range(2)], pixels, "1.2.8", mpp=0.5)
+    dicoms.slide([tmp_path / "in" / "mixed" / f"a_{number}.dcm" for number in range(2)], pixels, "1.2.9", mpp=0.5)
+    dicoms.slide([tmp_path / "in" / "mixed" / f"b_{number}.dcm" for number in range(2)], pixels, "1.2.10", mpp=0.5)
+    found = predict(Redness(run, "Alpha"), [tmp_path / "in"], Patch(side=64, mpp=0.5), tmp_path / "out", QUIET)
+    names = {Path(one["heatmap"]).name.removesuffix(".heatmap.tif") for one in found}
+    assert names == {"P1", "P2", "a", "b"}
 
 
 def test_pixels_that_are_not_square_are_resampled_by_axis(run: Run, tmp_path: Path) -> None:

@@ -89,6 +89,22 @@ def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
     return SlideFiles(_without_shared_names(slides), frozenset(parts), tuple(notes), drawn)
 
 
+def slide_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the name of each slide, without folders and suffix: of a DICOM file the name of its series, of another
+    file or folder its own.
+    """
+    every = list(paths)
+    names = {path: path.stem for path in every}
+    for folder in dict.fromkeys(path.absolute().parent for path in every if DICOM_NAME.search(path.name)):
+        beside = sorted(f"{folder.name}/{path.name}" for path in folder.iterdir() if path.is_file())
+        slides = slide_files(folder.parent, beside).slides.values()
+        called = {file: slide.names[0] for slide in slides if slide.names for file in slide.files}
+        for path in every:
+            if path.absolute().parent == folder and (name := called.get(f"{folder.name}/{path.name}")):
+                names[path] = PurePosixPath(name).stem
+    return names
+
+
 def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[str], list[str]]:
     """Return slides of DICOM files by main file, files that are not separate images, and notes."""
     series: defaultdict[str, list[Instance]] = defaultdict(list)
