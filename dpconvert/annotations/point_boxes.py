@@ -12,30 +12,44 @@ BoxForm = Literal["", "xywh", "xyxy", "cxcywh", "none"]
 RIGHT, BOTTOM, WIDTH, HEIGHT = EXTENT = (":right", ":bottom", ":width", ":height")  # our names; no column has these
 CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"),
+    ("minx", "miny", "maxx", "maxy"),
+    ("mincol", "minrow", "maxcol", "maxrow"),
     ("x1", "y1", "x2", "y2"),
     ("x0", "y0", "x1", "y1"),
     ("left", "top", "right", "bottom"),
     ("xtl", "ytl", "xbr", "ybr"),
+    ("xstart", "ystart", "xend", "yend"),
+    ("startx", "starty", "endx", "endy"),
 )
 SIZES = (("width", "height"), ("w", "h"))
 CORNER_AND_SIZE = tuple((*corners[:2], *size) for corners in CORNERS for size in SIZES)
+FAR = tuple(corners[2:] for corners in CORNERS)
 SIZED: tuple[BoxForm, ...] = ("xywh", "cxcywh")
 
 
 def with_boxes(columns: Sequence[str], boxes: BoxForm, name: str) -> list[str]:
     """Return the columns of a head, or the keys of a JSON object, with those that hold a box by our names.
 
-    Corners become x, y, RIGHT and BOTTOM; a width and a height beside x and y, or beside the upper left corner, become
-    WIDTH and HEIGHT.
+    Corners become x, y, RIGHT and BOTTOM, and so does the far one beside x and y; a width and a height beside x and y,
+    or beside the upper left corner, become WIDTH and HEIGHT.
 
     Raises:
         ReadError: there are x, y and a size, and `boxes` does not state what x and y are; or it states the centre, and
             the columns are those of a corner.
     """
-    plain = [re.sub(r"[\W_]|^bbox", "", column.casefold()) for column in columns]
-    if {"x", "y"} <= {*columns}:
-        ours = dict(zip(_first_of(SIZES, plain), (WIDTH, HEIGHT), strict=False))
-        if ours and boxes not in (*SIZED, "none"):
+    plain = [re.sub(r"^b?box", "", re.sub(r"[\W_]", "", column.casefold())) for column in columns]
+    if {"x", "y"} <= {*plain} and not {"x", "y"} <= {*columns}:  # bbox_x, bbox_y
+        columns = [cell if cell in ("x", "y") else column for cell, column in zip(plain, columns, strict=True)]
+    ours = _beside_a_point(columns, plain, boxes, name) if {"x", "y"} <= {*columns} else _corners(plain, boxes, name)
+    return [ours.get(cell, column) for cell, column in zip(plain, columns, strict=True)]
+
+
+def _beside_a_point(columns: Sequence[str], plain: Sequence[str], boxes: BoxForm, name: str) -> dict[str, str]:
+    """The columns that make a box of x and y, and our names for them."""
+    if boxes == "none":
+        return {}
+    if size := _first_of(SIZES, plain):
+        if boxes not in SIZED:
             raise ReadError(
                 "a width and a height beside x and y, which may be the corner of a box or its centre",
                 where=name,
@@ -43,19 +57,24 @@ def with_boxes(columns: Sequence[str], boxes: BoxForm, name: str) -> list[str]:
                 remedy='say in the manifest\'s [layout] `boxes = "xywh"` (x and y are the upper left corner), "cxcywh" '
                 '(the centre), or "none" (there are no boxes)',
             )
-        ours = {} if boxes == "none" else ours
-    else:
-        corner = _first_of(CORNERS, plain) or _first_of(CORNER_AND_SIZE, plain)
-        sized = corner in CORNER_AND_SIZE
-        if sized and boxes == "cxcywh":
-            raise ReadError(
-                "these columns are the corner of a box, and `boxes` says the centre",
-                where=name,
-                found=", ".join(corner),
-                remedy="leave out `boxes`, or rename the columns if they are the centre",
-            )
-        ours = dict(zip(corner, ("x", "y", *((WIDTH, HEIGHT) if sized else (RIGHT, BOTTOM))), strict=False))
-    return [ours.get(cell, column) for cell, column in zip(plain, columns, strict=True)]
+        return dict(zip(size, (WIDTH, HEIGHT), strict=True))
+    far = () if _first_of(CORNERS, plain) else _first_of(FAR, plain)  # with both corners, x and y are a point in a box
+    return dict(zip(far, (RIGHT, BOTTOM), strict=False))
+
+
+def _corners(plain: Sequence[str], boxes: BoxForm, name: str) -> dict[str, str]:
+    """The columns that hold two corners, or the upper left one and a size, and our names for them."""
+    if corners := _first_of(CORNERS, plain):
+        return dict(zip(corners, ("x", "y", RIGHT, BOTTOM), strict=True))
+    corner = _first_of(CORNER_AND_SIZE, plain)
+    if corner and boxes == "cxcywh":
+        raise ReadError(
+            "these columns are the corner of a box, and `boxes` says the centre",
+            where=name,
+            found=", ".join(corner),
+            remedy="leave out `boxes`, or rename the columns if they are the centre",
+        )
+    return dict(zip(corner, ("x", "y", WIDTH, HEIGHT), strict=False))
 
 
 def _first_of(some: Sequence[Sequence[str]], columns: Sequence[str]) -> Sequence[str]:

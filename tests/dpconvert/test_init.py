@@ -860,6 +860,37 @@ def test_boxes_of_one_table(init: Callable[..., Any], tmp_path: Path, several: i
     assert len(rows) == 9 * several
 
 
+@pytest.mark.parametrize("head", ["x,y", "cx,cy", "nucleus_x,nucleus_y", "col,row", "Centroid X px,Centroid Y px"])
+def test_coordinates_of_one_row_per_image_are_asked_about_if_they_lie_within_it(
+    init: Callable[..., Any], tmp_path: Path, head: str
+) -> None:
+    for number in range(9):
+        draw_image(tmp_path / "s" / f"{number}.png", 128)
+    table(tmp_path / "s", f"image,{head},label", [f"{n}.png,{10 * n},40,{'ab'[n % 2]}" for n in range(9)])
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    x, y = head.split(",")
+    assert f"The columns '{x}' and '{y}' of" in answer.err
+
+
+def test_coordinates_beyond_the_images_are_places_on_slides(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(9):
+        draw_image(tmp_path / "s" / f"{number}.png", 128)
+    table(tmp_path / "s", "image,x,y,label", [f"{n}.png,{1000 * n},40,{'ab'[n % 2]}" for n in range(9)])
+    manifest, rows, answer = init(tmp_path / "s")
+    assert (manifest["shape"], len(rows)) == ("table", 9)
+    assert "taken for places of the images on their slides" in answer.out
+
+
+def test_a_pair_of_columns_with_x_and_y_in_their_names_holds_points(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(9):
+        draw_image(tmp_path / "s" / f"{number}.png", 128)
+    lines = [f"{n},{40 + n},{30 + n * 5 + i * 20},{'ab'[(n + i) % 2]}" for n in range(9) for i in range(2)]
+    table(tmp_path / "s", "image,nucleus_y,nucleus_x,label", lines)
+    _, rows, _ = init(tmp_path / "s")
+    found = {(row["source"], row["x"] + 32, row["y"] + 32) for row in rows}
+    assert found == {(f"{n}.png", max(30 + n * 5 + i * 20, 32), 40 + n) for n in range(9) for i in range(2)}
+
+
 @pytest.mark.parametrize(
     "place",
     [

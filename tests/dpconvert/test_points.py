@@ -117,21 +117,48 @@ def test_a_size_beside_x_and_y_is_a_box_of_the_stated_kind(boxes: BoxForm) -> No
 
 
 @pytest.mark.parametrize(
-    "head", ["xmin,ymin,xmax,ymax", "X_min,Y_min,X_max,Y_max", "x1,y1,x2,y2", "left,top,right,bottom"]
+    ("head", "row"),
+    [
+        ("xmin,ymin,xmax,ymax", "30,20,50,44"),
+        ("X_min,Y_min,X_max,Y_max", "30,20,50,44"),
+        ("bbox_xmin,bbox_ymin,bbox_xmax,bbox_ymax", "30,20,50,44"),
+        ("x1,y1,x2,y2", "30,20,50,44"),
+        ("left,top,right,bottom", "30,20,50,44"),
+        ("startX,startY,endX,endY", "30,20,50,44"),
+        ("min_row,min_col,max_row,max_col", "20,30,44,50"),  # as scikit-image has it
+        ("x,y,x2,y2", "30,20,50,44"),
+        ("xmin,ymin,width,height", "30,20,20,24"),
+        ("left,top,w,h", "30,20,20,24"),
+        ("box_x1,box_y1,box_w,box_h", "30,20,20,24"),
+    ],
 )
-def test_two_corners_are_a_box(head: str) -> None:
-    row = "30,20,50,44"
+def test_two_corners_and_a_corner_with_a_size_are_a_box(head: str, row: str) -> None:
     columns = head.split(",")
     tables = read_rows(f"{head},label\n{row},a\n".encode(), "p.csv", Form())
     named = read_rows(f"{head},{'kind'}\n{row},a\n".encode(), "p.csv", Form(names={"label": "kind"}))
     bare = read_rows(f"{row},a\n".encode(), "p.csv", Form(columns=[*columns, "label"]))
     (listed,) = point_arrays.read_json(
-        json.dumps([dict(zip(columns, [30, 20, 50, 44], strict=True)) | {"label": "a"}]).encode(), "p.json", Form()
+        json.dumps([dict(zip(columns, map(int, row.split(",")), strict=True)) | {"label": "a"}]).encode(),
+        "p.json",
+        Form(),
     )
     for one in (*tables, *named, *bare, listed):
         assert (one.annotation().geometry.bounds, one.label) == ((30, 20, 50, 44), "a")
+
+
+def test_a_box_without_area_is_refused() -> None:
     with pytest.raises(ReadError, match="line 2: a box of no width or height; found -20 x 24"):
-        read_rows(f"{head},label\n50,20,30,44,a\n".encode(), "p.csv", Form())
+        read_rows(b"xmin,ymin,xmax,ymax,label\n50,20,30,44,a\n", "p.csv", Form())
+
+
+def test_a_point_beside_the_corners_of_its_box_stays_a_point() -> None:
+    (row,) = read_rows(b"x,y,xmin,ymin,xmax,ymax,label\n40,32,30,20,50,44,a\n", "p.csv", Form())
+    assert row.place == (40, 32)
+
+
+def test_a_corner_that_is_said_to_be_the_centre_is_refused() -> None:
+    with pytest.raises(ReadError, match="the corner of a box, and `boxes` says the centre; found xmin, ymin, width"):
+        read_rows(b"xmin,ymin,width,height,label\n30,20,20,24,a\n", "p.csv", Form(boxes="cxcywh"))
 
 
 def test_commas_that_may_be_of_thousands_are_refused() -> None:

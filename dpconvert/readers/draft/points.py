@@ -12,7 +12,7 @@ from dpconvert.annotations.point_boxes import with_boxes
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, json_points, names
+from dpconvert.readers.draft import coordinates, folders, json_points, names
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import some, strings, table
@@ -58,7 +58,8 @@ def _axes(columns: Sequence[str]) -> dict[str, str]:
         found = {axis: [one for one in columns if pattern.fullmatch(bare(one))] for axis, pattern in AXES.items()}
         if axes := {axis: of[0] for axis, of in found.items() if len(of) == 1}:
             return axes
-    return {}
+    pairs = coordinates.pairs(columns)
+    return dict(zip("xy", pairs[0], strict=True)) if len(pairs) == 1 else {}
 
 
 def _has_boxes(columns: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dpconvert.annotations.points import LABELS
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, grades, names, sets, targets
+from dpconvert.readers.draft import coordinates, folders, grades, names, sets, targets
 from dpconvert.readers.draft.joins import Join
 from dpconvert.readers.draft.joins import joined as joins_of
 from dpconvert.readers.draft.listings import Listing, listings
@@ -90,7 +90,8 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     columns = label_columns(whole)
     other = targets.other_labels(columns, label)
     of_targets = [*questions, *targets.questions(columns, label)] if other is None else []
-    questions = [*unclear, *of_targets]
+    asked, places = coordinates.questions(survey, whole)
+    questions = [*unclear, *of_targets, *asked]
     group, split = group_of(whole, questions), sets.split_column(whole, SETS)
     tree = Tree.of(used)
     labels = dict(zip(whole.images, (row.get(label, "") for row in whole.rows), strict=True))
@@ -113,7 +114,7 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
         kind=other.kind if other is not None else "ordinal" if graded else "classification",
         classes=counts if other is None else other.classes,
         of="images",
-        remarks=tuple(targets.remarks(columns, label)) if other is None else other.remarks,
+        remarks=(*(targets.remarks(columns, label) if other is None else other.remarks), *places),
         group=group_kind(group) if group else grouped.what,
         why=(why_grouped(whole, group),) if group else _no_column(whole, grouped, label, split),
         files={
