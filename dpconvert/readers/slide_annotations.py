@@ -19,6 +19,7 @@ from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 
 ONE = "put all annotations of the slide into one file, or let the pattern of [files.annotations] leave out the other"
+LAYERS = "if each is about one label, name it in the pattern of [files.annotations], as in "
 GEOJSON = re.compile(r"(?i)\.(geo)?json(\.gz)?$")
 
 
@@ -57,12 +58,15 @@ class SlideAnnotations:
         found = [*(self.shared if own is None else own), *self.naming.of(slide.name)]
         if own is not None and {*found} == {*own}:
             return own
+        labels = {names.folded(self.layers.get(name, "")) for name in found}
+        if len(labels - {""}) == len(set(found)):  # a file for each label, for all slides
+            return tuple(sorted(set(found)))
         if len(set(found)) > 1:
             raise SourceError(
                 "two files of annotations for one slide",
                 where=slide.name,
                 found=" and ".join(found[:2]),
-                remedy=f"{ONE}, or move it away",
+                remedy=f"{ONE}, or move it away; {LAYERS}'(?P<label>[^/]+)\\.json$'",
             )
         return tuple(found[:1])
 
@@ -88,13 +92,13 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
                 "two files of annotations for one slide",
                 where=found.name,
                 found=own[name][0],
-                remedy=f"{ONE}; if each is about one label, name it in the pattern of [files.annotations], as in "
+                remedy=f"{ONE}; {LAYERS}"
                 "'(?P<name>[^/]+)_(?P<label>[^/_]+)\\.geojson$'; if they are about two slides of one name, let `name` "
                 "take in the folder in the patterns of [files.slides] and [files.annotations], as "
                 "'(?P<name>[^/]+/[^/]+)' does",
             )
         if (named := named_images.images_of(source, found.name)) is not None:
-            listings[found.name] = named
+            listings[found.name], layers[found.name] = named, layer
         if name in by_name.values():
             own[name], layers[found.name] = (*own.get(name, ()), found.name), layer
         elif named is None:

@@ -604,6 +604,34 @@ def test_layers_that_are_masks_or_have_one_label_are_refused(tree: Tree) -> None
         tree.plan()
 
 
+def coco_of(label: str, outline: list[tuple[int, int]], *images: str) -> str:
+    """A COCO file of one category, with an outline on each of these images."""
+    listed = [{"id": n, "file_name": name, "width": SIDE, "height": SIDE} for n, name in enumerate(images)]
+    flat = [number for place in outline for number in place]
+    drawn = [{"id": n, "image_id": n, "category_id": 1, "segmentation": [flat]} for n in range(len(images))]
+    return json.dumps({"images": listed, "categories": [{"id": 1, "name": label}], "annotations": drawn})
+
+
+def test_files_about_all_slides_may_be_of_one_label_each(tree: Tree) -> None:
+    for name in "ab":
+        tree.slide(f"{name}.tif")
+    right = [(x + 256, y) for x, y in LEFT_HALF]
+    tree.write("tumor.json", coco_of("Tumor", LEFT_HALF, "a.tif", "b.tif"))
+    tree.write("stroma.json", coco_of("Stroma", right, "a.tif", "b.tif"))
+    layout = '[layout]\nskip = ["Stroma"]\n[files.annotations]\npattern = '
+    tree.manifest(AREA + layout + "'[.]json$'\n")
+    with pytest.raises(SourceError, match=r"two files of .*name it in the pattern of .*'\(\?P<label>\[\^/\]\+\)"):
+        tree.plan()
+    tree.manifest(AREA + layout + "'(?P<label>[^/]+)[.]json$'\n")
+    assert tree.counts() == {"yes": 16, "no": 16}
+    tree.manifest(AREA.replace("Tumor", "Stroma") + layout.replace("Stroma", "Tumor") + "'(?P<label>[^/]+)[.]json$'\n")
+    assert tree.counts() == {"yes": 16, "no": 16}
+    tree.write("tumor.json", coco_of("Tumor", LEFT_HALF, "a.tif"))
+    tree.manifest(AREA + layout + "'(?P<label>[^/]+)[.]json$'\n")
+    with pytest.raises(SourceError, match=r"b\.tif: no file of 'tumor' for this slide"):
+        tree.plan()
+
+
 ASAP = """<?xml version="1.0"?><ASAP_Annotations><Annotations><Annotation Name="0" Type="Polygon" PartOfGroup="None">
 <Coordinates><Coordinate Order="0" X="0" Y="0"/><Coordinate Order="1" X="256" Y="0"/>
 <Coordinate Order="2" X="256" Y="512"/><Coordinate Order="3" X="0" Y="512"/></Coordinates></Annotation></Annotations>
