@@ -22,10 +22,12 @@ SHOWN = 3
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
+    "entraînement": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "validierung": "val",
     "test": "test",
     "testing": "test",
 }

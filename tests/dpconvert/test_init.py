@@ -872,6 +872,19 @@ def test_coordinates_of_one_row_per_image_are_asked_about_if_they_lie_within_it(
     assert f"The columns '{x}' and '{y}' of" in answer.err
 
 
+def test_a_column_of_sets_is_known_by_its_values_and_is_no_class(init: Callable[..., Any], tmp_path: Path) -> None:
+    sets, lines = ["Training", "Validierung", "Test"], []
+    for number in range(18):
+        draw_image(tmp_path / "s" / f"{number}.png")
+        lines.append(f"{number}.png,{number % 2},{number // 2 % 2},{sets[number % 3]}")
+    table(tmp_path / "s", "Datei,Tumor,Stroma,Satz", lines)
+    manifest, rows, _ = init(tmp_path / "s")
+    assert (manifest["kind"], manifest["classes"]) == ("multilabel", ["Tumor", "Stroma"])
+    assert {row["source"]: row["split"] for row in rows} == {
+        f"{number}.png": ["train", "val", "test"][number % 3] for number in range(18)
+    }
+
+
 def test_coordinates_beyond_the_images_are_places_on_slides(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(9):
         draw_image(tmp_path / "s" / f"{number}.png", 128)

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 
 def split_column(table: Listing, sets: re.Pattern[str]) -> str:
-    """Return the column that names the set; sets: how such columns are called."""
-    found = [
-        column
+    """Return the column that names the set. sets: how such columns are called; of others, the values of several sets
+    count.
+    """
+    found = {
+        column: {SPLIT_NAMES[value.lower()] for value in values}
         for column in table.rows[0]
-        if sets.search(column)
-        and (values := {value for value in table.values(column) if value})
+        if (values := {value for value in table.values(column) if value})
         and all(value.lower() in SPLIT_NAMES for value in values)
-    ]
-    return found[0] if len(found) == 1 else ""
+    }
+    called = [column for column in found if sets.search(column)] or [c for c, named in found.items() if len(named) > 1]
+    return called[0] if len(called) == 1 else ""
 
 
 def of_tables(files: Sequence[str]) -> list[str]:

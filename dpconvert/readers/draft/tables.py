@@ -129,14 +129,17 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
 
 def label_columns(table: Listing) -> list[targets.Column]:
     """The columns that may hold labels, with the cells of the images that are here."""
-    free = [column for column in table.rows[0] if column and column not in table.columns]
+    free = [
+        column for column in table.rows[0] if column and column not in {*table.columns, sets.split_column(table, SETS)}
+    ]
     unlike = (OTHER, SETS, GROUPS)
     return [(name, table.values(name)) for name in free if not any(pattern.search(name) for pattern in unlike)]
 
 
 def label_of(table: Listing) -> tuple[str, list[str], list[str]]:
     """The one column that may be the label, else '' and a question; and the columns that are listed beside it."""
-    candidates = [column for column in table.rows[0] if _may_be_label(table, column)]
+    split = sets.split_column(table, SETS)
+    candidates = [column for column in table.rows[0] if column != split and _may_be_label(table, column)]
     named = [column for column in candidates if NAMED.fullmatch(column)]
     shown_values = {column: _shown(table, column) for column in candidates}
     likely = [column for column in candidates if not OTHER.search(column) and not SETS.search(column)]
