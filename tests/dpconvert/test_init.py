@@ -242,6 +242,29 @@ def test_a_column_of_groups_is_no_label(init: Callable[..., Any], tmp_path: Path
     assert {row["group"].rpartition(":")[2] for row in rows} == {f"P{n}" for n in range(6)}
 
 
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ("Fallnummer", "patient"),
+        ("Fall", "patient"),
+        ("Fall-Nr.", "patient"),
+        ("case_id", "patient"),
+        ("Patientin", "patient"),
+        ("paciente", "patient"),
+        ("PID", "patient"),
+        ("pathology slide", "slide"),
+        ("Biopsy", "biopsy"),
+    ],
+)
+def test_what_a_column_of_groups_numbers(column: str, kind: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    table(tmp_path / "t", f"file,{column},label", [f"{n}.png,{n // 2},{'ab'[n // 2 % 2]}" for n in range(24)])
+    for n in range(24):
+        draw_image(tmp_path / f"t/{n}.png")
+    manifest, rows, _ = init(tmp_path / "t")
+    assert (manifest["group"]["kind"], manifest["layout"]["group"]) == (kind, column)
+    assert len({row["group"] for row in rows}) == 12
+
+
 def test_of_two_label_columns_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(12):
         draw_image(tmp_path / "s" / f"{number}.png")

@@ -102,11 +102,11 @@ def _by_folder(tree: Tree) -> Draft:
         layout=layout,
         split=split,
         remarks=tuple(_of_grades(counts, graded=graded)),
-        questions=(*questions, *_copied(tree, at)),
+        questions=(*questions, *copied(tree, at)),
     )
 
 
-def _copied(tree: Tree, at: int) -> Iterator[str]:
+def copied(tree: Tree, at: int) -> Iterator[str]:
     """A folder whose images are called as those of several others, which share no name: it is perhaps no class."""
     stems = defaultdict(set)
     for name, stem in zip(tree.images, tree.stems(), strict=True):

@@ -15,13 +15,18 @@ from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 Role = Literal["constant", "split", "class", "id", "unclear", "passed over"]
 SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:set|data|images?|imgs?|split|samples?|folder)?")
+OF_NNUNET = re.compile(r"(?i)(?:images|labels)(tr|va?l?|ts)")
+NNUNET = {"tr": "train", "v": "val", "va": "val", "vl": "val", "val": "val", "ts": "test"}
 PASSED_OVER = re.compile(r"(?i)fold[-_ ]?\d+|\d+(\.\d+)?x|x\d+|level[-_ ]?\d+")
 NO_CLASSES = re.compile(
     r"(?i)(raw|original|processed|cropped|source|images?|imgs?|images?|patches|tiles|crops|data|masks?|labels?|annotations?|"
     r"classification|detection|segmentation|points?|he|h&e|ihc|png|jpe?g|tiff?|bmp)s?"
 )
 OF_MASKS = re.compile(r"(?i)(masks?|labels?|gt|ground[-_ ]?truths?|annotations?|seg|segmentations?)(?:t[rs])?")
-PEOPLE = r"patient|pat|case|subject|donor|participant|proband|患者|病人|病例|症例"
+PEOPLE = (
+    r"patient(?:in|e)?|pa[cz]iente|pat|case|caso|fall(?=$|[-_ ]?(?:nr|no|nummer|id|\d))|subject|sujeto?|donor|"
+    r"participant|proband(?:in)?|患者|病人|病例|症例"
+)
 MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
 ARCHIVE = re.compile(r"(?i)(?<=[^/.])\.(?:zip|7z|tgz|tar(?:\.(?:gz|bz2|xz))?)$")
@@ -59,9 +64,11 @@ class NameGroup:
 
 
 def as_set(text: str) -> str | None:
-    """Return train, val or test if a folder or file has such a name."""
-    found = SET_NAME.fullmatch(text)
-    return SPLIT_NAMES[found[1].lower()] if found else None
+    """Return train, val or test if a folder or file has such a name, as train, test_images or nnU-Net's imagesTr."""
+    if found := SET_NAME.fullmatch(text):
+        return SPLIT_NAMES[found[1].lower()]
+    of_nnunet = OF_NNUNET.fullmatch(text)
+    return NNUNET[of_nnunet[1].lower()] if of_nnunet else None
 
 
 def level(values: Iterable[str]) -> FolderLevel:

@@ -12,7 +12,9 @@ from dpconvert.annotations import Annotations
 from dpconvert.annotations.read import OF_SEVERAL
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, outline_names, pixels
+from dpconvert.readers.draft import folders, names, outline_names
+from dpconvert.readers.draft.masks.files import masks_of
+from dpconvert.readers.draft.masks.values import all_values, default_names, value_lines
 from dpconvert.readers.draft.outline_names import OutlineNames
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import printed, some, strings
@@ -119,7 +121,7 @@ def _outlined(survey: Survey, called: OutlineNames | None) -> list[str]:
     about = [name for name in survey.images if stem(name).casefold() in stems or name in paired]
     if not about and not shared:
         return []
-    masks = pixels.masks_of(survey)
+    masks = masks_of(survey)
     suffixes = {unused.suffix(name) for name in about}
     return [name for name in survey.images if name not in masks and (shared or unused.suffix(name) in suffixes)]
 
@@ -247,7 +249,7 @@ def _of_tiles(plain: Draft, drawn: OutlineSummary, tree: Tree, questions: list[s
 def _of_masks(
     plain: Draft, survey: Survey, drawn: OutlineSummary, questions: list[str], lines: tuple[str, ...]
 ) -> Draft:
-    values, wrong = pixels.all_values(survey, drawn.masks)
+    values, wrong = all_values(survey, drawn.masks)
     questions = [*questions, *wrong]
     binary = len(values) == 2 and "0" in values
     if values and not binary:
@@ -259,6 +261,6 @@ def _of_masks(
         plain,
         classes={"background": 0, "object": 0} if binary else {},
         rule=rule,
-        layout=(*lines[:2], *pixels.value_lines(values), *lines[2:]),
+        layout=(*lines[:2], *value_lines(default_names(values) if values else {}), *lines[2:]),
         questions=tuple(questions),
     )

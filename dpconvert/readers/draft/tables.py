@@ -19,9 +19,10 @@ from dpconvert.readers.draft.tree import Tree
 from dpconvert.readers.layouts.table import WHOLE
 
 GROUPS = re.compile(
-    rf"(?i)(?:^|[^a-z])({names.PEOPLE}|fall(?=[-_ ]?(?:nr|nummer|id))|group|slide|wsi|specimen|biopsy|block|tma)"
+    rf"(?i)(?:^|[^a-z])({names.PEOPLE}|pid|mrn|group|slide|wsi|specimen|biopsy|block|tma)"
     r"(?:$|(?:en)?[^a-z]|(?:s|en)?(?:id|name|nr|no|num|number|nummer|code|key)s?$)"
 )
+OF_PATIENTS = ("group", "specimen", "biopsy", "block")
 SETS = re.compile(r"(?i)(^|[^a-z])(split|set|subset|partition|phase|fold)($|[^a-z])")
 OTHER = re.compile(
     r"(?i)(^|[^a-z])(sex|gender|age|ethnicity|race|scanner|hospital|cent(er|re)|site|source|date|year|stain|organ|"
@@ -221,9 +222,12 @@ def _holds(table: Listing, coarse: str, fine: str) -> bool:
 
 
 def group_kind(group: str) -> str:
-    if re.search(names.PEOPLE, group, re.IGNORECASE):
+    """What a column of groups numbers, by its name."""
+    found = GROUPS.search(group)
+    word = found[1].casefold() if found else ""
+    if re.match(names.PEOPLE, word, re.IGNORECASE) or word in ("fall", "pid", "mrn"):
         return "patient"
-    return "group" if "group" in group.casefold() else "slide"
+    return word if word in OF_PATIENTS else "slide"
 
 
 def why_grouped(table: Listing, group: str) -> str:
