@@ -25,6 +25,7 @@ import tifffile
 from PIL import Image
 
 from dpconvert.manifest.catalog import find
+from dpconvert.readers import draft
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, one_line
@@ -1067,6 +1068,49 @@ def test_coco_files_of_sets_that_name_images_alike(init: Callable[..., Any], tmp
     for row in rows:
         split = row["source"].split("/")[1]
         assert (row["split"], row["x"]) == ({"valid": "val"}.get(split, split), lefts[split])
+
+
+def test_folders_of_sets_with_a_year_are_sets(init: Callable[..., Any], tmp_path: Path) -> None:
+    """As those of COCO, whose names would pass for those of patients."""
+    for split, left in {"train2017": 8, "val2017": 16}.items():
+        content: dict[str, list[dict[str, Any]]] = {
+            "images": [],
+            "categories": [{"id": 1, "name": "nucleus"}, {"id": 2, "name": "mitosis"}],
+            "annotations": [],
+        }
+        for number in range(4):
+            name = f"{split}_{number}.png"
+            draw_image(tmp_path / "s" / "images" / split / name, side=64)
+            content["images"].append({"id": number, "file_name": name, "width": 64, "height": 64})
+            box = {"id": number, "image_id": number, "category_id": number % 2 + 1, "bbox": [left, 20, 8, 8]}
+            content["annotations"].append(box)
+        (tmp_path / "s" / f"instances_{split}.json").write_text(json.dumps(content))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["group"]["kind"] == "image"
+    expected = {
+        (f"{s}_{n}.png", s[:-4], x, ("nucleus", "mitosis")[n % 2])
+        for s, x in (("train2017", 8), ("val2017", 16))
+        for n in range(4)
+    }
+    found = {(r["source"].split("/")[-1], r["split"], r["x"], manifest["classes"][r["label"]]) for r in rows}
+    assert found == expected
+
+
+def test_folders_beside_annotations_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:
+    for folder, number in itertools.product("ab", range(4)):
+        draw_image(tmp_path / "s" / folder / f"{folder}{number}.png", 96)
+        boxes = [("tumour", 10, 10, 8 + number), ("stroma", 50, 50, 9)]
+        (tmp_path / "s" / folder / f"{folder}{number}.geojson").write_text(geojson(boxes))
+    manifest, rows, answer = init(tmp_path / "s")
+    assert manifest["classes"] == ["stroma", "tumour"]
+    assert Counter(row["width"] for row in rows if row["label"] == 1) == {8: 2, 9: 2, 10: 2, 11: 2}
+    assert "Not used: folder 1 of the path (a, b)" in answer.out
+
+
+def test_the_name_of_a_folder_is_read_as_utf_8(tmp_path: Path) -> None:
+    """As under an ASCII locale, where Python gives its bytes as surrogates."""
+    name = "m\udcc3\udcb6re"
+    assert draft.task_name(tmp_path / name) == draft.task_name(tmp_path / "möre") == "More"
 
 
 def test_slides_of_several_formats_are_all_drafted(init: Callable[..., Any], tmp_path: Path) -> None:

@@ -215,3 +215,49 @@ def test_a_file_that_names_some_of_the_values_is_not_used(dpconvert: Call, tmp_p
         write(tmp_path / "s" / "masks" / f"{n}.png", np.maximum(box(0, 0, 9, SIDE, 3), box(9, 0, 9, SIDE, 1)))
     (tmp_path / "s" / "names.json").write_text(json.dumps({"0": "background", "1": "tumour"}))
     assert "The masks hold 3 values (0, 1, 3), and nothing says" in ask(dpconvert, tmp_path / "s", tmp_path)
+
+
+def test_folders_of_patients_are_groups(convert: Callable[[Path], Any], tmp_path: Path) -> None:
+    for p, n in ((p, n) for p in range(1, 6) for n in range(2)):
+        draw(tmp_path / "s" / f"P{p:02}" / f"tile_{n}.png", 9 * p + n)
+        write(tmp_path / "s" / f"P{p:02}" / f"tile_{n}_mask.png", box(p, n, 9, 6))
+    manifest, found, _ = convert(tmp_path / "s")
+    assert manifest["group"]["kind"] == "patient"
+    assert all((mask == box(int(name[1:3]), int(name[-5]), 9, 6) // 255).all() for name, (_, mask, _) in found.items())
+    assert "(?P<group>[^/]+)" in manifest["files"]["images"]["pattern"]
+
+
+def test_masks_in_folders_of_classes_are_asked_about(dpconvert: Call, tmp_path: Path) -> None:
+    for n in range(6):
+        draw(tmp_path / "s" / "images" / f"{n}.png", n)
+        for at, label in enumerate(("tumour", "stroma")):
+            write(tmp_path / "s" / "masks" / label / f"{n}.png", box(12 * at, n, 5, 6))
+    told = "Masks of one image lie in several folders (masks/stroma, masks/tumour)"
+    assert told in ask(dpconvert, tmp_path / "s", tmp_path)
+
+
+def test_black_on_white_is_asked_about(dpconvert: Call, tmp_path: Path) -> None:
+    for n in range(6):
+        draw(tmp_path / "s" / "images" / f"{n}.png", n)
+        write(tmp_path / "s" / "masks" / f"{n}.png", 255 - box(3 + n, 4, 5, 6))
+    assert "Black areas lie on white in the masks, such as masks/0.png" in ask(dpconvert, tmp_path / "s", tmp_path)
+
+
+@pytest.mark.parametrize("form", ["ImageSets/Main/{}.txt", "dataset.json"])
+def test_lists_of_sets_are_asked_about(form: str, dpconvert: Call, tmp_path: Path) -> None:
+    """As in Pascal VOC, and in MONAI's data lists."""
+    for n in range(6):
+        draw(tmp_path / "s" / "images" / f"im{n}.png", n)
+        write(tmp_path / "s" / "masks" / f"im{n}.png", box(3 + n, 4, 5, 6))
+    path = tmp_path / "s" / form
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if form == "dataset.json":
+        lists = {
+            s: [{"image": f"./images/im{n}.png", "label": f"./masks/im{n}.png"} for n in of]
+            for s, of in (("training", range(4)), ("validation", range(4, 6)))
+        }
+        path.write_text(json.dumps(lists))
+    else:
+        path.with_name("train.txt").write_text("im0\nim1\nim2\nim3\n")
+        path.with_name("val.txt").write_text("im4\nim5\n")
+    assert "lists of the images of each set, which are not read" in ask(dpconvert, tmp_path / "s", tmp_path)

@@ -150,7 +150,7 @@ def _by_name(tree: Tree) -> Draft:
         expression, counts = parts[0]
         labels = [found["class"] for stem in tree.stems() if (found := re.search(expression, stem))]
         classes = grades.in_order(counts)
-    roles, inner, grouped = grouping(tree, labels, {})
+    roles, inner, grouped = grouping(tree, labels, {}, apart=bool(labels))
     split, layout, questions = sets(tree, roles, grouped)
     return Draft(
         "folders",
@@ -196,10 +196,15 @@ class Grouping:
     values: tuple[str, ...] = ()
 
 
-def grouping(tree: Tree, labels: list[str], roles: dict[int, str]) -> tuple[dict[int, str], str, Grouping]:
-    """Roles of levels with the group, an expression of a file's stem, and what to say of groups."""
+def grouping(
+    tree: Tree, labels: list[str], roles: dict[int, str], *, apart: bool = True
+) -> tuple[dict[int, str], str, Grouping]:
+    """Roles of levels with the group, an expression of a file's stem, and what to say of groups.
+
+    apart: whether something else than folders tells the labels, so that a single level of folders is no class.
+    """
     ids = [at for at in tree.at("id") if not names.follows([tree.folder(n, at) for n in tree.images], labels)]
-    if ids and (labels or len(tree.levels) > 1):
+    if ids and (labels or len(tree.levels) > 1 or (apart and len(tree.counts(ids[0])) < len(tree.images))):
         at, found = ids[0], tree.counts(ids[0])
         why = f"Folder {at + 1} of the path is taken for the patient or slide: {counted(len(found), 'group')}, such as "
         values = tuple(tree.folder(name, at) for name in tree.images)
@@ -248,6 +253,12 @@ def group_values(tree: Tree, group: NameGroup) -> Iterator[str]:
         yield found[0] if found else ""
 
 
+def renamed_sets(tree: Tree) -> dict[str, str]:
+    """`splits` of [layout]: folders of sets that are not called as the sets are -> their set."""
+    folders = [folder for at in tree.at("split") for folder in tree.levels[at].values]
+    return {folder: str(names.as_set(folder)) for folder in folders if folder.lower() not in SPLIT_NAMES}
+
+
 def sets(
     tree: Tree, roles: dict[int, str], grouped: Grouping
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -260,7 +271,7 @@ def sets(
     roles[at] = "split"
     folders = tree.levels[at].values
     known = {names.as_set(folder) for folder in folders}
-    renamed = {folder: str(names.as_set(folder)) for folder in folders if folder.lower() not in SPLIT_NAMES}
+    renamed = renamed_sets(tree)
     layout = tuple(
         ["[layout.splits]", *(f"{key(name)} = {quoted(to)}" for name, to in renamed.items())] if renamed else ()
     )

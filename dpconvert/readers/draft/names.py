@@ -14,7 +14,8 @@ from dpconvert.annotations.points import LABELS
 from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 Role = Literal["constant", "split", "class", "id", "unclear", "passed over"]
-SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:set|data|images?|imgs?|split|samples?|folder)?")
+OF_SETS = r"set|data|images?|imgs?|split|samples?|folder|(?:19|20)\d\d"  # train2017: of COCO
+SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:{OF_SETS})?")
 OF_NNUNET = re.compile(r"(?i)(?:images|labels)(tr|va?l?|ts)")
 NNUNET = {"tr": "train", "v": "val", "va": "val", "vl": "val", "val": "val", "ts": "test"}
 PASSED_OVER = re.compile(r"(?i)fold[-_ ]?\d+|\d+(\.\d+)?x|x\d+|level[-_ ]?\d+")
@@ -172,6 +173,8 @@ def _first_number(stems: Sequence[str]) -> NameGroup | None:
     least = min((len(part) for part in parts), default=0)
     for at in range(0, least - 2, 2):
         values = {part[at] for part in parts}
+        if all(map(as_set, values)):
+            continue
         if len(values) > 1 and all(re.search(r"\d", value) for value in values):
             whole = Counter("".join(part[: at + 1]) for part in parts)
             if not 1 < len(whole) < len(stems) or _is_coordinate(values):

@@ -152,6 +152,7 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
     unit = ('unit = "um"',) if any(MICROMETRES.search(how.names.get(axis, "")) for axis in "xy") else ()
     content |= {"unit": "um"} if unit else {}
+    content |= {"splits": renamed} if (renamed := folders.renamed_sets(tree)) else {}
     questions = list(unclear)
     found, missing, faults = _found(survey, images, pattern, content, how.empty)
     program = _program(survey, how.headless) if how.headless else ""

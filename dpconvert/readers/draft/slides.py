@@ -67,7 +67,7 @@ def draft(survey: Survey) -> Draft | None:
     if not files:
         return None
     tree = Tree.of(files)
-    labelled = len(tree.at("class")) == 1
+    labelled = len(tree.at("class")) == 1 and not survey.outlines  # else annotations tell the labels
     roles = {tree.at("class")[0]: "class"} if labelled else {}
     roles, inner, grouped = folders.grouping(tree, [], roles)
     split, lines, unclear = folders.sets(tree, roles, grouped)
@@ -77,7 +77,8 @@ def draft(survey: Survey) -> Draft | None:
     pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$", named)
     noun = "slide" if survey.slides else "image"
     of_outlines = _outline_files(survey, called)
-    drawn, failed = _drawn(survey, {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}})
+    patterns = {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}}
+    drawn, failed = _drawn(survey, patterns, folders.renamed_sets(tree))
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
     plain = Draft(
         "slides",
@@ -126,11 +127,11 @@ def _outlined(survey: Survey, called: OutlineNames | None) -> list[str]:
     return [name for name in survey.images if name not in masks and (shared or unused.suffix(name) in suffixes)]
 
 
-def _drawn(survey: Survey, patterns: Mapping[str, str]) -> tuple[OutlineSummary, list[str]]:
+def _drawn(survey: Survey, patterns: Mapping[str, str], splits: Mapping[str, str]) -> tuple[OutlineSummary, list[str]]:
     """What is drawn, by the reader of the shape; and what it refuses."""
     from dpconvert import readers
 
-    content = {"shape": "slides", "rule": {"type": "crop"}, "layout": {"missing": "none"}}
+    content = {"shape": "slides", "rule": {"type": "crop"}, "layout": {"missing": "none", "splits": splits}}
     source = survey.under(**content, files={kind: {"pattern": pattern} for kind, pattern in patterns.items()})
     drawn, reader = OutlineSummary(), readers.reader(source.manifest)
     try:
@@ -185,13 +186,16 @@ def _labels(
     if drawn.masks:
         return _of_masks(plain, survey, drawn, questions, (*missing, *lines))
     if not drawn.labels:
-        return _of_tiles(plain, drawn, tree, questions, lines)
+        return _of_tiles(plain, drawn, tree, questions, lines, annotated=bool(survey.outlines))
     if set(drawn.labels) == {""}:
         drawn.labels = Counter({"object": drawn.labels[""]})
         lines = ('labels = {"" = "object"}  # the annotations have no label: name what they are', *lines)
     labels = [label for label, _ in sorted(drawn.labels.items())]
     counts = ", ".join(f"{label or '(none)'} {drawn.labels[label]}" for label in labels)
-    remarks = (f"Labels of the annotations, and how many of each: {counts}",)
+    remarks = (
+        f"Labels of the annotations, and how many of each: {counts}",
+        *(f"Not used: folder {at + 1} of the path ({some(tree.levels[at].values)})" for at in tree.at("class")),
+    )
     plain = replace(plain, of="annotations", remarks=remarks, layout=(*missing, *lines))
     if "" in labels:
         questions.append(
@@ -233,10 +237,18 @@ def _size(drawn: OutlineSummary) -> Iterator[str]:
         yield "# mpp = 0.5             # ... of the file; not every file states a resolution as fine as this"
 
 
-def _of_tiles(plain: Draft, drawn: OutlineSummary, tree: Tree, questions: list[str], lines: tuple[str, ...]) -> Draft:
+def _of_tiles(
+    plain: Draft,
+    drawn: OutlineSummary,
+    tree: Tree,
+    questions: list[str],
+    lines: tuple[str, ...],
+    *,
+    annotated: bool,
+) -> Draft:
     """Slides without annotations: the class is that of the whole slide, where folders tell it."""
     rule = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
-    if len(tree.at("class")) == 1 and not drawn.faults:
+    if len(tree.at("class")) == 1 and not drawn.faults and not annotated:
         classes = tree.counts(tree.at("class")[0])
         return replace(plain, classes=classes, of="slides", rule=rule, layout=lines, questions=tuple(questions))
     questions.append(

@@ -22,7 +22,7 @@ from dpconvert.readers.draft.masks.pixels import side_of
 from dpconvert.readers.draft.masks.values import LOOKED_AT
 from dpconvert.readers.draft.masks.words import WORDS
 from dpconvert.readers.draft.survey import Draft, Survey
-from dpconvert.readers.draft.toml import quoted
+from dpconvert.readers.draft.toml import quoted, some
 from dpconvert.readers.draft.tree import Tree, endings
 
 WORD = f"(?P<word>(?i:{WORDS}))"
@@ -107,8 +107,27 @@ def _draft(survey: Survey, masks: ObjectMasks) -> Draft | None:
             f"Taken as masks of objects: {counted(len(masks.images), 'file')}, such as {min(masks.images)}.",
             *images.remarks,
         ),
-        questions=(*images.questions, *without_image(survey, masks.images), *_overlapping(survey, masks)),
+        questions=(
+            *images.questions,
+            *without_image(survey, masks.images),
+            *_in_folders(masks),
+            *_overlapping(survey, masks),
+        ),
     )
+
+
+def _in_folders(masks: ObjectMasks) -> Iterator[str]:
+    """Masks of one image in several folders, which are those of classes or of annotators."""
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for mask, image in masks.images.items():
+        homes[image].add(mask.rpartition("/")[0])
+    found = sorted(set().union(*(of for of in homes.values() if len(of) > 1)))
+    if found:
+        yield (
+            f"Masks of one image lie in several folders ({some(found)}): if these are their classes, name them "
+            "(?P<class>...) in the pattern of [files.masks], and list `classes`, also under [dense]; if they are of "
+            "several annotators, let the pattern match one folder"
+        )
 
 
 def _overlapping(survey: Survey, masks: ObjectMasks) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dpconvert.readers.draft.masks import images as masked
 from dpconvert.readers.draft.masks import patterns
 from dpconvert.readers.draft.masks.files import in_mask_folders, masks_of, without_image
 from dpconvert.readers.draft.masks.value_names import NOT_ANNOTATED, ValueNames, value_names
-from dpconvert.readers.draft.masks.values import all_values, default_names, is_binary, value_lines
+from dpconvert.readers.draft.masks.values import all_values, default_names, inverted, is_binary, value_lines
 from dpconvert.readers.draft.masks.words import CHANNEL
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import some, strings
@@ -36,6 +36,8 @@ def draft(survey: Survey) -> Draft | None:
     certain = stated is not None or is_binary(values)
     if values and not certain:
         questions.append(_which(values))
+    if stated is None and is_binary(values):
+        questions += inverted(survey, sorted(masks))
     if channels := [name for name in images.bare if CHANNEL.search(names.stem(name))]:
         questions.append(
             f"{counted(len(channels), 'file')} such as {channels[0]} may be further channels of images, as nnU-Net "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -45,6 +45,27 @@ def all_values(survey: Survey, masks: list[str]) -> tuple[dict[str, int], list[s
             ]
         found.update(values)
     return {value: found[value] for value in sorted(found, key=names.natural)}, []
+
+
+def inverted(survey: Survey, masks: Sequence[str]) -> Iterator[str]:
+    """What to ask of masks of two values in which the lower one is enclosed by the higher one, as drawn on white."""
+    looked_at = [_border(survey, name) for name in masks[:: max(1, len(masks) // LOOKED_AT)]]
+    enclosed = [border for border, every in looked_at if len(every) > 1]
+    if len(enclosed) > 1 and all(len(border) == 1 and border != {0} for border in enclosed):
+        yield (
+            f"Black areas lie on white in the masks, such as {masks[0]}: if black is the object, exchange the names "
+            "under `values`; if white is, nothing need change"
+        )
+
+
+def _border(survey: Survey, name: str) -> tuple[set[int], set[int]]:
+    """The values at the border of a mask, and all of them."""
+    try:
+        cells = mask_pixels.read(survey.source.read(name), name, colours=False)
+    except ReadError:
+        return set(), set()
+    edges = (cells[0], cells[-1], cells[:, 0], cells[:, -1])
+    return {value for edge in edges for value in edge.tolist()}, {*np.unique(cells).tolist()}
 
 
 def is_binary(values: Iterable[str]) -> bool:
