@@ -736,6 +736,7 @@ def test_a_mask_for_each_object(place: str, init: Callable[..., Any], tmp_path: 
         "{}.tif | {}.labels.png",
         "t/{} [x=0,y=0,w=64,h=64].png | t/{} [x=0,y=0,w=64,h=64]-labelled.png",
         "{}.png | {}_Object Identities.png",
+        "testA_{}.png | testA_{}_anno.png",
     ],
 )
 def test_masks_whose_values_number_objects(place: str, init: Callable[..., Any], tmp_path: Path) -> None:
@@ -1105,6 +1106,33 @@ def test_folders_beside_annotations_are_no_classes(init: Callable[..., Any], tmp
     assert manifest["classes"] == ["stroma", "tumour"]
     assert Counter(row["width"] for row in rows if row["label"] == 1) == {8: 2, 9: 2, 10: 2, 11: 2}
     assert "Not used: folder 1 of the path (a, b)" in answer.out
+
+
+def test_folders_beside_annotations_without_labels_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for folder, number in itertools.product("ab", range(4)):
+        draw_image(tmp_path / "s" / folder / f"{folder}{number}.png", 96)
+        text = geojson([("x", 10, 10, 8)]).replace('"classification"', '"other"')
+        (tmp_path / "s" / folder / f"{folder}{number}.geojson").write_text(text)
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "folder 1 of the path (a, b) may name a class" in answer.err
+
+
+@pytest.mark.parametrize("word", ["overlay", "HE2"])
+def test_a_second_image_of_each_name_is_asked_about(word: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    for label, number in itertools.product(("benign", "malignant"), range(6)):
+        draw_image(tmp_path / "s" / label / f"{number}.png")
+        draw_image(tmp_path / "s" / label / f"{number}_{word}.png")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert f"12 files such as benign/0_{word}.png are called as another image" in answer.err
+
+
+@pytest.mark.parametrize("place", ["{}_{}.png", "{}/{}.png"])
+def test_names_like_those_of_sets_are_no_classes(place: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """As GlaS calls its sets."""
+    for name, number in itertools.product(("train", "testA", "testB"), range(6)):
+        draw_image(tmp_path / "s" / place.format(name, number))
+    manifest, _, _ = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
 
 
 def test_the_name_of_a_folder_is_read_as_utf_8(tmp_path: Path) -> None:

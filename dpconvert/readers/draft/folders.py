@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.draft import grades, names
+from dpconvert.readers.draft.companions import companions, copied
 from dpconvert.readers.draft.names import NameGroup
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import SHARE, key, quoted, some
@@ -36,7 +37,7 @@ def draft(survey: Survey) -> Draft | None:
     return replace(
         found,
         remarks=(*found.remarks, *_remarks(tree)),
-        questions=(*found.questions, *_beside(survey, tree), *_tables(survey, found)),
+        questions=(*found.questions, *companions(tree.images), *_beside(survey, tree), *_tables(survey, found)),
     )
 
 
@@ -104,22 +105,6 @@ def _by_folder(tree: Tree) -> Draft:
         remarks=tuple(_of_grades(counts, graded=graded)),
         questions=(*questions, *copied(tree, at)),
     )
-
-
-def copied(tree: Tree, at: int) -> Iterator[str]:
-    """A folder whose images are called as those of several others, which share no name: it is perhaps no class."""
-    stems = defaultdict(set)
-    for name, stem in zip(tree.images, tree.stems(), strict=True):
-        stems[tree.folder(name, at)].add(stem.casefold())
-    for folder, of_it in stems.items():
-        others = [some for other, some in stems.items() if other != folder]
-        every = set().union(*others)
-        if len(others) > 1 and len(every) == sum(map(len, others)) and of_it <= every and len(of_it) > 1:
-            yield (
-                f"The images in the folders {folder} are called as those of the other classes, as copies of these "
-                "would be: if it is no class, take it out of `classes` and of the pattern; if it is one, nothing need "
-                "change"
-            )
 
 
 def _of_grades(counts: Mapping[str, int], *, graded: bool) -> Iterator[str]:

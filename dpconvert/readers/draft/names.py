@@ -16,6 +16,7 @@ from dpconvert.readers.layout_keys import SPLIT_NAMES
 Role = Literal["constant", "split", "class", "id", "unclear", "passed over"]
 OF_SETS = r"set|data|images?|imgs?|split|samples?|folder|(?:19|20)\d\d"  # train2017: of COCO
 SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:{OF_SETS})?")
+LIKE_SET = re.compile(rf"(?i)(?:{'|'.join(SPLIT_NAMES)})[-_ ]?[a-z0-9]{{1,2}}")  # testA, test_2
 OF_NNUNET = re.compile(r"(?i)(?:images|labels)(tr|va?l?|ts)")
 NNUNET = {"tr": "train", "v": "val", "va": "val", "vl": "val", "val": "val", "ts": "test"}
 PASSED_OVER = re.compile(r"(?i)fold[-_ ]?\d+|\d+(\.\d+)?x|x\d+|level[-_ ]?\d+")
@@ -72,6 +73,11 @@ def as_set(text: str) -> str | None:
     return NNUNET[of_nnunet[1].lower()] if of_nnunet else None
 
 
+def like_sets(values: Iterable[str]) -> bool:
+    """Whether all are called as sets, perhaps with a letter or a number, as train, testA and testB are."""
+    return all(as_set(value) or LIKE_SET.fullmatch(value) for value in values)
+
+
 def level(values: Iterable[str]) -> FolderLevel:
     """What a level says by all its values, one an image."""
     every = list(values)
@@ -87,6 +93,8 @@ def _role(every: list[str], distinct: tuple[str, ...]) -> Role:
         return "constant"
     if all(map(as_set, distinct)):
         return "split"
+    if like_sets(distinct):
+        return "unclear"
     if all(map(PASSED_OVER.fullmatch, distinct)) or all(map(NO_CLASSES.fullmatch, distinct)):
         return "passed over"
     if any(map(OF_MASKS.fullmatch, distinct)):  # beside images, whatever their folder is called
@@ -173,7 +181,7 @@ def _first_number(stems: Sequence[str]) -> NameGroup | None:
     least = min((len(part) for part in parts), default=0)
     for at in range(0, least - 2, 2):
         values = {part[at] for part in parts}
-        if all(map(as_set, values)):
+        if like_sets(values):
             continue
         if len(values) > 1 and all(re.search(r"\d", value) for value in values):
             whole = Counter("".join(part[: at + 1]) for part in parts)
@@ -219,7 +227,7 @@ def _is_word(values: Counter[str], number: int) -> bool:
     return (
         1 < len(values) <= min(MOST_IN_A_NAME, number // 2)
         and all(re.fullmatch(r"[^\W\d]+", value) for value in values)
-        and not all(map(as_set, values))
+        and not like_sets(values)
         and not any(map(OF_MASKS.fullmatch, values))
         and not all(map(NO_CLASSES.fullmatch, values))
     )

@@ -15,42 +15,43 @@ from dpconvert.readers.draft.survey import Survey
 LIST = re.compile(r"(?i)\.(txt|lst|list|json)$")
 LARGEST = 1 << 24  # bytes
 ENOUGH = 0.5  # of the lines, which name images
-Lists = dict[str, list[str]]
 
 
 def set_lists(survey: Survey) -> list[str]:
     """The files here that list which images are in which of several sets."""
     stems = {names.stem(name).casefold() for name in survey.images}
-    found = []
+    found: dict[str, set[str]] = {}
     for file in survey.names:
         if not LIST.search(file) or survey.source.sizes[file] > LARGEST or file in survey.outlines:
             continue
-        lists = [line for line in _lists(survey, file) if line]
-        named = [text for some in lists for text in some]
-        known = sum(names.stem(text.replace("\\", "/")).casefold() in stems for text in named)
-        if named and known >= ENOUGH * len(named):
-            found.append(file)
-    return found
+        lists = dict(_lists(survey, file))
+        sets = {to for to, of in lists.items() if of and _known(of, stems) >= ENOUGH * len(of)}
+        if sets:
+            found[file] = sets
+    return list(found) if len(set().union(*found.values())) > 1 else []
 
 
-def _lists(survey: Survey, file: str) -> Iterator[list[str]]:
-    """What the file lists of each set."""
+def _known(listed: list[str], stems: set[str]) -> int:
+    return sum(names.stem(text.replace("\\", "/")).casefold() in stems for text in listed)
+
+
+def _lists(survey: Survey, file: str) -> Iterator[tuple[str, list[str]]]:
+    """Each set, and what the file lists of it."""
     try:
         text = survey.source.read(file).decode("utf-8-sig")
     except (ReadError, UnicodeError):
         return
     if not file.lower().endswith(".json"):
-        if names.as_set(PurePosixPath(file).stem):
-            yield [line.split()[0].split(",")[0] for line in text.splitlines() if line.strip()]
+        if to := names.as_set(PurePosixPath(file).stem):
+            yield to, [line.split()[0].split(",")[0] for line in text.splitlines() if line.strip()]
         return
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return
-    if isinstance(content, dict):
-        for key, value in content.items():
-            if names.as_set(key) and isinstance(value, list):
-                yield [name for one in value if (name := _name(one))]
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, list) and (to := names.as_set(key)):
+            yield to, [name for one in value if (name := _name(one))]
 
 
 def _name(one: Any) -> str:

@@ -189,6 +189,7 @@ def _labels(
         return _of_tiles(plain, drawn, tree, questions, lines, annotated=bool(survey.outlines))
     if set(drawn.labels) == {""}:
         drawn.labels = Counter({"object": drawn.labels[""]})
+        questions += _folders_of_objects(tree)
         lines = ('labels = {"" = "object"}  # the annotations have no label: name what they are', *lines)
     labels = [label for label, _ in sorted(drawn.labels.items())]
     counts = ", ".join(f"{label or '(none)'} {drawn.labels[label]}" for label in labels)
@@ -216,6 +217,16 @@ def _labels(
     )
     rule = tuple(f"# {line}" for line in _area(drawn, labels[0], survey))
     return replace(plain, rule=rule, questions=tuple(questions))
+
+
+def _folders_of_objects(tree: Tree) -> Iterator[str]:
+    """What to ask where annotations have no label, and folders may name a class."""
+    for at in tree.at("class"):
+        yield (
+            f"The annotations have no label, and folder {at + 1} of the path ({some(tree.levels[at].values)}) may name "
+            "a class: if it is that of the image, see the rules `whole` and `tiles`; if that of the objects, give "
+            "the annotations this label; if neither, nothing need change"
+        )
 
 
 def _area(drawn: OutlineSummary, label: str, survey: Survey) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, grades
+from dpconvert.readers.draft.companions import copied
 from dpconvert.readers.draft.toml import some
 from dpconvert.readers.draft.tree import Tree
 
@@ -57,7 +58,7 @@ def of(images: Sequence[str], masks: Mapping[str, str], *, each: bool = False) -
     bare = tuple(name for name in tree.images if name not in with_mask)
     questions = list(unclear)
     if at is not None:
-        questions += folders.copied(tree, at)
+        questions += copied(tree, at)
         remarks.append(
             f"Folders name the class of each image ({some(counts)}), and [dense.seg] keeps its mask. To label patches "
             "by the masks instead, take (?P<class>...) out of the pattern, and choose `classes` and a [rule]."

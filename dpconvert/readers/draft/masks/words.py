@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|annotations?|manual|mask[-_ ]images?"
+WORDS = r"masks?|labels?|gt|groundtruth|ground[-_ ]truth|seg|segmentations?|anno|annotations?|manual|mask[-_ ]images?"
 FOLDER = re.compile(rf"(?i)(?:[^/]*[-_ ])?(?:{WORDS})(?:t[rs]|[-_ ][^/]*)?")  # labelsTr: of nnU-Net
 PROGRAMS = r"cp[-_ ]masks?|labell?ed|binary|simple[-_ ]segmentation|object[-_ ]identities"  # Cellpose, QuPath, ilastik
 ENDING = re.compile(rf"(?i)[._ -](?:{WORDS}|{PROGRAMS})$")
