@@ -209,6 +209,16 @@ def test_what_is_not_annotated_is_no_class(convert: Callable[[Path], Any], tmp_p
     assert all((mask == np.where(values == 2, 1, 255)).all() for _, mask, _ in found.values())
 
 
+def test_a_file_of_the_classes_of_images_names_no_values(convert: Callable[[Path], Any], tmp_path: Path) -> None:
+    for seed, (c, n) in enumerate((c, n) for c in ("benign", "malignant") for n in range(6)):
+        draw(tmp_path / "s" / c / f"{n}.png", seed)
+        write(tmp_path / "s" / c / f"{n}_mask.png", box(n, 1, 4, 5, 1))
+    (tmp_path / "s" / "classes.json").write_text(json.dumps({"0": "Benign", "1": "Malignant"}))
+    manifest, found, _ = convert(tmp_path / "s")
+    assert manifest["layout"]["values"] == {"0": "background", "1": "object"}
+    assert all(label == name.split("/")[0] for name, (label, _, _) in found.items())
+
+
 def test_a_file_that_names_some_of_the_values_is_not_used(dpconvert: Call, tmp_path: Path) -> None:
     for n in range(6):
         draw(tmp_path / "s" / "images" / f"{n}.png", n)

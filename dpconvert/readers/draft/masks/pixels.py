@@ -31,7 +31,7 @@ def draft(survey: Survey) -> Draft | None:
     images = masked.of(every, masks)
     place = patterns.place_of(masks, every)
     values, questions = all_values(survey, sorted(masks))
-    stated = value_names(survey, values)
+    stated = value_names(survey, values, images.classes)
     called = stated.names if stated else default_names(values)
     certain = stated is not None or is_binary(values)
     if values and not certain:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpconvert.errors import ReadError
+from dpconvert.names import plain
 from dpconvert.readers.draft.survey import Survey
 
 FILE = re.compile(r"(?i)\.(json|txt|csv|tsv|label|names)$")
@@ -37,15 +38,21 @@ class ValueNames:
     names: Mapping[str, str]
 
 
-def value_names(survey: Survey, values: Iterable[str]) -> ValueNames | None:
-    """The names of all these values, if one file states them or all that do agree; None elsewhere."""
-    wanted = {*values}
+def value_names(survey: Survey, values: Iterable[str], classes: Iterable[str] = ()) -> ValueNames | None:
+    """The names of all these values, if one file states them or all that do agree; None elsewhere.
+
+    classes: those of whole images, which a file may number, too; it says nothing of masks then.
+    """
+    wanted, of_images = {*values}, {*map(plain, classes)}
     found = [
         ValueNames(file, names)
         for file in survey.names
         if FILE.search(file) and survey.source.sizes[file] <= LARGEST
         for names in _ways(survey, file)
-        if wanted and wanted <= names.keys() and len({*names.values()}) > 1
+        if wanted
+        and wanted <= names.keys()
+        and len({*names.values()}) > 1
+        and of_images.isdisjoint(map(plain, names.values()))
     ]
     agree = all(one.names[value] == found[0].names[value] for one in found for value in wanted)
     return found[0] if found and agree else None
