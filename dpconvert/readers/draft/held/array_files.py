@@ -12,9 +12,9 @@ import numpy as np
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 from dpconvert.readers.array_values import named
-from dpconvert.readers.draft import label_files
-from dpconvert.readers.draft.containers import Held, Values, of_folders, splits_of
-from dpconvert.readers.draft.label_files import LabelFiles
+from dpconvert.readers.draft.held import label_files
+from dpconvert.readers.draft.held.containers import Held, Values, of_folders, splits_of
+from dpconvert.readers.draft.held.label_files import LabelFiles
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted
 from dpconvert.readers.layout_keys import SPLIT_NAMES
