@@ -15,7 +15,7 @@ from dpconvert.cli.options import PATH, with_shape
 from dpconvert.cli.sources import print_examples, print_findings
 from dpconvert.errors import OutputError
 from dpconvert.manifest.roots import UNDESCRIBED, check_folder
-from dpconvert.names import unaccented
+from dpconvert.names import escaped, readable, unaccented
 from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, tell
 
@@ -66,7 +66,8 @@ def init(folder: Path, out: Path | None, overwrite: bool, as_json: bool, quiet: 
 
 
 def _file_name(folder: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", unaccented(folder.resolve().name)).strip("-") or "manifest"
+    name = unaccented(readable(escaped(folder.resolve().name)))
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "manifest"
 
 
 def _checked(path: Path, folder: Path, report: object) -> Findings:

@@ -110,6 +110,11 @@ class InValues:
         found = [f"{counted(n, what)} {why}, left out" for why, n in sorted(self._left_out.items())]
         return [*found, *never_named(self.keys, ("none", "skip"), self._texts)]
 
+    def at(self, keys: Values) -> InValues:
+        """Return the same reader, which takes labels from the places that these keys name."""
+        self.keys = keys
+        return self
+
     @property
     def places(self) -> list[str]:
         """The places of the label in one row.

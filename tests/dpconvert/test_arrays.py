@@ -405,3 +405,32 @@ def test_links_into_other_files_are_not_followed(source: Path, convert: Convert,
     assert "all.h5/x: a data set that is kept in other files" in convert(
         '[layout]\nimages = "x"\nlabels = "y"\n', fails=True
     )
+
+
+def test_several_sets_in_one_file(source: Path, workplace: Workplace, tmp_path: Path) -> None:
+    parts = {"train": slice(0, 4), "test": slice(4, 8)}
+    arrays = {"x": IMAGES, "y": LABELS, "p": np.array([f"P{n // 2}" for n in range(8)])}
+    np.savez(source / "a.npz", **{f"{s}_{key}": of[part] for s, part in parts.items() for key, of in arrays.items()})
+    layout = '[layout]\nimages = "{split}_x"\nlabels = "{split}_y"\ngroup = "{split}_p"\n'
+    rows = workplace.convert(f"{HEAD}{layout}[split.strict]\nofficial = true\n")
+    expected = {f"a.npz/{s}_x/{n - of.start}": (s, n) for s, of in parts.items() for n in range(of.start, of.stop)}
+    assert {row["source"] for row in rows} == expected.keys()
+    for row in rows:
+        split, number = expected[row["source"]]
+        found = (row["split"], row["label"], row["group"].rpartition(":")[2])
+        assert found == (split, LABELS[number], f"P{number // 2}")
+        assert (stored(tmp_path, row) == IMAGES[number]).all()
+
+
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        ('images = "x"\nlabels = "{split}_y"', "`labels` holds {split}, which `images` must hold, too"),
+        ('images = "{split}_x"\nsplit = "s"', "`images` holds {split}, which excludes `split`"),
+        ('images = "{split}_images"\nlabels = "{split}_y"', "no array of images by this name; expected {split}_images"),
+        ('images = "{split}_x"\nlabels = "{split}_z"', "train_z"),
+    ],
+)
+def test_sets_that_cannot_be_read(layout: str, told: str, source: Path, convert: Convert) -> None:
+    np.savez(source / "a.npz", train_x=IMAGES[:4], train_y=LABELS[:4], test_x=IMAGES[4:], test_y=LABELS[4:])
+    assert told in str(convert(f"[layout]\n{layout}\n", fails=True))

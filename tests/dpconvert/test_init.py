@@ -25,6 +25,7 @@ import tifffile
 from PIL import Image
 
 from dpconvert.manifest.catalog import find
+from dpconvert.readers import draft
 from dpconvert.readers.fakes import draw_fake
 from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer, one_line
@@ -240,6 +241,29 @@ def test_a_column_of_groups_is_no_label(init: Callable[..., Any], tmp_path: Path
     assert (manifest["kind"], manifest["layout"]["value"]) == ("regression", "n")
     assert (manifest["group"]["kind"], manifest["layout"]["group"]) == ("group", "group")
     assert {row["group"].rpartition(":")[2] for row in rows} == {f"P{n}" for n in range(6)}
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ("Fallnummer", "patient"),
+        ("Fall", "patient"),
+        ("Fall-Nr.", "patient"),
+        ("case_id", "patient"),
+        ("Patientin", "patient"),
+        ("paciente", "patient"),
+        ("PID", "patient"),
+        ("pathology slide", "slide"),
+        ("Biopsy", "biopsy"),
+    ],
+)
+def test_what_a_column_of_groups_numbers(column: str, kind: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    table(tmp_path / "t", f"file,{column},label", [f"{n}.png,{n // 2},{'ab'[n // 2 % 2]}" for n in range(24)])
+    for n in range(24):
+        draw_image(tmp_path / f"t/{n}.png")
+    manifest, rows, _ = init(tmp_path / "t")
+    assert (manifest["group"]["kind"], manifest["layout"]["group"]) == (kind, column)
+    assert len({row["group"] for row in rows}) == 12
 
 
 def test_of_two_label_columns_none_is_taken(init: Callable[..., Any], tmp_path: Path) -> None:
@@ -712,6 +736,7 @@ def test_a_mask_for_each_object(place: str, init: Callable[..., Any], tmp_path: 
         "{}.tif | {}.labels.png",
         "t/{} [x=0,y=0,w=64,h=64].png | t/{} [x=0,y=0,w=64,h=64]-labelled.png",
         "{}.png | {}_Object Identities.png",
+        "testA_{}.png | testA_{}_anno.png",
     ],
 )
 def test_masks_whose_values_number_objects(place: str, init: Callable[..., Any], tmp_path: Path) -> None:
@@ -1088,6 +1113,76 @@ def test_coco_files_of_sets_that_name_images_alike(init: Callable[..., Any], tmp
     for row in rows:
         split = row["source"].split("/")[1]
         assert (row["split"], row["x"]) == ({"valid": "val"}.get(split, split), lefts[split])
+
+
+def test_folders_of_sets_with_a_year_are_sets(init: Callable[..., Any], tmp_path: Path) -> None:
+    """As those of COCO, whose names would pass for those of patients."""
+    for split, left in {"train2017": 8, "val2017": 16}.items():
+        content: dict[str, list[dict[str, Any]]] = {
+            "images": [],
+            "categories": [{"id": 1, "name": "nucleus"}, {"id": 2, "name": "mitosis"}],
+            "annotations": [],
+        }
+        for number in range(4):
+            name = f"{split}_{number}.png"
+            draw_image(tmp_path / "s" / "images" / split / name, side=64)
+            content["images"].append({"id": number, "file_name": name, "width": 64, "height": 64})
+            box = {"id": number, "image_id": number, "category_id": number % 2 + 1, "bbox": [left, 20, 8, 8]}
+            content["annotations"].append(box)
+        (tmp_path / "s" / f"instances_{split}.json").write_text(json.dumps(content))
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["group"]["kind"] == "image"
+    expected = {
+        (f"{s}_{n}.png", s[:-4], x, ("nucleus", "mitosis")[n % 2])
+        for s, x in (("train2017", 8), ("val2017", 16))
+        for n in range(4)
+    }
+    found = {(r["source"].split("/")[-1], r["split"], r["x"], manifest["classes"][r["label"]]) for r in rows}
+    assert found == expected
+
+
+def test_folders_beside_annotations_are_no_classes(init: Callable[..., Any], tmp_path: Path) -> None:
+    for folder, number in itertools.product("ab", range(4)):
+        draw_image(tmp_path / "s" / folder / f"{folder}{number}.png", 96)
+        boxes = [("tumour", 10, 10, 8 + number), ("stroma", 50, 50, 9)]
+        (tmp_path / "s" / folder / f"{folder}{number}.geojson").write_text(geojson(boxes))
+    manifest, rows, answer = init(tmp_path / "s")
+    assert manifest["classes"] == ["stroma", "tumour"]
+    assert Counter(row["width"] for row in rows if row["label"] == 1) == {8: 2, 9: 2, 10: 2, 11: 2}
+    assert "Not used: folder 1 of the path (a, b)" in answer.out
+
+
+def test_folders_beside_annotations_without_labels_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for folder, number in itertools.product("ab", range(4)):
+        draw_image(tmp_path / "s" / folder / f"{folder}{number}.png", 96)
+        text = geojson([("x", 10, 10, 8)]).replace('"classification"', '"other"')
+        (tmp_path / "s" / folder / f"{folder}{number}.geojson").write_text(text)
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "folder 1 of the path (a, b) may name a class" in answer.err
+
+
+@pytest.mark.parametrize("word", ["overlay", "HE2"])
+def test_a_second_image_of_each_name_is_asked_about(word: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    for label, number in itertools.product(("benign", "malignant"), range(6)):
+        draw_image(tmp_path / "s" / label / f"{number}.png")
+        draw_image(tmp_path / "s" / label / f"{number}_{word}.png")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert f"12 files such as benign/0_{word}.png are called as another image" in answer.err
+
+
+@pytest.mark.parametrize("place", ["{}_{}.png", "{}/{}.png"])
+def test_names_like_those_of_sets_are_no_classes(place: str, init: Callable[..., Any], tmp_path: Path) -> None:
+    """As GlaS calls its sets."""
+    for name, number in itertools.product(("train", "testA", "testB"), range(6)):
+        draw_image(tmp_path / "s" / place.format(name, number))
+    manifest, _, _ = init(tmp_path / "s", ready=False)
+    assert "classes" not in manifest
+
+
+def test_the_name_of_a_folder_is_read_as_utf_8(tmp_path: Path) -> None:
+    """As under an ASCII locale, where Python gives its bytes as surrogates."""
+    name = "m\udcc3\udcb6re"
+    assert draft.task_name(tmp_path / name) == draft.task_name(tmp_path / "möre") == "More"
 
 
 def test_slides_of_several_formats_are_all_drafted(init: Callable[..., Any], tmp_path: Path) -> None:

@@ -104,6 +104,18 @@ def npz(**arrays: Any) -> Write:
     return lambda folder: np.savez(folder / "all.npz", images=PIXELS, **arrays)
 
 
+def of_sets(template: str, **arrays: Any) -> Write:
+    """Three sets in one file, as those of MedMNIST; template: how an array of a set is called."""
+    parts = {"train": slice(0, 8), "val": slice(8, 10), "test": slice(10, COUNT)}
+
+    def write(folder: Path) -> None:
+        every = {"images": PIXELS, **{name: np.array(values) for name, values in arrays.items()}}
+        named = {template.format(s, name): of[part] for s, part in parts.items() for name, of in every.items()}
+        np.savez(folder / "a.npz", **named)
+
+    return write
+
+
 def tar(fields: Callable[[int], dict[str, Any]], *called: str) -> Write:
     def write(folder: Path) -> None:
         with wds.TarWriter(str(folder / "shard-000000.tar")) as writer:
@@ -157,6 +169,13 @@ CASES: dict[str, tuple[Write, str, list[Any]]] = {
     ),
     "a number in HDF5": (hdf5(score=np.array(NUMBERS)), "regression", NUMBERS),
     "grades in npz": (npz(grade=np.array(GRADES)), "ordinal", [str(g) for g in GRADES]),
+    "sets in npz": (of_sets("{}_{}", labels=NAMES, patient=PATIENTS), "classification", NAMES),
+    "sets at the end of names in npz": (of_sets("{1}-{0}", y=NAMES), "classification", NAMES),
+    "columns of labels of sets": (
+        of_sets("{}/{}", labels=[[n % 2] for n in range(COUNT)]),
+        "classification",
+        [str(n % 2) for n in range(COUNT)],
+    ),
     "a number in npz": (npz(score=np.array(NUMBERS)), "regression", NUMBERS),
     "0 and 1 in Parquet": (
         parquet(a=[n % 2 for n in range(COUNT)], b=[n % 3 % 2 for n in range(COUNT)]),
@@ -194,7 +213,7 @@ def test_what_is_converted_by_the_draft_is_what_was_written(case: str, dpconvert
     made = dpconvert(path, "--source", folder, "--out", tmp_path / "out", "--workers", 1, "-q")
     assert made.code == 0, made.err
     found: dict[int, Any] = {}
-    groups = set()
+    groups, homes = set(), {}
     for shard in sorted((tmp_path / "out" / manifest["task"]).glob("*.tar")):
         with tarfile.open(shard) as opened:
             content = {one.name: opened.extractfile(one).read() for one in opened}  # type: ignore[union-attr]
@@ -202,9 +221,12 @@ def test_what_is_converted_by_the_draft_is_what_was_written(case: str, dpconvert
             fields = json.loads(content[name])
             pixels = np.asarray(Image.open(io.BytesIO(content[name.removesuffix("json") + "png"])))
             (number,) = np.flatnonzero((pixels == PIXELS).all(axis=(1, 2, 3)))
+            homes[int(number)] = shard.name.partition("-")[0]
             found[int(number)] = next(fields[key] for key in ("label_name", "label_names", "value") if key in fields)
             groups.add(fields["group"])
     assert [found.get(number) for number in range(COUNT)] == expected
+    if case.startswith("sets"):
+        assert [homes[number] for number in range(COUNT)] == ["train"] * 8 + ["val"] * 2 + ["test"] * (COUNT - 10)
     has_patient = "patient" in path.read_text().split("[layout]")[1]
     assert len(groups) == (COUNT // 2 if has_patient else len(found))
 

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dpconvert.names import DECIMAL, alike, plain, reads_date, reads_missing, unaccented
+from dpconvert.names import DECIMAL, alike, escaped, plain, readable, reads_date, reads_missing, unaccented
 from dpconvert.plural import counted
-from dpconvert.readers.draft import cytomine, folders, held, objects, pixels, points, slides, tables, toml
+from dpconvert.readers.draft import cytomine, folders, held, points, slides, tables, toml
+from dpconvert.readers.draft.masks import files, objects, pixels
+from dpconvert.readers.draft.set_lists import set_lists
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.layouts import arrays, parquet
 from dpconvert.source.name_encoding import ADVICE
@@ -47,7 +49,7 @@ def draft(root: Path) -> Drafted:
     remarks = (*found.remarks, *(note[:1].upper() + note[1:] for note in unread))
     found = replace(found, remarks=remarks, questions=(*found.questions, *_doubts(survey, found)))
     task = task_name(root)
-    return Drafted(found, task, toml.page(found, task, str(root)))
+    return Drafted(found, task, toml.page(found, task, readable(escaped(str(root)))))
 
 
 def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
@@ -76,8 +78,14 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
             f"Classes that read as dates ({toml.some(map(repr, dates))}), which spreadsheets make of texts such as "
             "1-2: if so, correct the table; if they are classes, nothing need change"
         )
+    if not any(line.startswith("official") for line in found.split) and (lists := set_lists(survey)):
+        yield (
+            f"{toml.some(lists, 3)}: lists of the images of each set, which are not read. To keep these sets, name "
+            "their groups under [split.strict], as `train`, `val` and `test`, in place of `share`; if they need not be "
+            "kept, nothing need change"
+        )
     yield from _stacks(survey, found)
-    if found.shape == "folders" and (masks := pixels.unpaired(survey)):
+    if found.shape == "folders" and (masks := files.unpaired(survey)):
         yield (
             f"{counted(len(masks), 'file')} in folders of masks, such as {masks[0]}, which pair with no one image by "
             "the name of the file: if each is one object of an image, choose the shape masks with `objects = true`; if "
@@ -126,5 +134,5 @@ def _sample(name: str) -> str:
 
 def task_name(root: Path) -> str:
     """'my cells_2' -> 'MyCells2': a name of a task that tells the folder."""
-    words = re.findall(r"[A-Za-z0-9]+", unaccented(root.resolve().name))
+    words = re.findall(r"[A-Za-z0-9]+", unaccented(readable(escaped(root.resolve().name))))
     return "".join(word[:1].upper() + word[1:] for word in words) or "Task"

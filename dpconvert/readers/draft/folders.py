@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.draft import grades, names
+from dpconvert.readers.draft.companions import companions, copied
 from dpconvert.readers.draft.names import NameGroup
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import SHARE, key, quoted, some
@@ -36,7 +37,7 @@ def draft(survey: Survey) -> Draft | None:
     return replace(
         found,
         remarks=(*found.remarks, *_remarks(tree)),
-        questions=(*found.questions, *_beside(survey, tree), *_tables(survey, found)),
+        questions=(*found.questions, *companions(tree.images), *_beside(survey, tree), *_tables(survey, found)),
     )
 
 
@@ -102,24 +103,8 @@ def _by_folder(tree: Tree) -> Draft:
         layout=layout,
         split=split,
         remarks=tuple(_of_grades(counts, graded=graded)),
-        questions=(*questions, *_copied(tree, at)),
+        questions=(*questions, *copied(tree, at)),
     )
-
-
-def _copied(tree: Tree, at: int) -> Iterator[str]:
-    """A folder whose images are called as those of several others, which share no name: it is perhaps no class."""
-    stems = defaultdict(set)
-    for name, stem in zip(tree.images, tree.stems(), strict=True):
-        stems[tree.folder(name, at)].add(stem.casefold())
-    for folder, of_it in stems.items():
-        others = [some for other, some in stems.items() if other != folder]
-        every = set().union(*others)
-        if len(others) > 1 and len(every) == sum(map(len, others)) and of_it <= every and len(of_it) > 1:
-            yield (
-                f"The images in the folders {folder} are called as those of the other classes, as copies of these "
-                "would be: if it is no class, take it out of `classes` and of the pattern; if it is one, nothing need "
-                "change"
-            )
 
 
 def _of_grades(counts: Mapping[str, int], *, graded: bool) -> Iterator[str]:
@@ -150,7 +135,7 @@ def _by_name(tree: Tree) -> Draft:
         expression, counts = parts[0]
         labels = [found["class"] for stem in tree.stems() if (found := re.search(expression, stem))]
         classes = grades.in_order(counts)
-    roles, inner, grouped = grouping(tree, labels, {})
+    roles, inner, grouped = grouping(tree, labels, {}, apart=bool(labels))
     split, layout, questions = sets(tree, roles, grouped)
     return Draft(
         "folders",
@@ -196,10 +181,15 @@ class Grouping:
     values: tuple[str, ...] = ()
 
 
-def grouping(tree: Tree, labels: list[str], roles: dict[int, str]) -> tuple[dict[int, str], str, Grouping]:
-    """Roles of levels with the group, an expression of a file's stem, and what to say of groups."""
+def grouping(
+    tree: Tree, labels: list[str], roles: dict[int, str], *, apart: bool = True
+) -> tuple[dict[int, str], str, Grouping]:
+    """Roles of levels with the group, an expression of a file's stem, and what to say of groups.
+
+    apart: whether something else than folders tells the labels, so that a single level of folders is no class.
+    """
     ids = [at for at in tree.at("id") if not names.follows([tree.folder(n, at) for n in tree.images], labels)]
-    if ids and (labels or len(tree.levels) > 1):
+    if ids and (labels or len(tree.levels) > 1 or (apart and len(tree.counts(ids[0])) < len(tree.images))):
         at, found = ids[0], tree.counts(ids[0])
         why = f"Folder {at + 1} of the path is taken for the patient or slide: {counted(len(found), 'group')}, such as "
         values = tuple(tree.folder(name, at) for name in tree.images)
@@ -248,6 +238,12 @@ def group_values(tree: Tree, group: NameGroup) -> Iterator[str]:
         yield found[0] if found else ""
 
 
+def renamed_sets(tree: Tree) -> dict[str, str]:
+    """`splits` of [layout]: folders of sets that are not called as the sets are -> their set."""
+    folders = [folder for at in tree.at("split") for folder in tree.levels[at].values]
+    return {folder: str(names.as_set(folder)) for folder in folders if folder.lower() not in SPLIT_NAMES}
+
+
 def sets(
     tree: Tree, roles: dict[int, str], grouped: Grouping
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -260,7 +256,7 @@ def sets(
     roles[at] = "split"
     folders = tree.levels[at].values
     known = {names.as_set(folder) for folder in folders}
-    renamed = {folder: str(names.as_set(folder)) for folder in folders if folder.lower() not in SPLIT_NAMES}
+    renamed = renamed_sets(tree)
     layout = tuple(
         ["[layout.splits]", *(f"{key(name)} = {quoted(to)}" for name, to in renamed.items())] if renamed else ()
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from dpconvert.errors import ReadError
-from dpconvert.readers.draft import pixels
+from dpconvert.readers.draft.masks.files import masks_of
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some
 from dpconvert.readers.draft.tree import endings
@@ -45,7 +45,7 @@ class Listing:
 def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
     """The tables that name images, each in one way; and what is not clear about others."""
     found, unclear = [], []
-    masks = pixels.masks_of(survey)
+    masks = masks_of(survey)
     images = [name for name in survey.images if name not in masks]
     strict, loose = Endings(images, bare=False), Endings(images)
     nearby = Nearby.of(survey.tables)

@@ -14,14 +14,21 @@ from dpconvert.annotations.points import LABELS
 from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 Role = Literal["constant", "split", "class", "id", "unclear", "passed over"]
-SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:set|data|images?|imgs?|split|samples?|folder)?")
+OF_SETS = r"set|data|images?|imgs?|split|samples?|folder|(?:19|20)\d\d"  # train2017: of COCO
+SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:{OF_SETS})?")
+LIKE_SET = re.compile(rf"(?i)(?:{'|'.join(SPLIT_NAMES)})[-_ ]?[a-z0-9]{{1,2}}")  # testA, test_2
+OF_NNUNET = re.compile(r"(?i)(?:images|labels)(tr|va?l?|ts)")
+NNUNET = {"tr": "train", "v": "val", "va": "val", "vl": "val", "val": "val", "ts": "test"}
 PASSED_OVER = re.compile(r"(?i)fold[-_ ]?\d+|\d+(\.\d+)?x|x\d+|level[-_ ]?\d+")
 NO_CLASSES = re.compile(
     r"(?i)(raw|original|processed|cropped|source|images?|imgs?|images?|patches|tiles|crops|data|masks?|labels?|annotations?|"
     r"classification|detection|segmentation|points?|he|h&e|ihc|png|jpe?g|tiff?|bmp)s?"
 )
 OF_MASKS = re.compile(r"(?i)(masks?|labels?|gt|ground[-_ ]?truths?|annotations?|seg|segmentations?)(?:t[rs])?")
-PEOPLE = r"patient|pat|case|subject|donor|participant|proband|患者|病人|病例|症例"
+PEOPLE = (
+    r"patient(?:in|e)?|pa[cz]iente|pat|case|caso|fall(?=$|[-_ ]?(?:nr|no|nummer|id|\d))|subject|sujeto?|donor|"
+    r"participant|proband(?:in)?|患者|病人|病例|症例"
+)
 MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<what>{PEOPLE}|slide|wsi|specimen|biopsy)[-_ ]?(?:id[-_ ]?)?[A-Za-z]?\d+")
 TCGA = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}"
 ARCHIVE = re.compile(r"(?i)(?<=[^/.])\.(?:zip|7z|tgz|tar(?:\.(?:gz|bz2|xz))?)$")
@@ -59,9 +66,16 @@ class NameGroup:
 
 
 def as_set(text: str) -> str | None:
-    """Return train, val or test if a folder or file has such a name."""
-    found = SET_NAME.fullmatch(text)
-    return SPLIT_NAMES[found[1].lower()] if found else None
+    """Return train, val or test if a folder or file has such a name, as train, test_images or nnU-Net's imagesTr."""
+    if found := SET_NAME.fullmatch(text):
+        return SPLIT_NAMES[found[1].lower()]
+    of_nnunet = OF_NNUNET.fullmatch(text)
+    return NNUNET[of_nnunet[1].lower()] if of_nnunet else None
+
+
+def like_sets(values: Iterable[str]) -> bool:
+    """Whether all are called as sets, perhaps with a letter or a number, as train, testA and testB are."""
+    return all(as_set(value) or LIKE_SET.fullmatch(value) for value in values)
 
 
 def level(values: Iterable[str]) -> FolderLevel:
@@ -79,6 +93,8 @@ def _role(every: list[str], distinct: tuple[str, ...]) -> Role:
         return "constant"
     if all(map(as_set, distinct)):
         return "split"
+    if like_sets(distinct):
+        return "unclear"
     if all(map(PASSED_OVER.fullmatch, distinct)) or all(map(NO_CLASSES.fullmatch, distinct)):
         return "passed over"
     if any(map(OF_MASKS.fullmatch, distinct)):  # beside images, whatever their folder is called
@@ -165,6 +181,8 @@ def _first_number(stems: Sequence[str]) -> NameGroup | None:
     least = min((len(part) for part in parts), default=0)
     for at in range(0, least - 2, 2):
         values = {part[at] for part in parts}
+        if like_sets(values):
+            continue
         if len(values) > 1 and all(re.search(r"\d", value) for value in values):
             whole = Counter("".join(part[: at + 1]) for part in parts)
             if not 1 < len(whole) < len(stems) or _is_coordinate(values):
@@ -209,7 +227,7 @@ def _is_word(values: Counter[str], number: int) -> bool:
     return (
         1 < len(values) <= min(MOST_IN_A_NAME, number // 2)
         and all(re.fullmatch(r"[^\W\d]+", value) for value in values)
-        and not all(map(as_set, values))
+        and not like_sets(values)
         and not any(map(OF_MASKS.fullmatch, values))
         and not all(map(NO_CLASSES.fullmatch, values))
     )

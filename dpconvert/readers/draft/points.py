@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dpconvert.annotations import Annotations, programs
@@ -150,44 +150,20 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     roles, inner, grouped = folders.grouping(tree, [], {})
     split, lines, unclear = folders.sets(tree, roles, grouped)
     images = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(endings(survey.images))})$")
-    content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
     unit = ('unit = "um"',) if any(MICROMETRES.search(how.names.get(axis, "")) for axis in "xy") else ()
+    content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
     content |= {"unit": "um"} if unit else {}
-    questions = list(unclear)
+    content |= {"splits": renamed} if (renamed := folders.renamed_sets(tree)) else {}
     found, missing, faults = _found(survey, images, pattern, content, how.empty)
-    program = _program(survey, how.headless) if how.headless else ""
-    if program:
-        questions.append(program)
-    elif how.headless:
-        questions.append(
-            f"{how.headless} has no head that says which column is x and which y. Say in [layout] what the columns "
-            'hold, as columns = ["x", "y", "label"], or ["y", "x"]; `skip` tells how many lines to pass over'
-        )
-        found = Counter()
-    elif faults:
-        questions.append(f"The points cannot be read so: {faults[0]}")
-    if how.other:
-        questions.append(f"Which column is the label? {some(how.other, 10)}: name it under `names`, or say `label`")
+    if how.headless and not _program(survey, how.headless):
+        found = Counter()  # no column is known
     labels = sorted(found, key=names.natural)
-    if "" in labels:
-        questions.append('The points have no label: say in [layout] what they are, as label = "nucleus"')
-    several = len(labels) > 1
     ready = bool(labels) and "" not in labels
-    rule = (
-        ('type = "crop"           # a crop around each point, with the class of the point', SIZE)
-        if several
-        else (
-            'type = "presence"       # a patch is positive where a point lies in it',
-            SIZE,
-            f"positive = {strings(labels)}",
-        )
-    )
+    rule = _rule(labels)
     return Draft(
         "points",
         kind="detection",
-        classes=({label: found[label] for label in labels} if several else {"without": 0, "with": found[labels[0]]})
-        if ready
-        else {},
+        classes=_classes(labels, found) if ready else {},
         of="points",
         group=grouped.what,
         why=grouped.why,
@@ -195,7 +171,42 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
         layout=(*[f"names = {table(how.names)}"] * bool(how.names), *unit, *missing, *lines),
         rule=rule if ready else tuple(f"# {line}" for line in rule),
         split=split,
-        questions=tuple(questions),
+        questions=(*unclear, *_questions(survey, how, faults, labels)),
+    )
+
+
+def _questions(survey: Survey, how: How, faults: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+    """What the files leave open."""
+    program = _program(survey, how.headless) if how.headless else ""
+    if program:
+        yield program
+    elif how.headless:
+        yield (
+            f"{how.headless} has no head that says which column is x and which y. Say in [layout] what the columns "
+            'hold, as columns = ["x", "y", "label"], or ["y", "x"]; `skip` tells how many lines to pass over'
+        )
+    elif faults:
+        yield f"The points cannot be read so: {faults[0]}"
+    if how.other:
+        yield f"Which column is the label? {some(how.other, 10)}: name it under `names`, or say `label`"
+    if "" in labels:
+        yield 'The points have no label: say in [layout] what they are, as label = "nucleus"'
+
+
+def _classes(labels: Sequence[str], found: Mapping[str, int]) -> dict[str, int]:
+    """The classes of crops around points of several labels, or of patches with and without points of a single one."""
+    if len(labels) > 1:
+        return {label: found[label] for label in labels}
+    return {"without": 0, "with": found[labels[0]]}
+
+
+def _rule(labels: Sequence[str]) -> tuple[str, ...]:
+    if len(labels) > 1:
+        return 'type = "crop"           # a crop around each point, with the class of the point', SIZE
+    return (
+        'type = "presence"       # a patch is positive where a point lies in it',
+        SIZE,
+        f"positive = {strings(labels)}",
     )
 
 

@@ -12,7 +12,9 @@ from dpconvert.annotations import Annotations
 from dpconvert.annotations.read import OF_SEVERAL
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, outline_names, pixels
+from dpconvert.readers.draft import folders, names, outline_names
+from dpconvert.readers.draft.masks.files import masks_of
+from dpconvert.readers.draft.masks.values import all_values, default_names, value_lines
 from dpconvert.readers.draft.outline_names import OutlineNames
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import printed, some, strings
@@ -65,7 +67,7 @@ def draft(survey: Survey) -> Draft | None:
     if not files:
         return None
     tree = Tree.of(files)
-    labelled = len(tree.at("class")) == 1
+    labelled = len(tree.at("class")) == 1 and not survey.outlines  # else annotations tell the labels
     roles = {tree.at("class")[0]: "class"} if labelled else {}
     roles, inner, grouped = folders.grouping(tree, [], roles)
     split, lines, unclear = folders.sets(tree, roles, grouped)
@@ -75,7 +77,8 @@ def draft(survey: Survey) -> Draft | None:
     pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$", named)
     noun = "slide" if survey.slides else "image"
     of_outlines = _outline_files(survey, called)
-    drawn, failed = _drawn(survey, {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}})
+    patterns = {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}}
+    drawn, failed = _drawn(survey, patterns, folders.renamed_sets(tree))
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
     plain = Draft(
         "slides",
@@ -119,16 +122,16 @@ def _outlined(survey: Survey, called: OutlineNames | None) -> list[str]:
     about = [name for name in survey.images if stem(name).casefold() in stems or name in paired]
     if not about and not shared:
         return []
-    masks = pixels.masks_of(survey)
+    masks = masks_of(survey)
     suffixes = {unused.suffix(name) for name in about}
     return [name for name in survey.images if name not in masks and (shared or unused.suffix(name) in suffixes)]
 
 
-def _drawn(survey: Survey, patterns: Mapping[str, str]) -> tuple[OutlineSummary, list[str]]:
+def _drawn(survey: Survey, patterns: Mapping[str, str], splits: Mapping[str, str]) -> tuple[OutlineSummary, list[str]]:
     """What is drawn, by the reader of the shape; and what it refuses."""
     from dpconvert import readers
 
-    content = {"shape": "slides", "rule": {"type": "crop"}, "layout": {"missing": "none"}}
+    content = {"shape": "slides", "rule": {"type": "crop"}, "layout": {"missing": "none", "splits": splits}}
     source = survey.under(**content, files={kind: {"pattern": pattern} for kind, pattern in patterns.items()})
     drawn, reader = OutlineSummary(), readers.reader(source.manifest)
     try:
@@ -183,13 +186,17 @@ def _labels(
     if drawn.masks:
         return _of_masks(plain, survey, drawn, questions, (*missing, *lines))
     if not drawn.labels:
-        return _of_tiles(plain, drawn, tree, questions, lines)
+        return _of_tiles(plain, drawn, tree, questions, lines, annotated=bool(survey.outlines))
     if set(drawn.labels) == {""}:
         drawn.labels = Counter({"object": drawn.labels[""]})
+        questions += _folders_of_objects(tree)
         lines = ('labels = {"" = "object"}  # the annotations have no label: name what they are', *lines)
     labels = [label for label, _ in sorted(drawn.labels.items())]
     counts = ", ".join(f"{label or '(none)'} {drawn.labels[label]}" for label in labels)
-    remarks = (f"Labels of the annotations, and how many of each: {counts}",)
+    remarks = (
+        f"Labels of the annotations, and how many of each: {counts}",
+        *(f"Not used: folder {at + 1} of the path ({some(tree.levels[at].values)})" for at in tree.at("class")),
+    )
     plain = replace(plain, of="annotations", remarks=remarks, layout=(*missing, *lines))
     if "" in labels:
         questions.append(
@@ -212,6 +219,16 @@ def _labels(
     return replace(plain, rule=rule, questions=tuple(questions))
 
 
+def _folders_of_objects(tree: Tree) -> Iterator[str]:
+    """What to ask where annotations have no label, and folders may name a class."""
+    for at in tree.at("class"):
+        yield (
+            f"The annotations have no label, and folder {at + 1} of the path ({some(tree.levels[at].values)}) may name "
+            "a class: if it is that of the image, see the rules `whole` and `tiles`; if that of the objects, give "
+            "the annotations this label; if neither, nothing need change"
+        )
+
+
 def _area(drawn: OutlineSummary, label: str, survey: Survey) -> Iterator[str]:
     yield f"# All that lies in no region counts as not {printed(label)}: true only if every one is outlined."
     yield 'type = "area"            # a patch is positive where the regions cover more than `share` of it'
@@ -231,10 +248,18 @@ def _size(drawn: OutlineSummary) -> Iterator[str]:
         yield "# mpp = 0.5             # ... of the file; not every file states a resolution as fine as this"
 
 
-def _of_tiles(plain: Draft, drawn: OutlineSummary, tree: Tree, questions: list[str], lines: tuple[str, ...]) -> Draft:
+def _of_tiles(
+    plain: Draft,
+    drawn: OutlineSummary,
+    tree: Tree,
+    questions: list[str],
+    lines: tuple[str, ...],
+    *,
+    annotated: bool,
+) -> Draft:
     """Slides without annotations: the class is that of the whole slide, where folders tell it."""
     rule = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
-    if len(tree.at("class")) == 1 and not drawn.faults:
+    if len(tree.at("class")) == 1 and not drawn.faults and not annotated:
         classes = tree.counts(tree.at("class")[0])
         return replace(plain, classes=classes, of="slides", rule=rule, layout=lines, questions=tuple(questions))
     questions.append(
@@ -247,7 +272,7 @@ def _of_tiles(plain: Draft, drawn: OutlineSummary, tree: Tree, questions: list[s
 def _of_masks(
     plain: Draft, survey: Survey, drawn: OutlineSummary, questions: list[str], lines: tuple[str, ...]
 ) -> Draft:
-    values, wrong = pixels.all_values(survey, drawn.masks)
+    values, wrong = all_values(survey, drawn.masks)
     questions = [*questions, *wrong]
     binary = len(values) == 2 and "0" in values
     if values and not binary:
@@ -259,6 +284,6 @@ def _of_masks(
         plain,
         classes={"background": 0, "object": 0} if binary else {},
         rule=rule,
-        layout=(*lines[:2], *pixels.value_lines(values), *lines[2:]),
+        layout=(*lines[:2], *value_lines(default_names(values) if values else {}), *lines[2:]),
         questions=tuple(questions),
     )

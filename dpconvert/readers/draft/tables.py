@@ -19,9 +19,10 @@ from dpconvert.readers.draft.tree import Tree
 from dpconvert.readers.layouts.table import WHOLE
 
 GROUPS = re.compile(
-    rf"(?i)(?:^|[^a-z])({names.PEOPLE}|fall(?=[-_ ]?(?:nr|nummer|id))|group|slide|wsi|specimen|biopsy|block|tma)"
+    rf"(?i)(?:^|[^a-z])({names.PEOPLE}|pid|mrn|group|slide|wsi|specimen|biopsy|block|tma)"
     r"(?:$|(?:en)?[^a-z]|(?:s|en)?(?:id|name|nr|no|num|number|nummer|code|key)s?$)"
 )
+OF_PATIENTS = ("group", "specimen", "biopsy", "block")
 SETS = re.compile(r"(?i)(^|[^a-z])(split|set|subset|partition|phase|fold)($|[^a-z])")
 OTHER = re.compile(
     r"(?i)(^|[^a-z])(sex|gender|age|ethnicity|race|scanner|hospital|cent(er|re)|site|source|date|year|stain|organ|"
@@ -78,14 +79,7 @@ def _are_sets(tables: list[Listing]) -> bool:
 
 
 def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
-    whole = Listing(
-        tables[0].file,
-        tables[0].template,
-        [row for table in tables for row in table.rows],
-        [image for table in tables for image in table.images],
-        tables[0].columns,
-    )
-    used = sorted({image for image in whole.images if image})
+    whole = _whole(tables)
     label, questions, others = label_of(whole)
     columns = label_columns(whole)
     other = targets.other_labels(columns, label)
@@ -93,19 +87,10 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     asked, places = coordinates.questions(survey, whole)
     questions = [*unclear, *of_targets, *asked]
     group, split = group_of(whole, questions), sets.split_column(whole, SETS)
-    tree = Tree.of(used)
-    labels = dict(zip(whole.images, (row.get(label, "") for row in whole.rows), strict=True))
-    roles, inner, grouped = folders.grouping(tree, [labels.get(name, "") for name in tree.images], {})
-    if group:
-        roles, inner = {}, "[^/]+"
+    tree = Tree.of(sorted({image for image in whole.images if image}))
+    roles, inner, grouped = _grouping(whole, tree, label, by_column=bool(group))
     official = bool(split) or len(tables) > 1
     lines = _label_lines(whole, label, others) if other is None else other.lines
-    layout = [f"file = {quoted(whole.template)}  # how a row names its image", *lines]
-    if group:
-        layout.append(f"group = {quoted(group)}")
-    if split:
-        layout.append(f"split = {quoted(split)}")
-    layout += _missing(whole, label, other)
     counts = targets.classes(whole.values(label)) if label else {}
     graded = grades.are_grades(label, counts)
     pattern = "^" + names.escaped(whole.file) + "$" if len(tables) == 1 else sets.pattern(tables)
@@ -121,10 +106,31 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
             "table": (pattern, f"{counted(len(whole.rows), 'row')}, {counted(whole.matched, 'image')} of them here"),
             "images": (tree.pattern(roles, tree.file(inner, named=False)), folders.about(tree, roles)),
         },
-        layout=tuple(layout),
+        layout=(
+            f"file = {quoted(whole.template)}  # how a row names its image",
+            *lines,
+            *[f"group = {quoted(group)}"] * bool(group),
+            *[f"split = {quoted(split)}"] * bool(split),
+            *_missing(whole, label, other),
+        ),
         split=sets.lines(whole, split, tables) if official else (SHARE,),
         questions=tuple(questions),
     )
+
+
+def _whole(tables: list[Listing]) -> Listing:
+    """The rows of all tables as those of one."""
+    rows = [row for table in tables for row in table.rows]
+    return replace(tables[0], rows=rows, images=[image for table in tables for image in table.images])
+
+
+def _grouping(
+    table: Listing, tree: Tree, label: str, *, by_column: bool
+) -> tuple[dict[int, str], str, folders.Grouping]:
+    """What names tell of groups, in the form of `folders.grouping`; they are not read where a column tells them."""
+    labels = dict(zip(table.images, (row.get(label, "") for row in table.rows), strict=True))
+    roles, inner, grouped = folders.grouping(tree, [labels.get(name, "") for name in tree.images], {})
+    return ({}, "[^/]+", grouped) if by_column else (roles, inner, grouped)
 
 
 def label_columns(table: Listing) -> list[targets.Column]:
@@ -225,9 +231,12 @@ def _holds(table: Listing, coarse: str, fine: str) -> bool:
 
 
 def group_kind(group: str) -> str:
-    if re.search(names.PEOPLE, group, re.IGNORECASE):
+    """What a column of groups numbers, by its name."""
+    found = GROUPS.search(group)
+    word = found[1].casefold() if found else ""
+    if re.match(names.PEOPLE, word, re.IGNORECASE) or word in ("fall", "pid", "mrn"):
         return "patient"
-    return "group" if "group" in group.casefold() else "slide"
+    return word if word in OF_PATIENTS else "slide"
 
 
 def why_grouped(table: Listing, group: str) -> str:

@@ -61,12 +61,15 @@ class Tree:
                 return at if at < len(self.levels) else None
         return None
 
-    def pattern(self, roles: Mapping[int, str], file: str, named: int | None = None) -> str:
+    def pattern(self, roles: Mapping[int, str], file: str, named: int | None = None, apart: slice = slice(0)) -> str:
         """A regular expression of whole names, whose levels `roles` are named groups.
 
-        named: the level from which on the name of an image goes up to the group `name` of `file`.
+        named: the level from which on the name of an image goes up to the group `name` of `file`. apart: the
+        levels that are in the group `folder`.
         """
         folders = [f"{_level(level, roles.get(at, ''))}/" for at, level in enumerate(self.levels)]
+        if inside := "".join(folders[apart]).removesuffix("/"):
+            folders[apart] = [f"(?P<folder>{inside})/", *[""] * (len(folders[apart]) - 1)]
         deeper = "(?:[^/]+/)*" if self.ragged else ""
         if named is None:
             return f"^{''.join(folders)}{deeper}{file}"
@@ -91,6 +94,9 @@ def _level(level: FolderLevel, role: str) -> str:
     if level.role == "constant":
         return names.escaped(level.values[0]) + ending
     listed = "|".join(map(names.escaped, level.values)) if len(level.values) <= MOST_LISTED else "[^/]+"
-    if role in ("group", "name") or not role:
+    of_masks = all(map(names.OF_MASKS.fullmatch, level.values))  # apart from the folders of their images
+    if role in ("group", "name") or not (role or of_masks):
         listed = "[^/]+"
+    elif not role and len(level.values) <= MOST_LISTED:
+        listed = f"(?:{listed})"
     return f"(?P<{role}>{listed}){ending}" if role else f"{listed}{ending}"

@@ -3,11 +3,13 @@
 [files.images] are the files of images, one for each set or several. [files.labels] and [files.table], if there are any,
 are paired with them by the named group `name`; the table has a row for each image, in the same order. [files.images]
 may also name `split`, `group`, and `class`, the class of all images of the file. With `axes = "HWC"`, "CHW" or "HW",
-each file holds a single image.
+each file holds a single image. Names of arrays with `{split}` are those of several sets in one file, as
+`images = "{split}_images"` for train_images and test_images.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, Self
 
@@ -38,6 +40,8 @@ FILES = {
 }
 TARGETS = ALL
 MORE_FILES = ("labels", "table")
+SPLIT = "{split}"  # in names of arrays
+NAMED = ("images", "labels", "value", "group")  # keys that may hold it
 OF_STACKS = ("labels", "column", "label", "indicators", "value", "group", "split")
 
 
@@ -45,7 +49,9 @@ class Layout(Values, Tabular, SplitNames, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     images: str = ""
-    """Name of the array of images; the only possible one if not given."""
+    """Name of the array of images; the only possible one if not given. `"{split}_images"` reads those of several sets,
+    such as train_images and test_images; then `labels`, `value` and `group` may hold `{split}`, too.
+    """
     axes: Literal["", "NHWC", "NCHW", "NHW", "HWC", "CHW", "HW"] = ""
     """Order of the axes where the shape does not tell it; without `N`, each file holds a single image."""
     channels: list[int] = []
@@ -86,7 +92,17 @@ class Layout(Values, Tabular, SplitNames, Attributes):
             misplaced := next((key for key in OF_STACKS if getattr(self, key) not in ("", None, [])), None)
         ):
             raise ValueError(f'`{misplaced}` is for several images in a file, and `axes = "{self.axes}"` is for one')
+        if SPLIT not in self.images:
+            if misplaced := next((key for key in NAMED if SPLIT in getattr(self, key)), None):
+                raise ValueError(f"`{misplaced}` holds {SPLIT}, which `images` must hold, too")
+        elif self.single or self.split or self.images.count(SPLIT) > 1:
+            why = "a single image in a file" if self.single else "`split`" if self.split else f"{SPLIT} twice"
+            raise ValueError(f"`images` holds {SPLIT}, which excludes {why}")
         return self
+
+    def of_set(self, name: str) -> Layout:
+        """The layout of one of several sets in a file."""
+        return self.model_copy(update={key: getattr(self, key).replace(SPLIT, name) for key in NAMED})
 
 
 def images(source: Source) -> Iterator[SourceImage]:
@@ -106,10 +122,34 @@ def images(source: Source) -> Iterator[SourceImage]:
         missing = [source.manifest.files[kind].what for kind, partner in of_it.items() if partner is None]
         if missing:
             raise SourceError(f"no {missing[0]} for this file", where=found.name)
-        for image in _of_file(source, found, of_it.get("labels"), of_it.get("table"), layout, labels_in):
-            without_group += alone(image, layout.group)
-            yield image
+        for one in _sets(source.stacks(found.name), layout):
+            of_set = layout.of_set(one)
+            read = labels_in.at(of_set)
+            for image in _of_file(source, found, of_it.get("labels"), of_it.get("table"), of_set, read, one):
+                without_group += alone(image, layout.group)
+                yield image
     source.notes += [*labels_in.notes("image"), *notes_on_groups(without_group, "image"), *layout.unmet()]
+
+
+def _sets(stacks: Stacks, layout: Layout) -> list[str]:
+    """The names of the sets in a file, as the names of its arrays of images state them; [""] for one set.
+
+    Raises:
+        ManifestError: no array has such a name.
+    """
+    if SPLIT not in layout.images:
+        return [""]
+    pattern = re.compile("(.+)".join(map(re.escape, layout.images.split(SPLIT))))
+    found = [match[1] for name in stacks.names() if (match := pattern.fullmatch(name))]
+    if not found:
+        raise ManifestError(
+            "no array of images by this name",
+            where=stacks.name,
+            expected=layout.images,
+            found=stacks.listed() or None,
+            remedy="correct `images` in the manifest's [layout]",
+        )
+    return found
 
 
 def _single(found: MatchedFile, layout: Layout) -> SourceImage:
@@ -132,7 +172,9 @@ def _of_file(
     table: MatchedFile | None,
     layout: Layout,
     labels_in: InValues,
+    of_set: str,
 ) -> Iterator[SourceImage]:
+    """The images of a file, or of one of several sets in it."""
     stacks = source.stacks(found.name)
     key = layout.images or _only_images(stacks, layout)
     count = _length(stacks.array(key), found.name)
@@ -151,11 +193,12 @@ def _of_file(
     groups, splits = (column(stacks, rows, name, count) for name in (layout.group, layout.split))
     columns = {place: column(stacks, rows, place, count) for place in layout.attributes.values()}
     digits, name = len(str(max(count - 1, 0))), found.get("name") or stem(found.name)
+    name = f"{name}_{of_set}" if of_set else name
     for index in range(count):
         file = Element(found.name, key, index).name
         if labels[index] is None:
             continue
-        split = (splits[index] if splits else "") or found.get("split")
+        split = (splits[index] if splits else "") or of_set or found.get("split")
         yield SourceImage(
             f"{name}_{index:0{digits}}",
             (file,),

@@ -1,11 +1,13 @@
 """Shape "masks": images with masks whose values or colours are classes, or that tell objects apart.
 
-[files.images] and [files.masks] are paired by their named group `name`. [files.images] may also name `group` and
-`split`.
+[files.images] and [files.masks] are paired by their named group `name`, and by `folder` where names repeat in several
+folders. [files.images] may also name `group`, `split`, and `class`, the class of the whole image, for the rules `whole`
+and `tiles`.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +22,7 @@ from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.catalog import is_packaged
 from dpconvert.manifest.files import FileKind
+from dpconvert.manifest.rules import Tiles, Whole
 from dpconvert.plural import counted
 from dpconvert.readers.layout_keys import Idle, Missing, SplitNames, layout_of
 from dpconvert.readers.pairing import IMAGE, no_partner, no_white_zero, paired
@@ -34,7 +37,7 @@ FILES = {
     ),
 }
 
-GROUPS = {"images": {"name", "group", "split"}, "masks": {"name", "class"}}
+GROUPS = {"images": {"name", "folder", "class", "group", "split"}, "masks": {"name", "folder", "class"}}
 
 
 class Layout(SplitNames):
@@ -74,8 +77,11 @@ class Layout(SplitNames):
 def images(source: Source) -> Iterator[SourceImage]:
     layout = layout_of(source.manifest, Layout)
     source.need("images")
+    source.notes += _unused_class(source)
     if layout.objects:
-        yield from (_source_image(image, files, layout) for image, files in _with_objects(source, layout.missing))
+        yield from (
+            _source_image(source, image, files, layout) for image, files in _with_objects(source, layout.missing)
+        )
         source.notes += layout.unmet()
         return
     if (twice := _twice(source.match("masks"))) is not None:
@@ -83,11 +89,12 @@ def images(source: Source) -> Iterator[SourceImage]:
         raise SourceError(
             "two masks of one image", where=twice.name, remedy=None if is_packaged(source.manifest) else remedy
         )
-    pairs = [(image, mask) for image, mask in paired(source, "images", "masks", missing=layout.missing) if mask]
+    found = paired(source, "images", "masks", missing=layout.missing, key=_key_of)
+    pairs = [(image, mask) for image, mask in found if mask]
     if layout.threshold is None and not is_packaged(source.manifest):
         _check_palettes(source, [mask.name for _, mask in pairs], [v for v in layout.values if isinstance(v, int)])
     for image, mask in pairs:
-        yield _source_image(image, [mask], layout)
+        yield _source_image(source, image, [mask], layout)
     source.notes += layout.unmet()
 
 
@@ -112,11 +119,35 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     )
 
 
-def _source_image(image: MatchedFile, of_it: list[MatchedFile], layout: Layout) -> SourceImage:
-    group, split = image.get("group") or image["name"], layout.set_of(image.get("split"), image.name)
+def _labels_images(source: Source) -> bool:
+    """Whether samples have the class of their image, not one by masks."""
+    return isinstance(source.manifest.rule, Whole | Tiles)
+
+
+def _unused_class(source: Source) -> Iterator[str]:
+    if "class" in re.compile(source.manifest.files["images"].pattern).groupindex and not _labels_images(source):
+        rule = source.manifest.rule.type
+        yield f"not used: (?P<class>...) in the pattern of [files.images], since the rule {rule!r} labels by masks"
+
+
+def _source_image(source: Source, image: MatchedFile, of_it: list[MatchedFile], layout: Layout) -> SourceImage:
+    name, split = _key_of(image), layout.set_of(image.get("split"), image.name)
     labels = {f"class of {mask.name}": mask.get("class") for mask in of_it if mask.get("class")}
-    names = tuple(mask.name for mask in of_it)
-    return SourceImage(image["name"], (image.name,), group, split=split, annotations=names, extra=labels)
+    return SourceImage(
+        name,
+        (image.name,),
+        image.get("group") or name,
+        label=(image.get("class") or None) if _labels_images(source) else None,
+        split=split,
+        annotations=tuple(mask.name for mask in of_it),
+        extra=labels,
+    )
+
+
+def _key_of(found: MatchedFile) -> str:
+    """What an image and its masks are called alike."""
+    folder = found.get("folder")
+    return f"{folder}/{found['name']}" if folder else found["name"]
 
 
 def _check_palettes(source: Source, names_of: list[str], indexes: list[int]) -> None:
@@ -146,8 +177,8 @@ def _check_palettes(source: Source, names_of: list[str], indexes: list[int]) -> 
 
 def _twice(found: list[MatchedFile]) -> MatchedFile | None:
     """Return a mask whose image has another mask too, or None."""
-    often = Counter(mask["name"] for mask in found)
-    of_one = [mask for mask in found if often[mask["name"]] > 1]
+    often = Counter(map(_key_of, found))
+    of_one = [mask for mask in found if often[_key_of(mask)] > 1]
     return of_one[1] if of_one else None
 
 
@@ -155,9 +186,14 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[MatchedFil
     """Each image with all masks of its name; what has none as `missing` says."""
     of_name: dict[str, list[MatchedFile]] = defaultdict(list)
     for mask in source.need("masks"):
-        of_name[names.folded(mask["name"])].append(mask)
+        of_name[names.folded(_key_of(mask))].append(mask)
     images = source.need("images")
-    alone = [image for image in images if names.folded(image["name"]) not in of_name]
+    first_of: dict[str, str] = {}
+    for image in images:
+        if (first := first_of.setdefault(names.folded(_key_of(image)), image.name)) != image.name:
+            remedy = "name the folders that tell them apart, as (?P<folder>...), in the patterns of images and masks"
+            raise SourceError("two images of one name", where=image.name, found=first, remedy=remedy)
+    alone = [image for image in images if names.folded(_key_of(image)) not in of_name]
     if alone and missing == "error":
         raise no_partner(source, "masks", alone[0])
     if alone and missing == "skip":
@@ -166,16 +202,16 @@ def _with_objects(source: Source, missing: Missing) -> Iterator[tuple[MatchedFil
         raise SourceError(
             "no mask belongs to an image here",
             where=next(iter(of_name.values()))[0].name,
-            expected=f"the name of an image, as {images[0]['name']!r}",
+            expected=f"the name of an image, as {_key_of(images[0])!r}",
             remedy="change the patterns of [files.images] and [files.masks]: their group `name` must be equal",
         )
-    unused = of_name.keys() - {names.folded(image["name"]) for image in images}
+    unused = of_name.keys() - first_of.keys()
     if unused:
         first = min(of_name[name][0].name for name in unused)
         source.notes.append(f"not used: masks of {counted(len(unused), 'name')} of no image here, the first {first}")
     for image in images:
         if image not in alone or missing == "none":
-            yield image, of_name.get(names.folded(image["name"]), [])
+            yield image, of_name.get(names.folded(_key_of(image)), [])
 
 
 def _objects(source: Source, image: SourceImage, layout: Layout, size: tuple[int, int]) -> Annotations:

@@ -14,10 +14,10 @@ from typing import Any
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
 from dpconvert.readers.draft import grades, names, sets, tables, targets
-from dpconvert.readers.draft.array_files import of_arrays
-from dpconvert.readers.draft.containers import Held, Values, of_parquet, of_shards
+from dpconvert.readers.draft.held.array_files import of_arrays
+from dpconvert.readers.draft.held.containers import Held, Values, of_parquet, of_shards
+from dpconvert.readers.draft.held.partitions import pattern
 from dpconvert.readers.draft.listings import Listing
-from dpconvert.readers.draft.partitions import pattern
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import ALONE, SHARE, quoted
 from dpconvert.readers.layouts import parquet

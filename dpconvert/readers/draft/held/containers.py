@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dpconvert.readers.draft.partitions import partitions
+from dpconvert.readers.draft.held.partitions import partitions
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some, strings
 from dpconvert.readers.layouts import parquet, webdataset

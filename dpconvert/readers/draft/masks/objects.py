@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +13,20 @@ from numpy.typing import NDArray
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, pixels
+from dpconvert.readers.draft import folders, names
+from dpconvert.readers.draft.masks import images as masked
+from dpconvert.readers.draft.masks import pairs, patterns
+from dpconvert.readers.draft.masks.files import in_mask_folders, masks_of, without_image
+from dpconvert.readers.draft.masks.pairs import Place
+from dpconvert.readers.draft.masks.pixels import side_of
+from dpconvert.readers.draft.masks.values import LOOKED_AT
+from dpconvert.readers.draft.masks.words import WORDS
 from dpconvert.readers.draft.survey import Draft, Survey
-from dpconvert.readers.draft.toml import quoted
+from dpconvert.readers.draft.toml import quoted, some
 from dpconvert.readers.draft.tree import Tree, endings
 
-WORD = f"(?P<word>(?i:{pixels.WORDS}))"
-NUMBERED = (rf"[._ -]{WORD}[._ -]?\d+", rf"[._ -]\d+[._ -]{WORD}", r"[._ -]\d+")
+WORD = f"(?P<word>(?i:{WORDS}))"
+NUMBERED = (rf"[._ -]{WORD}(?:[._ -]?\d+)?", rf"[._ -]\d+[._ -]{WORD}", r"(?:[._ -]\d+)?")
 """What the name of a mask has beyond that of its image; the last one only in folders that are called as masks are."""
 EACH = "true  # every mask file is one object"
 DENSE = (
@@ -39,6 +45,7 @@ class ObjectMasks:
     """Masks of objects: mask -> image, and the pattern of their names. objects: the value of the key.
 
     name: the stem of an image in the pattern of images. level: the level of folders that names the image instead.
+    place: where paths tell images of one name apart.
     """
 
     images: Mapping[str, str]
@@ -46,64 +53,112 @@ class ObjectMasks:
     objects: str
     name: str = "(?P<name>{inner})"
     level: int | None = None
+    place: Place | None = None
 
 
 def draft(survey: Survey) -> Draft | None:
     """A manifest of the shape masks with `objects`; None where no masks tell objects apart."""
-    if paired := pixels.masks_of(survey):
+    found = next(filter(None, _by_number(survey.images)), None)
+    if found is None and (paired := masks_of(survey)):
         if not (by := _by_content(survey, sorted(paired))):
             return None
         objects = f"{quoted(by)}  # {BY[by]}"
-        pattern = pixels.mask_pattern(sorted(paired), paired)
-        return _draft(survey, ObjectMasks(paired, pattern, objects, pixels.image_name(paired)))
-    found = next(filter(None, (*_by_folder(survey.images), *_by_number(survey.images))), None)
+        place = patterns.place_of(paired, [name for name in survey.images if name not in paired])
+        pattern = patterns.of_masks(paired, place)
+        found = ObjectMasks(paired, pattern, objects, patterns.image_name(paired), place=place)
+    found = found or next(filter(None, _by_folder(survey.images)), None)
     return _draft(survey, found) if found else None
 
 
 def _draft(survey: Survey, masks: ObjectMasks) -> Draft | None:
-    images = [name for name in survey.images if name not in masks.images]
-    tree = Tree.of(images)
-    roles, inner, grouped = folders.grouping(tree, [], {})
-    if masks.level is not None or len(set(grouped.values)) == len(images):  # a folder for each image
-        roles, inner, grouped = {}, "[^/]+", folders.Grouping("image", ())
-    split, layout, unclear = folders.sets(tree, roles, grouped)
+    in_masks = in_mask_folders(survey.images)
+    every = [name for name in survey.images if name not in masks.images and name not in in_masks]
+    images = masked.of(every, masks.images, each=masks.level is not None)
+    tree, roles = images.tree, images.roles
     if masks.level is not None:
         roles[masks.level] = "name"
-    file = rf"{pixels.filled(masks.name, inner)}\.(?i:{'|'.join(endings(images))})$"
-    of_images = tree.pattern(roles, file)
-    if any(re.search(of_images, mask) for mask in masks.images) or any(re.search(masks.pattern, i) for i in images):
+    file = rf"{patterns.filled(masks.name, images.inner)}\.(?i:{'|'.join(endings(tree.images))})$"
+    of_images = tree.pattern(roles, file) if masks.place is None else masks.place.of_images(tree, roles, file)
+    if any(re.search(of_images, mask) for mask in masks.images) or any(re.search(masks.pattern, i) for i in every):
         return None
-    bare = len(set(images) - set(masks.images.values()))
+    bare = len(images.bare)
     missing = f'missing = true  # {counted(bare, "image")} without a mask: left out; "none" if they show no object'
+    rule = (
+        'type = "area"              # a patch is positive where objects cover more than `share` of it',
+        f"size = {side_of(survey, tree.images):<18} # pixels: fit it to your images",
+        'positive = ["object"]',
+        "share = 0.1",
+    )
     return Draft(
         "masks",
-        kind="segmentation",
-        classes={"background": 0, "object": 0},
-        group=grouped.what,
-        why=grouped.why,
+        kind=images.kind,
+        classes=images.classes or {"background": 0, "object": 0},
+        group=images.grouped.what,
+        why=images.grouped.why,
         files={
             "images": (of_images, folders.about(tree, roles)),
             "masks": (masks.pattern, f"{counted(len(masks.images), 'mask')}, like {min(masks.images)}"),
         },
-        layout=(f"objects = {masks.objects}", 'label = "object"', *[missing] * bool(bare), *layout),
-        rule=(
-            'type = "area"              # a patch is positive where objects cover more than `share` of it',
-            f"size = {pixels.side_of(survey, images):<18} # pixels: fit it to your images",
-            'positive = ["object"]',
-            "share = 0.1",
-        ),
+        layout=(f"objects = {masks.objects}", 'label = "object"', *[missing] * bool(bare), *images.layout),
+        rule=() if images.classes else rule,
         dense=DENSE,
-        split=split,
-        remarks=(f"Taken as masks of objects: {counted(len(masks.images), 'file')}, such as {min(masks.images)}.",),
-        questions=unclear,
+        split=images.split,
+        remarks=(
+            f"Taken as masks of objects: {counted(len(masks.images), 'file')}, such as {min(masks.images)}.",
+            *images.remarks,
+        ),
+        questions=(
+            *images.questions,
+            *without_image(survey, masks.images),
+            *_in_folders(masks),
+            *_overlapping(survey, masks),
+        ),
     )
+
+
+def _in_folders(masks: ObjectMasks) -> Iterator[str]:
+    """Masks of one image in several folders, which are those of classes or of annotators."""
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for mask, image in masks.images.items():
+        homes[image].add(mask.rpartition("/")[0])
+    found = sorted(set().union(*(of for of in homes.values() if len(of) > 1)))
+    if found:
+        yield (
+            f"Masks of one image lie in several folders ({some(found)}): if these are their classes, name them "
+            "(?P<class>...) in the pattern of [files.masks], and list `classes`, also under [dense]; if they are of "
+            "several annotators, let the pattern match one folder"
+        )
+
+
+def _overlapping(survey: Survey, masks: ObjectMasks) -> Iterator[str]:
+    """Masks of one image that mark the same pixels: those of several annotators, or of nested classes."""
+    of_image: defaultdict[str, list[str]] = defaultdict(list)
+    for mask, image in masks.images.items():
+        of_image[image].append(mask)
+    several = [found for found in of_image.values() if len(found) > 1]
+    for found in several[:: max(1, len(several) // LOOKED_AT)]:
+        seen: NDArray[np.bool_] | None = None
+        for mask in found[:MOST]:
+            try:
+                cells = _cells(survey.source.read(mask), mask)[0] != 0
+            except ReadError:
+                return  # which the check reports
+            if seen is not None and seen.shape == cells.shape and (seen & cells).sum() * 2 > cells.sum() > 0:
+                yield (
+                    f"{mask} marks pixels that another mask of its image marks, too: if masks of one image are by "
+                    "several annotators, or of several classes, leave all but one out of the pattern of [files.masks], "
+                    "or name (?P<class>...) in it; if objects overlap, nothing need change"
+                )
+                return
+            seen = cells if seen is None or seen.shape != cells.shape else seen | cells
 
 
 def _by_folder(images: Sequence[str]) -> Iterator[ObjectMasks | None]:
     """Masks in a folder for each image, which is called as the image or as the folder that the image is in."""
-    masks = [name for name in images if _in_masks(name)]
+    in_masks = in_mask_folders(images)
+    masks = [name for name in images if name in in_masks]
     depth = min((name.count("/") for name in masks), default=0)
-    others = [name for name in images if not _in_masks(name)]
+    others = [name for name in images if name not in in_masks]
     for at in range(depth):
         by_folder: list[tuple[Callable[[str], str], int | None, str]] = [
             (lambda name: names.stem(name), None, "(?P<name>{inner})"),
@@ -119,18 +174,29 @@ def _by_folder(images: Sequence[str]) -> Iterator[ObjectMasks | None]:
 
 def _by_number(images: Sequence[str]) -> Iterator[ObjectMasks | None]:
     """Masks that are called as their image, with a number."""
+    in_masks = in_mask_folders(images)
     for suffix in NUMBERED:
         named = {name: parts["name"] for name in images if (parts := _called(name, suffix)) is not None}
         if suffix == NUMBERED[-1]:
-            named = {name: called for name, called in named.items() if _in_masks(name)}
-        found = _paired(named, [name for name in images if name not in named and not _in_masks(name)], names.stem)
+            named = {name: called for name, called in named.items() if name in in_masks}
+        called = {name: names.stem(name) for name in images if name not in named and name not in in_masks}
+        if suffix == NUMBERED[-1] and any(re.search(r"[._ -]\d+$", stem) for stem in called.values()):
+            suffix = r"[._ -]\d+"  # which images have, too
+            named = {name: parts["name"] for name in named if (parts := _called(name, suffix)) is not None}
+        found = _several(pairs.paired(named, called))
         if found:
-            ending = rf"\.(?i:{'|'.join(endings(found))})$"
-            beyond = suffix.replace(WORD, _words(found, suffix))
-            pattern = Tree.of(found).pattern({}, rf"(?P<name>[^/]+?){beyond}{ending}")
-            beside = any(not _in_masks(mask) for mask in found)
+            place = Place.of(found, {mask: named[mask] for mask in found}, called)
+            tree, beyond = Tree.of(found), suffix.replace(WORD, _words(found, suffix))
+            file = rf"(?P<name>[^/]+?){beyond}\.(?i:{'|'.join(endings(found))})$"
+            pattern = tree.pattern({}, file) if place is None else place.of_masks(tree, file)
+            beside = any(mask not in in_masks for mask in found)
             name = rf"(?P<name>(?![^/]*{beyond}\.[^/.]+$){{inner}})" if beside else "(?P<name>{inner})"
-            yield ObjectMasks(found, pattern, EACH, name)
+            yield ObjectMasks(found, pattern, EACH, name, place=place)
+
+
+def _several(found: dict[str, str]) -> dict[str, str]:
+    """The pairs, if an image has several masks."""
+    return found if max(Counter(found.values()).values(), default=0) > 1 else {}
 
 
 def _words(masks: Iterable[str], suffix: str) -> str:
@@ -144,10 +210,6 @@ def _called(name: str, suffix: str) -> re.Match[str] | None:
     return re.fullmatch(rf"(?P<name>.+?){suffix}", names.stem(name))
 
 
-def _in_masks(name: str) -> bool:
-    return any(map(pixels.FOLDER.fullmatch, PurePosixPath(name).parts[:-1]))
-
-
 def _folder(name: str, at: int) -> str:
     parts = name.split("/")[:-1]
     return parts[at] if at < len(parts) else ""
@@ -159,8 +221,7 @@ def _paired(masks: Mapping[str, str], images: Sequence[str], key_of: Callable[[s
     for name in images:
         by_key[key_of(name).casefold()].append(name)
     found = {mask: by_key[key.casefold()][0] for mask, key in masks.items() if len(by_key.get(key.casefold(), ())) == 1}
-    several = max(Counter(found.values()).values(), default=0) > 1
-    return found if several and len(found) * 2 >= len(masks) else {}
+    return _several(found) if len(found) * 2 >= len(masks) else {}
 
 
 def _by_content(survey: Survey, masks: Sequence[str]) -> str:
@@ -172,7 +233,7 @@ def _by_content(survey: Survey, masks: Sequence[str]) -> str:
 
     most, areas, values, every = set[int](), 0, 0, set[int]()
     ways = set[str]()
-    for name in masks[:: max(1, len(masks) // pixels.LOOKED_AT)]:
+    for name in masks[:: max(1, len(masks) // LOOKED_AT)]:
         try:
             cells, by = _cells(survey.source.read(name), name)
         except ReadError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +12,19 @@ import numpy as np
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 from dpconvert.readers.array_values import named
-from dpconvert.readers.draft import label_files
-from dpconvert.readers.draft.containers import Held, Values, of_folders, splits_of
-from dpconvert.readers.draft.label_files import LabelFiles
+from dpconvert.readers.draft.held import label_files
+from dpconvert.readers.draft.held.containers import Held, Values, of_folders, splits_of
+from dpconvert.readers.draft.held.label_files import LabelFiles
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted
+from dpconvert.readers.layout_keys import SPLIT_NAMES
 from dpconvert.readers.layouts import arrays
 from dpconvert.readers.values import decoded
 from dpconvert.source.arrays import elements
 from dpconvert.source.arrays.elements import Element
 from dpconvert.source.arrays.stacks import Array, Stacks, enumeration
 
+WORD = re.compile(r"[A-Za-z]+")
 LABEL = "label"  # what the only array of a file of labels is called here
 
 
@@ -41,6 +44,8 @@ def of_arrays(survey: Survey) -> Held | None:
         stacks = survey.source.stacks(file)
         shapes = stacks.names()
         several = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
+        if apart is None and (found := of_sets(several)) is not None:
+            return _of_sets(survey, files, found) if len(files) == 1 else None
         if len(several) != 1:
             return None
         (image,) = several
@@ -62,6 +67,52 @@ def of_arrays(survey: Survey) -> Held | None:
         return _held_apart(survey, apart, held)
     folders = of_folders(files, counts, values) if len(counts) == len(files) else ()
     return replace(held, splits=splits_of(files, arrays.FILES["images"].pattern), folders=folders)
+
+
+def of_sets(arrays_of_images: Sequence[str]) -> tuple[str, dict[str, str]] | None:
+    """What is equal in the names of arrays of several sets, with {split}, and set -> array; None for other names."""
+    found: dict[str, str] = {}
+    called = set[str]()
+    for name in arrays_of_images:
+        words = [word for word in WORD.finditer(name) if word[0].lower() in SPLIT_NAMES]
+        if len(words) != 1:
+            return None
+        called.add(f"{name[: words[0].start()]}{arrays.SPLIT}{name[words[0].end() :]}")
+        found[words[0][0]] = name
+    if len(called) != 1 or len(found) != len(arrays_of_images) or len(found) < 2:
+        return None
+    return called.pop(), found
+
+
+def _of_sets(survey: Survey, files: list[str], found: tuple[str, dict[str, str]]) -> Held | None:
+    """What a file says that holds the images of several sets; None where not all sets have the same arrays."""
+    template, by_set = found
+    stacks = survey.source.stacks(files[0])
+    values: Values = {}
+    places: dict[str, str] = {}
+    classes: dict[str, list[str]] = {}
+    keys, count, question = set[frozenset[str]](), 0, ""
+    for word, image in by_set.items():
+        length = stacks.names()[image][0]
+        of_set = {}
+        for name, array in _beside(stacks, length).items():
+            place = re.sub(rf"(?<![A-Za-z]){word}(?![A-Za-z])", arrays.SPLIT, name)
+            if arrays.SPLIT in place:
+                of_set[place] = array
+        for place, array in of_set.items():
+            short = re.sub(r"[-_./ ]*\{split\}[-_./ ]*", "", place) or place
+            places[short] = place
+            values.setdefault(short, []).extend(_listed(array, f"{files[0]}/{place}"))
+            if known := enumeration(array):
+                classes.setdefault(short, [*known.values()])
+        keys.add(frozenset(of_set))
+        count += length
+        question = question or _question(stacks, image)
+    if len(keys) != 1 or not values or {*map(len, values.values())} != {count}:
+        return None
+    line = (f"images = {quoted(template)}",)
+    questions = (question,) if question else ()
+    return Held("arrays", files, values, "labels", line, classes, [*by_set], places=places, questions=questions)
 
 
 def _beside(stacks: Stacks, count: int) -> dict[str, Array]:

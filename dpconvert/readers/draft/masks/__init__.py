@@ -1,0 +1,1 @@
+"""Masks beside images: which files are masks, of which image, and what their values or colours mean."""
