@@ -113,6 +113,7 @@ def unused_in_sweep(options: Mapping[str, Any]) -> dict[str, str]:
 
 @click.command()
 @SWEEPS
+@QUIET
 @click.option("--sweep", "name", metavar="NAME", help="Sweep to rank.  [default: the newest]")
 @click.option("--incomplete", is_flag=True, help="Rank the existing results even if some are missing.")
 @click.option("--soup", is_flag=True, help="Also average the weights of each choice's seeds, and score the average.")
@@ -123,6 +124,7 @@ def unused_in_sweep(options: Mapping[str, Any]) -> dict[str, str]:
 @JSON
 def select(
     sweeps: Path,
+    quiet: bool,
     name: str | None,
     incomplete: bool,
     soup: bool,
@@ -145,7 +147,7 @@ def select(
     from mtrain.evaluation.selecting import selected, selection, selection_lines
     from mtrain.race.verdict import verdict
 
-    found, report = selection.select(store, incomplete=incomplete), reporter(as_json)
+    found, report = selection.select(store, incomplete=incomplete), reporter(quiet or as_json)
     if incomplete and not found.missing:
         note_unused(report, {"incomplete": "no score is missing for this choice"})
     content, soups = selected.content(found, store), list[str]()

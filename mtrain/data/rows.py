@@ -63,6 +63,11 @@ class Rows:
         return ((name, column) for name, column in columns if column is not None)
 
 
+def encoded_keys(rows: Rows) -> npt.NDArray[np.bytes_]:
+    """The keys of samples in UTF-8, which take a quarter of the memory of text."""
+    return np.char.encode(rows.key.astype(np.str_), "utf-8")
+
+
 @dataclasses.dataclass(frozen=True)
 class DenseTargets:
     """Masks and points of a task. seg, points: their classes, () if the task has no masks or points. instances: those

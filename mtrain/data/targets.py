@@ -20,7 +20,7 @@ from mtrain.data.batches.augment import mirrored_at_once, put_mask, square_point
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.images import ShardFiles, checks
 from mtrain.data.metadata import json_headers, read_json
-from mtrain.data.rows import DenseTargets, Rows
+from mtrain.data.rows import DenseTargets, Rows, encoded_keys
 from mtrain.data.task import Task
 from mtrain.errors import ShardError
 
@@ -86,7 +86,7 @@ class _Source:
         self.name, self.of, self.shard = task.name, task.dense, rows.shard
         self.seg_offset, self.seg_length, self.sha256 = rows.seg_offset, rows.seg_length, rows.seg_sha256
         self.header = json_headers(rows) if task.dense.points else None
-        self.key: npt.NDArray[np.bytes_] = rows.key.astype("S")
+        self.key: npt.NDArray[np.bytes_] = encoded_keys(rows)
         self.checks = checks() if check is None else check
         self._seen = np.zeros(len(rows), np.bool_)
         self._files = ShardFiles(task.files())

@@ -14,7 +14,7 @@ import numpy as np
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
-from mtrain.data.labels import need_classes
+from mtrain.data.labels import constant, need_classes
 from mtrain.data.task import OPEN, Task
 from mtrain.disk.documents import known_document, write_document
 from mtrain.errors import UsageError
@@ -94,6 +94,9 @@ def _check(run: Run, config: FitConfig, target: Task) -> None:
             found=", ".join(unseen),
             remedy="choose another --target",
         )
+    if wrong := constant(target, target.rows["train"]):
+        what = f"the training set of {target.name} {wrong}, so no probe can be trained"
+        raise UsageError(what, where=target.folder, remedy="choose another --target")
 
 
 def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estimator) -> dict[str, Any]:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from mtrain.evaluation.selecting import ranks
+from mtrain.evaluation.selecting.ranks import Values
 from mtrain.race import decisions
 from mtrain.race.decisions import Contest, Rules
-from mtrain.race.worlds import World
+
+
+class ScoredGrid(Protocol):
+    """A sweep whose scores are known: a simulated or a recorded one."""
+
+    @property
+    def quality(self) -> Values:
+        """(combinations, tasks): the expected score of a complete training."""
+
+    def scores(self, share: float, seeds: int, *, together: bool = False) -> Values:
+        """Scores (combinations, tasks, seeds) of training runs up to this share of their length."""
 
 
 @dataclass(frozen=True)
 class Raced:
-    """The outcome of a simulated race.
+    """The outcome of a race in known scores.
 
     entering: number of combinations in each rung.
     cost: in complete runs of one left-out set.
@@ -27,8 +39,8 @@ class Raced:
     chosen: tuple[int, ...]
 
 
-def race(rules: Rules, world: World, networks: Sequence[int] | None = None, *, together: bool = False) -> Raced:
-    """Race a simulated sweep to its end.
+def race(rules: Rules, world: ScoredGrid, networks: Sequence[int] | None = None, *, together: bool = False) -> Raced:
+    """Race a sweep to its end.
 
     networks: network of each combination if each network has a separate race; the choice for a target is then made
         among the finalists of all networks.
@@ -53,7 +65,7 @@ def race(rules: Rules, world: World, networks: Sequence[int] | None = None, *, t
     return Raced(tuple(map(len, entering)), decisions.cost(rules, entering), tuple(chosen))
 
 
-def _grid(rules: Rules, world: World, *, together: bool) -> Raced:
+def _grid(rules: Rules, world: ScoredGrid, *, together: bool) -> Raced:
     """The paper's protocol, applied to all combinations."""
     rung, combinations = rules.rungs[0], len(world.quality)
     table = ranks.task_ranks(ranks.seed_means(world.scores(rung.share, rung.seeds, together=together)))
@@ -61,7 +73,7 @@ def _grid(rules: Rules, world: World, *, together: bool) -> Raced:
     return Raced((combinations,), cost, tuple(best or 0 for best in ranks.winners(table)))
 
 
-def regret(world: World, chosen: Sequence[int]) -> float:
+def regret(world: ScoredGrid, chosen: Sequence[int]) -> float:
     """How much worse the chosen combinations are than the best one of each task, on average."""
     tasks = np.arange(len(chosen))
     lost: float = np.mean(world.quality.max(axis=0) - world.quality[np.asarray(chosen), tasks])

@@ -3,7 +3,7 @@
 The header of shared.safetensors states the settings of its run (`settings`) and the digest of its network
 (`network_digest`), as results do (`identity.weights_digest`). Heads, decoder and low-rank updates state the digest of
 the network that they were trained with; checkpoints and state.json state the settings. Files of earlier versions state
-neither, and are taken as they are.
+neither, and are taken as they are, unless state.json shows that a later version wrote them.
 """
 
 from __future__ import annotations
@@ -69,15 +69,23 @@ def check_weights(run: Run) -> None:
     """Check that the weights of a run were trained with its settings.
 
     Raises:
-        RunError: they are those of another run, or config.json is.
+        RunError: they are those of another run or were saved by another program, or config.json is of another run.
     """
-    stated = header(run.weights)
+    stated, known = header(run.weights), (known_document(run.path / STATE) or {}).get(SETTINGS)
+    remedy = "restore the run's own files as `mtrain fit` wrote them, or train another run"
+    if known is not None and SETTINGS not in stated and run.weights.is_file():
+        raise RunError(
+            f"{run.weights.name} is not the file that this run wrote",
+            where=run.path,
+            found="a file whose header does not state the run",
+            remedy=remedy,
+        )
     if stated.get(SETTINGS, "") not in ("", settings_digest(run)):
         raise RunError(
             f"config.json and {run.weights.name} belong to different runs",
             where=run.path,
             found=f"weights of a run named {stated.get('run', '?')}",
-            remedy="restore the run's own files as `mtrain fit` wrote them, or train another run",
+            remedy=remedy,
         )
 
 

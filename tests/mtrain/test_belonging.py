@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mtrain import load_network
@@ -93,6 +94,20 @@ def test_settings_and_weights_of_two_runs(place: Path, name: str) -> None:
         assert line(found).startswith(told)
     with pytest.raises(RunError, match=told):
         load_network(TOY)
+
+
+def test_weights_that_another_program_saved_are_refused_and_made_again_from_the_checkpoint(place: Path) -> None:
+    path = TOY / "shared.safetensors"
+    own = path.read_bytes()
+    changed = {name: 2 * tensor if tensor.is_floating_point() else tensor for name, tensor in load_file(path).items()}
+    save_file(changed, path)
+    told = "runs/toy: shared.safetensors is not the file that this run wrote"
+    for found in (transfer("--run", "toy"), mtrain("export", "toy")):
+        assert line(found).startswith(told)
+    with pytest.raises(RunError, match=told):
+        load_network(TOY)
+    assert mtrain("fit", "--run", "toy").exit_code == 0
+    assert path.read_bytes() == own
 
 
 def test_heads_of_another_run_are_refused_and_made_again_from_the_checkpoint(place: Path) -> None:

@@ -292,6 +292,13 @@ def test_a_target_with_a_class_that_no_training_image_has_is_refused(run: Run, t
         influence(run, ones, run.config().shards, OPTIONS, Notes())
 
 
+def test_a_target_of_a_single_class_is_refused_by_its_name(run: Run) -> None:
+    task = targets(run, None, ["Delta"])[0]
+    rows = {split: rows.take(np.flatnonzero(rows.label == 0)) for split, rows in task.rows.items()}
+    with pytest.raises(UsageError, match="the training set of Delta holds a single class, so no probe"):
+        influence(run, dataclasses.replace(task, rows=rows), run.config().shards, OPTIONS, Notes())
+
+
 def test_the_command_estimates_verifies_and_writes_a_page(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["influence", "--runs", str(run.path.parent), "--run", "base", "--samples", "10", "--dimensions", "20"]
     assert call("mtrain", [*words, "--layers", "all", "--verify", "3", "--device", "cpu", "--json"]) == 0

@@ -204,9 +204,9 @@ def test_a_start_is_recognized_by_its_content(seeds: tuple[Run, Run], tmp_path: 
     about = other.about()
     moved = Run(tmp_path / "moved")
     write_document(moved.path / "config.json", about | {"config": about["config"] | {"weights": str(copy)}})
-    for name in ("state.json", "heads.safetensors"):
-        (moved.path / name).write_bytes((other.path / name).read_bytes())
-    save_file(load_file(other.weights), moved.weights)  # without the settings of the other run
+    write_document(moved.path / "state.json", {"state": "finished", "iteration": about["config"]["iterations"]})
+    (moved.path / "heads.safetensors").write_bytes(other.heads.read_bytes())
+    save_file(load_file(other.weights), moved.weights)  # as an earlier version: neither states the settings
     check_alike(SoupRecipe((one, moved)))
 
 
@@ -274,9 +274,10 @@ def test_a_selection_adds_the_soup_of_each_chosen_cell(
     seeds: tuple[Run, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = sweep_of(seeds, tmp_path / "sweeps" / "toy")
-    words = ["select", "--sweeps", str(tmp_path / "sweeps"), "--soup", "--device", "cpu", "--workers", "0"]
+    words = ["select", "--sweeps", str(tmp_path / "sweeps"), "--soup", "--device", "cpu", "--workers", "0", "--quiet"]
     assert call("mtrain", words) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert not err
     assert "Gamma, shufflenet_v2_x0_5: soup " in out
     assert "(accuracy on val; seeds 50.0, 50.0, mean 50.0) -> soups/shufflenet_v2_x0_5-" in out
     chosen = store.selection()["targets"]["Gamma"]

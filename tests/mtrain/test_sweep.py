@@ -551,9 +551,12 @@ def test_a_cell_of_another_process_is_waited_for(
     assert ran == [*(cell.digest for cell in cells), cells[0].digest, cells[0].digest]
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
-    end = time.monotonic() + seconds
+def wait_for(what: Callable[[], Any], process: Forked | None = None) -> Any:
+    """Wait until something is there. process: who is to make it; when it has ended, waiting is in vain."""
+    end = time.monotonic() + 120
     while not (found := what()):
+        if process is not None and process.poll() is not None and not what():
+            pytest.fail(f"it has ended with {process.returncode}: {process.communicate()[1]}")
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
     return found
@@ -577,9 +580,9 @@ def test_after_sigkill_nothing_but_the_cell_in_hand_is_begun_again(
         ["sweep", str(slow_toml), "--shards", str(shards), "--sweeps", str(store.path.parent), "--jobs", "1", "--quiet"]
     )
     try:
-        wait_for(lambda: store.has(cells[0]))
+        wait_for(lambda: store.has(cells[0]), process)
         second = store.run(cells[1].training)
-        wait_for(lambda: list(second.checkpoints.glob("*.safetensors")) or store.has(cells[1]))
+        wait_for(lambda: list(second.checkpoints.glob("*.safetensors")) or store.has(cells[1]), process)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -14,6 +14,7 @@ import torch
 
 from mtrain.config import FitConfig
 from mtrain.data.batches.image_batches import ordered_batches
+from mtrain.data.batches.images import Images
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task, open_task
 from mtrain.errors import RunError, ShardError, UsageError
@@ -134,6 +135,15 @@ def test_a_damaged_cache_is_computed_anew(trained: Path, tmp_path: Path, passes:
     path.write_bytes(content)
     assert np.array_equal(features(network, task, "val", **feature_options(tmp_path)), first)
     assert len(passes) == 2
+
+
+def test_names_of_tasks_and_samples_are_of_any_script(trained: Path, tmp_path: Path) -> None:
+    write_task(tmp_path / "Brust Größe")
+    (task,) = open_pool(tmp_path).tasks
+    assert not task.rows["val"].key[0].isascii()
+    images = Images([(task, task.rows["val"])])
+    assert images.key[0].decode() == task.rows["val"].key[0]
+    assert images.decode(0).shape == (40, 32, 3)
 
 
 def test_the_digest_of_weights_tells_networks_and_buffers_apart() -> None:

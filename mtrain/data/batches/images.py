@@ -22,7 +22,7 @@ from dpconvert.image.decode import decode
 from mtrain.backbones.card import Interpolation
 from mtrain.data.batches.augment import put_square
 from mtrain.data.labels import Scaling, scaling_of, targets_of, widest
-from mtrain.data.rows import Rows
+from mtrain.data.rows import Rows, encoded_keys
 from mtrain.data.shard_cache import Copy, fetch
 from mtrain.data.task import Task
 from mtrain.errors import ShardError
@@ -71,7 +71,7 @@ class Images:
         self.checks = checks() if check is None else check
         self._seen = np.zeros(len(self.offset), np.bool_)
         # bytes, not objects, whose reference counts would unshare the pages of forked workers
-        self.key: npt.NDArray[np.bytes_] = np.concatenate([rows.key.astype("S") for _, rows in parts])
+        self.key: npt.NDArray[np.bytes_] = np.concatenate([encoded_keys(rows) for _, rows in parts])
         self._files = ShardFiles([shard for task, _ in parts for shard in task.files()])
         fetch(self._files.copies(np.unique(self.shard)))
 
