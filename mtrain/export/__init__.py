@@ -64,6 +64,8 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
     described = run.network()
     contains_start = to != adapter.FORMAT
     restricted = _check_licences(pool, run, described if contains_start else None, accepted=accepted)
+    scores = modelcard.scores(run)  # whatever is refused is refused before anything is written
+    dense = load_dense(run.dense) if run.config().dense else None
     network = shared_network(described, run.weights).eval()
     if to == adapter.FORMAT:
         written = adapter.to_adapter(run, network, head, out)
@@ -71,10 +73,10 @@ def export(run: Run, to: str, out: Path, task: str | None = None, *, accepted: b
         written = formats.WRITERS[to](network, head, out, run.config().size, run.seen())
     write_document(out / SEEN, run.seen().json())
     tools = snippets.section(run.name, network, run.config().size, written.encoder)
-    modelcard.write(out, run, pool, head, written.loading, tools)
+    modelcard.write(out, run, pool, head, written.loading, tools, scores)
     files = (*written.files, SEEN, modelcard.NAME)
-    if run.config().dense:
-        save_dense(out / run.dense.name, load_dense(run.dense), {"backbone": network.name, **run.seen().json()})
+    if dense is not None:
+        save_dense(out / run.dense.name, dense, {"backbone": network.name, **run.seen().json()})
         files = (*files, run.dense.name)
     removed = tuple(remove_others(out, files))
     write_sums(out, files)

@@ -45,14 +45,20 @@ SETTINGS = (
 
 
 def write(
-    out: Path, run: Run, pool: Sequence[About], head: Head | None, loading: str, tools: Iterable[str] = ()
+    out: Path,
+    run: Run,
+    pool: Sequence[About],
+    head: Head | None,
+    loading: str,
+    tools: Iterable[str],
+    scores: Sequence[str],
 ) -> None:
-    """Write the card of an exported network to `out`. tools: lines of a section on other tools.
+    """Write the card of an exported network to `out`. tools: lines of a section on other tools. scores: `scores(run)`.
 
     Raises:
         RunError: the file cannot be written.
     """
-    lines = [*_head(pool, run, run.config(), head), *_body(run, pool, head, loading, tools)]
+    lines = [*_head(pool, run, run.config(), head), *_body(run, pool, head, loading, tools, scores)]
     write_text(out / NAME, "\n".join(lines) + "\n")
 
 
@@ -69,7 +75,9 @@ def _head(pool: Sequence[About], run: Run, config: FitConfig, head: Head | None)
     yield ""
 
 
-def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tools: Iterable[str]) -> Iterator[str]:
+def _body(
+    run: Run, pool: Sequence[About], head: Head | None, loading: str, tools: Iterable[str], scores: Sequence[str]
+) -> Iterator[str]:
     config, trained = run.config(), run.trained_on()
     yield f"# {config.backbone}, trained on {counted(len(pool), 'task')} of pathology"
     yield ""
@@ -88,7 +96,7 @@ def _body(run: Run, pool: Sequence[About], head: Head | None, loading: str, tool
     yield ""
     yield f"Tasks left out: {', '.join(run.left_out()) or 'none'}."
     yield from _choice(run)
-    yield from _scores(run)
+    yield from scores
     yield from ("", "## Licences and citations", "")
     yield from _licences(run, pool, config)
     yield from ("", "## Limits", "")
@@ -179,6 +187,15 @@ def _dense(run: Run) -> Iterator[str]:
         kinds = {"masks": of.seg, "points": of.points}
         parts = [f"{kind} of {', '.join(classes)}" for kind, classes in kinds.items() if classes]
         yield f"- {name}: {'; '.join(parts)}"
+
+
+def scores(run: Run) -> list[str]:
+    """The section on the scores of a run's transfers; empty if it has none.
+
+    Raises:
+        RunError: a result is damaged, or of another run.
+    """
+    return list(_scores(run))
 
 
 def _scores(run: Run) -> Iterator[str]:

@@ -110,7 +110,9 @@ def load_heads(path: Path) -> dict[str, Head]:
         descriptions = [_about(fields) for fields in header["tasks"].values()]
         return {of.task: Head(of, tensors[f"{of.task}.weight"], tensors[f"{of.task}.bias"]) for of in descriptions}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"not the heads of a run: {error}", where=path) from None
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        remedy = "have `mtrain fit` make them again from the checkpoint"
+        raise RunError("damaged, or not the heads of a run", where=path, found=what, remedy=remedy) from None
 
 
 def _about(fields: dict[str, Any]) -> About:

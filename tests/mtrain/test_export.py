@@ -255,6 +255,17 @@ def test_what_cannot_be_exported_is_said_in_one_line(run_of: Callable[[str], Run
         load_heads(run.heads)
 
 
+def test_what_is_refused_leaves_no_file(run_of: Callable[[str], Run], tmp_path: Path) -> None:
+    run = run_of("shufflenet_v2_x0_5")
+    result = run.path / "transfer" / "Alpha-svm.json"
+    result.parent.mkdir()
+    result.write_text('{"task": "Alpha"')
+    with pytest.raises(RunError, match=r"Alpha-svm\.json"):
+        export(run, "safetensors", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    shutil.rmtree(result.parent)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_training_keeps_its_heads(pool: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
