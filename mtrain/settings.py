@@ -98,7 +98,8 @@ def unusable(error: ValidationError) -> UsageError:
     option, _, inside = fault.place.partition(".")
     known = f"--{option.replace('_', '-')}" if option in FitConfig.model_fields else option
     place = known + (f" ({inside})" if inside else "")
-    return UsageError(f"{place}: {fault.what}", found=fault.found)
+    found = None if fault.found == "true" else fault.found  # the option was given
+    return UsageError(f"{place}: {fault.what}", found=found)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
