@@ -33,12 +33,13 @@ Format = Literal[
     "sliderunner",
     "via3",
     "labelme_xml",
+    "yolo",
     "mask",
 ]
 READ = (
     "XML of ASAP, ImageScope, HALO (.annotations), NDP.view (.ndpa), Pascal VOC, CVAT or LabelMe; GeoJSON as QuPath "
     "writes it; JSON of COCO, LabelMe, VIA, Label Studio, Darwin, the Digital Slide Archive or HuBMAP; tables of VIA, "
-    "NuCLS or HuBMAP; databases of SlideRunner; or a mask"
+    "NuCLS or HuBMAP; texts of YOLO; databases of SlideRunner; or a mask"
 )
 EXPORT = "export it as GeoJSON, COCO or masks"
 HEAD = 1 << 16  # bytes
@@ -131,10 +132,8 @@ TABLES_NOT_READ = (
     ),
     Foreign("Slideflow", frozenset({"ROI_name", "X_base", "Y_base"})),
 )
-LINES = (  # of tables without a head: whole numbers of classes, then fractions of the image; whole pixels
-    (re.compile(rb"\d{1,4}(?: +(?:0(?:\.\d+)?|1(?:\.0+)?|\d(?:\.\d+)?e-\d+)){4,}"), Foreign("YOLO")),
-    (re.compile(rb"\d+,\d+(?:,\d+,\d+){2,}"), Foreign("Cellpose (outlines)", remedy="save its masks as PNG or TIFF")),
-)
+YOLO = re.compile(rb"\d{1,4}(?: +(?:0(?:\.\d+)?|1(?:\.0+)?|\d(?:\.\d+)?e-\d+)){4,}")  # a class, and fractions
+CELLPOSE = re.compile(rb"\d+,\d+(?:,\d+,\d+){2,}")  # whole pixels
 BINARY = (
     (0, b"\xac\xed\0\x05", "QuPath's own data (.qpdata)", "in QuPath: File > Export objects as GeoJSON"),
     (128, b"DICM", "DICOM annotations (Sectra and others)", "export GeoJSON or COCO from the program that drew them"),
@@ -192,9 +191,10 @@ def _table(data: bytes, name: str) -> Format | None:
             raise _refusal(foreign, name)
     lines = data[:HEAD].splitlines()[: -1 if len(data) > HEAD else None][:MOST_LINES]
     filled = [bare for line in lines if (bare := line.strip())]
-    for pattern, foreign in LINES:
-        if filled and all(map(pattern.fullmatch, filled)):
-            raise _refusal(foreign, name)
+    if filled and all(map(YOLO.fullmatch, filled)):
+        return "yolo"
+    if filled and all(map(CELLPOSE.fullmatch, filled)):
+        raise _refusal(Foreign("Cellpose (outlines)", remedy="save its masks as PNG or TIFF"), name)
     return None
 
 

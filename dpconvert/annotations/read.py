@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 import zlib
 from collections import Counter
@@ -30,6 +31,7 @@ from dpconvert.annotations.formats import (
     via,
     via3,
     voc,
+    yolo,
 )
 from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.frame import once
@@ -42,6 +44,7 @@ from dpconvert.errors import ReadError
 
 ANOTHER = "file that names a different image than its own file name does"
 UNPACKED = 1 << 28
+TEXT = re.compile(r"(?i)\.txt(\.gz)?$")  # of the formats here, YOLO's alone
 coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
     "labelme": labelme.parse,
@@ -90,6 +93,8 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
         ReadError: of no known format, damaged, or with a label that `known` does not have.
     """
     data = unpacked(data, name)
+    if not data.strip() and TEXT.search(name):
+        return yolo.read(data, name, subject.size)
     match kind := detect(data, name):
         case "asap":
             found = asap.read(data, name, known)
@@ -104,6 +109,8 @@ def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) 
         case "voc":
             found = voc.read(data, name, subject.size, known)
             _count_another(voc.image_of(data, name), subject, found)
+        case "yolo":
+            found = yolo.read(data, name, subject.size, known)
         case "mask":
             return masks.read(
                 data,

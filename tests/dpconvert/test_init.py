@@ -363,12 +363,48 @@ def test_a_table_of_answers_is_no_table_of_labels(init: Callable[..., Any], tmp_
     assert labels(manifest, rows) == {f"train/k{n}.png": str(n % 2) for n in range(10)}
 
 
-def test_files_of_yolo_are_named(init: Callable[..., Any], tmp_path: Path) -> None:
-    for number in range(6):
-        draw_image(tmp_path / "s" / f"{number}.png", 64)
-        (tmp_path / "s" / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("data.yaml", "train: images/train\nnames: [benign, 'mitosis']\nnc: 2\n"),
+        ("data.yaml", "names:\n  0: benign\n  1: mitosis  # dividing\nnc: 2\n"),
+        ("data.yml", 'nc: 2\r\nnames:\r\n- benign\r\n- "mitosis"\r\n'),
+        ("labels/classes.txt", "benign\nmitosis\n"),
+        ("obj.names", "benign\nmitosis"),
+    ],
+)
+def test_files_of_yolo_and_the_names_of_their_classes(
+    init: Callable[..., Any], tmp_path: Path, file: str, text: str
+) -> None:
+    draw_yolo(tmp_path / "s")
+    (tmp_path / "s" / file).write_bytes(text.encode())
+    manifest, rows, answer = init(tmp_path / "s")
+    assert manifest["classes"] == ["benign", "mitosis"]
+    assert {(row["source"].rpartition("/")[2], row["split"], row["label"]) for row in rows} == {
+        (f"{n}.png", "val" if n % 3 == 2 else "train", n % 2) for n in range(9)
+    }
+    assert "1 x empty file of YOLO, whose image shows nothing" in answer.err + answer.out
+
+
+@pytest.mark.parametrize("text", ["", "names: [benign]\n", "names: [a, a]\n", "names: {0: benign}\n"])
+def test_classes_of_yolo_that_nothing_names_are_asked_about(
+    init: Callable[..., Any], tmp_path: Path, text: str
+) -> None:
+    draw_yolo(tmp_path / "s")
+    if text:
+        (tmp_path / "s" / "data.yaml").write_text(text)
     _, answer, _ = init(tmp_path / "s", ready=False)
-    assert "unclear: 0.txt: a file of YOLO, which is not read; export it as GeoJSON, COCO or masks" in answer.err
+    assert "are the numbers 0, 1, and no data.yaml or classes.txt here names them" in answer.err
+
+
+def draw_yolo(folder: Path) -> None:
+    """Nine images of one box each, in the sets train and val, and one without any."""
+    for number in range(10):
+        split = "val" if number % 3 == 2 else "train"
+        draw_image(folder / "images" / split / f"{number}.png", 128)
+        path = folder / "labels" / split / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{number % 2} 0.5 0.5 0.25 0.25\n" if number < 9 else "")
 
 
 def test_an_archive_for_each_set_is_called_without_its_ending(init: Callable[..., Any], tmp_path: Path) -> None:

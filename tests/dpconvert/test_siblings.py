@@ -33,8 +33,8 @@ def test_annotations_of_halo_beside_a_slide_are_read(tree: Tree) -> None:
     [
         ("a.qpdata", b"\xac\xed\x00\x05sr", "QuPath's own data"),
         ("a_labels.json", b'{"objects": [], "size": {"height": 1, "width": 1}}', "a file of Supervisely"),
-        ("a.txt", b"0 0.5 0.5 0.25 0.1\n", "a file of YOLO"),
-        ("a.txt", b"0 0.1 0.1 0.5 0.1 0.5 0.625\n1 0 0.5 1 0.5 2.5e-05 0.9\n", "a file of YOLO"),
+        ("a.txt", b"0 0.5 0.5 0.25 0.1\n", r"annotations \(yolo\)"),
+        ("a.txt", b"0 0.1 0.1 0.5 0.1 0.5 0.625\n1 0 0.5 1 0.5 2.5e-05 0.9\n", r"annotations \(yolo\)"),
         ("a_cp_outlines.txt", b"70,60,300,90,260,310\n1,2,3,4,5,6\n", r"a file of Cellpose \(outlines\)"),
         ("a.csv", b"index,shape-type,vertex-index,axis-0,axis-1\n0,polygon,0,60.5,70.3\n", "a file of napari"),
         ("a.csv", b"index,axis-0,axis-1\n0,60.5,70.3\n", "a file of napari"),

@@ -12,7 +12,7 @@ from dpconvert.annotations import Annotations
 from dpconvert.annotations.read import OF_SEVERAL
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, outline_names
+from dpconvert.readers.draft import folders, names, outline_names, yolo_names
 from dpconvert.readers.draft.masks.files import masks_of
 from dpconvert.readers.draft.masks.values import all_values, default_names, value_lines
 from dpconvert.readers.draft.outline_names import OutlineNames
@@ -98,6 +98,8 @@ def _outline_files(survey: Survey, called: OutlineNames | None) -> dict[str, tup
     about = f"{counted(len(survey.outlines), 'file')}, like {min(survey.outlines, default='')}"
     if called is not None:
         return {"annotations": (called.pattern, about)}
+    if yolo_names.are_yolo(survey):
+        return {"annotations": (Tree.of([*survey.outlines]).pattern({}, r"(?P<name>[^/]+)\.(?i:txt)$"), about)}
     if not tables or len(tables) < len(survey.outlines):
         return {}
     listed = "|".join(map(names.escaped, tables))
@@ -191,6 +193,9 @@ def _labels(
         drawn.labels = Counter({"object": drawn.labels[""]})
         questions += _folders_of_objects(tree)
         lines = ('labels = {"" = "object"}  # the annotations have no label: name what they are', *lines)
+    if yolo_names.are_yolo(survey):
+        named, asked = yolo_names.classes(survey, drawn.labels)
+        lines, questions = (*named, *lines), [*questions, *asked]
     labels = [label for label, _ in sorted(drawn.labels.items())]
     counts = ", ".join(f"{label or '(none)'} {drawn.labels[label]}" for label in labels)
     remarks = (

@@ -20,7 +20,7 @@ from dpconvert.source import unused
 from dpconvert.source.files import Source
 
 MOST_BYTES = 1 << 28  # of a file that is looked into
-OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl|csv)(\.gz)?$")
+OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl|csv|txt)(\.gz)?$")
 TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xls[xm]|jsonl|ndjson)$")
 SURELY_TABLES = re.compile(r"(?i)\.(csv|tsv|xls[xm])$")
 SLIDE = re.compile(rf"(?i){slide_table.SLIDE}$")
