@@ -14,6 +14,7 @@ from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from dpconvert.shards import sidefiles
 from dpconvert.shards.job import size_of
+from dpconvert.shards.sidefiles import energon
 from dpconvert.source.files import Source
 
 STAMPS = "stamps"  # only in `.work`: the times of files are not part of a task
@@ -134,7 +135,7 @@ def _check_same(folder: Path, request: dict[str, str], existing: dict[str, str])
 def _different_options(request: dict[str, str], existing: dict[str, str]) -> tuple[str, str]:
     """Return the options that differ between the requests, as '--name value', or 'no --name' where one is not given."""
     one, other = json.loads(request["options"]), json.loads(existing.get("options", "{}"))
-    names = [name for name in one if one[name] != other.get(name)]
+    names = [name for name in one | other if one.get(name) != other.get(name)]  # unused ones may be absent
     return tuple(  # type: ignore[return-value]
         ", ".join(_typed(name, options.get(name)) for name in names) for options in (one, other)
     )
@@ -149,8 +150,9 @@ def _typed(name: str, value: Any) -> str:
 
 def clear_partial(folder: Path) -> None:
     """Remove the files that killed processes were writing."""
-    for partial in [*folder.glob("*.part"), *(folder / WORK).glob("*.part")]:
-        partial.unlink(missing_ok=True)
+    for written in (folder, folder / WORK, folder / energon.FOLDER):
+        for partial in written.glob("*.part"):
+            partial.unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:

@@ -68,6 +68,8 @@ def unpack(folder: Path, out: Path, report: Reporter) -> Unpacked:
     card = load(folder)
     rows = _rows(folder, card)
     _claim(out, card)
+    for path in _partial(out):
+        path.unlink(missing_ok=True)
     names = [name for name, _ in _placed(card, rows)]
     kept = [*([MASKS] if keeps_masks(card) else []), *([INSTANCES] if card.dense and card.dense.instances else [])]
     names += [_png_name(name, what) for name in names for what in kept]
@@ -138,11 +140,16 @@ def _claim(out: Path, card: TaskCard) -> None:
         if existing != mark:
             raise OutputError("holds other unpacked images", where=out, remedy=remedy)
         return
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and set(out.iterdir()) - _partial(out):
         raise OutputError("not empty: nothing is overwritten", where=out, remedy=remedy)
     _make(out)
     with replaced(out / MARK) as file:
         file.write(json.dumps(mark).encode())
+
+
+def _partial(out: Path) -> set[Path]:
+    """Return the files that killed processes were writing."""
+    return {path for name in (MARK, LABELS, OBJECTS) for path in out.glob(f"{name}.????????.part")}
 
 
 def _make(folder: Path) -> None:

@@ -258,6 +258,31 @@ def test_other_options_in_the_same_folder_are_refused(
     assert answer.err.strip().endswith("; choose another --out, or replace it with --overwrite")
 
 
+def test_files_that_a_killed_process_was_writing_are_removed_from_every_folder_of_the_task(
+    converted: Get, tmp_path: Path, interrupted: Callable[[int], None]
+) -> None:
+    one = converted(TILES)
+    folder = tmp_path / one.manifest.task
+    interrupted(1)
+    with pytest.raises(KeyboardInterrupt):
+        run(one.manifest, one.source, tmp_path)
+    left = [folder / "a.tar.1.part", folder / ".work" / "a.json.1.part", folder / ".nv-meta" / ".info.json.1.part"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    run(one.manifest, one.source, tmp_path)
+    assert digests(folder) == digests(one.folder)
+    assert [path for path in left if path.exists()] == []
+
+
+def test_an_option_that_is_no_longer_given_is_named(converted: Get, dpconvert: Call, tmp_path: Path) -> None:
+    command = (POINTS, *where(converted(POINTS), tmp_path), "--limit", 2)
+    dpconvert(*command, "--dense")
+    assert "holds a conversion with other manifest and options; expected no --dense; found --dense; choose" in one_line(
+        dpconvert(*command)
+    )
+
+
 def test_other_source_files_under_a_finished_task_are_refused_and_overwrite_replaces_it(
     converted: Get, dpconvert: Call, tiles: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,18 @@ def test_a_stopped_run_goes_on(converted: Get, tmp_path: Path) -> None:
     assert (out / "labels.csv").is_file()
 
 
+@pytest.mark.parametrize("name", [".unpacked.json", "labels.csv", "objects.csv"])
+def test_a_run_that_was_killed_while_it_wrote_a_table_goes_on(name: str, converted: Get, tmp_path: Path) -> None:
+    lung, out = converted("lung"), tmp_path / "out"
+    if name != ".unpacked.json":
+        unpack(lung.folder, out, QUIET)
+    out.mkdir(exist_ok=True)
+    (out / f"{name}.b83b660b.part").write_bytes(b"half")
+    unpack(lung.folder, out, QUIET)
+    assert (out / "labels.csv").is_file()
+    assert list(out.glob("*.part")) == []
+
+
 def test_nothing_is_overwritten(converted: Get, tmp_path: Path) -> None:
     lung = converted("lung")
     (tmp_path / "mine").mkdir()
