@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def closed_start(network: str | BackboneCard, weights: str) -> list[str]:
     return [] if start is None or start.licence.open else [f"the weights of {start.name} ({start.licence.name})"]
 
 
+def licence_error(restricted: Sequence[str]) -> str:
+    """The error about sharing what derives from these tasks and weights, at least one."""
+    if len(restricted) == 1:
+        return f"the licence of {restricted[0]} does not allow everyone to share weights derived from it"
+    what = f"{', '.join(restricted[:-1])} and {restricted[-1]}"
+    return f"the licences of {what} do not allow everyone to share weights derived from them"
+
+
 def _check_licences(pool: list[About], run: Run, start: str | BackboneCard | None, *, accepted: bool) -> bool:
     """Whether a licence restricts sharing. start: the network whose first weights the export contains, if it does.
 
@@ -123,7 +132,7 @@ def _check_licences(pool: list[About], run: Run, start: str | BackboneCard | Non
         restricted += closed_start(start, run.config().weights)
     if restricted and not accepted:
         raise UsageError(
-            f"the licences of {', '.join(restricted)} do not allow everyone to share weights trained on them",
+            licence_error(restricted),
             where=run.path,
             remedy="ask the owners; --accept-licence confirms that you may, or that you will not share the weights",
         )

@@ -30,7 +30,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparing.comparable import comparable
 from mtrain.evaluation.comparing.comparisons import IMAGENET, START
 from mtrain.evaluation.paper_tables import TITLES, TRANSFERS, Evaluation, read_evaluations, table
-from mtrain.export import Exported, archive, closed_start, export, modelcard
+from mtrain.export import Exported, archive, closed_start, export, licence_error, modelcard
 from mtrain.runs.run_folder import Run, RunState
 from mtrain.scoring.metrics import METRICS
 from mtrain.setting_roles import INCIDENTAL
@@ -266,6 +266,6 @@ def _check_licences(tasks: Sequence[Task], config: FitConfig, *, accepted: bool)
     restricted += closed_start(network, config.weights)
     if restricted and not accepted:
         raise UsageError(
-            f"the licences of {', '.join(restricted)} do not allow everyone to share weights trained on them",
+            licence_error(restricted),
             remedy="ask the owners; --accept-licence confirms that you may, or that you will not share the weights",
         )

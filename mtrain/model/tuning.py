@@ -29,7 +29,8 @@ from mtrain.model.weight_files.weights import StateDict
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 BLOCKS, BLOCK = "blocks", re.compile(r"blocks\.(\d+)\.")
-ATTENTION = re.compile(r"(^|\.)attn\.(qkv|q_proj|k_proj|v_proj|proj)$")
+ATTENTION = re.compile(r"(^|\.)attn\w*\.(qkv|qk|kv|[qkv]|[qkv]_proj|w[qkv]|proj)$")
+BIAS = re.compile(r"(.*\.)?(bias|\w+_bias|bias_[ih]h_l\d+\w*)$")  # the latter two are those of attention and of LSTMs
 UPDATES = ("lora_a", "lora_b")
 
 
@@ -164,16 +165,22 @@ def adapter_state(body: nn.Module) -> StateDict:
 def _moving(body: nn.Module, tune: Tune) -> Iterator[nn.Parameter]:
     if tune.kind == "norms":
         for module in body.modules():
-            if isinstance(module, NORMS):
-                yield from module.parameters()
+            if _normalizes(module):
+                yield from module.parameters(recurse=False)
     elif tune.kind == "last":
         depth = len(getattr(body, BLOCKS, ()))
         for name, parameter in body.named_parameters():
             if depth and _below_the_top(body, name, depth) <= tune.number:
                 yield parameter
-    else:
-        wanted = {"bias": ("bias",), "lora": UPDATES, "heads": ()}[tune.kind]
-        yield from (p for name, p in body.named_parameters() if name.rpartition(".")[2] in wanted)
+    elif tune.kind == "bias":
+        yield from (parameter for name, parameter in body.named_parameters() if BIAS.match(name))
+    elif tune.kind == "lora":
+        yield from (p for name, p in body.named_parameters() if name.rpartition(".")[2] in UPDATES)
+
+
+def _normalizes(module: nn.Module) -> bool:
+    """Whether this is a normalization layer of torch, or of timm, whose classes have names such as RmsNorm2d."""
+    return isinstance(module, NORMS) or "norm" in type(module).__name__.lower()
 
 
 def _below_the_top(body: nn.Module, name: str, depth: int) -> int:

@@ -17,7 +17,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparing.comparisons import compare, start_of
-from mtrain.export import export, modelcard
+from mtrain.export import export, licence_error, modelcard
 from mtrain.export.formats import WRITERS
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import shared_network
@@ -164,10 +164,14 @@ def test_predictions_use_the_tables_interpolation_and_size(trained: Run) -> None
     assert classifier.answer([image]).sum() == pytest.approx(1, abs=1e-5)
 
 
+def test_an_export_that_several_licences_stop_names_them_all() -> None:
+    assert licence_error(["Dots", "Bars", "the weights of tiny"]) == (
+        "the licences of Dots, Bars and the weights of tiny do not allow everyone to share weights derived from them"
+    )
+
+
 def test_the_licence_of_the_start_stops_an_export(trained: Run, tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"licences of .*the weights of tiny \(CC-BY-NC-ND-4.0\) do not allow everyone"
-    ):
+    with pytest.raises(UsageError, match=r"licence of the weights of tiny \(CC-BY-NC-ND-4.0\) does not allow everyone"):
         export(trained, "safetensors", tmp_path)
     made = export(trained, "safetensors", tmp_path, accepted=True)
     card = (made.folder / modelcard.NAME).read_text()

@@ -187,6 +187,47 @@ def test_attention_that_goes_past_its_layers_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "options", "projections"),
+    [
+        ("pvt_v2_b0", {"depths": [1, 1, 1, 1]}, {"q", "kv", "proj"}),
+        ("xcit_nano_12_p16_224", {"depth": 1, "cls_attn_layers": 1}, {"qkv", "q", "k", "v", "proj"}),
+    ],
+)
+def test_all_projections_of_attention_are_updated(name: str, options: dict[str, object], projections: set[str]) -> None:
+    card = catalog.described(f"timm:{name}", options)
+    assert card is not None
+    body = body_of_card(card).module
+    tuning.prepare(body, "lora:2", name)
+    assert {name.split(".")[-2] for name in names(body)} == projections
+    body(torch.rand((2, 3, 64, 64))).square().sum().backward()
+    for name, parameter in body.named_parameters():
+        assert not name.endswith("lora_b") or (parameter.grad is not None and parameter.grad.any()), name
+
+
+def test_biases_of_attention_are_biases() -> None:
+    card = catalog.described("timm:eva02_tiny_patch14_224", {"depth": 1})
+    assert card is not None
+    body = body_of_card(card).module
+    tuning.prepare(body, "bias", "eva02")
+    assert {"blocks.0.attn.q_bias", "blocks.0.attn.v_bias", "blocks.0.attn.proj.bias"} <= names(body)
+    assert not any(name.endswith(("weight", "token", "embed")) for name in names(body))
+    body = torch.nn.ModuleDict(
+        {"attn": torch.nn.MultiheadAttention(4, 1), "lstm": torch.nn.LSTM(4, 4, bidirectional=True)}
+    )
+    tuning.prepare(body, "bias", "torch")
+    layer = {f"lstm.bias_{of}_l0{side}" for of in ("ih", "hh") for side in ("", "_reverse")}
+    assert names(body) == {"attn.in_proj_bias", "attn.out_proj.bias", *layer}
+
+
+def test_normalization_by_the_root_mean_square_is_normalization() -> None:
+    from timm.layers import RmsNorm
+
+    body = torch.nn.Sequential(RmsNorm(4), torch.nn.Linear(4, 4), torch.nn.RMSNorm(4))
+    tuning.prepare(body, "norms", "body")
+    assert names(body) == {"0.weight", "2.weight"}
+
+
+@pytest.mark.parametrize(
     "text", ["some", "last", "last:0", "lora:0", "lora:4:", "lora:-1", "lora:4:0", "heads:2", "last:2:3"]
 )
 def test_a_wrong_specification_is_no_setting(text: str) -> None:
