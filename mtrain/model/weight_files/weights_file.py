@@ -64,6 +64,16 @@ def weights_in(path: Path, names: Iterable[str] = ()) -> Path:
     return found[0] if len(found) == 1 else path
 
 
+def not_read(folder: Path, chosen: Path, names: Iterable[str] = ()) -> list[str]:
+    """Return the names of the other files in a folder that are called as weights of the network are, sorted.
+
+    names: as in `weights_in`, which chose a file.
+    """
+    if not folder.is_dir() or chosen == folder:
+        return []
+    return sorted(name for name in {*IN_FOLDERS, *names} if (folder / name).is_file() and name != chosen.name)
+
+
 def files_of(path: Path) -> dict[Path, frozenset[str]]:
     """Return the files that an index lists, each with the names of its tensors; any other file itself, without names.
 
