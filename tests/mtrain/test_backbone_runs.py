@@ -215,7 +215,8 @@ def test_a_folder_of_several_weights_files_is_the_file_that_the_table_names(tmp_
     start = start_of(untrained.start_of(tmp_path, config))
     assert start == tmp_path / "dinov2_vitb14_pretrain.pth"
     score = {"task": "Gamma", "set": "val", "metric": "accuracy", "mode": "knn", "identity": {}, "notes": []}
-    for weights, baseline in ((tmp_path, "start"), (start, "start"), (tmp_path / "other.bin", "imagenet")):
+    baselines = {tmp_path: "start", start: "start", tmp_path / "other.bin": "start", "imagenet": "imagenet"}
+    for weights, baseline in baselines.items():
         (found,) = compare([score | {"weights": str(weights), "score": 0.75}], start)
         assert found.baseline == baseline, weights
 
