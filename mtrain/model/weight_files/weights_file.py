@@ -18,7 +18,7 @@ from typing import Literal
 
 from mtrain.disk.checksums import file_digest
 from mtrain.errors import RunError
-from mtrain.model.weight_files.weights_parts import INDEXES, WEIGHT_MAP, is_one_of_several, listed_parts
+from mtrain.model.weight_files.weights_parts import INDEX, INDEXES, WEIGHT_MAP, is_one_of_several, listed_parts
 
 Kind = Literal["safetensors", "zip", "pickle", "index"]
 EXPECTED = ".safetensors, .pth or .pt"
@@ -80,7 +80,7 @@ def files_of(path: Path) -> dict[Path, frozenset[str]]:
     Raises:
         RunError: a part is missing or not listed.
     """
-    return listed_parts(path) if path.is_file() and _is_index(_head(path)) else {path: frozenset()}
+    return listed_parts(path) if path.is_file() and _is_index(path, _head(path)) else {path: frozenset()}
 
 
 def weights_digest(path: Path) -> str:
@@ -117,7 +117,7 @@ def kind_of_file(path: Path) -> Kind:
         RunError: the file does not exist, or is not a weights file; the message names what it is.
     """
     size, head = _size(path), _head(path)
-    if _is_index(head):
+    if _is_index(path, head):
         return "index"
     if head[LENGTH : LENGTH + 1] == b"{" and (header := _header_length(head)) <= LONGEST_HEADER:
         return _complete_safetensors(path, header, size)
@@ -133,8 +133,10 @@ def _head(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-def _is_index(head: bytes) -> bool:
-    return head.lstrip().startswith(b"{") and f'"{WEIGHT_MAP}"'.encode() in head
+def _is_index(path: Path, head: bytes) -> bool:
+    """By its key in the first bytes, or by its name, since metadata of any length may precede that key."""
+    named = path.name.endswith(INDEX)
+    return head.lstrip().startswith(b"{") and (named or f'"{WEIGHT_MAP}"'.encode() in head)
 
 
 def _foreign(head: bytes) -> tuple[str, str | None]:
