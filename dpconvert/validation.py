@@ -68,9 +68,9 @@ def first_fault(error: ValidationError, model: type[BaseModel] | None = None) ->
         what += _near(key, sorted(_keys(model, problem["loc"][:-1])), list_all=True)
     if kind == "missing" and isinstance(value, dict):
         what += _near(key, [str(one) for one in value])
-    found = (
-        None if isinstance(value, dict | list) else str(value).lower() if isinstance(value, bool) else repr(value)[:60]
-    )
+    of_a_flag = kind == "value_error" and isinstance(value, bool)  # what it excludes, the error says
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)[:60]
+    found = None if of_a_flag or isinstance(value, dict | list) else shown
     found = repr(context["tag"]) if kind == "union_tag_invalid" else found
     return Fault(".".join(str(part) for part in problem["loc"] if part != "[key]"), what, found)
 

@@ -98,8 +98,7 @@ def unusable(error: ValidationError) -> UsageError:
     option, _, inside = fault.place.partition(".")
     known = f"--{option.replace('_', '-')}" if option in FitConfig.model_fields else option
     place = known + (f" ({inside})" if inside else "")
-    found = None if fault.found == "true" else fault.found  # the option was given
-    return UsageError(f"{place}: {fault.what}", found=found)
+    return UsageError(f"{place}: {fault.what}", found=fault.found)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -51,12 +51,21 @@ def card_of_folder(folder: Path) -> BackboneCard:
 def _of_timm(folder: Path, content: dict[str, Any]) -> BackboneCard:
     config = content.get("pretrained_cfg", content)  # older versions of timm wrote one table
     pooling = {"global_pool": content["global_pool"]} if content.get("global_pool") else {}
+    options = pooling | content.get("model_args", {})
+    options.pop("num_classes", None)  # networks are built without their classifier
+    if options.get("global_pool") == "":
+        raise UsageError(
+            "this network gives all its tokens (global_pool is empty), and which of them are features is not stated",
+            where=folder / CONFIG,
+            remedy="give the name that `mtrain backbones` lists it by, with --weights and the folder; "
+            "or write a table that states features",
+        )
     size = config.get("input_size")
     return BackboneCard(
         name=folder.resolve().name,
         title=content["architecture"],
         timm=content["architecture"],
-        options=pooling | content.get("model_args", {}),
+        options=options,
         mean=config.get("mean"),
         std=config.get("std"),
         interpolation="bicubic" if config.get("interpolation") in BICUBIC else "bilinear",

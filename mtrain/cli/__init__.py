@@ -29,6 +29,7 @@ from mtrain.cli import (
 )
 from mtrain.cli.unused_options import noting_unused
 from mtrain.disk.documents import unchecked
+from mtrain.disk.remembered import remembered
 from mtrain.errors import SaidElsewhereError, UsageError
 
 TRAINING = {
@@ -51,7 +52,7 @@ def main() -> None:
             try:
                 group.main(standalone_mode=False)
             finally:
-                for text in unchecked():
+                for text in (*unchecked(), *remembered()):
                     say(f"mtrain: note: {text}")
         except SaidElsewhereError:
             sys.exit(1)

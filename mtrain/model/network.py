@@ -20,6 +20,7 @@ from mtrain.backbones.downloads import announced
 from mtrain.data.batches.augment import normalize
 from mtrain.data.rows import DenseTargets, Target
 from mtrain.disk.checksums import check_published
+from mtrain.disk.remembered import remember
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, timm_with
 from mtrain.model.dense.dense_network import DenseNetwork
@@ -30,7 +31,7 @@ from mtrain.model.rotary import keep_rotary_embeddings
 from mtrain.model.task_heads import TaskHeads
 from mtrain.model.tokens import pooled
 from mtrain.model.weight_files.weights import Weights, open_weights
-from mtrain.model.weight_files.weights_file import files_of, weights_in
+from mtrain.model.weight_files.weights_file import files_of, not_read, weights_in
 from mtrain.model.weight_files.weights_fit import Candidates, StateDict, fit_names
 from mtrain.model.weight_files.weights_names import in_own_names
 
@@ -140,7 +141,10 @@ def load_weights(
         RunError: the file is not a weights file, or contains another network or several networks.
         UsageError: nothing in the file is called `key`.
     """
-    path = weights_in(path, card.files if card else ())
+    given, names = path, card.files if card else ()
+    path = weights_in(given, names)
+    if others := not_read(given, path, names):
+        remember(f"{given}: {path.name} was read, not {', '.join(others)}; give a file with --weights to choose")
     weights = open_weights(path)
     wanted, tensors = network.state_dict(), weights.tensors
     if card is not None:

@@ -15,6 +15,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
+from mtrain.disk.remembered import remembered
 from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparing.comparisons import compare, start_of
 from mtrain.export import export, licence_error, modelcard
@@ -218,9 +219,23 @@ def test_a_folder_of_several_weights_files_is_the_file_that_the_table_names(tmp_
     start = start_of(untrained.start_of(tmp_path, config))
     assert start == tmp_path / "dinov2_vitb14_pretrain.pth"
     score = {"task": "Gamma", "set": "val", "metric": "accuracy", "mode": "knn", "identity": {}, "notes": []}
-    for weights, baseline in ((tmp_path, "start"), (start, "start"), (tmp_path / "other.bin", "imagenet")):
+    baselines = {tmp_path: "start", start: "start", tmp_path / "other.bin": "start", "imagenet": "imagenet"}
+    for weights, baseline in baselines.items():
         (found,) = compare([score | {"weights": str(weights), "score": 0.75}], start)
         assert found.baseline == baseline, weights
+
+
+def test_a_folder_with_a_second_file_of_weights_is_said_to_be_read_in_part(tmp_path: Path) -> None:
+    table, weights = write_network(tmp_path)
+    (folder := tmp_path / "folder").mkdir()
+    for name in ("model.safetensors", "pytorch_model.bin", "notes.bin"):
+        shutil.copy(weights, folder / name)
+    remembered()
+    shared_network(str(table), folder)
+    told = f"{folder}: model.safetensors was read, not pytorch_model.bin; give a file with --weights to choose"
+    assert remembered() == [told]
+    shared_network(str(table), folder / "pytorch_model.bin")
+    assert remembered() == []
 
 
 def test_an_exported_file_says_what_it_was_trained_on(trained: Run, tmp_path: Path) -> None:

@@ -327,6 +327,26 @@ def test_a_folder_that_timm_wrote_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (network.interpolation, network.mean.tolist()) == ("bicubic", pytest.approx([0.1, 0.2, 0.3]))
 
 
+def _of_published_options(folder: Path, **more: Any) -> None:
+    """A folder whose options state a number of classes too, as those of UNI2-h and Virchow2 do."""
+    size = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    model = timm.create_model("vit_small_patch16_224", num_classes=0, **size)
+    options = size | {"num_classes": 0, "dynamic_img_size": True} | more
+    (folder / "config.json").write_text(json.dumps({"architecture": "vit_small_patch16_224", "model_args": options}))
+    save_file(model.state_dict(), folder / "model.safetensors")
+
+
+def test_a_folder_whose_options_state_a_number_of_classes_is_taken(tmp_path: Path) -> None:
+    _of_published_options(tmp_path)
+    assert shared_network(str(tmp_path), tmp_path).num_features == 32
+
+
+def test_a_folder_of_a_network_that_gives_tokens_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    _of_published_options(tmp_path, global_pool="")
+    with pytest.raises(UsageError, match=r"gives all its tokens .* a table that states features"):
+        card_of_folder(tmp_path)
+
+
 def test_blocks_in_chunks_under_a_teacher_with_heads_are_found(tmp_path: Path) -> None:
     card = tiny("gpfm")
     state = random_state(card)

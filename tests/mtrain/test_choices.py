@@ -181,6 +181,11 @@ def test_options_that_do_not_go_together_are_one_line(shards: Path, options: lis
     assert told in found.output + str(found.exception)
 
 
+def test_flags_that_exclude_each_other_are_not_shown_as_values(shards: Path) -> None:
+    found = CliRunner().invoke(group, ["fit", "--shards", str(shards), "--dense", "--stream"])
+    assert str(found.exception) == "--dense: does not go with --stream"
+
+
 def test_help_fits_a_screen_and_help_all_shows_every_option() -> None:
     flags = ("--help", "--help-all", "--help")
     short, whole, again = (CliRunner().invoke(group, ["fit", flag]).output for flag in flags)

@@ -54,6 +54,12 @@ def test_all_parts_of_a_folder_are_read(divided: Path, state: dict[str, torch.Te
     assert read_weights(index_of(divided)).keys() == state.keys()
 
 
+def test_metadata_of_any_length_may_precede_the_map(divided: Path, state: dict[str, torch.Tensor]) -> None:
+    files = json.loads(index_of(divided).read_text())["weight_map"]
+    index_of(divided).write_text(json.dumps({"metadata": {"note": "x" * 10_000}, "weight_map": files}))
+    assert read_weights(index_of(divided)).keys() == state.keys()
+
+
 def test_a_missing_part_is_named(divided: Path) -> None:
     part = sorted(divided.glob("*-of-*"))[1]
     part.unlink()

@@ -132,10 +132,12 @@ def start_of(run: Run) -> Path | None:
 def compare(found: Iterable[dict[str, Any]], start: Path | None = None) -> list[Comparison]:
     """Group the results of transfers by task, mode, scored set and metric; those of other settings are apart.
 
-    start: the published weights that the run began from, if it did: the baseline where they were scored.
+    start: the published weights that the run began from, if it did. They are its baseline, unless only those of
+    ImageNet were scored.
     """
     found = [one | {"weights": START} if is_start(one["weights"], start) else one for one in found]
-    baseline = START if any(one["weights"] == START for one in found) else IMAGENET
+    scored = {one["weights"] for one in found}
+    baseline = START if START in scored or (start is not None and IMAGENET not in scored) else IMAGENET
     by_case: dict[tuple[Case, str], dict[str, list[dict[str, Any]]]] = {}
     settings: dict[Case, dict[str, dict[str, Any]]] = {}
     for one in _with_unique_names(list(found)):

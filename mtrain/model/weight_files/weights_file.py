@@ -18,7 +18,7 @@ from typing import Literal
 
 from mtrain.disk.checksums import file_digest
 from mtrain.errors import RunError
-from mtrain.model.weight_files.weights_parts import INDEXES, WEIGHT_MAP, is_one_of_several, listed_parts
+from mtrain.model.weight_files.weights_parts import INDEX, INDEXES, WEIGHT_MAP, is_one_of_several, listed_parts
 
 Kind = Literal["safetensors", "zip", "pickle", "index"]
 EXPECTED = ".safetensors, .pth or .pt"
@@ -64,13 +64,23 @@ def weights_in(path: Path, names: Iterable[str] = ()) -> Path:
     return found[0] if len(found) == 1 else path
 
 
+def not_read(folder: Path, chosen: Path, names: Iterable[str] = ()) -> list[str]:
+    """Return the names of the other files in a folder that are called as weights of the network are, sorted.
+
+    names: as in `weights_in`, which chose a file.
+    """
+    if not folder.is_dir() or chosen == folder:
+        return []
+    return sorted(name for name in {*IN_FOLDERS, *names} if (folder / name).is_file() and name != chosen.name)
+
+
 def files_of(path: Path) -> dict[Path, frozenset[str]]:
     """Return the files that an index lists, each with the names of its tensors; any other file itself, without names.
 
     Raises:
         RunError: a part is missing or not listed.
     """
-    return listed_parts(path) if path.is_file() and _is_index(_head(path)) else {path: frozenset()}
+    return listed_parts(path) if path.is_file() and _is_index(path, _head(path)) else {path: frozenset()}
 
 
 def weights_digest(path: Path) -> str:
@@ -107,7 +117,7 @@ def kind_of_file(path: Path) -> Kind:
         RunError: the file does not exist, or is not a weights file; the message names what it is.
     """
     size, head = _size(path), _head(path)
-    if _is_index(head):
+    if _is_index(path, head):
         return "index"
     if head[LENGTH : LENGTH + 1] == b"{" and (header := _header_length(head)) <= LONGEST_HEADER:
         return _complete_safetensors(path, header, size)
@@ -123,8 +133,10 @@ def _head(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-def _is_index(head: bytes) -> bool:
-    return head.lstrip().startswith(b"{") and f'"{WEIGHT_MAP}"'.encode() in head
+def _is_index(path: Path, head: bytes) -> bool:
+    """By its key in the first bytes, or by its name, since metadata of any length may precede that key."""
+    named = path.name.endswith(INDEX)
+    return head.lstrip().startswith(b"{") and (named or f'"{WEIGHT_MAP}"'.encode() in head)
 
 
 def _foreign(head: bytes) -> tuple[str, str | None]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from mtrain.errors import RunError
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+INDEX = ".index.json"
 PART = re.compile(r"(.+)-\d+-of-(\d+)(\.\w+)")
 WEIGHT_MAP = "weight_map"
 AGAIN = "download the whole folder again"
