@@ -36,6 +36,7 @@ from dpconvert.annotations.frame import once
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.labels import field_of, of_field
 from dpconvert.annotations.masks import LabelMask
+from dpconvert.annotations.parsing.units import MICROMETRES, Unit, not_in_pixels
 from dpconvert.annotations.parsing.utf8 import in_utf8
 from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError
@@ -68,7 +69,8 @@ class Subject:
 
     file: its name, by which COCO knows it. origin: the corner that QuPath counts from, in level-0 pixels.
     glass: what NDPA needs, or why it is not known. values, threshold, instances, white_is_zero: how a mask is to be
-    read. boxes: what COCO's boxes hold. label_field: the field that holds labels, if several do.
+    read. boxes: what COCO's boxes hold. label_field: the field that holds labels, if several do. unit, per_unit: the
+    unit of GeoJSON's coordinates, and level-0 pixels of it along x and y.
     """
 
     file: str
@@ -81,22 +83,27 @@ class Subject:
     white_is_zero: masks.WhiteIsZero = ""
     boxes: coco.Boxes = ""
     label_field: str = ""
+    unit: Unit = ""
+    per_unit: tuple[float, float] = (1, 1)
 
 
 def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) -> Annotations | LabelMask:
     """The annotations of one image in a file of any format, packed by gzip or zip or not.
 
     Raises:
-        ReadError: of no known format, damaged, or with a label that `known` does not have.
+        ReadError: of no known format, damaged, in another unit, or with a label that `known` does not have.
     """
     data = unpacked(data, name)
-    match kind := detect(data, name):
+    kind = detect(data, name)
+    if subject.unit in MICROMETRES and kind not in {"qupath", "mask"}:
+        raise not_in_pixels(subject.unit, name)
+    match kind:
         case "asap":
             found = asap.read(data, name, known)
         case "imagescope":
             found = imagescope.read(data, name, known)
         case "qupath":
-            found = qupath.read(data, name, known, subject.origin)
+            found = qupath.read(data, name, known, subject.origin, subject.unit, subject.per_unit)
         case "coco":
             found = coco.shapes(coco_file(data, name), name, subject.file, subject.size, known, subject.boxes)
         case "ndpa":

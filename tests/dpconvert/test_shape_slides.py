@@ -427,6 +427,11 @@ def test_ndpa_is_placed_by_the_slide_s_own_words(tree: Tree) -> None:
     found = annotations_of(tree, "a.ndpi.ndpa", Told(1000, 800, 0.5, **HAMAMATSU))
     assert isinstance(found, Annotations)
     assert found.items[0].geometry.bounds == (500, 400, 520, 420)
+    other = Told(1000, 800, 0.5, **HAMAMATSU)
+    other.restate(0.25)  # NDP.view does not know it
+    found = annotations_of(tree, "a.ndpi.ndpa", other)
+    assert isinstance(found, Annotations)
+    assert found.items[0].geometry.bounds == (500, 400, 520, 420)
     with pytest.raises(ReadError, match=r"XOffsetFromSlideCentre"):
         annotations_of(tree, "a.ndpi.ndpa", Told(1000, 800, 0.5))
     with pytest.raises(ReadError, match="--mpp"):
@@ -669,4 +674,28 @@ def test_a_mask_that_may_cover_the_bounds_of_a_slide_alone_is_refused(tree: Tree
     mask.resize((100, 100), Pillow.Resampling.NEAREST).save(tree.root / "a_mask.png")
     tree.manifest(text)
     with pytest.raises(SourceError, match=r"a_mask\.png: a mask of 100 x 100, which may cover"):
+        tree.plan()
+
+
+@pytest.mark.parametrize("stated", [{}, {"unit": "µm"}, {"metadata": {"coordinate_unit": "micrometer"}}])
+def test_geojson_in_micrometres_is_placed_by_the_resolution_of_each_axis(stated: dict[str, Any], tree: Tree) -> None:
+    """A pixel is 0.5 um wide and 0.25 um high: 128 x 128 um are 256 x 512 pixels, the left half of the slide."""
+    pixels = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    tree.root.mkdir()
+    scale = {"resolution": (20_000, 40_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tree.root / "a.tif", pixels, photometric="rgb", **scale)
+    square = json.loads(geojson(("Polygon", [[(0, 0), (128, 0), (128, 128), (0, 128)]], "Tumor")))
+    tree.write("a.geojson", json.dumps({"type": "FeatureCollection", "features": square, **stated}))
+    tree.manifest(AREA + '[layout]\nunit = "um"\n')
+    assert tree.counts() == {"yes": 4, "no": 4}
+    note = 'coordinates in "um" become pixels by the given 0.5 um per pixel, not by what files state'
+    assert any(told.startswith(note) for told in tree.plan(mpp_override=0.5).notes)
+    assert not any(told.startswith('coordinates in "um"') for told in tree.plan().notes)
+
+
+def test_a_unit_of_length_is_refused_for_formats_in_pixels(tree: Tree) -> None:
+    tree.slide("a.tif", mpp=0.5)
+    tree.write("a.xml", asap_xml())
+    tree.manifest(AREA + '[layout]\nunit = "um"\n')
+    with pytest.raises(SourceError, match='leave `unit = "um"` out'):
         tree.plan()
