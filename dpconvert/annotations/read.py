@@ -43,7 +43,8 @@ from dpconvert.errors import ReadError
 
 ANOTHER = "file that names a different image than its own file name does"
 UNPACKED = 1 << 28
-coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
+MANY = 4  # files for many images that are kept: one, or one per label
+coco_file = lru_cache(maxsize=MANY)(coco.parse)
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
     "labelme": labelme.parse,
     "labelme_xml": labelme_xml.parse,
@@ -137,7 +138,7 @@ def _count_another(stated: str, subject: Subject, found: Annotations) -> None:
     found.remarks[ANOTHER] += bool(stated) and not listed.matching([stated], subject.file)
 
 
-@lru_cache(maxsize=1)  # one file for many images
+@lru_cache(maxsize=MANY)
 def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage]:
     """Return the images that a file of a multi-image format lists.
 
@@ -147,7 +148,7 @@ def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage
     return (OF_ONE | OF_SEVERAL)[kind](data, name)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=MANY)
 def _index(kind: Format, data: bytes, name: str) -> listed.Index:
     return listed.Index(listed_file(kind, data, name))
 
@@ -191,7 +192,7 @@ def unanswered(data: bytes, name: str) -> dict[str, list[tuple[str, ...]]]:
     return label_studio.unanswered(data, name) if detect(data, name) == "label_studio" else {}
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=MANY)
 def _field_of_shapes(kind: Format, data: bytes, name: str, known: tuple[str, ...], chosen: str) -> str:
     drawn = (one.labels for image in listed_file(kind, data, name) for one in image.drawn if not one.ranked)
     return field_of(drawn, known, name, chosen)

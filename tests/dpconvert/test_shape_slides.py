@@ -595,6 +595,28 @@ def test_a_slide_without_a_file_that_others_have_is_one_without_annotations(
     assert tree.counts() == counts
 
 
+def test_files_of_one_label_each_may_name_the_slides(tree: Tree) -> None:
+    """The left half of both slides is tumour, the right one of b stroma."""
+    boxes = {"Tumor": {"a.tif": 0, "b.tif": 0}, "Stroma": {"a.tif": None, "b.tif": 256}}
+    for label, of_slide in boxes.items():
+        images = [{"id": at, "file_name": name, "width": SIDE, "height": SIDE} for at, name in enumerate(of_slide)]
+        drawn = [
+            {"id": at, "image_id": at, "category_id": 1, "bbox": [left, 0, 256, 512]}
+            for at, left in enumerate(of_slide.values())
+            if left is not None
+        ]
+        content = {"images": images, "annotations": drawn, "categories": [{"id": 1, "name": label}]}
+        tree.write(f"coco_{label}.json", json.dumps(content))
+    for name in "ab":
+        tree.slide(f"{name}.tif")
+    text = AREA.replace('["Tumor"]', '["Tumor", "Stroma"]') + "[files.annotations]\npattern = '%s'\n"
+    tree.manifest(text % r"coco_(?P<label>[^/_]+)\.json$")
+    assert tree.counts() == {"yes": 24, "no": 8}
+    tree.manifest(text % r"coco_[^/_]+\.json$")
+    with pytest.raises(SourceError, match=r"two files of annotations for one slide.*if each is about one label"):
+        tree.plan()
+
+
 def test_layers_that_are_masks_or_have_one_label_are_refused(tree: Tree) -> None:
     tree.slide("a.tif")
     for name in ("a_Tumor.geojson", "more/a_tumor.geojson"):

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import shapely
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
@@ -257,6 +258,7 @@ def _union(shapes: list[Geometry | None], remarks: Counter[str]) -> Geometry | N
 
 
 def _moved(shape: Geometry, origin: tuple[float, float], per_unit: tuple[float, float]) -> Geometry:
-    if origin == (0, 0) and per_unit == (1, 1):
+    if not any(origin) and set(per_unit) == {1}:
         return shape
-    return shapely.transform(shape, lambda xy: xy * per_unit + origin)
+    factors, corner = np.array(per_unit), np.array(origin)
+    return shapely.transform(shape, lambda xy: xy * factors + corner)

@@ -76,6 +76,7 @@ def draft(survey: Survey) -> Draft | None:
     noun = "slide" if survey.slides else "image"
     of_outlines = _outline_files(survey, called)
     drawn, failed = _drawn(survey, {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}})
+    failed += _ambiguous(drawn, called)
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
     plain = Draft(
         "slides",
@@ -99,6 +100,17 @@ def _outline_files(survey: Survey, called: OutlineNames | None) -> dict[str, tup
         return {}
     listed = "|".join(map(names.escaped, tables))
     return {"annotations": (f"^{listed}$" if len(tables) == 1 else f"^(?:{listed})$", about)}
+
+
+def _ambiguous(drawn: OutlineSummary, called: OutlineNames | None) -> Iterator[str]:
+    """Ask about several files per image whose outlines have labels of their own: two people may have drawn the same."""
+    labels = called.labels if called else ()
+    if labels and {label.casefold() for label in drawn.labels} - {label.casefold() for label in labels}:
+        yield (
+            f"An image has several files of annotations ({some(labels)}), whose outlines have labels of their own: all "
+            "of them count. If they show the same, drawn by several people or in several versions, let the pattern of "
+            "[files.annotations] match one of them"
+        )
 
 
 def _names_images(program: str) -> bool:
