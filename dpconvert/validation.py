@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -55,7 +55,8 @@ class Fault:
 
 def first_fault(error: ValidationError, model: type[BaseModel] | None = None) -> Fault:
     """Return the first fault of a validation. With `model`, an unknown key is reported with the nearest known one."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    problem = problems[0]
     kind = problem["type"]
     context = {
         key: f"{value:g}" if isinstance(value, float) else value for key, value in problem.get("ctx", {}).items()
@@ -67,12 +68,18 @@ def first_fault(error: ValidationError, model: type[BaseModel] | None = None) ->
     if kind == "extra_forbidden" and model is not None:
         what += _near(key, sorted(_keys(model, problem["loc"][:-1])), list_all=True)
     if kind == "missing" and isinstance(value, dict):
-        what += _near(key, [str(one) for one in value])
+        what += _near(key, [str(one) for one in value]) or _unknown_beside(problem["loc"], problems)
     of_a_flag = kind == "value_error" and isinstance(value, bool)  # what it excludes, the error says
     shown = str(value).lower() if isinstance(value, bool) else repr(value)[:60]
     found = None if of_a_flag or isinstance(value, dict | list) else shown
     found = repr(context["tag"]) if kind == "union_tag_invalid" else found
     return Fault(".".join(str(part) for part in problem["loc"] if part != "[key]"), what, found)
+
+
+def _unknown_beside(place: tuple[int | str, ...], problems: Sequence[Any]) -> str:
+    """Return the keys beside a missing one that are not known: one of them may be meant."""
+    beside = [one["loc"] for one in problems if one["type"] == "extra_forbidden" and one["loc"][:-1] == place[:-1]]
+    return f", and not known here: {', '.join(repr(loc[-1]) for loc in beside)}" if beside else ""
 
 
 def _near(name: str, known: list[str], *, list_all: bool = False) -> str:

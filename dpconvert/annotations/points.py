@@ -17,7 +17,6 @@ from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing.coordinates import coordinate, decimal_mark, is_number
 from dpconvert.annotations.parsing.lines import lines
 from dpconvert.annotations.parsing.units import (
-    PIXELS,
     Unit,
     check_names,
     check_stated,
@@ -199,7 +198,7 @@ def _check_units(before: list[Cells], form: Form, name: str) -> None:
     for number, cells in before if not form.unit else ():
         text = " ".join(cells)
         if ABOUT_UNITS.search(text) and is_length(text):
-            raise in_lengths(text, f"{name}, line {number}", PIXELS)
+            raise in_lengths(text, f"{name}, line {number}")
 
 
 def _check_width(rest: list[Cells], name: str) -> None:

@@ -38,6 +38,7 @@ from dpconvert.annotations.frame import once
 from dpconvert.annotations.geometry import Annotation, Annotations
 from dpconvert.annotations.labels import field_of, of_field
 from dpconvert.annotations.masks import LabelMask
+from dpconvert.annotations.parsing.units import MICROMETRES, Unit, not_in_pixels
 from dpconvert.annotations.parsing.utf8 import in_utf8
 from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError
@@ -45,7 +46,8 @@ from dpconvert.errors import ReadError
 ANOTHER = "file that names a different image than its own file name does"
 UNPACKED = 1 << 28
 TEXT = re.compile(r"(?i)\.txt(\.gz)?$")  # of the formats here, YOLO's alone
-coco_file = lru_cache(maxsize=1)(coco.parse)  # one file for many images
+MANY = 4  # files for many images that are kept: one, or one per label
+coco_file = lru_cache(maxsize=MANY)(coco.parse)
 OF_ONE: dict[Format, Callable[[bytes, str], list[listed.ListedImage]]] = {
     "labelme": labelme.parse,
     "labelme_xml": labelme_xml.parse,
@@ -71,7 +73,8 @@ class Subject:
 
     file: its name, by which COCO knows it. origin: the corner that QuPath counts from, in level-0 pixels.
     glass: what NDPA needs, or why it is not known. values, threshold, instances, white_is_zero: how a mask is to be
-    read. boxes: what COCO's boxes hold. label_field: the field that holds labels, if several do.
+    read. boxes: what COCO's boxes hold. label_field: the field that holds labels, if several do. unit, per_unit: the
+    unit of GeoJSON's coordinates, and level-0 pixels of it along x and y.
     """
 
     file: str
@@ -84,24 +87,29 @@ class Subject:
     white_is_zero: masks.WhiteIsZero = ""
     boxes: coco.Boxes = ""
     label_field: str = ""
+    unit: Unit = ""
+    per_unit: tuple[float, float] = (1, 1)
 
 
 def read(data: bytes, name: str, subject: Subject, known: Collection[str] = ()) -> Annotations | LabelMask:
     """The annotations of one image in a file of any format, packed by gzip or zip or not.
 
     Raises:
-        ReadError: of no known format, damaged, or with a label that `known` does not have.
+        ReadError: of no known format, damaged, in another unit, or with a label that `known` does not have.
     """
     data = unpacked(data, name)
     if not data.strip() and TEXT.search(name):
         return yolo.read(data, name, subject.size)
-    match kind := detect(data, name):
+    kind = detect(data, name)
+    if subject.unit in MICROMETRES and kind not in {"qupath", "mask"}:
+        raise not_in_pixels(subject.unit, name)
+    match kind:
         case "asap":
             found = asap.read(data, name, known)
         case "imagescope":
             found = imagescope.read(data, name, known)
         case "qupath":
-            found = qupath.read(data, name, known, subject.origin)
+            found = qupath.read(data, name, known, subject.origin, subject.unit, subject.per_unit)
         case "coco":
             found = coco.shapes(coco_file(data, name), name, subject.file, subject.size, known, subject.boxes)
         case "ndpa":
@@ -137,7 +145,7 @@ def _count_another(stated: str, subject: Subject, found: Annotations) -> None:
     found.remarks[ANOTHER] += bool(stated) and not listed.matching([stated], subject.file)
 
 
-@lru_cache(maxsize=1)  # one file for many images
+@lru_cache(maxsize=MANY)
 def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage]:
     """Return the images that a file of a multi-image format lists.
 
@@ -147,7 +155,7 @@ def listed_file(kind: Format, data: bytes, name: str) -> list[listed.ListedImage
     return (OF_ONE | OF_SEVERAL)[kind](data, name)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=MANY)
 def _index(kind: Format, data: bytes, name: str) -> listed.Index:
     return listed.Index(listed_file(kind, data, name))
 
@@ -191,7 +199,7 @@ def unanswered(data: bytes, name: str) -> dict[str, list[tuple[str, ...]]]:
     return label_studio.unanswered(data, name) if detect(data, name) == "label_studio" else {}
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=MANY)
 def _field_of_shapes(kind: Format, data: bytes, name: str, known: tuple[str, ...], chosen: str) -> str:
     drawn = (one.labels for image in listed_file(kind, data, name) for one in image.drawn if not one.ranked)
     return field_of(drawn, known, name, chosen)

@@ -22,14 +22,15 @@ BOUNDS = tuple(f"openslide.bounds-{side}" for side in ("x", "y", "width", "heigh
 class Image:
     """An image of `width` x `height` level-0 pixels.
 
-    spacing: micrometres per pixel, as the file states them. notes: parts of the file that are not read. properties:
-    other metadata of the file, by OpenSlide's names. in_strips: whether the file stores rows over the whole width, so
-    that frames side by side are best read together.
+    spacing: micrometres per pixel, as the file states them. stated: the same, where a user states another. notes: parts
+    of the file that are not read. properties: other metadata of the file, by OpenSlide's names. in_strips: whether the
+    file stores rows over the whole width, so that frames side by side are best read together.
     """
 
     width: int
     height: int
     spacing: Spacing = Spacing()
+    stated: Spacing | None = None
     notes: tuple[str, ...] = ()
     properties: Mapping[str, str] = MappingProxyType({})
     in_strips: bool = False
@@ -41,7 +42,7 @@ class Image:
 
     def restate(self, mpp: float) -> None:
         """Treat pixels as squares of `mpp` micrometres, whatever the file states."""
-        self.spacing = Spacing(mpp, mpp, f"{mpp:g}")
+        self.stated, self.spacing = self.spacing, Spacing(mpp, mpp, f"{mpp:g}")
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dpconvert import readers
+from dpconvert.annotations.parsing.units import MICROMETRES
 from dpconvert.errors import cut
 from dpconvert.image.spacing import SQUARE
 from dpconvert.manifest.catalog import is_packaged
@@ -49,6 +50,12 @@ def not_used(given: Given) -> list[str]:
 def _resolution(given: Given) -> Iterator[str]:
     """Note an unused `mpp` if images state their own; the manifest's may agree with theirs."""
     options, mpp = given.options, given.manifest.mpp
+    override, unit = given.manifest.mpp_override, given.manifest.layout.get("unit")
+    if override is not None and unit in MICROMETRES:
+        yield (
+            f'coordinates in "{unit}" become pixels by the given {override:g} um per pixel, not by what files state: '
+            "right only if the program that wrote them used it, too"
+        )
     if options.mpp is not None and options.mpp_override is not None:
         yield f"--mpp {options.mpp:g} is not used: --mpp-override {options.mpp_override:g} takes precedence"
     elif options.mpp is not None and given.stated:

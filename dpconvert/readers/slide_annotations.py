@@ -19,7 +19,6 @@ from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 
 ONE = "put all annotations of the slide into one file, or let the pattern of [files.annotations] leave out the other"
-LAYERS = "if each is about one label, name it in the pattern of [files.annotations], as in "
 GEOJSON = re.compile(r"(?i)\.(geo)?json(\.gz)?$")
 
 
@@ -27,7 +26,8 @@ GEOJSON = re.compile(r"(?i)\.(geo)?json(\.gz)?$")
 class SlideAnnotations:
     """Which files of annotations belong to a slide: of its name, naming it, or of all slides; `alone` are of none.
 
-    own: a slide's name -> its file, or its files of one label each. layers: file -> the label that its name states.
+    own: a slide's name -> its file, or its files of one label each. layers: file -> the label that its name states, ''
+    if none.
     """
 
     own: dict[str, tuple[str, ...]]
@@ -49,26 +49,23 @@ class SlideAnnotations:
         return sorted(label for folded, label in others.items() if folded not in {*here, *map(names.folded, skipped)})
 
     def of(self, slide: MatchedFile) -> tuple[str, ...]:
-        """Return the file of a slide, if it has one, or those of its layers.
+        """Return the file of a slide, if it has one, or those of one label each.
 
         Raises:
             SourceError: two files are about the slide.
         """
         own = self.own.get(self.fold(slide["name"]))
-        found = [*(self.shared if own is None else own), *self.naming.of(slide.name)]
-        if own is not None and {*found} == {*own}:
-            return own
-        labels = {names.folded(self.layers.get(name, "")) for name in found}
-        if len(labels - {""}) == len(set(found)):  # a file for each label, for all slides
-            return tuple(sorted(set(found)))
-        if len(set(found)) > 1:
+        found = tuple(dict.fromkeys([*(self.shared if own is None else own), *self.naming.of(slide.name)]))
+        labels = {names.folded(self.layers[name]) for name in found}
+        if len(found) > 1 and ("" in labels or len(labels) < len(found)):
             raise SourceError(
                 "two files of annotations for one slide",
                 where=slide.name,
                 found=" and ".join(found[:2]),
-                remedy=f"{ONE}, or move it away; {LAYERS}'(?P<label>[^/]+)\\.json$'",
+                remedy=f"{ONE}, or move it away; if each is about one label, name it in the pattern of "
+                "[files.annotations], as in '(?P<label>[^/_]+)\\.json$'",
             )
-        return tuple(found[:1])
+        return found
 
 
 def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dict[str, str]) -> SlideAnnotations:
@@ -86,21 +83,22 @@ def annotations_of_slides(source: Source, slides: list[MatchedFile], called: dic
         name = fold(found.get("name"))
         name = by_name.get(name, name)
         layer = found.get("label")
+        layers[found.name] = layer
         taken = {names.folded(layers[other]) for other in own.get(name, ())}
         if taken and (not layer or taken & {"", names.folded(layer)}):
             raise SourceError(
                 "two files of annotations for one slide",
                 where=found.name,
                 found=own[name][0],
-                remedy=f"{ONE}; {LAYERS}"
+                remedy=f"{ONE}; if each is about one label, name it in the pattern of [files.annotations], as in "
                 "'(?P<name>[^/]+)_(?P<label>[^/_]+)\\.geojson$'; if they are about two slides of one name, let `name` "
                 "take in the folder in the patterns of [files.slides] and [files.annotations], as "
                 "'(?P<name>[^/]+/[^/]+)' does",
             )
         if (named := named_images.images_of(source, found.name)) is not None:
-            listings[found.name], layers[found.name] = named, layer
+            listings[found.name] = named
         if name in by_name.values():
-            own[name], layers[found.name] = (*own.get(name, ()), found.name), layer
+            own[name] = (*own.get(name, ()), found.name)
         elif named is None:
             (alone if name else shared).append(found.name)
     for name in shared:

@@ -30,10 +30,13 @@ class Advance(Protocol):
 
 
 class Reporter:
-    """Prints progress and notes to a stream; nothing at all if `quiet`."""
+    """Prints progress and notes to a stream; nothing at all if `quiet`, or only notes with `notes`."""
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, name: str = "") -> None:
+    def __init__(
+        self, *, quiet: bool = False, stream: TextIO | None = None, name: str = "", notes: bool = False
+    ) -> None:
         self.quiet = quiet
+        self.notes = notes or not quiet
         self.stream = stream or sys.stderr
         self.name = name
         self._console: Console | None = None
@@ -41,11 +44,11 @@ class Reporter:
 
     def named(self, name: str) -> Reporter:
         """A reporter for one of several things at a time: plain lines that begin with its name, and no bars."""
-        return Reporter(quiet=self.quiet, stream=self.stream, name=name)
+        return Reporter(quiet=self.quiet, stream=self.stream, name=name, notes=self.notes)
 
     def note(self, text: str) -> None:
-        """Print one line, unless quiet. Control characters are escaped, and passwords in URLs hidden."""
-        if self.quiet:
+        """Print one line, unless notes are hidden. Control characters are escaped, and passwords in URLs hidden."""
+        if not self.notes:
             return
         text = printable(without_secrets(cut(f"{self.name}: {text}" if self.name else text)))
         if self._console is not None:  # above the bar

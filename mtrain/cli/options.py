@@ -197,11 +197,11 @@ BACKBONE_OPTION = click.option(
 )
 
 
-def reporter(quiet: bool) -> Reporter:
-    """Progress bars and notes on stderr; silent if `quiet`."""
+def reporter(quiet: bool, *, notes: bool = False) -> Reporter:
+    """Progress bars and notes on stderr; silent if `quiet`, but for notes with `notes`."""
     from dpconvert.runtime.progress import Reporter
 
-    return Reporter(quiet=quiet)
+    return Reporter(quiet=quiet, notes=notes)
 
 
 UNTRAINED = together(

@@ -203,7 +203,7 @@ def predict(
     classifier = Classifier(run, task, device)
     segmenter = Segmenter(run, classifier) if dense else None
     size = Patch.of(classifier.about, patch, mpp, mpp_override, tissue)
-    report = reporter(quiet or as_json)
+    report = reporter(quiet or as_json, notes=True)  # what is not read or predicted
     failures: list[str] = []
 
     def failed(path: Path, error: UserError) -> None:

@@ -1101,6 +1101,27 @@ def test_outlines_in_files_with_more_in_their_names(place: str, init: Callable[.
     assert boxes == {(f"P{n}.png", label, side) for n in (1, 2, 10, 11) for label, side in (("a", n), ("b", 20 + n))}
 
 
+def test_a_file_of_annotations_per_label_states_the_label(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in (1, 2, 10, 11):
+        draw_image(tmp_path / "s" / f"P{number}.png", 64)
+        for side, label in ((number, "tumour"), (20 + number, "stroma")):
+            content = geojson([("a", 2, 2, side)]).replace('"a"', '""')
+            (tmp_path / f"s/P{number}_{label}.geojson").write_text(content)
+    manifest, rows, _ = init(tmp_path / "s")
+    boxes = {(row["source"], manifest["classes"][row["label"]], row["width"]) for row in rows}
+    sides = (("tumour", 0), ("stroma", 20))
+    assert boxes == {(f"P{n}.png", label, side + n) for n in (1, 2, 10, 11) for label, side in sides}
+
+
+def test_two_drawings_of_one_image_are_asked_about(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in (1, 2, 10, 11):
+        draw_image(tmp_path / "s" / f"P{number}.png", 64)
+        for reader in "AB":
+            (tmp_path / f"s/P{number}_reader_{reader}.geojson").write_text(geojson([("a", 2, 2, 8)]))
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "An image has several files of annotations (reader_A, reader_B)" in answer.err
+
+
 def test_outlines_without_labels_are_named_in_the_draft(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(6):
         draw_image(tmp_path / f"hub/images/{number}.png", 64)

@@ -609,6 +609,12 @@ def test_points_of_other_programs_are_reported(body: bytes, program: str, make: 
         ("", '{"unit": "mm", "points": [{"x": 5, "y": 5, "label": "m"}]}'),
         ('variable = "centroids_um"', '{"centroids_um": [[5, 5, "m"]]}'),
         ("", '{"type": "FeatureCollection", "features": [], "unit": "µm"}'),
+        ("", '{"type": "FeatureCollection", "features": [], "metadata": {"coordinate_unit": "micrometer"}}'),
+        (
+            "",
+            '{"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": {"type": "Point", '
+            '"coordinates": [5, 5]}, "properties": {"classification": {"name": "m"}, "unit": "um"}}]}',
+        ),
     ],
 )
 def test_coordinates_in_a_unit_of_length_are_refused(layout: str, text: str, make: Make, tmp_path: Path) -> None:
@@ -656,7 +662,10 @@ def test_lengths_need_the_resolution_of_the_image(make: Make, tmp_path: Path) ->
     assert 'states no resolution, which coordinates in "um" need; give it with --mpp' in str(make(text, fails=True))
     assert positives(make(text, "--mpp", 0.25)) == {("a.png", 10, 10)}
     (root / "a.csv").rename(root / "a.geojson")
-    (root / "a.geojson").write_bytes(POINTS["geojson"])
+    (root / "a.geojson").write_bytes(POINTS["geojson"].replace(b"5, 5", b"3, 3").replace(b"[15, 5", b"[1, 1"))
+    assert positives(make(text, "--mpp", 0.25)) == {("a.png", 10, 10)}
+    (root / "a.geojson").rename(root / "a.xml")
+    (root / "a.xml").write_bytes(POINTS["xml"])
     assert "of an annotation program, whose coordinates are pixels" in str(make(text, "--mpp", 0.25, fails=True))
 
 

@@ -427,6 +427,11 @@ def test_ndpa_is_placed_by_the_slide_s_own_words(tree: Tree) -> None:
     found = annotations_of(tree, "a.ndpi.ndpa", Told(1000, 800, 0.5, **HAMAMATSU))
     assert isinstance(found, Annotations)
     assert found.items[0].geometry.bounds == (500, 400, 520, 420)
+    other = Told(1000, 800, 0.5, **HAMAMATSU)
+    other.restate(0.25)  # NDP.view does not know it
+    found = annotations_of(tree, "a.ndpi.ndpa", other)
+    assert isinstance(found, Annotations)
+    assert found.items[0].geometry.bounds == (500, 400, 520, 420)
     with pytest.raises(ReadError, match=r"XOffsetFromSlideCentre"):
         annotations_of(tree, "a.ndpi.ndpa", Told(1000, 800, 0.5))
     with pytest.raises(ReadError, match="--mpp"):
@@ -590,6 +595,28 @@ def test_a_slide_without_a_file_that_others_have_is_one_without_annotations(
     assert tree.counts() == counts
 
 
+def test_files_of_one_label_each_may_name_the_slides(tree: Tree) -> None:
+    """The left half of both slides is tumour, the right one of b stroma."""
+    boxes = {"Tumor": {"a.tif": 0, "b.tif": 0}, "Stroma": {"a.tif": None, "b.tif": 256}}
+    for label, of_slide in boxes.items():
+        images = [{"id": at, "file_name": name, "width": SIDE, "height": SIDE} for at, name in enumerate(of_slide)]
+        drawn = [
+            {"id": at, "image_id": at, "category_id": 1, "bbox": [left, 0, 256, 512]}
+            for at, left in enumerate(of_slide.values())
+            if left is not None
+        ]
+        content = {"images": images, "annotations": drawn, "categories": [{"id": 1, "name": label}]}
+        tree.write(f"coco_{label}.json", json.dumps(content))
+    for name in "ab":
+        tree.slide(f"{name}.tif")
+    text = AREA.replace('["Tumor"]', '["Tumor", "Stroma"]') + "[files.annotations]\npattern = '%s'\n"
+    tree.manifest(text % r"coco_(?P<label>[^/_]+)\.json$")
+    assert tree.counts() == {"yes": 24, "no": 8}
+    tree.manifest(text % r"coco_[^/_]+\.json$")
+    with pytest.raises(SourceError, match=r"two files of annotations for one slide.*if each is about one label"):
+        tree.plan()
+
+
 def test_layers_that_are_masks_or_have_one_label_are_refused(tree: Tree) -> None:
     tree.slide("a.tif")
     for name in ("a_Tumor.geojson", "more/a_tumor.geojson"):
@@ -620,7 +647,7 @@ def test_files_about_all_slides_may_be_of_one_label_each(tree: Tree) -> None:
     tree.write("stroma.json", coco_of("Stroma", right, "a.tif", "b.tif"))
     layout = '[layout]\nskip = ["Stroma"]\n[files.annotations]\npattern = '
     tree.manifest(AREA + layout + "'[.]json$'\n")
-    with pytest.raises(SourceError, match=r"two files of .*name it in the pattern of .*'\(\?P<label>\[\^/\]\+\)"):
+    with pytest.raises(SourceError, match=r"two files of .*name it in the pattern of .*'\(\?P<label>\[\^/_\]\+\)"):
         tree.plan()
     tree.manifest(AREA + layout + "'(?P<label>[^/]+)[.]json$'\n")
     assert tree.counts() == {"yes": 16, "no": 16}
@@ -697,4 +724,28 @@ def test_a_mask_that_may_cover_the_bounds_of_a_slide_alone_is_refused(tree: Tree
     mask.resize((100, 100), Pillow.Resampling.NEAREST).save(tree.root / "a_mask.png")
     tree.manifest(text)
     with pytest.raises(SourceError, match=r"a_mask\.png: a mask of 100 x 100, which may cover"):
+        tree.plan()
+
+
+@pytest.mark.parametrize("stated", [{}, {"unit": "µm"}, {"metadata": {"coordinate_unit": "micrometer"}}])
+def test_geojson_in_micrometres_is_placed_by_the_resolution_of_each_axis(stated: dict[str, Any], tree: Tree) -> None:
+    """A pixel is 0.5 um wide and 0.25 um high: 128 x 128 um are 256 x 512 pixels, the left half of the slide."""
+    pixels = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    tree.root.mkdir()
+    scale = {"resolution": (20_000, 40_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tree.root / "a.tif", pixels, photometric="rgb", **scale)
+    square = json.loads(geojson(("Polygon", [[(0, 0), (128, 0), (128, 128), (0, 128)]], "Tumor")))
+    tree.write("a.geojson", json.dumps({"type": "FeatureCollection", "features": square, **stated}))
+    tree.manifest(AREA + '[layout]\nunit = "um"\n')
+    assert tree.counts() == {"yes": 4, "no": 4}
+    note = 'coordinates in "um" become pixels by the given 0.5 um per pixel, not by what files state'
+    assert any(told.startswith(note) for told in tree.plan(mpp_override=0.5).notes)
+    assert not any(told.startswith('coordinates in "um"') for told in tree.plan().notes)
+
+
+def test_a_unit_of_length_is_refused_for_formats_in_pixels(tree: Tree) -> None:
+    tree.slide("a.tif", mpp=0.5)
+    tree.write("a.xml", asap_xml())
+    tree.manifest(AREA + '[layout]\nunit = "um"\n')
+    with pytest.raises(SourceError, match='leave `unit = "um"` out'):
         tree.plan()

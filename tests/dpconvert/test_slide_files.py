@@ -54,6 +54,8 @@ LAYOUTS: dict[str, Callable[[int, int], str]] = {
     "one folder, UIDs": lambda slide, file: f"1.2.9.{slide}.7{file}.dcm",
     "no endings": lambda slide, file: f"all/1.2.9.{slide}.7{file}",
     "one folder per level": lambda slide, file: f"level{file}/slide{slide}.dcm",
+    "folders per level, words": lambda slide, file: f"level{file}/slide{slide}_{file}.dcm",
+    "folders per level in one of the slide": lambda slide, file: f"slide{slide}/level{file}/image.dcm",
     "other endings": lambda slide, file: f"slide{slide}/IM{file}.DICOM",
 }
 
@@ -99,6 +101,8 @@ def test_a_dicom_series_is_one_slide_whatever_its_folders_and_names(layout: str,
         ("one folder, UIDs", "S1"),
         ("no endings", "S1"),
         ("other endings", "slide1"),
+        ("folders per level, words", "slide1"),
+        ("folders per level in one of the slide", "slide1"),
     ],
 )
 def test_a_slide_has_the_name_that_people_give_it(layout: str, name: str, tree: Tree) -> None:

@@ -301,6 +301,17 @@ def test_of_several_images_in_an_ome_tiff_the_largest_is_read_with_its_own_resol
         assert (image.mpp, image.notes) == (0.5, (PAGES,))
 
 
+@pytest.mark.parametrize("name", ["macro", "Label image", "a.svs [thumbnail]"])
+def test_the_macro_image_of_an_ome_tiff_is_not_the_slide_however_large(kind: str, name: str, tmp_path: Path) -> None:
+    macro, whole = drawn(192, 128, 1), drawn(128, 96, 2)
+    with tifffile.TiffWriter(tmp_path / "a.tif", ome=True) as tiff:
+        for called, pixels in ((name, macro), ("a slide", whole)):
+            tiff.write(pixels, photometric="rgb", tile=(16, 16), metadata={"axes": "YXS", "Name": called})
+    with opened(tmp_path / "a.tif", kind) as image:
+        assert (image.read(0, 0, image.width, image.height) == whole).all()
+        assert any("the largest page is read" in note for note in image.notes)
+
+
 def test_metadata_in_a_companion_file(tmp_path: Path) -> None:
     data = in_file("a.ome.tif", "urn:uuid:1")
     (tmp_path / "set.companion.ome").write_text(ome(ome_image(0, 32, data, PhysicalSizeX="0.5")), "utf-8")

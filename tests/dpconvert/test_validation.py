@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from dpconvert.annotations.parsing.json_text import Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.manifest.model import Manifest
+from dpconvert.readers.layouts.table import Layout
 from dpconvert.validation import first_fault
 
 TOY: dict[str, Any] = {"name": "toy", "task": "Toy", "classes": ["a", "b"]}
@@ -38,6 +39,13 @@ def test_a_manifest_s_first_fault_is_reported_with_the_nearest_key(more: dict[st
     with pytest.raises(ValidationError) as raised:
         Manifest.model_validate(TOY | more)
     assert told in str(first_fault(raised.value, Manifest))
+
+
+def test_a_missing_key_is_reported_with_the_unknown_ones_beside_it() -> None:
+    """No nearest key: `image` does not look like `file`."""
+    with pytest.raises(ValidationError) as raised:
+        Layout.model_validate({"image": "{image}", "label": "label"})
+    assert str(first_fault(raised.value, Layout)) == "file: is missing, and not known here: 'image'"
 
 
 class Item(Loose):

@@ -154,12 +154,15 @@ def test_the_command_writes_what_the_decoder_of_the_run_finds_and_refuses_the_re
     assert "slide.points.geojson" in said("--task", "Points")
     assert "finds no masks and points of Alpha" in said("--task", "Alpha")
     assert "--dense goes neither with" in said("--task", "Masks", "--features")
-    tiny = tmp_path / "tiny.tif"
+    tiny = tmp_path / "some" / "tiny.tif"
+    tiny.parent.mkdir()
+    (tiny.parent / "more.zip").touch()
     tifffile.imwrite(tiny, np.zeros((20, 20, 3), np.uint8), photometric="rgb")
     narrow = tmp_path / "narrow.tif"
     tifffile.imwrite(narrow, np.zeros((20, 2000, 3), np.uint8), photometric="rgb", tile=(16, 16))
     (tmp_path / "out" / "slide.mask.tif").unlink()
-    several = said("--task", "Masks", str(tiny), str(narrow))
+    several = said("--task", "Masks", str(tiny.parent), str(narrow))
+    assert "1 archive not read, the first: more.zip" in several  # although quiet
     assert (tmp_path / "out" / "slide.mask.tif").exists()
     assert "tiny.tif: --dense applies only to slides; this is an image; found fewer than 4 patches of 40 px" in several
     assert "narrow.tif: this slide is smaller than a patch" in several

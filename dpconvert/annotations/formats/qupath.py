@@ -18,14 +18,16 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import shapely
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from dpconvert import names
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon, repair
 from dpconvert.annotations.labels import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
+from dpconvert.annotations.parsing.units import Unit, check_stated, of_members
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 
@@ -117,6 +119,8 @@ def _as_object(text: Any) -> Any:
 
 
 class Properties(Loose):
+    model_config = ConfigDict(extra="allow", frozen=True)  # a unit of the coordinates counts
+
     classification: Annotated[Classification | str | None, BeforeValidator(_as_object)] = None
     name: str | None = None
     object_type: str | None = Field(default=None, alias="objectType")
@@ -142,24 +146,35 @@ GEOMETRIES = {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon",
 FEATURE = TypeAdapter(Annotated[Feature, BeforeValidator(_as_feature)])
 
 
-def read(data: bytes, name: str, known: Collection[str] = (), origin: tuple[float, float] = (0, 0)) -> Annotations:
+def read(
+    data: bytes,
+    name: str,
+    known: Collection[str] = (),
+    origin: tuple[float, float] = (0, 0),
+    unit: Unit = "",
+    per_unit: tuple[float, float] = (1, 1),
+) -> Annotations:
     """Annotations labelled by their classification; lines and arrows are passed over and counted, closed ones read.
 
-    origin: level-0 pixels of the corner that the file counts from.
+    origin: level-0 pixels of the corner that the file counts from. unit: that of coordinates, "" for pixels. per_unit:
+    level-0 pixels of a unit along x and y.
 
     Raises:
-        ReadError: not such a file, a label that `known` does not have, or nothing but cores without a class.
+        ReadError: not such a file, in another unit, a label that `known` does not have, or nothing but cores without a
+            class.
     """
     remarks: Counter[str] = Counter()
     items = []
-    for number, feature in enumerate(each(data, name, FEATURE, "features")):
+    for number, feature in enumerate(each(data, name, FEATURE, "features", unit)):
+        if feature.properties is not None and feature.properties.model_extra:
+            check_stated(of_members(feature.properties.model_extra), name, unit)
         if _is_bare_core(feature, known):
             remarks[CORE] += 1
             continue
         shapes = [shape for shape in _shapes(feature, remarks) if shape is not None]
         if shapes:
             label = resolved(_names(feature), known, name)
-            items += [Annotation(_moved(shape, origin), label, str(feature.id or number)) for shape in shapes]
+            items += [Annotation(_moved(shape, origin, per_unit), label, str(feature.id or number)) for shape in shapes]
     if remarks[CORE] and not items:
         raise ReadError(
             "contains only the grid of a tissue microarray: cores without a class",
@@ -242,5 +257,8 @@ def _union(shapes: list[Geometry | None], remarks: Counter[str]) -> Geometry | N
     return repair(shapely.union_all(found), remarks) if found else None
 
 
-def _moved(shape: Geometry, origin: tuple[float, float]) -> Geometry:
-    return shape if origin == (0, 0) else shapely.transform(shape, lambda xy: xy + origin)
+def _moved(shape: Geometry, origin: tuple[float, float], per_unit: tuple[float, float]) -> Geometry:
+    if not any(origin) and set(per_unit) == {1}:
+        return shape
+    factors, corner = np.array(per_unit), np.array(origin)
+    return shapely.transform(shape, lambda xy: xy * factors + corner)

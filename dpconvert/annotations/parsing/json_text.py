@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dpconvert.annotations.parsing.units import OF_A_PROGRAM, check_stated
+from dpconvert.annotations.parsing.units import Unit, check_stated, of_members
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
 from dpconvert.validation import first_fault
@@ -45,19 +46,21 @@ def parsed(data: bytes, name: str, adapter: TypeAdapter[T]) -> T:
         raise _refusal(error, name) from None
 
 
-def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str) -> Iterator[T]:
+def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str, unit: Unit = "") -> Iterator[T]:
     """The elements of a file one by one, so that never all of them are held.
 
     A list gives its elements, an object the elements of its own list at `key` (of no deeper one), else itself. A file
     may hold several values, one after another: JSON lines, or RFC 8142 text sequences.
 
+    unit: what the layout states of coordinates, "" for pixels.
+
     Raises:
-        ReadError: as `parsed`, when it gets there; anything but another value after a value; an object that states a
-            unit of length beside its list.
+        ReadError: as `parsed`, when it gets there; anything but another value after a value; an object that states
+            another unit beside its list.
     """
     _check_size(data, name)
     try:
-        for element in _values(data.decode("utf-8-sig"), key, name):
+        for element in _values(data.decode("utf-8-sig"), _Wanted(key, name, unit)):
             yield adapter.validate_python(element)
     except ValidationError as error:
         raise _refusal(error, name) from None
@@ -65,59 +68,68 @@ def each(data: bytes, name: str, adapter: TypeAdapter[T], key: str) -> Iterator[
         raise ReadError(f"not JSON: {error}", where=name) from None
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What is read of a file: the lists at this key, in coordinates of this unit."""
+
+    key: str
+    name: str
+    unit: Unit
+
+
 Elements = Generator[Any, None, int]  # gives elements, returns where the text continues
 
 
-def _values(text: str, key: str, name: str) -> Iterator[Any]:
+def _values(text: str, wanted: _Wanted) -> Iterator[Any]:
     at = _past_blanks(text, 0)
     while True:
-        at = _past_blanks(text, (yield from _value(text, at, key, 0, name)))
+        at = _past_blanks(text, (yield from _value(text, at, wanted, 0)))
         if at == len(text):
             return
         if not text.startswith(("{", "["), at):
             raise json.JSONDecodeError("Text that is not JSON after its end", text, at)
 
 
-def _value(text: str, at: int, key: str, depth: int, name: str) -> Elements:
+def _value(text: str, at: int, wanted: _Wanted, depth: int) -> Elements:
     if text.startswith("[", at) and depth < DEEPEST:
-        return (yield from _list(text, at + 1, key, depth + 1, name))
+        return (yield from _list(text, at + 1, wanted, depth + 1))
     if text.startswith("{", at) and depth < DEEPEST:
-        return (yield from _object(text, at + 1, key, depth + 1, name))
+        return (yield from _object(text, at + 1, wanted, depth + 1))
     element, at = DECODER.raw_decode(text, at)
     yield element
     return at
 
 
-def _list(text: str, at: int, key: str, depth: int, name: str) -> Elements:
+def _list(text: str, at: int, wanted: _Wanted, depth: int) -> Elements:
     at = _past_blanks(text, at)
     if text.startswith("]", at):
         return at + 1
     while True:
-        at = _past_blanks(text, (yield from _value(text, at, key, depth, name)))
+        at = _past_blanks(text, (yield from _value(text, at, wanted, depth)))
         if text.startswith("]", at):
             return at + 1
         at = _past(",", text, at)
 
 
-def _object(text: str, at: int, key: str, depth: int, name: str) -> Elements:
-    """The elements of its list at `key`, or the object itself where it has none."""
+def _object(text: str, at: int, wanted: _Wanted, depth: int) -> Elements:
+    """The elements of its list at the wanted key, or the object itself where it has none."""
     members: dict[str, Any] = {}
     listed, at = False, _past_blanks(text, at)
     while not text.startswith("}", at):
         at = _past(",", text, at) if members or listed else at
         member, at = _name(text, at)
         at = _past(":", text, _past_blanks(text, at))
-        if member == key and text.startswith("[", at):
-            listed, at = True, (yield from _list(text, at + 1, key, depth, name))
+        if member == wanted.key and text.startswith("[", at):
+            listed, at = True, (yield from _list(text, at + 1, wanted, depth))
         else:
             members[member], at = DECODER.raw_decode(text, at)
         at = _past_blanks(text, at)
-    if key in members:
-        raise json.JSONDecodeError(f"{key!r} does not hold a list", text, at)
+    if wanted.key in members:
+        raise json.JSONDecodeError(f"{wanted.key!r} does not hold a list", text, at)
     if not listed:
         yield members
     else:
-        check_stated(members.items(), name, remedy=OF_A_PROGRAM)
+        check_stated(of_members(members), wanted.name, wanted.unit)
     return at + 1
 
 

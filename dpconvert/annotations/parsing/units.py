@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -22,7 +22,45 @@ SPELT: Mapping[str, re.Pattern[str]] = {
 }
 STATED = re.compile(r"(coord\w*|x|y|xy|length|spatial|pos\w*)?[\W_]*units?([\W_]*(of[\W_]*)?(coord\w*|length|x|y|xy))?")
 PIXELS = 'say `unit = "um"` in the manifest\'s [layout], or export them in pixels'
-OF_A_PROGRAM = "export them in pixels of the image, or divide them by its micrometres per pixel"
+
+
+def of_members(members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Return the members of an object, and those of the objects in it, such as `properties` and `metadata`."""
+    yield from members.items()
+    for inner in members.values():
+        if isinstance(inner, dict):
+            yield from inner.items()
+
+
+def pixels_per_unit(
+    unit: Unit, spacing: tuple[float | None, float | None], mpp: float | None, name: str
+) -> tuple[float, float]:
+    """Return the pixels of a unit of length along x and y; 1 for pixels.
+
+    spacing: micrometres per pixel that the image states. mpp: those of an image that states none.
+
+    Raises:
+        ReadError: the unit is one of length, and the resolution of the image is not known.
+    """
+    if unit not in MICROMETRES:
+        return 1.0, 1.0
+    across, down = spacing[0] or mpp, spacing[1] or mpp
+    if across is None or down is None:
+        raise ReadError(
+            f'the image states no resolution, which coordinates in "{unit}" need',
+            where=name,
+            remedy="give it with --mpp, or as `mpp` in the manifest",
+        )
+    return MICROMETRES[unit] / across, MICROMETRES[unit] / down
+
+
+def not_in_pixels(unit: Unit, name: str) -> ReadError:
+    """Return the error for a layout that states a unit of length for a file whose format prescribes pixels."""
+    return ReadError(
+        "a file of an annotation program, whose coordinates are pixels",
+        where=name,
+        remedy=f'leave `unit = "{unit}"` out of [layout]',
+    )
 
 
 def is_length(text: str) -> bool:
@@ -43,10 +81,10 @@ def check_names(columns: Iterable[str], name: str, unit: Unit = "") -> None:
         ReadError: a column is called after another unit.
     """
     for column in columns:
-        _check(column, column, name, unit, PIXELS)
+        _check(column, column, name, unit)
 
 
-def check_stated(members: Iterable[tuple[str, Any]], name: str, unit: Unit = "", remedy: str = PIXELS) -> None:
+def check_stated(members: Iterable[tuple[str, Any]], name: str, unit: Unit = "") -> None:
     """Refuse a file, or a row of one, that states another unit for its coordinates; members: keys and values.
 
     unit: as of `check_names`.
@@ -56,12 +94,12 @@ def check_stated(members: Iterable[tuple[str, Any]], name: str, unit: Unit = "",
     """
     for key, value in members:
         if isinstance(value, str) and is_of_unit(key):
-            _check(value, f"{key}: {value}", name, unit, remedy)
+            _check(value, f"{key}: {value}", name, unit)
 
 
-def _check(text: str, found: str, name: str, unit: Unit, remedy: str) -> None:
+def _check(text: str, found: str, name: str, unit: Unit) -> None:
     if not unit and is_length(text):
-        raise in_lengths(found, name, remedy)
+        raise in_lengths(found, name)
     if unit in MICROMETRES and (others := _units(text)) and unit not in others:
         raise ReadError(
             f'coordinates in another unit than `unit = "{unit}"` in [layout]',
@@ -83,12 +121,12 @@ def is_of_unit(key: str) -> bool:
     return STATED.fullmatch(key.strip().casefold()) is not None
 
 
-def in_lengths(found: str, name: str, remedy: str) -> ReadError:
+def in_lengths(found: str, name: str) -> ReadError:
     """Return the error for coordinates that are lengths."""
     return ReadError(
         "coordinates in a unit of length, not in pixels",
         where=name,
         found=repr(found)[:60],
         expected="x and y in pixels of the image, from its top left corner",
-        remedy=remedy,
+        remedy=PIXELS,
     )

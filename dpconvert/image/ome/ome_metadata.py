@@ -26,10 +26,14 @@ XML_ENTITIES = {"amp", "lt", "gt", "quot", "apos"}
 
 @dataclass(frozen=True)
 class OmeImages:
-    """The OME-XML of the images with a plane in this file, each named by its index in `pixels` (`Pixels` elements)."""
+    """The OME-XML of the images with a plane in this file, each named by its index in `pixels` (`Pixels` elements).
+
+    names: those that the file itself gives them, '' if none.
+    """
 
     text: str
     pixels: list[Any]
+    names: list[str]
 
 
 def has_ome_xml(path: Path) -> bool:
@@ -65,11 +69,12 @@ def ome_images(tiff: tifffile.TiffFile, file: Opened) -> OmeImages | None:
         elif not kept:  # the file was renamed and has no UUID
             _forget_files(image)
     kept = kept or images
+    names = [image.get("Name", "") for image in kept]
     for place, image in enumerate(kept):
         image.set("Name", str(place))
     if own:
         root.set("UUID", own)
-    return OmeImages(ElementTree.tostring(root, encoding="unicode"), [_pixels(image) for image in kept])
+    return OmeImages(ElementTree.tostring(root, encoding="unicode"), [_pixels(image) for image in kept], names)
 
 
 def _parsed(text: str) -> Any | None:

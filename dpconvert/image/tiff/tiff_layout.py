@@ -1,12 +1,14 @@
 """The layout of a TIFF: the pages of the image and its coarser copies, its spacing, and the pages that are not read.
 
-The image is the first of the largest images that are neither reduced copies nor masks; it may consist of three pages,
+The image is the first of the largest images that are neither reduced copies nor masks, nor by their name in OME-XML the
+label or the macro image of a slide; it may consist of three pages,
 one per colour. Of an OME-TIFF only images with a plane in the file itself count. All readers of TIFFs use this module.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from dpconvert.image.tiff.tiff_channels import stated_channels
 LISTED = 4096  # maximum number of pages to inspect
 PLAIN = ("generic", "uniform", "shaped", "imagej")  # tifffile's names of the kinds of TIFF that no vendor defines
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
+BESIDE = re.compile(r"(.*[^a-z])?(label|macro|thumbnail|overview|barcode)([^a-z]?image)?\W*")  # not the slide
 PAGES = (
     "the largest page is read; further ones, which are not marked as reduced copies of it (thumbnails, say), are not"
 )
@@ -108,7 +111,8 @@ def _layout(tiff: tifffile.TiffFile, ome: OmeImages | None, file: Opened) -> Tif
     if series[0].kind in PLAIN:  # tifffile treats an image of half the size as a copy, whatever the file states
         series = [one for each in series for one in each.levels]
     images = [one for one in series if _is_image(_first_page(one), tiff)] or series
-    chosen = max(images, key=lambda one: _area(_first_page(one)))  # the first of equal ones
+    slides = [one for one in images if not BESIDE.fullmatch(_called(one, ome))] or images
+    chosen = max(slides, key=lambda one: _area(_first_page(one)))  # the first of equal ones
     pixels = _pixels_of(chosen, ome)
     pages, planes = _channels(tiff, chosen, file, pixels)
     copies = (
@@ -147,6 +151,12 @@ def _described(chosen: Any, page: tifffile.TiffPage, ome: OmeImages | None) -> S
 
 def _of_tags(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Spacing:
     return of_tags(page, tiff.imagej_metadata if tiff.is_imagej else None)
+
+
+def _called(series: Any, ome: OmeImages | None) -> str:
+    """Return the name that OME-XML gives an image, in lower case; '' if none."""
+    named = ome is not None and series.kind == "ome" and str(series.name).isdecimal()
+    return ome.names[int(series.name)].strip().casefold() if ome is not None and named else ""
 
 
 def _first_page(series: Any) -> Any:

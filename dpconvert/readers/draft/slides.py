@@ -79,6 +79,7 @@ def draft(survey: Survey) -> Draft | None:
     of_outlines = _outline_files(survey, called)
     patterns = {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}}
     drawn, failed = _drawn(survey, patterns, folders.renamed_sets(tree))
+    failed += _ambiguous(drawn, called)
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"
     plain = Draft(
         "slides",
@@ -104,6 +105,17 @@ def _outline_files(survey: Survey, called: OutlineNames | None) -> dict[str, tup
         return {}
     listed = "|".join(map(names.escaped, tables))
     return {"annotations": (f"^{listed}$" if len(tables) == 1 else f"^(?:{listed})$", about)}
+
+
+def _ambiguous(drawn: OutlineSummary, called: OutlineNames | None) -> Iterator[str]:
+    """Ask about several files per image whose outlines have labels of their own: two people may have drawn the same."""
+    labels = called.labels if called else ()
+    if labels and {label.casefold() for label in drawn.labels} - {label.casefold() for label in labels}:
+        yield (
+            f"An image has several files of annotations ({some(labels)}), whose outlines have labels of their own: all "
+            "of them count. If they show the same, drawn by several people or in several versions, let the pattern of "
+            "[files.annotations] match one of them"
+        )
 
 
 def _names_images(program: str) -> bool:

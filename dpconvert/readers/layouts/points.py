@@ -131,7 +131,9 @@ def idle(source: Source) -> Iterator[Idle]:
     if not endings & {".json", ".xml"}:
         yield ("stated_image",), "no file of points is JSON or XML"
     if endings <= {".geojson", ".xml"}:
-        yield ("boxes", "unit"), "no file of points is a table, JSON or of MATLAB"
+        yield ("boxes",), "no file of points is a table, JSON or of MATLAB"
+    if endings <= {".xml"}:
+        yield ("unit",), "no file of points is a table, JSON or of MATLAB"
     if ".mat" not in endings:
         yield ("label_variable",), "no file of points is of MATLAB"
 

@@ -19,6 +19,7 @@ from dpconvert.annotations.formats import coco
 from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.labels import only, resolved
 from dpconvert.annotations.mask_pixels import Value
+from dpconvert.annotations.parsing.units import Unit, pixels_per_unit
 from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.manifest.files import FileKind
@@ -104,6 +105,10 @@ class Layout(SlideTable):
     """What COCO boxes hold: `"xywh"`, or `"xyxy"` for two corners; boxes that fit only as corners are refused if not
     given.
     """
+    unit: Unit = ""
+    """Unit of coordinates in GeoJSON: `"px"`, or `"um"`, `"mm"` or `"nm"`, which the resolution of the slide converts
+    to pixels. If not given they are pixels, and a file that states another unit is refused.
+    """
 
 
 def images(source: Source) -> Iterator[SourceImage]:
@@ -158,7 +163,7 @@ def idle(source: Source) -> Iterator[Idle]:
         drawn = (name for name in files if MASK.search(name))
         yield from no_white_zero(source, drawn, layout_of(source.manifest, Layout).white_is_zero)
     if not any(re.search(r"(?i)json(\.gz)?$", name) for name in files):
-        yield ("boxes",), "no file of annotations is JSON"
+        yield ("boxes", "unit"), "no file of annotations is JSON"
     if not any(named_images.SEVERAL.search(name) for name in files):
         yield ("label_field", "stated_image"), "no file of annotations is JSON, XML or a table"
     if not files:
@@ -190,6 +195,8 @@ def _read(
         white_is_zero=layout.white_is_zero,
         boxes=layout.boxes,
         label_field=layout.label_field,
+        unit=layout.unit,
+        per_unit=pixels_per_unit(layout.unit, (image.spacing.x, image.spacing.y), source.manifest.mpp, name),
     )
     data = source.read(name) if MASK.search(name) else named_images.content(source, name)
     layer = layer_of(source, name)
@@ -276,12 +283,15 @@ def _object_classes(source: Source, image: SourceImage) -> dict[int | str, str]:
 
 
 def _glass(image: Image, given: float | None) -> Glass | str:
-    """The position of the slide on its glass, or the reason why it is unknown."""
+    """The position of the slide on its glass, or the reason why it is unknown; by the file's own resolution, as the
+    program that drew the annotations knows no other.
+    """
     try:
         x, y = (float(image.properties[name]) for name in OFFSET)
     except (KeyError, ValueError):
         return f"the slide does not state {OFFSET[0]}"
-    across, down = image.spacing.x or given, image.spacing.y or given
+    spacing = image.spacing if image.stated is None or image.stated.x is None else image.stated
+    across, down = spacing.x or given, spacing.y or given
     if across is None or down is None:
         return "the slide states no resolution: give it with --mpp, or as `mpp` in the manifest"
     return Glass((image.width, image.height), (across, down), (x, y))

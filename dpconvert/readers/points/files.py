@@ -12,7 +12,7 @@ from dpconvert.annotations import Annotation, Annotations, LabelMask, point_arra
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.formats import coco
 from dpconvert.annotations.parsing import matlab73
-from dpconvert.annotations.parsing.units import MICROMETRES
+from dpconvert.annotations.parsing.units import pixels_per_unit
 from dpconvert.annotations.points import PointRow
 from dpconvert.errors import ReadError
 from dpconvert.image import Image
@@ -42,15 +42,15 @@ def read_file(
                 where=name,
                 remedy='leave `boxes = "cxcywh"` out of [layout]',
             )
-        if layout.unit in MICROMETRES:
-            raise ReadError(
-                "a file of an annotation program, whose coordinates are pixels",
-                where=name,
-                remedy=f'leave `unit = "{layout.unit}"` out of [layout]',
-            )
         boxes: coco.Boxes = "xywh" if layout.boxes == "xywh" else "xyxy" if layout.boxes == "xyxy" else ""
         subject = annotation_files.Subject(
-            source_image.files[0], size, origin, boxes=boxes, label_field=layout.label_field
+            source_image.files[0],
+            size,
+            origin,
+            boxes=boxes,
+            label_field=layout.label_field,
+            unit=layout.unit,
+            per_unit=pixels_per_unit(layout.unit, (image.spacing.x, image.spacing.y), mpp, name),
         )
         found = annotation_files.read(data, name, subject, known)
         if isinstance(found, LabelMask):
@@ -111,25 +111,12 @@ def in_pixels(found: Annotations, layout: Layout, image: Image, mpp: float | Non
             where=name,
             remedy="say `bounds = true` in the manifest's [layout] if they do, as QuPath's, else `bounds = false`",
         )
-    factors = np.array(_pixels_per_unit(layout, image, mpp, name))
+    factors = np.array(pixels_per_unit(layout.unit, (image.spacing.x, image.spacing.y), mpp, name))
     if (factors == 1).all() and not origin.any():
         return found
     placed = (shapely.transform(item.geometry, lambda xy: xy * factors + origin) for item in found.items)
     items = [replace(item, geometry=shape) for item, shape in zip(found.items, placed, strict=True)]
     return replace(found, items=items)
-
-
-def _pixels_per_unit(layout: Layout, image: Image, mpp: float | None, name: str) -> tuple[float, float]:
-    if layout.unit not in MICROMETRES:
-        return 1.0, 1.0
-    across, down = image.spacing.x or mpp, image.spacing.y or mpp
-    if across is None or down is None:
-        raise ReadError(
-            f'the image states no resolution, which coordinates in "{layout.unit}" need',
-            where=name,
-            remedy="give it with --mpp, or as `mpp` in the manifest",
-        )
-    return MICROMETRES[layout.unit] / across, MICROMETRES[layout.unit] / down
 
 
 def labelled(found: Annotations, layout: Layout, name: str) -> Annotations:

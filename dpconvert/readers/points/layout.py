@@ -47,8 +47,8 @@ class Layout(SplitNames):
     (the upper left corner), `"cxcywh"` (the centre) or `"none"` (there are no boxes); refused if not given.
     """
     unit: Unit = ""
-    """Unit of coordinates in tables, JSON lists and MATLAB files: `"px"`, or `"um"`, `"mm"` or `"nm"`, which the
-    resolution of the image converts to pixels. If not given they are pixels, and a file that says otherwise, as the
+    """Unit of coordinates in tables, JSON lists, MATLAB files and GeoJSON: `"px"`, or `"um"`, `"mm"` or `"nm"`, which
+    the resolution of the image converts to pixels. If not given they are pixels, and a file that says otherwise, as the
     column `Centroid X µm` of QuPath does, is refused.
     """
     bounds: bool | None = None

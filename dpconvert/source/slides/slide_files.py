@@ -14,9 +14,10 @@ that are not supported, and their parts, are counted in a note.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -113,13 +114,14 @@ def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[s
         (series[one.series] if one.modality == SLIDES else other).append(one)
     volumes = {uid: some for uid, some in series.items() if any(one.flavor == "VOLUME" for one in some)}
     other += [one for uid, some in series.items() if uid not in volumes for one in some]
-    in_folder = Counter(_folder(one.file) for one in instances)
+    in_folder = Counter(folder for one in instances for folder in _folders(one.file))
     slides, parts, twice = {}, {one.file for one in other}, 0
     for some in volumes.values():
         by_name = sorted(some, key=lambda one: (len(one.file), one.file), reverse=True)  # "a.dcm" before "a copy.dcm"
         kept = list({one.uid: one for one in by_name}.values())
         twice += len(some) - len(kept)
-        slide = _slide_of(kept, some, in_folder - Counter(_folder(one.file) for one in {*some} - {*kept}))
+        again = Counter(folder for one in {*some} - {*kept} for folder in _folders(one.file))
+        slide = _slide_of(kept, some, in_folder - again)
         slides[slide.main] = slide
         parts |= {one.file for one in some} - {slide.main}
     notes = []
@@ -135,14 +137,17 @@ def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[s
 def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[str]) -> MultiFileSlide:
     """Return the slide of a series (`every` includes duplicate files) with its names.
 
-    The name is that of its folder if that holds nothing else, the common beginning of its file names, or the label on
-    its glass if these are only UIDs; else the name of the file with its largest image.
+    in_folder: DICOM files in each folder and those below it.
+
+    The name is that of its folder, or of the one above its folders, if that holds nothing else; the common beginning of
+    its file names, or the label on its glass if these are only UIDs; else the name of the file with its largest image.
     """
     kept = sorted(kept, key=lambda one: (one.flavor != "VOLUME", -one.width, one.file))
     main, files = kept[0].file, tuple(sorted(one.file for one in kept))
-    folder, container = _folder(main), kept[0].container.strip()
-    together = {_folder(file) for file in files} == {folder} and in_folder[folder] == len(files)
-    names = [f"{folder}.dcm"] if together and folder and len(files) > 1 else []
+    folder, container = _shared_folder(files), kept[0].container.strip()
+    alone = in_folder[folder] == len(files)
+    together = alone and {_folder(file) for file in files} == {folder}
+    names = [f"{folder}.dcm"] if alone and folder and len(files) > 1 else []
     names += _common(files)
     if UID.fullmatch(_stem(main)) and PLAIN.fullmatch(container) and container.lower() not in NAMELESS:
         names.append(str(PurePosixPath(folder) / f"{container}.dcm"))
@@ -157,14 +162,15 @@ def _slide_of(kept: list[Instance], every: list[Instance], in_folder: Counter[st
 
 def _common(files: tuple[str, ...]) -> Iterator[str]:
     """Return the common beginning of a slide's file names, up to a separator: 'a/s1.dcm' for 'a/s1_0.dcm' ..."""
-    if len(files) < 2 or len({_folder(name) for name in files}) > 1:
+    if len(files) < 2:
         return
-    first, last = (PurePosixPath(name).name for name in (min(files), max(files)))
+    bare = [PurePosixPath(name).name for name in files]
+    first, last = min(bare), max(bare)
     same = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), 0)
     word = re.match(r"(.*[^-._ ])[-._ ]", first[:same])
     whole = LEVEL_WORD.sub("", word[1]) if word else ""
     if whole and not UID.fullmatch(whole):  # else a root of UIDs, which all slides share
-        yield str(PurePosixPath(_folder(files[0])) / f"{whole}.dcm")
+        yield str(PurePosixPath(_shared_folder(files)) / f"{whole}.dcm")
 
 
 def _without_shared_names(slides: dict[str, MultiFileSlide]) -> dict[str, MultiFileSlide]:
@@ -253,6 +259,16 @@ def _unread(root: Path, names: list[str]) -> Iterator[str]:
     for what, files in sorted(found.items()):
         found_here = f"{counted(len(files), 'slide')} in a format that is not read ({what}), the first: {files[0]}"
         yield f"{found_here}; {remedy(files[0])}"
+
+
+def _shared_folder(files: Sequence[str]) -> str:
+    """Return the deepest folder that holds all these files, itself or in folders of its own; '' for the root."""
+    return posixpath.commonpath([_folder(name) for name in files]) if all(map(_folder, files)) else ""
+
+
+def _folders(name: str) -> list[str]:
+    """Return the folder of a file and those above it, without the root unless the file lies in it."""
+    return [str(folder) for folder in PurePosixPath(name).parents][:-1] or [""]
 
 
 def _folder(name: str) -> str:
