@@ -35,12 +35,21 @@ class ShardJob:
     group_kind: str = ""
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What a shard was made from. request: a digest of rows, names, sizes and tools. stamps: of `Stamps.record`."""
+
+    request: str
+    stamps: bytes
+
+
 def is_written(job: ShardJob, source: Source, stamps: Stamps) -> bool:
     """Whether the shard of this job exists as this conversion would write it."""
     record = record_of(job.folder, job.rows[0].shard)
     if record is None or (record[1] and not job.options.skip_failed):
         return False
-    return record[2] == _basis(job, source, stamps)
+    basis, files = record[2], _files(job, source)
+    return basis.request == _request(job, source) and not stamps.changed_since(basis.stamps, files)
 
 
 def make_shard(source: Source, job: ShardJob) -> tuple[int, list[Failure]]:
@@ -49,7 +58,8 @@ def make_shard(source: Source, job: ShardJob) -> tuple[int, list[Failure]]:
     manifest = source.manifest.grouped_by(job.group_kind)
     encoder = Encoder(manifest, source, job.classes, job.options.image(manifest))
     failures: list[Failure] = []
-    basis = _basis(job, source, source.stamps())  # before the files are read, so that a later change is noticed
+    stamps = source.stamps().record(_files(job, source))  # before the files are read, so that a later change is noticed
+    basis = Basis(_request(job, source), stamps)
 
     def samples() -> Iterator[EncodedSample]:
         yield from _samples(encoder, rows, failures)
@@ -78,13 +88,14 @@ def _samples(encoder: Encoder, rows: list[PlanRow], failures: list[Failure]) -> 
             failures.append(Failure(key=row.key, source=row.files[0], reason=encoder.source.reason(error)))
 
 
-def _write_record(job: ShardJob, written: Written, failures: list[Failure], basis: str) -> None:
+def _write_record(job: ShardJob, written: Written, failures: list[Failure], basis: Basis) -> None:
     body = {
         "shard": written.shard.model_dump(),
         "entries": written.entries,
         "failures": [failure.model_dump() for failure in failures],
         "resolutions": written.resolutions,
-        "basis": basis,
+        "basis": basis.request,
+        "stamps": basis.stamps.hex(),
     }
     with replaced(
         job.folder / WORK / f"{written.shard.name}.json", durable=False
@@ -92,24 +103,28 @@ def _write_record(job: ShardJob, written: Written, failures: list[Failure], basi
         file.write(json.dumps(body).encode())
 
 
-def record_of(folder: Path, name: str) -> tuple[Written, list[Failure], str] | None:
+def record_of(folder: Path, name: str) -> tuple[Written, list[Failure], Basis] | None:
     """The record of a finished shard: its entries, its failures and its basis; None if the shard is not finished."""
     try:
         body = json.loads((folder / WORK / f"{name}.json").read_bytes())
         entries = [Entry.checked(entry) for entry in body["entries"]]
         written = Written(ShardCard.model_validate(body["shard"]), entries, tuple(body["resolutions"]))
         failures = [Failure.model_validate(failure) for failure in body["failures"]]
-        basis = str(body["basis"])
+        basis = Basis(str(body["basis"]), bytes.fromhex(body["stamps"]))
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
     return (written, failures, basis) if size_of(folder / name) == written.shard.size else None
 
 
-def _basis(job: ShardJob, source: Source, stamps: Stamps) -> str:
-    """Return a digest of all that determines a shard: its rows, the names, sizes and times of files, the tools."""
-    files = sorted({name for row in job.rows for main in _read_for(row) for name in source.slides.files_of(main)})
-    rest = [[(name, source.sizes.get(name), stamps.of(name)) for name in files], tools(), job.group_kind]
+def _request(job: ShardJob, source: Source) -> str:
+    """Return a digest of all that determines a shard but when its files changed: rows, names and sizes, the tools."""
+    rest = [[(name, source.sizes.get(name)) for name in _files(job, source)], tools(), job.group_kind]
     return hashlib.sha256("\n".join([*(row.line() for row in job.rows), json.dumps(rest)]).encode()).hexdigest()
+
+
+def _files(job: ShardJob, source: Source) -> list[str]:
+    """Return all files that a shard is made from."""
+    return sorted({name for row in job.rows for main in _read_for(row) for name in source.slides.files_of(main)})
 
 
 def _read_for(row: PlanRow) -> Iterator[str]:

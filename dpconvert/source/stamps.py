@@ -38,10 +38,6 @@ class Stamps:
     def __init__(self, lies: Callable[[str], Path]) -> None:
         self._lies, self._seen = lies, dict[Path, _State]()
 
-    def of(self, name: str) -> str:
-        """Return one file's state; '' if it is not there."""
-        return self._state(name).text
-
     def newer_than(self, file: Path, names: Iterable[str]) -> list[str]:
         """Return those files that changed after another file was written."""
         since = file.stat().st_mtime_ns

@@ -131,6 +131,17 @@ def test_an_unchanged_source_keeps_its_shards_and_task(folder: Path, monkeypatch
     assert (again.folder / card.FILE_NAME).read_bytes() == (result.folder / card.FILE_NAME).read_bytes()
 
 
+def test_finished_shards_of_files_that_were_linked_elsewhere_are_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = stopped(folder, monkeypatch)
+    for name in done:
+        (folder / f"backup-{name}").hardlink_to(folder / "source" / name)
+    notes = Notes()
+    result = converted(folder, "out", notes)
+    assert (result.had, notes.notes) == (2, ["T: 2 of 4 shards already exist"])
+
+
 def test_a_file_that_changed_after_the_task_was_made_is_reported(folder: Path) -> None:
     result, table = converted(folder, "out"), folder / "source" / "labels.csv"
     made = (result.folder / card.FILE_NAME).stat().st_mtime_ns
