@@ -28,7 +28,8 @@ MEMORY = 6 * GIB  # an image in memory has at most 179 megapixels, for which JPE
 SECONDS = 1800.0  # a slide of ten gigapixels without reduced levels takes some minutes
 HAS_MEMORY, HAS_SECONDS = sys.platform == "linux", hasattr(signal, "setitimer")
 STATM, DATA_FIELD = Path("/proc/self/statm"), 5  # in pages (proc_pid_statm(5))
-CRASHES = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"}  # signals of a fault in a library
+CRASHES = {"SIGSEGV", "SIGABRT", "SIGTRAP", "SIGBUS", "SIGFPE", "SIGILL"}  # signals of a fault in a library
+ABORTS = {"SIGABRT", "SIGTRAP"}  # by which GLib, and so OpenSlide, also ends a process that it gets no memory for
 REMEDY = "fetch it again; if it is good, report it to the program's authors"
 
 
@@ -179,6 +180,14 @@ def _refuse(where: str, why: str, limits: Limits) -> NoReturn:
             expected=f"at most {most:g} s of processor time",
             found="more",
             remedy="if the file is good, allow more with --limit-seconds",
+        )
+    if why in ABORTS and limits.memory and HAS_MEMORY:
+        raise ReadError(
+            "a library gave up while reading it, as some do without enough memory",
+            where=where,
+            expected=f"at most {limits.memory / GIB:g} GiB",
+            found=f"signal {why}",
+            remedy="if the file is good, allow more with --limit-memory",
         )
     raise ReadError("a library crashed while reading it", where=where, found=f"signal {why}", remedy=REMEDY)
 

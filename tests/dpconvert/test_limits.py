@@ -39,6 +39,8 @@ TOLD = {
     "if the file is good, allow more with --limit-memory",
     "crash": "crash: a library crashed while reading it; found signal SIGSEGV; "
     "fetch it again; if it is good, report it to the program's authors",
+    "trap": "trap: a library gave up while reading it, as some do without enough memory; expected at most 0.25 GiB; "
+    "found signal SIGTRAP; if the file is good, allow more with --limit-memory",
 }
 
 

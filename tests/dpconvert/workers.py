@@ -91,4 +91,15 @@ def end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-READ: dict[str, Callable[[], object]] = {"endless": count_on, "large": take_memory, "crash": crash, "killed": end}
+def trap() -> None:
+    """End as GLib does without memory."""
+    signal.raise_signal(signal.SIGTRAP)
+
+
+READ: dict[str, Callable[[], object]] = {
+    "endless": count_on,
+    "large": take_memory,
+    "crash": crash,
+    "trap": trap,
+    "killed": end,
+}
