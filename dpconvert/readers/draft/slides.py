@@ -3,60 +3,29 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from dpconvert.annotations import Annotations
 from dpconvert.annotations.read import OF_SEVERAL
-from dpconvert.errors import ReadError, UserError
+from dpconvert.errors import UserError
 from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, names, outline_names, yolo_names
 from dpconvert.readers.draft.masks.files import masks_of
 from dpconvert.readers.draft.masks.values import all_values, default_names, value_lines
 from dpconvert.readers.draft.outline_names import OutlineNames
+from dpconvert.readers.draft.outline_summary import MPP, OutlineSummary
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import printed, some, strings
 from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.readers.layouts import slides as layout
 from dpconvert.source import unused
-from dpconvert.source.files import Source
-from dpconvert.source.record import SourceImage
 
-CELL = 1024  # pixels: what is larger is no object to be cut out
 OME = re.compile(r"\.ome\.\w+$")  # a double suffix, which is no part of a name
-MPP = 0.5
 NONE = "Nothing names the patient, so every {0} is its own group. If several {0}s of one patient are here, they may be "
 NONE += (
     "divided between train and test, and scores will be too good: add (?P<group>...) to the pattern of [files.slides]."
 )
-
-
-@dataclass
-class OutlineSummary:
-    """What is drawn on all of them: labels, sides of the objects' boxes, and what could not be read.
-
-    groups: label -> images that show it. mpp: of each image that states it. bare: those without annotations.
-    """
-
-    labels: Counter[str] = field(default_factory=Counter)
-    sides: list[float] = field(default_factory=list)
-    points: int = 0
-    mpp: list[float] = field(default_factory=list)
-    bare: list[str] = field(default_factory=list)
-    masks: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    number: int = 0
-
-    @property
-    def small(self) -> bool:
-        return bool(self.sides) and statistics.median(self.sides) <= CELL
-
-    @property
-    def scaled(self) -> bool:
-        """Whether all images can be read at MPP."""
-        return len(self.mpp) == self.number > 0 and max(self.mpp) <= MPP * 1.05
 
 
 def draft(survey: Survey) -> Draft | None:
@@ -153,32 +122,9 @@ def _drawn(survey: Survey, patterns: Mapping[str, str], splits: Mapping[str, str
     except UserError as error:
         return drawn, [source.reason(error)]
     for image in images:
-        _add(source, image, drawn)
+        drawn.add(source, image)
     source.close()
     return drawn, [*drawn.faults[:3], *[f"and {len(drawn.faults) - 3} more such files"] * (len(drawn.faults) > 3)]
-
-
-def _add(source: Source, source_image: SourceImage, drawn: OutlineSummary) -> None:
-    drawn.number += 1
-    try:
-        image = source.open_image(source_image.files, source_image.columns)
-        drawn.mpp += [image.mpp] if image.mpp else []
-        if not source_image.annotations:
-            drawn.bare.append(source_image.files[0])
-            return
-        if unused.READ.search(unused.suffix(source_image.annotations[0])):
-            drawn.masks.append(source_image.annotations[0])
-            return
-        found = layout.read_annotations(source, source_image, image)
-    except ReadError as error:
-        drawn.faults.append(source.reason(error))
-        return
-    assert isinstance(found, Annotations)
-    for item in found.items:
-        drawn.labels[item.label] += 1
-        left, top, right, bottom = item.geometry.bounds
-        drawn.sides.append(max(right - left, bottom - top))
-        drawn.points += item.geometry.area == 0
 
 
 def _labels(
