@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dpconvert.card import Failure, Label, Split
@@ -45,21 +44,9 @@ class PlanRow:
     annotations: AnnotationFiles | None = None
 
     def line(self) -> str:
-        """Return the values of the fields in order as JSON: the result of `json.dumps`, but faster."""
-        image = _image_json(self.group, self.source_image, self.files, self.columns)
-        box = "null" if self.box is None else f"[{', '.join(map(str, self.box))}]"
-        stored = "null" if self.stored is None else f"[{self.stored[0]}, {self.stored[1]}]"
-        attributes = json.dumps(self.attributes) if self.attributes else "{}"
-        targets = "" if self.annotations is None else f", {json.dumps(self.annotations)}"
-        return (
-            f'["{self.key}", "{self.split}", "{self.shard}", {self.label}, {image}, {box}, {stored}, {attributes}'
-            f"{targets}]"
-        )
-
-
-@lru_cache
-def _image_json(*fields: Any) -> str:
-    return json.dumps(fields)[1:-1]
+        """Return the values of the fields in order as JSON, without annotations if there are none."""
+        fields = [getattr(self, name) for name in self.__slots__]
+        return json.dumps(fields if self.annotations is not None else fields[:-1])
 
 
 @dataclass(frozen=True)

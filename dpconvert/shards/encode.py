@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 from dpconvert.card import Label
 from dpconvert.errors import ReadError
-from dpconvert.image import Image, is_slide
+from dpconvert.image import is_slide
 from dpconvert.image.decode import JPEG_START, PNG_START, decode, is_plain
 from dpconvert.image.guards.claims import TooLargeError
 from dpconvert.image.rgb import KindError
@@ -37,9 +37,8 @@ SEG = ".seg.png"
 class EncodedSample:
     """One sample: `image` in `format` ("png" or "jpg"), and `metadata`, the content of its JSON.
 
-    label: one class is a separate file; several classes or a number are only in the JSON.
-
-    text: `metadata` as JSON, if it has been encoded already. seg: the mask as a PNG file, if the task keeps masks.
+    label: one class is a separate file; several classes or a number are only in the JSON. seg: the mask as a PNG file,
+    if the task keeps masks.
     """
 
     key: str
@@ -47,7 +46,6 @@ class EncodedSample:
     format: str
     label: Label
     metadata: Mapping[str, Any]
-    text: str = ""
     seg: bytes | None = None
 
     def members(self) -> list[tuple[str, bytes]]:
@@ -56,28 +54,11 @@ class EncodedSample:
             (f"{self.key}.{self.format}", self.image),
             *([(f"{self.key}.cls", b"%d" % self.label)] if isinstance(self.label, int) else []),
             *([(f"{self.key}{SEG}", self.seg)] if self.seg is not None else []),
-            (f"{self.key}.json", (self.text or as_json(self.metadata)).encode()),
+            (f"{self.key}.json", as_json(self.metadata).encode()),
         ]
 
 
 as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode
-
-
-class Series:
-    """Samples of one image and label that differ only in their position: the JSON of the other fields is encoded once.
-
-    `metadata` lacks "x" and "y", which come last in the order of its keys.
-    """
-
-    def __init__(self, metadata: dict[str, Any]) -> None:
-        self.metadata = metadata
-        self.label: Label = next(metadata[name] for name in ("label", "labels", "value") if name in metadata)
-        self._head = as_json(metadata)[:-1]
-
-    def sample(self, key: str, image: bytes, kind: str, x: int, y: int) -> EncodedSample:
-        """Return the sample of this series at (x, y)."""
-        text = f'{self._head},"x":{x},"y":{y}}}'
-        return EncodedSample(key, image, kind, self.label, self.metadata | {"x": x, "y": y}, text)
 
 
 class Encoder:
@@ -85,7 +66,6 @@ class Encoder:
 
     def __init__(self, manifest: Manifest, source: Source, classes: list[str], image: ImageFormat) -> None:
         self.manifest, self.source, self.classes, self.image = manifest, source, classes, image
-        self._series: dict[tuple[Any, ...], Series] = {}
         self._targets: tuple[str, ImageTargets] | None = None  # for the last image: its samples are consecutive
 
     def sample(self, row: PlanRow) -> EncodedSample:
@@ -104,7 +84,6 @@ class Encoder:
         return replace(
             sample,
             metadata={**data, **targets.objects(frame, stored)},
-            text="" if set(dense.kinds) - {"masks"} else sample.text,
             seg=None if dense.seg is None else encode_mask(targets.mask(frame, stored)),
         )
 
@@ -144,14 +123,8 @@ class Encoder:
         stored = row.stored or (w, h)
         copied = image.stored_jpeg(*box, out=stored) if self.image.format == "jpeg" else None
         kind, data = ("jpg", copied) if copied else encode(image.read(*box, out=stored), self.image)
-        return self._series_of(row, image, (w, h), stored).sample(row.key, data, kind, x, y)
-
-    def _series_of(self, row: PlanRow, image: Image, size: tuple[int, int], stored: tuple[int, int]) -> Series:
-        kind = (row.source_image, str(row.label), row.split, size, stored)
-        if kind not in self._series:
-            factor = image.downsample(*size, stored)
-            self._series[kind] = Series(self._metadata(row, size, stored, image.mpp, factor))
-        return self._series[kind]
+        metadata = self._metadata(row, (w, h), stored, image.mpp, image.downsample(w, h, stored))
+        return EncodedSample(row.key, data, kind, row.label, metadata | {"x": x, "y": y})
 
     def _whole_file(self, row: PlanRow) -> tuple[bytes, str, tuple[int, int]] | None:
         """Return bytes, format and size of a sample that is a whole PNG or JPEG file that all decoders read alike."""

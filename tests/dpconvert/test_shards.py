@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dpconvert.errors import OutputError
 from dpconvert.shards import tar
-from dpconvert.shards.encode import Series
+from dpconvert.shards.encode import EncodedSample
 from dpconvert.shards.index import Entry, read_index, write_index
 from dpconvert.shards.tar import write_shard
 
@@ -33,6 +33,8 @@ COMMON = {
     "stored_height": 256,
     "attributes": {"b": "1", "a": "2"},
     "mpp_read": 0.25,
+    "x": 512,
+    "y": 70_000,
 }
 
 
@@ -41,7 +43,7 @@ COMMON = {
     st.sampled_from([1, 3000, 1 << 20]),
 )
 def test_the_bytes_are_those_of_tarfile(images: list[tuple[str, bytes]], piece: int) -> None:
-    samples = [Series(COMMON).sample(key, image, "jpg", 0, 0) for key, image in images]
+    samples = [EncodedSample(key, image, "jpg", 3, COMMON) for key, image in images]
     expected = io.BytesIO()
     with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in (member for sample in samples for member in sample.members()):
@@ -58,16 +60,16 @@ def test_the_bytes_are_those_of_tarfile(images: list[tuple[str, bytes]], piece: 
     assert len(made) == (len(images) + 1 if piece == 1 else len(made))
 
 
-def test_samples_of_a_series_have_the_json_of_their_metadata() -> None:
-    sample = Series(COMMON).sample("k", b"image", "jpg", 512, 70_000)
-    assert sample.metadata == COMMON | {"x": 512, "y": 70_000}
-    text = json.dumps(COMMON | {"x": 512, "y": 70_000}, sort_keys=True, separators=(",", ":"))
+def test_a_sample_is_an_image_its_class_and_its_json() -> None:
+    sample = EncodedSample("k", b"image", "jpg", 3, COMMON)
+    text = json.dumps(COMMON, sort_keys=True, separators=(",", ":"))
     assert sample.members() == [("k.jpg", b"image"), ("k.cls", b"3"), ("k.json", text.encode())]
 
 
 def test_an_index_tells_where_each_image_is(tmp_path: Path) -> None:
-    series = Series(COMMON)
-    samples = [series.sample(f"k{n}", bytes([n]) * (n * 700 + 1), "jpg", n, 2 * n) for n in range(5)]
+    samples = [
+        EncodedSample(f"k{n}", bytes([n]) * (n * 700 + 1), "jpg", 3, COMMON | {"x": n, "y": 2 * n}) for n in range(5)
+    ]
     written = write_shard(tmp_path / "val-000000.tar", "val", samples)
     card = write_index(tmp_path / "index.parquet", written.entries)
     assert card.size == (tmp_path / "index.parquet").stat().st_size
@@ -107,7 +109,7 @@ def test_an_error_of_the_disk_stops_a_shard_that_is_being_made(tmp_path: Path, m
     monkeypatch.setattr(tar, "PIECE", 1)
     monkeypatch.setattr(tar._SyncedFile, "write", full)
     taken: list[int] = []
-    samples = (Series(COMMON).sample(f"k{n}", b"image", "jpg", taken.append(n) or n, n) for n in range(1000))
+    samples = (EncodedSample(f"k{taken.append(n) or n}", b"image", "jpg", 3, COMMON) for n in range(1000))
     with pytest.raises(OutputError, match="No space left on device; make room"):
         write_shard(tmp_path / "val-000000.tar", "val", samples)
     assert len(taken) < 10
