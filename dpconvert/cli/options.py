@@ -9,13 +9,13 @@ import click
 
 from dpconvert.manifest.roots import SOURCES_VARIABLE
 from dpconvert.runtime.finite import FiniteRange, WholeRange
-from dpconvert.runtime.terminal import Folder
+from dpconvert.runtime.terminal import FolderPath
 
 if TYPE_CHECKING:
     from dpconvert.manifest.model import Manifest
 
 PATH = click.Path(path_type=Path)
-FOLDER = Folder(path_type=Path)
+FOLDER = FolderPath(path_type=Path)
 SOURCE = click.option(
     "--source",
     "folder",

@@ -30,7 +30,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?|")
 INTERRUPTED = 130  # the exit status that shells use after Ctrl-C
 
 
-class Folder(click.Path):
+class FolderPath(click.Path):
     """A path that help shows as DIR, whatever is checked of it."""
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dpconvert.runtime.finite import WholeRange
-from dpconvert.runtime.terminal import QUIET, Folder, say, together
+from dpconvert.runtime.terminal import QUIET, FolderPath, say, together
 
 if TYPE_CHECKING:
     from dpconvert.runtime.progress import Reporter
@@ -39,7 +39,7 @@ RARELY = (
     "size",
 )
 CHECKS = "MTRAIN_CHECK_IMAGES"  # read by mtrain.data.batches.images, not imported here because it imports numpy
-FOLDER = Folder(path_type=Path, file_okay=False)
+FOLDER = FolderPath(path_type=Path, file_okay=False)
 OUT = click.Path(path_type=Path, dir_okay=False)
 RUNS = click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
 SWEEPS = click.option("--sweeps", type=FOLDER, default=Path("sweeps"), show_default=True, help="Folder of all sweeps.")

@@ -17,7 +17,7 @@ from dpconvert.readers.draft import folders, names
 from dpconvert.readers.draft.masks import images as masked
 from dpconvert.readers.draft.masks import pairs, patterns
 from dpconvert.readers.draft.masks.files import in_mask_folders, masks_of, without_image
-from dpconvert.readers.draft.masks.pairs import Place
+from dpconvert.readers.draft.masks.pairs import NamePlace
 from dpconvert.readers.draft.masks.pixels import side_of
 from dpconvert.readers.draft.masks.values import LOOKED_AT
 from dpconvert.readers.draft.masks.words import WORDS
@@ -53,7 +53,7 @@ class ObjectMasks:
     objects: str
     name: str = "(?P<name>{inner})"
     level: int | None = None
-    place: Place | None = None
+    place: NamePlace | None = None
 
 
 def draft(survey: Survey) -> Draft | None:
@@ -185,7 +185,7 @@ def _by_number(images: Sequence[str]) -> Iterator[ObjectMasks | None]:
             named = {name: parts["name"] for name in named if (parts := _called(name, suffix)) is not None}
         found = _several(pairs.paired(named, called))
         if found:
-            place = Place.of(found, {mask: named[mask] for mask in found}, called)
+            place = NamePlace.of(found, {mask: named[mask] for mask in found}, called)
             tree, beyond = Tree.of(found), suffix.replace(WORD, _words(found, suffix))
             file = rf"(?P<name>[^/]+?){beyond}\.(?i:{'|'.join(endings(found))})$"
             pattern = tree.pattern({}, file) if place is None else place.of_masks(tree, file)

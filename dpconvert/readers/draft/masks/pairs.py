@@ -13,7 +13,7 @@ Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class NamePlace:
     """Where paths tell images of one name apart: the folders before the level `at`, and those after it.
 
     masks, images: whether that level is a folder of masks alone, or of images alone, which says nothing else.
@@ -24,7 +24,7 @@ class Place:
     images: bool
 
     @classmethod
-    def of(cls, pairs: Mapping[str, str], masks: Mapping[str, str], images: Mapping[str, str]) -> Place | None:
+    def of(cls, pairs: Mapping[str, str], masks: Mapping[str, str], images: Mapping[str, str]) -> NamePlace | None:
         """Where paths tell these images apart; None where all have names of their own.
 
         masks, images: as `paired` takes them; images without masks, too.
@@ -63,18 +63,18 @@ def paired(masks: Mapping[str, str], images: Mapping[str, str]) -> dict[str, str
     return best if len(best) * 2 >= len(masks) else {}
 
 
-def _places(masks: Iterable[str]) -> Iterator[Place]:
+def _places(masks: Iterable[str]) -> Iterator[NamePlace]:
     """The same folders, and folders that differ in one level, or that masks or images alone have."""
     depth = min((name.count("/") for name in masks), default=0)
-    yield Place(0, masks=False, images=False)
+    yield NamePlace(0, masks=False, images=False)
     for at in range(depth):
-        yield Place(at, masks=True, images=True)
+        yield NamePlace(at, masks=True, images=True)
     for at in range(depth + 1):
-        yield Place(at, masks=True, images=False)
-        yield Place(at, masks=False, images=True)
+        yield NamePlace(at, masks=True, images=False)
+        yield NamePlace(at, masks=False, images=True)
 
 
-def _by_key(masks: Mapping[str, str], images: Mapping[str, str], place: Place | None) -> dict[str, str]:
+def _by_key(masks: Mapping[str, str], images: Mapping[str, str], place: NamePlace | None) -> dict[str, str]:
     by_key: defaultdict[Key, list[str]] = defaultdict(list)
     for name, called in images.items():
         by_key[_key(name, called, place, own=place is not None and place.images)].append(name)
@@ -86,7 +86,7 @@ def _by_key(masks: Mapping[str, str], images: Mapping[str, str], place: Place | 
     return found
 
 
-def _key(name: str, called: str, place: Place | None, *, own: bool) -> Key:
+def _key(name: str, called: str, place: NamePlace | None, *, own: bool) -> Key:
     """What a file and its partner have in common; own: whether one level of folders is the file's alone."""
     if place is None:
         return (called.casefold(),)

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dpconvert.readers.draft import names
-from dpconvert.readers.draft.masks.pairs import Place
+from dpconvert.readers.draft.masks.pairs import NamePlace
 from dpconvert.readers.draft.masks.words import bare, own
 from dpconvert.readers.draft.tree import Tree, endings
 
 
-def place_of(masks: Mapping[str, str], images: Iterable[str]) -> Place | None:
+def place_of(masks: Mapping[str, str], images: Iterable[str]) -> NamePlace | None:
     """Where paths tell images of one name apart; None where names do.
 
     masks: mask -> image. images: all of them, also those without a mask.
     """
     partner = {image: mask for mask, image in masks.items()}
     called = {name: _called(partner[name], name) if name in partner else names.stem(name) for name in images}
-    return Place.of(masks, {mask: called[image] for mask, image in masks.items()}, called)
+    return NamePlace.of(masks, {mask: called[image] for mask, image in masks.items()}, called)
 
 
-def of_images(tree: Tree, roles: Mapping[int, str], inner: str, masks: Mapping[str, str], place: Place | None) -> str:
+def of_images(
+    tree: Tree, roles: Mapping[int, str], inner: str, masks: Mapping[str, str], place: NamePlace | None
+) -> str:
     """The pattern of images; inner: an expression of their stems."""
     file = rf"{filled(image_name(masks), inner)}\.(?i:{'|'.join(endings(tree.images))})$"
     return tree.pattern(roles, file) if place is None else place.of_images(tree, roles, file)
@@ -43,7 +45,7 @@ def filled(name: str, inner: str) -> str:
     return name.replace("(?={inner})", "" if inner == "[^/]+" else f"(?={inner})").replace("{inner}", inner)
 
 
-def of_masks(masks: Mapping[str, str], place: Place | None) -> str:
+def of_masks(masks: Mapping[str, str], place: NamePlace | None) -> str:
     """Folders of masks as they are, and the beginning and the end of their names that images lack."""
     tree = Tree.of(sorted(masks))
     before, after = map(_one_of, _around({mask: _called(mask, image) for mask, image in masks.items()}))
