@@ -56,11 +56,10 @@ def untrained(runs: Path, given: dict[str, Any]) -> Start:
 
 
 def _check_network(config: FitConfig) -> None:
-    if config.weights not in ("imagenet", "random") and not Path(config.weights).exists():
-        raise UsageError(
-            "no such weights file", where=config.weights, remedy="give imagenet, random or the path of a file"
-        )
     card = catalog.described(config.backbone, config.backbone_options)
+    if config.weights not in ("imagenet", "random") and not Path(config.weights).exists():
+        names = "imagenet, random" if card is None else "random"
+        raise UsageError("no such weights file", where=config.weights, remedy=f"give {names} or the path of a file")
     if card is not None:
         catalog.check_weights(card, config.weights)
         if fault := card.size_fault(config.size):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,16 +64,13 @@ class ColumnRequest:
             names = f"keys such as {rows.key[0]!r}, groups such as {rows.group[0]!r}"
             remedy = "a table names them as index.parquet does, and a pattern matches some"
             return UsageError(f"{what} by --{self.origin}", where=task.folder, expected=names, remedy=remedy)
+        known = sorted({name for of in attributes(task).values() for name in of})
         return UsageError(
-            what,
+            what if known else f"{what}, nor any other attribute",
             where=task.folder,
-            expected=self._expected(task),
+            expected=f"one of the attributes {', '.join(known)}" if known else None,
             remedy="name another column with --by, or say where it is with --pattern or --table",
         )
-
-    def _expected(self, task: Task) -> str:
-        names = Counter(name for of in attributes(task).values() for name in of)
-        return f"one of the attributes {', '.join(sorted(names))}" if names else "attributes, and this task has none"
 
 
 def _of_pattern(pattern: str, name: str, rows: Rows) -> list[str]:
