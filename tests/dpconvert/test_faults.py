@@ -190,11 +190,12 @@ def test_a_worker_that_the_kernel_kills_is_reported_in_one_line_and_the_run_cont
     folder = tmp_path / one.manifest.task
     process = start(one, tmp_path, workers=2)
     try:
-        wait_for(lambda: notes(folder) > 0, process, seconds=120)
+        wait_for((folder / ".work" / "plan.jsonl").exists, process, seconds=120)  # every shard is still to be made
         (server,) = children(process.pid, b"forkserver")
         workers = children(server)
         assert 1 <= len(workers) <= 2
-        os.kill(workers[0], signal.SIGKILL)
+        for worker in workers:  # one of them may be idle to the end, and is not missed
+            os.kill(worker, signal.SIGKILL)
         process.wait(timeout=60)
     finally:
         kill(process)
