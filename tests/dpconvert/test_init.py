@@ -397,6 +397,13 @@ def test_classes_of_yolo_that_nothing_names_are_asked_about(
     assert "are the numbers 0, 1, and no data.yaml or classes.txt here names them" in answer.err
 
 
+def test_poses_of_yolo_are_not_taken_for_outlines(init: Callable[..., Any], tmp_path: Path) -> None:
+    draw_yolo(tmp_path / "s")
+    (tmp_path / "s" / "data.yaml").write_text("kpt_shape: [3, 2]\nnames: [benign, mitosis]\n")
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "data.yaml states key points (kpt_shape): files of poses are not read" in answer.err
+
+
 def draw_yolo(folder: Path) -> None:
     """Nine images of one box each, in the sets train and val, and one without any."""
     for number in range(10):

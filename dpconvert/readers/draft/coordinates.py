@@ -77,7 +77,8 @@ def _numbers(listing: Listing, x: str, y: str) -> list[tuple[str, float, float]]
 def _inside(survey: Survey, places: Sequence[tuple[str, float, float]]) -> bool:
     """Whether every place lies in its image, as far as images are looked at."""
     for image, x, y in itertools.islice(places, LOOKED_AT):
-        with suppress(ReadError), survey.source.open_image((image,), 0) as opened:
+        with suppress(ReadError):
+            opened = survey.source.open_image((image,), 0)
             if not (0 <= x <= opened.width and 0 <= y <= opened.height):
                 return False
     return True

@@ -14,6 +14,7 @@ from dpconvert.readers.draft.toml import some, table
 LARGEST = 1 << 16  # bytes
 LISTED = re.compile(r"(?i)(?:classes|class_names|predefined_classes|labels)\.txt|.*\.names|_darknet\.labels")
 YAML = re.compile(r"(?i).*\.ya?ml")
+POSES = re.compile(rb"^kpt_shape\s*:", re.MULTILINE)
 INLINE = re.compile(r"^names\s*:\s*(?P<open>[\[{])(?P<items>[^\]}]*)[\]}]", re.MULTILINE)
 BLOCK = re.compile(r"^names\s*:\s*(?:#.*)?\n(?P<items>(?:[ \t]*(?:-|\d+\s*:).*(?:\n|\Z))+)", re.MULTILINE)
 ITEM = re.compile(r"(?:-\s+|(?P<number>\d+)\s*:\s*)?(?P<quote>['\"]?)(?P<name>.*?)(?P=quote)\s*(?:#.*)?")
@@ -28,6 +29,8 @@ def classes(survey: Survey, drawn: Counter[str]) -> tuple[list[str], list[str]]:
     """The line of [layout] that names the classes, which `drawn` counts by their numbers and then by their names; or a
     question, if nothing here names them.
     """
+    if (poses := _of_poses(survey)) is not None:
+        return [], [f"{poses} states key points (kpt_shape): files of poses are not read, but look like outlines"]
     found = class_names(survey, drawn)
     if found is None:
         numbers = sorted(drawn, key=int)
@@ -41,6 +44,14 @@ def classes(survey: Survey, drawn: Counter[str]) -> tuple[list[str], list[str]]:
     drawn.clear()
     drawn.update(counts)
     return [f"labels = {table(called)}  # as {file} says"], []
+
+
+def _of_poses(survey: Survey) -> str | None:
+    """The data.yaml that says that files hold poses: with two numbers per key point they look like outlines."""
+    for file in filter(YAML.fullmatch, survey.names):
+        if survey.source.sizes[file] <= LARGEST and POSES.search(survey.source.read(file)):
+            return file
+    return None
 
 
 def class_names(survey: Survey, numbers: Iterable[str]) -> tuple[str, dict[str, str]] | None:
