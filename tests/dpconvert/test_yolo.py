@@ -50,6 +50,13 @@ def test_predictions_with_confidences_are_refused() -> None:
         read(BOX + "0 0.5 0.5 0.2 0.2 0.93\n")
 
 
+@pytest.mark.parametrize("line", ["0 0.5 0.5", "x 0.1 0.1 0.1 0.1", "0 0.5 0.5 0.2 1.5"])
+def test_a_line_far_down_that_is_cut_is_refused(line: str) -> None:
+    """Beyond what is looked at to tell the format."""
+    with pytest.raises(ReadError, match=r"a\.txt, line 61: not a line of YOLO; expected the number of a class"):
+        read(BOX * 60 + line)
+
+
 def test_a_class_without_a_name_in_the_manifest_is_refused() -> None:
     with pytest.raises(ReadError, match="unknown annotation label '0'"):
         read(OUTLINE, ("1", "2"))

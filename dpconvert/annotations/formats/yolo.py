@@ -14,8 +14,10 @@ import shapely
 
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
 from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.programs import YOLO
 from dpconvert.errors import ReadError
 
+EXPECTED = "the number of a class, and four or more fractions from 0 to 1"
 EMPTY = "empty file of YOLO, whose image shows nothing"
 
 
@@ -27,11 +29,14 @@ def read(data: bytes, name: str, size: tuple[int, int], known: Collection[str] =
     """
     remarks: Counter[str] = Counter()
     items = []
-    for number, line in enumerate(data.decode("utf-8-sig").splitlines(), start=1):
-        if not line.strip():
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if not (bare := line.strip()):
             continue
-        label, *numbers = line.split()
-        shape = _shape([float(text) for text in numbers], size, f"{name}, line {number}", remarks)
+        where = f"{name}, line {number}"
+        if not YOLO.fullmatch(bare):
+            raise ReadError("not a line of YOLO", where=where, expected=EXPECTED, found=repr(bytes(bare[:40])))
+        label, *numbers = bare.decode().split()
+        shape = _shape([float(text) for text in numbers], size, where, remarks)
         if shape is None or not shape.area:
             remarks["annotation without an outline"] += 1
             continue
