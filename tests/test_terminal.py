@@ -241,10 +241,19 @@ def test_the_command_tells_programs_and_its_exit_status_says_so(
     ],
     ids=["in evaluated text, as of a dataclass", "elsewhere"],
 )
-@pytest.mark.parametrize("instead", ["KeyboardInterrupt", "RuntimeError", "UserError"])
+@pytest.mark.parametrize(
+    ("number", "instead"),
+    [
+        ("SIGINT", "KeyboardInterrupt"),
+        ("SIGINT", "RuntimeError"),
+        ("SIGINT", "UserError"),
+        ("SIGTERM", "KeyboardInterrupt"),
+    ],
+)
 def test_ctrl_c_is_one_line_and_status_130_whatever_a_library_makes_of_it(
-    interrupted: str, instead: str, tmp_path: Path
+    interrupted: str, number: str, instead: str, tmp_path: Path
 ) -> None:
+    interrupted = interrupted.replace("SIGINT", number)
     (tmp_path / "program.py").write_text(
         "import os, signal, time\n"
         "from dpconvert.errors import UserError\n"

@@ -27,7 +27,7 @@ QUIET = click.option("--quiet", "-q", is_flag=True, help="Hide progress.")
 AGAIN = 0.02  # seconds until a lost Ctrl-C is repeated
 GAP, NARROWEST, LEFT_OUT = 2, 10, "..."  # of the columns of a table
 NUMBER = re.compile(r"-?\d+(\.\d+)?|")
-INTERRUPTED = 130  # the exit status that shells use after Ctrl-C
+INTERRUPTED = 130  # the exit status that shells use after Ctrl-C, and ours after SIGTERM, too
 
 
 class FolderPath(click.Path):
@@ -79,7 +79,8 @@ class Detailed(click.Command):
 def ended(program: str, stopped: str) -> Iterator[None]:
     """Run a whole program: an exception that ends it becomes one line on stderr and an exit status.
 
-    The status is 1 for a user's error, 2 for a wrong command line, and 130 after Ctrl-C, which prints `stopped`.
+    The status is 1 for a user's error, 2 for a wrong command line, and 130 after Ctrl-C or the SIGTERM of a batch
+    system, which print `stopped`.
     """
     _open_closed_streams()
     interrupts: list[int] = []
@@ -120,14 +121,11 @@ def _is_of_stdout(error: OSError) -> bool:
 
 @contextmanager
 def _recorded(interrupts: list[int]) -> Iterator[None]:
-    """Note each Ctrl-C before it interrupts: libraries can replace the KeyboardInterrupt by an error of their own.
+    """Note each Ctrl-C and SIGTERM before it interrupts: libraries can replace the KeyboardInterrupt by their own errors.
 
     One that arrives while Python runs a callback of the garbage collector is lost there. It is repeated by a signal,
-    which also ends a wait that is under way.
+    which also ends a wait that is under way. A signal that the caller ignores or handles stays as it is.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         interrupts.append(number)
@@ -137,17 +135,21 @@ def _recorded(interrupts: list[int]) -> Iterator[None]:
         if not issubclass(ignored.exc_type, KeyboardInterrupt):
             before(ignored)
         elif sys.unraisablehook is lost:
-            again = threading.Timer(AGAIN, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+            again = threading.Timer(AGAIN, signal.pthread_kill, (threading.get_ident(), next(iter(handlers))))
             again.daemon = True
             again.start()
 
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    handlers = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
     before, sys.unraisablehook = sys.unraisablehook, lost
-    signal.signal(signal.SIGINT, interrupt)
+    for number in handlers:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        # a second Ctrl-C while the first is reported ends the program at once, without a traceback
-        signal.signal(signal.SIGINT, signal.SIG_DFL if interrupts else signal.default_int_handler)
+        # a second one while the first is reported ends the program at once, without a traceback
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if interrupts else handler)
         sys.unraisablehook = before
 
 

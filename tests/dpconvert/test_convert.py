@@ -195,8 +195,13 @@ def test_a_finished_task_is_recognised_and_not_redone(converted: Get, dpconvert:
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"} == before
 
 
-@pytest.mark.parametrize("moment", ["workers load", "shards are made"])
-def test_ctrl_c_ends_the_program_and_its_workers_with_one_line(moment: str, converted: Get, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("workers load", signal.SIGINT), ("shards are made", signal.SIGINT), ("shards are made", signal.SIGTERM)],
+)
+def test_a_signal_ends_the_program_and_its_workers_with_one_line(
+    moment: str, number: int, converted: Get, tmp_path: Path
+) -> None:
     one = converted(POINTS)
     folder = tmp_path / one.manifest.task
     process = start(one, tmp_path, workers=2)
@@ -206,7 +211,7 @@ def test_ctrl_c_ends_the_program_and_its_workers_with_one_line(moment: str, conv
             time.sleep(0.2)  # it has begun to import
         else:
             wait_for(lambda: notes(folder) > 0, process)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         assert process.wait(timeout=60) == 130
         wait_for(lambda: not group_of(process), None, seconds=20)
     finally:
