@@ -250,9 +250,8 @@ class FitConfig(BaseModel):
     @field_validator("dense")
     @classmethod
     def _maps_of_one_pass(cls, dense: bool, info: ValidationInfo) -> bool:
-        for other in ("stream", "compile"):
-            if dense and info.data.get(other):
-                raise ValueError(f"does not go with --{other}")
+        if dense and info.data.get("compile"):
+            raise ValueError("does not go with --compile")
         return dense
 
     @field_validator("gradients")

@@ -1,31 +1,25 @@
-"""Masks and points of samples: read from shards, cropped and resized with their images, and written to a batch.
-
-Masks are resized by the nearest stored pixel; points are moved exactly. Both are cropped, flipped and turned like their
-image: cropped in the workers, and flipped and turned on the device (`turned`), as images are.
+"""Masks and points of samples, read from shards by offset. Like images, they are cropped and resized in the workers
+(mtrain.data.dense_sample), and flipped and turned on the device (`turned`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtrain.data.batches.augment import mirrored_at_once, put_mask, square_points
+from mtrain.data.batches.augment import mirrored_at_once
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.images import ShardFiles, checks
+from mtrain.data.dense_sample import WRONG, DenseSample, mask_of, most_objects, no_points, points_of, reason
 from mtrain.data.metadata import json_headers, read_json
-from mtrain.data.rows import DenseTargets, Rows, encoded_keys
+from mtrain.data.rows import Rows, encoded_keys
 from mtrain.data.task import Task
 from mtrain.errors import ShardError
-
-IGNORE = 255  # in a mask: not annotated
-GREY_OF_8_BITS = b"\x08\x00"  # bit depth and colour type in the header of a PNG
 
 
 class MasksAndPoints:
@@ -41,8 +35,7 @@ class MasksAndPoints:
         self._sources = [
             _Source(task, rows, check) if dense else None for (task, rows), dense in zip(parts, self.dense, strict=True)
         ]
-        objects = [rows.objects for (_, rows), of in zip(parts, self.dense, strict=True) if of and of.points]
-        self.most = max((int(column.max()) for column in objects if column is not None and len(column)), default=0)
+        self.most = most_objects((task.dense, rows) for task, rows in parts)
 
     def has(self, index: int) -> bool:
         """Whether the task of this sample has masks or points."""
@@ -56,23 +49,12 @@ class MasksAndPoints:
             ShardError: they cannot be read, or do not fit the image or the task.
         """
         task = self._task(index)
-        source, row, size = self._sources[task], index - int(self.starts[task]), into.masks.shape[1]
+        source, row = self._sources[task], index - int(self.starts[task])
         assert source is not None
         try:
-            mask = source.mask(row, shape)
-            points, radius = source.points(row)
-            if len(points) > self.most:
-                raise ValueError(f"it has {len(points)} points, more than the index states")
-        except (ValueError, OSError, KeyError, TypeError) as error:
+            DenseSample(source.mask(row, shape), *source.points(row)).put(shape, place, into, entry)
+        except WRONG as error:
             raise source.unreadable(row, error) from None
-        if mask is None:
-            into.masks[entry] = IGNORE
-        else:
-            put_mask(mask, place, into.masks[entry].numpy())
-        moved, scale = square_points(points, shape, size, place)
-        into.points[entry, :, 2] = -1
-        into.points[entry, : len(moved)] = torch.from_numpy(moved.astype(np.float32))
-        into.radii[entry] = radius * scale
 
     def _task(self, index: int) -> int:
         return int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -99,27 +81,13 @@ class _Source:
         assert self.seg_length is not None
         data = self._files.read(int(self.shard[row]), int(self.seg_offset[row]), int(self.seg_length[row]))
         self._check(row, data)
-        mask = _decoded(data)
-        if mask.shape != shape:
-            raise ValueError(f"its mask is {mask.shape[1]}x{mask.shape[0]} px, its image {shape[1]}x{shape[0]}")
-        largest = int(mask.max(where=mask != IGNORE, initial=0))
-        if largest >= len(self.of.seg):
-            raise ValueError(f"its mask holds {largest}, but the task has classes 0..{len(self.of.seg) - 1}")
-        return mask
+        return mask_of(data, self.of, shape)
 
     def points(self, row: int) -> tuple[npt.NDArray[np.float64], float]:
         """The points of a sample, (n, 3): x, y in pixels of the stored image, and class; and their radius there."""
         if not self.of.points or self.header is None:
-            return np.zeros((0, 3)), 0.0
-        content = read_json(self._files, int(self.shard[row]), int(self.header[row]))
-        points = np.asarray(content["points"], dtype=np.float64).reshape(-1, 3)
-        classes = points[:, 2]
-        if (
-            not np.isfinite(points).all()
-            or ((classes < 0) | (classes >= len(self.of.points)) | (classes % 1 > 0)).any()
-        ):
-            raise ValueError(f"its points are not x, y and a class in 0..{len(self.of.points) - 1}")
-        return points, _radius(self.of, content)
+            return no_points()
+        return points_of(read_json(self._files, int(self.shard[row]), int(self.header[row])), self.of)
 
     def _check(self, row: int, data: bytes) -> None:
         if self.checks and not self._seen[row]:
@@ -131,33 +99,11 @@ class _Source:
     def unreadable(self, row: int, error: Exception) -> ShardError:
         """Return the error for a sample whose targets cannot be read."""
         shard = int(self.shard[row])
-        reason = f"its JSON has no {error}" if isinstance(error, KeyError) else error
         return ShardError(
-            f"{self.name}: cannot read the mask or points of {self.key[row].decode()}: {reason}",
+            f"{self.name}: cannot read the mask or points of {self.key[row].decode()}: {reason(error)}",
             where=self._files.name(shard),
             remedy=self._files.remedy(shard),
         )
-
-
-def _decoded(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode a mask: uint8 (height, width). Only 8-bit grey PNG is accepted, since others would be converted."""
-    if data[24:26] != GREY_OF_8_BITS:
-        raise ValueError("its mask is not a PNG of mode L with 8 bits")
-    try:
-        mask: npt.NDArray[np.uint8] = imagecodecs.png_decode(data)
-    except imagecodecs.PngError as error:
-        raise ValueError(f"its mask is damaged: {error}") from None
-    return mask
-
-
-def _radius(of: DenseTargets, content: dict[str, Any]) -> float:
-    """The radius of points in pixels of the stored image."""
-    if of.radius_px is not None:
-        return of.radius_px
-    mpp = content.get("mpp_stored")
-    if of.radius_um is None or not isinstance(mpp, int | float) or not mpp > 0:
-        raise ValueError("neither the task nor the sample states the radius of its points in pixels")
-    return of.radius_um / mpp
 
 
 def turned(masks: Tensor, points: Tensor, flips: Tensor, quarter: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mtrain.config import FitConfig
 from mtrain.data.batches.batch import Batch
-from mtrain.data.targets import IGNORE, turned
+from mtrain.data.dense_sample import IGNORE
+from mtrain.data.targets import turned
 from mtrain.model.dense.dense_loss import dense_losses
 from mtrain.model.dense.dense_network import DenseNetwork
 

@@ -64,7 +64,8 @@ def fit(
         check_joint(whole, pool, config.joint)
         pool = _sets_to_train_on(config, pool)
     _check_pool(pool)
-    _check_targets(config, pool)
+    for task in pool.tasks:
+        scaling_of(task)  # numbers that are all equal cannot be learnt
     _check_dense(config, pool)
     _check_division(config, ranks)
     for note in (*pool.notes, *notes, *choosing):
@@ -215,18 +216,6 @@ def _check_pool(pool: Pool) -> None:
     for task in pool.tasks:
         if not len(task.rows["train"]):
             raise UsageError("this task has no training set", where=task.folder, remedy="leave it out with --leave-out")
-
-
-def _check_targets(config: FitConfig, pool: Pool) -> None:
-    """Check that labels which are not one class can be read and learnt."""
-    for task in (task for task in pool.tasks if task.target != "class"):
-        scaling_of(task)
-        if config.stream:
-            raise UsageError(
-                f"--stream reads one class for an image, and {task.name} is of kind {task.card.kind!r}",
-                where=task.folder,
-                remedy="omit --stream, or leave the task out with --leave-out",
-            )
 
 
 def _check_dense(config: FitConfig, pool: Pool) -> None:

@@ -17,6 +17,8 @@ from mtrain.data.batches.images import Images
 from mtrain.data.batches.loader import Batches, Parts, Skipping, batches
 from mtrain.data.batches.prefetch import on_device
 from mtrain.data.batches.resident import ResidentImages
+from mtrain.data.dense_sample import most_objects
+from mtrain.data.labels import widest
 from mtrain.data.mixing import mixture
 from mtrain.data.pool import Pool
 from mtrain.data.stream import StreamBatches
@@ -36,7 +38,9 @@ class BatchSupply:
         self.config, self.pool, self.device, self.how = config, pool, device, how
         rows = [(task, task.rows["train"]) for task in pool.tasks]
         self.images = None if config.stream else Images(rows, how=how, scaled=True)
-        self.targets = MasksAndPoints(rows) if dense else None
+        self.width = widest(pool.tasks)  # of the targets of images that do not have one class
+        self.objects = most_objects((task.dense, of_task) for task, of_task in rows) if dense else None
+        self.targets = MasksAndPoints(rows) if dense and not config.stream else None
         self.resident: ResidentImages | None = None  # training images in the memory of the device
         self.skipping = Skipping(config.skip_corrupt)
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
@@ -83,7 +87,16 @@ class BatchSupply:
         if self.images is None:
             tasks = self.pool.tasks
             return StreamBatches(
-                tasks, config.size, config.seed, slots, stream, skip=skip, mixture=mixture, looks=looks, how=self.how
+                tasks,
+                config.size,
+                config.seed,
+                slots,
+                stream,
+                skip=skip,
+                mixture=mixture,
+                looks=looks,
+                how=self.how,
+                dense=self.objects is not None,
             )
         return TrainingBatches(
             self.images,

@@ -118,10 +118,8 @@ class Training(BatchSupply):
         """The same for a single batch on a single rank, as a recorded iteration."""
         if self.recorded is None:
             size, tasks = self.config.size, len(self.tasks)
-            width = 0 if self.images is None else self.images.width
-            objects = 0 if self.targets is None else self.targets.most
-            images = len(self.slots[0])
-            inputs = Inputs(images, size, tasks, self.device, width=width, part=self.dense, objects=objects)
+            images, objects = len(self.slots[0]), self.objects or 0
+            inputs = Inputs(images, size, tasks, self.device, width=self.width, part=self.dense, objects=objects)
             self.recorded = RecordedIteration(
                 self.model,
                 self.optimizer,

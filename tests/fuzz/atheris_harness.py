@@ -18,7 +18,7 @@ READERS = [
     "tifffile",
     "webdataset",
     "dpconvert.image.decode",
-    "mtrain.data.stream",
+    "mtrain.data.streamed_samples",
     "mtrain.model.weight_files.weights",
     "torch._weights_only_unpickler",
     "torch.serialization",

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 
 from dpconvert.image.decode import decode
-from mtrain.data import stream
+from mtrain.data import streamed_samples
 from mtrain.errors import ShardError
 from mtrain.model import heads
 from mtrain.model.weight_files.weights import read_weights, state_digest
@@ -108,8 +108,10 @@ def _decoded(data: bytes) -> object:
 
 def _streamed(path: Path) -> object:
     """A shard, which its card describes rightly, read again and again."""
-    shard = stream.Shard(str(path), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
-    return list(itertools.islice(stream.samples("T", 2, [shard], 1, "0"), 3))
+    shard = streamed_samples.Shard(str(path), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    return list(
+        itertools.islice(streamed_samples.samples(streamed_samples.StreamedTask("T", 2, [shard], 1), 1, "0"), 3)
+    )
 
 
 def _cell(path: Path) -> object:

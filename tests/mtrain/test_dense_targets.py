@@ -17,9 +17,10 @@ from mtrain.data.batches.augment import CENTRE, flip, put_mask, square_points
 from mtrain.data.batches.image_batches import OrderedBatches, TrainingBatches
 from mtrain.data.batches.images import Images
 from mtrain.data.batches.loader import batches
+from mtrain.data.dense_sample import IGNORE
 from mtrain.data.pool import open_pool, training_on
 from mtrain.data.sampling import Stream
-from mtrain.data.targets import IGNORE, MasksAndPoints, turned
+from mtrain.data.targets import MasksAndPoints, turned
 from mtrain.data.task import open_task
 from mtrain.errors import ShardError
 from mtrain.model.heads import about

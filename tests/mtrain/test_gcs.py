@@ -11,7 +11,7 @@ import pytest
 
 from mtrain.data import shard_cache, storage
 from mtrain.data.pool import open_pool
-from mtrain.data.stream import samples, train_shards
+from mtrain.data.streamed_samples import StreamedTask, samples
 from mtrain.data.task import open_task
 from mtrain.errors import RunError, UsageError
 from mtrain.runs.run_folder import Run
@@ -113,7 +113,7 @@ def test_what_is_not_there_is_named(faults: Faults) -> None:
 def test_a_stream_goes_on_where_an_answer_broke_off(faults: Faults) -> None:
     task = open_task(f"{PREFIX}/Alpha")
     faults.planned = ["cut", "fail", "cut"]
-    stream = samples("Alpha", 2, train_shards(task), 1, "seed")
+    stream = samples(StreamedTask.of(task), 1, "seed")
     assert len({sample.key for sample in islice(stream, 24)}) == 24
     stream.close()  # type: ignore[attr-defined]
     assert faults.planned == []

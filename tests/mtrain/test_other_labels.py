@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import tomllib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ from mtrain.cli import group
 from mtrain.config import FitConfig
 from mtrain.data import sampling
 from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.dataset import ShardDataset
 from mtrain.data.labels import Scaling, scaling_of, strata
+from mtrain.data.pool import open_pool
+from mtrain.data.stream import StreamBatches
+from mtrain.data.streamed_samples import StreamedTask, samples
 from mtrain.data.task import open_task
 from mtrain.errors import UsageError, UserError
 from mtrain.model.heads import Head, load_heads
@@ -450,10 +455,38 @@ def test_the_page_of_a_run_states_errors_in_the_unit(run: Path) -> None:
         assert f"{found['scores']['rmse']:.4g} [" in page.read_text()
 
 
-def test_streams_and_equal_numbers_are_refused(shards: Path, tmp_path: Path) -> None:
-    settings = {"shards": str(shards), "backbone": SMALL, "weights": "random", "iterations": 1, "size": 32}
-    with pytest.raises(UsageError, match="--stream reads one class for an image"):
-        fit.fit(FitConfig(**settings, stream=True), Run(tmp_path / "r"), Notes())
+def test_a_stream_gives_the_targets_of_its_images(shards: Path) -> None:
+    """The numbers and classes of the index, found by the keys of the samples."""
+    for name in ("Many", "Cells"):
+        task = open_task(shards / name)
+        rows = task.rows["train"]
+        assert rows.target is not None
+        known = dict(zip(rows.key, scaling_of(task).standardized(rows.target), strict=True))
+        for sample in islice(samples(StreamedTask.of(task), 4, "seed"), 2 * len(rows)):
+            assert sample.targets is not None
+            assert sample.targets.tolist() == pytest.approx(known[sample.key].tolist())
+
+
+def test_a_streamed_batch_has_every_kind_of_label(shards: Path) -> None:
+    tasks = open_pool(shards).tasks
+    (batch,) = batches(StreamBatches(tasks, 32, 0, range(24), sampling.Stream.TRAIN), range(1), workers=0)
+    names = np.repeat([task.name for task in tasks], batch.counts.tolist())
+    targets = {name: batch.targets.numpy()[names == name] for name in set(names)}
+    assert batch.targets.shape == (24, 2)
+    assert not targets["Alpha"].any()
+    assert set(targets["Many"].flatten()) == {0, 1}
+    assert not targets["Cells"][:, 1].any()
+    labels = {name: set(batch.labels.numpy()[names == name]) for name in set(names)}
+    assert labels == {"Alpha": {0, 1}, "Many": {-1}, "Cells": {-1}}
+
+
+def test_a_training_streams_every_kind_of_label(shards: Path, tmp_path: Path) -> None:
+    settings = {"shards": str(shards), "backbone": SMALL, "weights": "random", "iterations": 2, "size": 32}
+    settings |= {"batch": 8, "warmup": 0, "adapt_batches": 1, "workers": 0, "device": "cpu"}
+    assert fit.fit(FitConfig(**settings, stream=True), Run(tmp_path / "r"), Notes()) == "finished"
+
+
+def test_equal_numbers_are_refused(shards: Path) -> None:
     task = open_task(shards / "Cells")
     rows = task.rows["train"].take([0, 0])
     with pytest.raises(UsageError, match="all numbers of the training set of Cells are equal"):

@@ -4,15 +4,21 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 
 from dpconvert import card as cards
 from mtrain.data import sampling, storage
 from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.images import Images
 from mtrain.data.batches.loader import Skipping, batches
+from mtrain.data.dense_sample import IGNORE
 from mtrain.data.pool import Pool, open_pool, training_on
 from mtrain.data.sampling import Stream
-from mtrain.data.stream import Shard, StreamBatches, samples, train_shards
+from mtrain.data.stream import StreamBatches
+from mtrain.data.streamed_samples import Shard, StreamedTask, samples, train_shards
+from mtrain.data.targets import MasksAndPoints
 from mtrain.errors import ShardError
+from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.storages import Faults, proxy, web_server
 
@@ -50,7 +56,7 @@ def test_images_come_with_their_own_labels(pool: Pool) -> None:
 
 def test_a_stream_shows_each_image_once_before_any_a_second_time(pool: Pool) -> None:
     task = pool.tasks[0]
-    stream = samples(task.name, task.num_classes, train_shards(task), 1, "seed")
+    stream = samples(StreamedTask.of(task), 1, "seed")
     passes = [Counter(sample.key for sample in islice(stream, 24)) for _ in range(3)]
     assert all(set(seen.values()) == {1} and len(seen) == 24 for seen in passes)
 
@@ -59,7 +65,7 @@ def test_a_stream_is_shuffled_anew_each_time_and_by_its_seed(pool: Pool) -> None
     task = pool.tasks[0]
 
     def keys(seed: str) -> list[str]:
-        stream = samples(task.name, task.num_classes, train_shards(task), 24, seed)
+        stream = samples(StreamedTask.of(task), 24, seed)
         return [sample.key for sample in islice(stream, 48)]
 
     assert keys("a") == keys("a") != keys("b")
@@ -67,7 +73,7 @@ def test_a_stream_is_shuffled_anew_each_time_and_by_its_seed(pool: Pool) -> None
 
 
 def test_only_the_training_set_is_streamed(pool: Pool) -> None:
-    stream = samples("Alpha", 2, train_shards(pool.tasks[0]), 4, "seed")
+    stream = samples(StreamedTask.of(pool.tasks[0]), 4, "seed")
     assert all("-train-" in sample.key for sample in islice(stream, 60))
 
 
@@ -144,7 +150,7 @@ def test_streams_come_from_storage_though_answers_break_off(tmp_path: Path, monk
     faults = Faults(planned=["cut", "fail", "cut"])
     with web_server(tmp_path / "shards") as server, proxy(server, faults) as port:
         pool = open_pool(f"http://127.0.0.1:{port}/Alpha")
-        stream = samples("Alpha", 2, train_shards(pool.tasks[0]), 1, "seed")
+        stream = samples(StreamedTask.of(pool.tasks[0]), 1, "seed")
         assert len({sample.key for sample in islice(stream, 12)}) == 12
         stream.close()  # type: ignore[attr-defined]
     assert faults.planned == []
@@ -156,7 +162,7 @@ def test_shards_without_a_sample_are_reported_instead_of_read_for_ever(tmp_path:
     digest = hashlib.sha256(bytes(10240)).hexdigest()
     shards = [Shard(str(tmp_path / "empty.tar"), 10240, digest)] * 2
     with pytest.raises(ShardError, match=r"the shards of this task hold no samples; check the shards"):
-        next(samples("Alpha", 2, shards, 4, "seed"))
+        next(samples(StreamedTask("Alpha", 2, shards, 1), 4, "seed"))
 
 
 def test_the_shards_of_every_set_that_is_trained_on_are_read(tmp_path: Path) -> None:
@@ -165,3 +171,51 @@ def test_the_shards_of_every_set_that_is_trained_on_are_read(tmp_path: Path) -> 
     read = [Path(shard.place).name for shard in train_shards(task)]
     assert read == ["train-000000.tar", "train-000001.tar", "train-000002.tar", "val-000000.tar"]
     assert StreamBatches([task], 32, 0, range(4), Stream.TRAIN).sizes == [32]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """Tasks with masks, points, both and neither."""
+    return open_pool(write_mixed_pool(tmp_path_factory.mktemp("mixed")))
+
+
+def test_masks_and_points_are_those_that_random_access_reads(mixed: Pool) -> None:
+    parts = [(task, task.rows["train"]) for task in mixed.tasks]
+    images, targets = Images(parts), MasksAndPoints(parts)
+    for number, (task, rows) in enumerate(parts):
+        read = list(islice(samples(StreamedTask.of(task, dense=True), 1, "seed"), len(rows)))
+        assert {sample.key for sample in read} == set(rows.key)
+        for sample in read:
+            row = int(images.starts[number]) + rows.key.tolist().index(sample.key)
+            one, two = (Batch.room(1, SIZE, 1, objects=targets.most) for _ in range(2))
+            place = 1 << 31
+            side = sample.put(place, SIZE, one.pixels.numpy(), "bilinear", one, 0)
+            assert side == images.put(row, place, SIZE, two.pixels.numpy())[0]
+            if task.dense is not None:
+                targets.put(row, images.decode(row).shape[:2], place, two, 0)
+                assert torch.equal(one.masks, two.masks)
+                assert torch.equal(one.points[one.points[..., 2] >= 0], two.points[two.points[..., 2] >= 0])
+                assert torch.equal(one.radii, two.radii)
+            assert (sample.task.dense is None) == (task.dense is None)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_has_masks_and_points_of_the_tasks_that_have_them(mixed: Pool, workers: int) -> None:
+    dataset = StreamBatches(mixed.tasks, SIZE, 3, range(12), Stream.TRAIN, dense=True)
+    for batch in batches(dataset, range(3), workers=workers):
+        dense = [
+            task.dense for task, count in zip(mixed.tasks, batch.counts.tolist(), strict=True) for _ in range(count)
+        ]
+        dense = [of for of in dense if of is not None]
+        assert len(batch.masks) == len(batch.points) == len(batch.radii) == len(dense)
+        for of, mask, points in zip(dense, batch.masks, batch.points, strict=True):
+            assert bool(of.seg) == bool((mask != IGNORE).any())
+            assert points[:, 2].max() < len(of.points)
+
+
+def test_a_sample_without_its_mask_is_named(mixed: Pool) -> None:
+    (task,) = (task for task in mixed.tasks if task.dense is not None and task.dense.seg and not task.dense.points)
+    sample = next(samples(StreamedTask.of(task, dense=True), 4, "seed"))._replace(seg=b"")
+    room = Batch.room(1, SIZE, 1, objects=0)
+    with pytest.raises(ShardError, match=f"cannot read the mask or points of {sample.key}: its mask is not a PNG"):
+        sample.put(0, SIZE, room.pixels.numpy(), "bilinear", room, 0)

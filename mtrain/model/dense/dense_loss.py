@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from mtrain.data.targets import IGNORE
+from mtrain.data.dense_sample import IGNORE
 from mtrain.model.dense.dense_network import DenseNetwork, enlarged
 
 ALPHA, GAMMA = 0.25, 2.0  # Lin et al., "Focal loss for dense object detection", 2017

@@ -24,9 +24,10 @@ from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import EpochBatches
 from mtrain.data.batches.images import Images
 from mtrain.data.batches.loader import batches
+from mtrain.data.dense_sample import IGNORE
 from mtrain.data.instances import instances_of
 from mtrain.data.rows import DenseTargets, Rows
-from mtrain.data.targets import IGNORE, MasksAndPoints, turned
+from mtrain.data.targets import MasksAndPoints, turned
 from mtrain.data.task import Task
 from mtrain.errors import DivergedError
 from mtrain.model.dense.dense_loss import drawn_discs, point_losses
