@@ -16,6 +16,7 @@ from dpconvert.plan.known_errors import absent, doubtful, unused_errata, wrong_i
 from dpconvert.plan.options import Options
 from dpconvert.plan.split import assign, contents, spelt
 from dpconvert.plural import counted
+from dpconvert.readers import stated_sets
 from dpconvert.source import target, unused
 from dpconvert.source.files import Source
 from dpconvert.source.name_encoding import explained
@@ -123,7 +124,7 @@ def listed(manifest: Manifest, source: Source, options: Options) -> list[SourceI
     _check_kind(manifest)
     wrong, samples = wrong_images(manifest, options, "pictures"), wrong_samples(manifest, options)
     try:
-        images = list(readers.reader(manifest).images(source))
+        images = stated_sets.divided(source, list(readers.reader(manifest).images(source)))
     except SourceError as error:
         raise explained(error, source.encoding) from None
     source.notes += unused.notes(source, {file for p in images for file in (*p.files, *p.annotations)})

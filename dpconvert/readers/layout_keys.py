@@ -19,6 +19,7 @@ Idle = tuple[tuple[str, ...], str]
 """Keys of [layout] that the files at hand leave without use, and why."""
 M = TypeVar("M", bound=BaseModel)
 SHOWN = 3
+SETS = "sets"  # the kind of files that list the images of each set
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -99,6 +100,28 @@ class SplitNames(Model):
         return never_met("splits", self.splits, self._met)
 
 
+class SetLists(SplitNames):
+    """Keys of [layout] about the files of [files.sets]."""
+
+    sets: dict[Literal["image", "split"], str] = {}
+    """Columns of tables of [files.sets] with a row for each image or group, such as `{image = "image", split = "set"}`;
+    without `split`, the pattern of [files.sets] tells the set.
+    """
+
+    @field_validator("sets")
+    @classmethod
+    def _names_images(cls, columns: dict[str, str]) -> dict[str, str]:
+        if columns and not columns.get("image"):
+            raise ValueError("`image` is needed: the column that names the image or the group")
+        return columns
+
+    _listed: bool = PrivateAttr(default=False)  # sets are also named by files that are read after the images
+
+    def unmet(self) -> list[str]:
+        """A note of the names in `splits` that no image has had, unless they may be those of lists."""
+        return [] if self._listed else super().unmet()
+
+
 def as_split(text: str, where: str | None = None, others: Sequence[str] = ()) -> Split | None:
     """The split that a folder or a column names; None for an empty text. others: which names else are known.
 
@@ -154,7 +177,10 @@ def layout_of(manifest: Manifest, model: type[M]) -> M:
         ManifestError: names what is wrong in it.
     """
     try:
-        return model.model_validate(manifest.layout)
+        found = model.model_validate(manifest.layout)
     except ValidationError as error:
         fault = first_fault(error, model)
         raise ManifestError(f"layout.{fault}", where=manifest.path, found=fault.found) from None
+    if isinstance(found, SetLists):
+        found._listed = SETS in manifest.files
+    return found

@@ -12,7 +12,7 @@ from dpconvert.annotations.parsing.table import Table, TableRow
 from dpconvert.errors import SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.labels import InColumns, LabelColumns, check_given
-from dpconvert.readers.layout_keys import Missing, SplitNames, Tabular
+from dpconvert.readers.layout_keys import Missing, SetLists, Tabular
 from dpconvert.readers.layouts.table import cell
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
@@ -21,7 +21,7 @@ SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|
 LABEL = "\0label"  # no name of a column
 
 
-class SlideTable(LabelColumns, Tabular, SplitNames):
+class SlideTable(LabelColumns, Tabular, SetLists):
     """Keys of [layout] about the table of slides."""
 
     slide: str = "slide"

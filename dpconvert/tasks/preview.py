@@ -24,6 +24,7 @@ from dpconvert.plan.collect import LazyScene
 from dpconvert.plan.known_errors import doubtful
 from dpconvert.plan.options import Options
 from dpconvert.plan.targets import ImageTargets
+from dpconvert.readers import stated_sets
 from dpconvert.source import target
 from dpconvert.source.files import Source
 from dpconvert.source.record import Record, SourceImage, hashed
@@ -54,7 +55,7 @@ def preview(source: Source, name: str | None, out: Path) -> Preview:
         ReadError: the slide cannot be read.
         OutputError: `out` cannot be written.
     """
-    images = list(readers.reader(source.manifest).images(source))
+    images = stated_sets.divided(source, list(readers.reader(source.manifest).images(source)))
     if not images:
         raise SourceError("nothing to draw in this source", where=source.root)
     chosen = _chosen(images, name)

@@ -254,7 +254,7 @@ def test_black_on_white_is_asked_about(dpconvert: Call, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["ImageSets/Main/{}.txt", "dataset.json"])
-def test_lists_of_sets_are_asked_about(form: str, dpconvert: Call, tmp_path: Path) -> None:
+def test_lists_of_sets_are_kept(form: str, convert: Callable[[Path], Any], tmp_path: Path) -> None:
     """As in Pascal VOC, and in MONAI's data lists."""
     for n in range(6):
         draw(tmp_path / "s" / "images" / f"im{n}.png", n)
@@ -270,4 +270,5 @@ def test_lists_of_sets_are_asked_about(form: str, dpconvert: Call, tmp_path: Pat
     else:
         path.with_name("train.txt").write_text("im0\nim1\nim2\nim3\n")
         path.with_name("val.txt").write_text("im4\nim5\n")
-    assert "lists of the images of each set, which are not read" in ask(dpconvert, tmp_path / "s", tmp_path)
+    manifest, found, _ = convert(tmp_path / "s")
+    assert (manifest["split"]["strict"], len(found)) == ({"official": True}, 6)

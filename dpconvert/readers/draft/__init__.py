@@ -16,7 +16,7 @@ from dpconvert.names import DECIMAL, alike, escaped, plain, readable, reads_date
 from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, held, points, slides, tables, toml
 from dpconvert.readers.draft.masks import files, objects, pixels
-from dpconvert.readers.draft.set_lists import set_lists
+from dpconvert.readers.draft.set_lists import with_sets
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.layouts import arrays, parquet
 from dpconvert.source.name_encoding import ADVICE
@@ -44,7 +44,7 @@ def draft(root: Path) -> Drafted:
     if not survey.images and not survey.slides:
         raise survey.nothing()
     shapes = (cytomine, slides, held, points, tables, objects, pixels, folders)
-    found = next(draft for shape in shapes if (draft := shape.draft(survey)) is not None)
+    found = with_sets(survey, next(draft for shape in shapes if (draft := shape.draft(survey)) is not None))
     unread = [note for note in survey.source.notes if "not read" in note]
     remarks = (*found.remarks, *(note[:1].upper() + note[1:] for note in unread))
     found = replace(found, remarks=remarks, questions=(*found.questions, *_doubts(survey, found)))
@@ -77,12 +77,6 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
         yield (
             f"Classes that read as dates ({toml.some(map(repr, dates))}), which spreadsheets make of texts such as "
             "1-2: if so, correct the table; if they are classes, nothing need change"
-        )
-    if not any(line.startswith("official") for line in found.split) and (lists := set_lists(survey)):
-        yield (
-            f"{toml.some(lists, 3)}: lists of the images of each set, which are not read. To keep these sets, name "
-            "their groups under [split.strict], as `train`, `val` and `test`, in place of `share`; if they need not be "
-            "kept, nothing need change"
         )
     yield from _stacks(survey, found)
     if found.shape == "folders" and (masks := files.unpaired(survey)):

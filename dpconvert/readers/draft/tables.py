@@ -39,6 +39,8 @@ def draft(survey: Survey) -> Draft | None:
     found, unclear = listings(survey)
     if not found:
         return None
+    if all(lists_sets(listing) for listing in found):  # what the images show, their masks or folders tell
+        return None
     tables = _together(found)
     if _are_sets(tables):
         return _draft(survey, tables, unclear)
@@ -72,6 +74,14 @@ def _with_joins(draft: Draft, main: Listing, joins: list[Join]) -> Draft:
         layout=(*draft.layout, f"join = {quoted(by)}"),
         remarks=(why, *draft.remarks, *remarks),
     )
+
+
+def lists_sets(table: Listing) -> bool:
+    """Whether a table says of each image its set, by a column or by the one that it is in, and nothing that may be a
+    label.
+    """
+    by_columns = bool(table.columns) and all(map(names.as_set, table.columns))
+    return by_columns or (bool(sets.split_column(table, SETS)) and not label_columns(table))
 
 
 def _are_sets(tables: list[Listing]) -> bool:

@@ -16,7 +16,7 @@ from dpconvert.card import Target
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.files import FileKind
 from dpconvert.readers.labels import ALL, ManyLabels, check_many, in_text, parts_of
-from dpconvert.readers.layout_keys import Attributes, SplitNames, layout_of, never_named
+from dpconvert.readers.layout_keys import Attributes, SetLists, layout_of, never_named
 from dpconvert.readers.pairing import IMAGE, stem
 from dpconvert.source import target
 from dpconvert.source.files import Source
@@ -32,12 +32,13 @@ FILES = {
 }
 
 
+MORE_FILES = ("sets",)
 TARGETS = ALL
 LABELS: dict[Target, tuple[str, ...]] = {"class": ("class",), "labels": ("labels", "indicators"), "value": ("value",)}
-GROUPS = {"images": {"class", "labels", "indicators", "value", "group", "split", "name"}}
+GROUPS = {"sets": {"split"}, "images": {"class", "labels", "indicators", "value", "group", "split", "name"}}
 
 
-class Layout(ManyLabels, SplitNames, Attributes):
+class Layout(ManyLabels, SetLists, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     labels: dict[str, str] = {}

@@ -24,7 +24,7 @@ from dpconvert.manifest.catalog import is_packaged
 from dpconvert.manifest.files import FileKind
 from dpconvert.manifest.rules import Tiles, Whole
 from dpconvert.plural import counted
-from dpconvert.readers.layout_keys import Idle, Missing, SplitNames, layout_of
+from dpconvert.readers.layout_keys import Idle, Missing, SetLists, layout_of
 from dpconvert.readers.pairing import IMAGE, no_partner, no_white_zero, paired
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
@@ -37,10 +37,15 @@ FILES = {
     ),
 }
 
-GROUPS = {"images": {"name", "folder", "class", "group", "split"}, "masks": {"name", "folder", "class"}}
+MORE_FILES = ("sets",)
+GROUPS = {
+    "images": {"name", "folder", "class", "group", "split"},
+    "masks": {"name", "folder", "class"},
+    "sets": {"split"},
+}
 
 
-class Layout(SplitNames):
+class Layout(SetLists):
     """`[layout]` of a manifest of this shape."""
 
     values: dict[Value, str] = {}

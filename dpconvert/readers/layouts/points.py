@@ -38,7 +38,8 @@ FILES = {
         example="points/0001.csv",
     ),
 }
-GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}}
+MORE_FILES = ("sets",)
+GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}, "sets": {"split"}}
 OF_TEXT = "delimiter", "skip", "decimal", "check_head"
 
 

@@ -61,7 +61,9 @@ FILES = {
         optional=True,
     ),
 }
+MORE_FILES = ("sets",)
 GROUPS = {
+    "sets": {"split"},
     "slides": {"name", "group", "split", "class"},
     "annotations": {"name", "label"},
     "table": set[str](),

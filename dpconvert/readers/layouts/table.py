@@ -25,7 +25,7 @@ from dpconvert.readers.labels import ALL, InColumns, LabelColumns
 from dpconvert.readers.layout_keys import (
     Attributes,
     Missing,
-    SplitNames,
+    SetLists,
     Tabular,
     layout_of,
     never_named,
@@ -45,11 +45,11 @@ FILES = {
     ),
     "images": FileKind(pattern=rf"(?i)\.{IMAGE}$", what="images", example="images/0001.png"),
 }
-MORE_FILES = ("joined",)
+MORE_FILES = ("joined", "sets")
 ERRORS = {"#N/A", "#DIV/0", "#REF", "#VALUE", "#NAME", "#NUM", "#NULL"}
 FORMULA = re.compile(r"=(?=.)")
 TARGETS = ALL
-GROUPS = {"joined": set[str](), "table": {"group", "split"}, "images": {"group", "split"}}
+GROUPS = {"sets": {"split"}, "joined": set[str](), "table": {"group", "split"}, "images": {"group", "split"}}
 UPWARDS = re.compile(r"^(\.\./)+")
 PADDED = re.compile(r"0(?P<width>[1-9]\d*)(?P<whole>d?)|(?P<plain>d)")
 WHOLE = re.compile(r"([-+]?\d+)(\.0+)?", re.ASCII)
@@ -81,7 +81,7 @@ class Template(string.Formatter):
 TEMPLATE = Template()
 
 
-class Layout(LabelColumns, Tabular, SplitNames, Attributes):
+class Layout(LabelColumns, Tabular, SetLists, Attributes):
     """`[layout]` of a manifest of this shape."""
 
     file: str

@@ -9,14 +9,14 @@ from pydantic import field_validator
 from dpconvert.annotations.parsing.units import Unit
 from dpconvert.annotations.point_boxes import BoxForm, with_boxes
 from dpconvert.annotations.points import Form
-from dpconvert.readers.layout_keys import Missing, SplitNames
+from dpconvert.readers.layout_keys import Missing, SetLists
 from dpconvert.readers.pairing import stem
 from dpconvert.readers.stated_images import StatedImage
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
 
-class Layout(SplitNames):
+class Layout(SetLists):
     """`[layout]` of a manifest of this shape."""
 
     columns: list[str] = []
