@@ -17,7 +17,7 @@ PATTERN = click.option("--pattern", metavar="REGEX", help="Take the column from 
 TABLE = click.option(
     "--table",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Take the column from a CSV file with a column key or group.",
+    help="Take the column from a table (CSV, Excel) with a column key or group.",
 )
 NEIGHBOURS = click.option(
     "--k", type=WholeRange(1, 600), help="Number of neighbours.  [default: the one that classifies best]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert import names
+from dpconvert.annotations.parsing.table import Table
 from dpconvert.plural import counted
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task, attributes
-from mtrain.errors import UsageError
+from mtrain.errors import UsageError, UserError
 
 KEYS = ("key", "group")
 
@@ -21,7 +22,7 @@ KEYS = ("key", "group")
 @dataclass(frozen=True)
 class ColumnRequest:
     """Where a column is: an attribute called `name`; or the named group `name` of `pattern`, searched in the group id
-    and then in the key; or the column `name` of `table`, a CSV file with a column `key` or `group`.
+    and then in the key; or the column `name` of `table`, which has a column `key` or `group`.
     """
 
     name: str = "centre"
@@ -88,21 +89,23 @@ def _of_pattern(pattern: str, name: str, rows: Rows) -> list[str]:
 
 def _of_table(path: Path, name: str, rows: Rows) -> list[str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"--table: cannot be read: {error}", where=path) from None
-    columns = list(table[0]) if table else []
-    key = next((one for one in KEYS if one in columns), None)
-    if key is None or name not in columns:
+        table = Table(path.read_bytes(), path.name)
+        cells = [row.cells for row in table]
+    except OSError as error:
+        raise UsageError(f"--table: cannot be read: {error.strerror}", where=path) from None
+    except UserError as error:
+        raise UsageError(f"--table: cannot be read: {error}") from None
+    key = next(filter(None, (names.match(one, table.columns) for one in KEYS)), None)
+    column = names.match(name, table.columns)
+    if key is None or column is None:
         wanted = f"a column {name}, and key or group"
         raise UsageError(
-            "--table: columns are missing", where=path, expected=wanted, found=", ".join(columns) or "none"
+            "--table: columns are missing", where=path, expected=wanted, found=", ".join(table.columns) or "none"
         )
-    values = {row[key]: (row[name] or "").strip() for row in table}
-    if len(values) < len({(row[key], row[name]) for row in table}):
+    values = {row[key]: row[column] for row in cells}
+    if len(values) < len({(row[key], row[column]) for row in cells}):
         raise UsageError(f"--table: a {key} with two values of {name}", where=path)
-    return [values.get(one, "") for one in getattr(rows, key)]
+    return [values.get(one, "") for one in getattr(rows, key.casefold())]
 
 
 def without_value(found: NDArray[np.str_], name: str) -> str:

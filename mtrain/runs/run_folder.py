@@ -90,9 +90,15 @@ class Run:
             RunError: the file is absent, damaged or edited.
         """
         try:
-            return read_document(self.path / "config.json", "restore the original file, or train another run")
+            return read_document(self.path / "config.json", self._remedy)
         except FileNotFoundError:
             raise RunError("not a run folder", where=self.path, remedy="`mtrain runs` lists them") from None
+
+    @property
+    def _remedy(self) -> str:
+        if self.path.parent.name.startswith("."):  # a run that another command has trained, as `influence --verify`
+            return "remove this run's folder and run the command again, which trains it again"
+        return "restore the original file, or train another run"
 
     def config(self) -> FitConfig:
         """The configuration that the run was started with.

@@ -149,6 +149,9 @@ def test_the_column_is_an_attribute_a_part_of_a_name_or_of_a_table(task: Task, t
     table = tmp_path / "table.csv"
     table.write_text("group,centre\n" + "".join(f"{group},x{n % 2}\n" for n, group in enumerate(groups)))
     assert set(ColumnRequest(table=table).of(task, rows)) == {"x0", "x1"}
+    text = "Centre;Group\n" + "".join(f"Münster {n % 2};{group}\n" for n, group in enumerate(groups))
+    table.write_bytes(text.encode("cp1252"))  # as Excel writes it in Germany
+    assert set(ColumnRequest(table=table).of(task, rows)) == {"Münster 0", "Münster 1"}
 
 
 def test_a_table_or_pattern_that_names_no_sample_tells_how_samples_are_named(task: Task, tmp_path: Path) -> None:
@@ -167,7 +170,7 @@ def test_a_table_or_pattern_that_names_no_sample_tells_how_samples_are_named(tas
         (ColumnRequest("scanner"), "no sample of Centred has a scanner"),
         (ColumnRequest(pattern="("), "not a regular"),
         (ColumnRequest(pattern="x"), "no named group"),
-        (ColumnRequest(table=Path(__file__)), "columns are missing"),
+        (ColumnRequest(table=Path(__file__)), "--table: cannot be read: test_robustness.py: line 16 has more cells"),
     ],
 )
 def test_a_column_that_is_not_there_is_one_line(task: Task, wanted: ColumnRequest, said: str) -> None:
