@@ -43,10 +43,22 @@ LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] tu
 Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
 
 
-class Axes(BaseModel):
-    """`[grid]`: the values to combine; the defaults are those of `mtrain fit`."""
+class _Placed(BaseModel):
+    """A part of a sweep file; a setting that belongs in another part is refused with its place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_its_place(cls, content: Any) -> Any:
+        for name in content if isinstance(content, dict) else ():
+            if name not in cls.model_fields and name in FitConfig.model_fields:
+                raise ValueError(f"{name} has no place here: give it in {FIXED.get(name, '[fit]')}")
+        return content
+
+
+class Axes(_Placed):
+    """`[grid]`: the values to combine; the defaults are those of `mtrain fit`."""
 
     backbone: Annotated[tuple[str, ...], Field(min_length=1)] = ("mtdp_densenet121",)
     """Networks."""
@@ -156,10 +168,8 @@ class Race(BaseModel):
         return lengths
 
 
-class Sweep(BaseModel):
+class Sweep(_Placed):
     """A sweep file: left-out sets x combinations x seeds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", json_schema_extra={"x-default": "the name of the file"})
     """Name of the sweep's folder."""

@@ -164,6 +164,7 @@ def test_the_sweeps_that_come_with_the_program_can_be_named() -> None:
         ("lr = [1e-2, 1e-3]", "lr = [0]", "grid.lr.0: must be greater than 0; found 0"),
         ("lr = [1e-2, 1e-3]", "rate = [1]", "grid.rate: is not known here"),
         ("iterations = 6", "iterations = 6\nlr = 1", "fit: lr has no place here: give it in [grid]"),
+        ("[grid]", "[grid]\nweights = 1", "grid: weights has no place here: give it in [fit]"),
         ("[grid]", '[grid]\ntune = ["all", "lora"]', "grid.tune: neither all, heads, norms"),
         ("[grid]", "[grid]\nlayer_decay = [2.0]", "grid.layer_decay.0: must be at most 1"),
         ("iterations = 6", 'iterations = 6\ntune = "some"', "fit.tune: neither all, heads, norms"),
