@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -16,7 +17,11 @@ HUB = "huggingface_hub"  # its logger reports each attempt to connect
 PATIENCE = 5.0  # seconds without a word, after which the download is announced
 UNANNOUNCED = ContextVar("UNANNOUNCED", default=False)  # whether downloads are made without a word
 SILENT = logging.CRITICAL + 1
+STALE = 30.0  # seconds for which a download that failed is not tried again
 RETRY = "Retrying"  # in the hub's message about an attempt that failed
+
+
+_failed: dict[str, tuple[Exception, float]] = {}  # by what could not be downloaded, and when
 
 
 class _OneLine(io.TextIOBase):
@@ -57,7 +62,23 @@ def announced(what: str) -> Iterator[None]:
     """Let progress bars, warnings and paths of a download become the line "downloading ..." on stderr, and failed
     attempts to connect another; nothing is written if all is in the caches, or while it is `UNANNOUNCED`. what: what
     is downloaded.
+
+    The block raises at once what it raised less than `STALE` seconds ago: each attempt may take minutes, and a command
+    asks for the weights of a network once for each task.
     """
+    failed, when = _failed.get(what, (None, 0.0))
+    if failed is not None and time.monotonic() - when < STALE:
+        raise failed
+    try:
+        with _announced(what):
+            yield
+    except Exception as error:
+        _failed[what] = error, time.monotonic()
+        raise
+
+
+@contextmanager
+def _announced(what: str) -> Iterator[None]:
     terminal = io.StringIO() if UNANNOUNCED.get() else sys.stderr
     line = _OneLine(f"downloading {what}", terminal)
     again = _OneLine(f"no connection for {what}; trying again for up to two minutes", terminal)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mtrain.backbones import downloads
 from mtrain.disk import documents
 from mtrain.train.reporting import memory
 from tests.small_networks import use_small_networks
@@ -28,6 +29,11 @@ def no_process_is_left_running() -> Iterator[None]:
 def no_file_of_another_test_is_told() -> None:
     """A program says at its end which files without a digest were read: those of its own process, and test."""
     documents.unchecked()
+
+
+@pytest.fixture(autouse=True)
+def downloads_of_another_test_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "_failed", {})
 
 
 @pytest.fixture(autouse=True)

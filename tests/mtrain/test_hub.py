@@ -153,6 +153,21 @@ def test_a_quiet_command_announces_no_download(
         assert [line for line in capsys.readouterr().err.splitlines() if "downloading" in line] == said
 
 
+def test_a_download_that_failed_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def download() -> None:
+        with downloads.announced("weights"):
+            tries.append(1)
+            raise RunError("no connection")
+
+    for stale, tried in ((30.0, 1), (30.0, 1), (0.0, 2)):
+        monkeypatch.setattr(downloads, "STALE", stale)
+        with pytest.raises(RunError, match="no connection"):
+            download()
+        assert len(tries) == tried
+
+
 def test_a_download_that_says_nothing_is_announced_after_a_while(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
