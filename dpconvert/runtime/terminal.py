@@ -121,7 +121,7 @@ def _is_of_stdout(error: OSError) -> bool:
 
 @contextmanager
 def _recorded(interrupts: list[int]) -> Iterator[None]:
-    """Note each Ctrl-C and SIGTERM before it interrupts: libraries can replace the KeyboardInterrupt by their own errors.
+    """Note each Ctrl-C and SIGTERM before it interrupts: libraries can replace the KeyboardInterrupt by errors.
 
     One that arrives while Python runs a callback of the garbage collector is lost there. It is repeated by a signal,
     which also ends a wait that is under way. A signal that the caller ignores or handles stays as it is.
