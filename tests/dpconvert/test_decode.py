@@ -130,14 +130,17 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"), [(8, "no image data"), (11, "no image data"), (33, "byte 37 is not the name")]
+    ("kept", "zeros", "said"),
+    [
+        (8, 0, "no image data"),
+        (11, 0, "no image data"),
+        (8, 100, "byte 12 is not the name"),
+        (33, 100, "byte 37 is not"),
+    ],
 )
-def test_a_png_filled_with_zeros_gives_the_same_reason_each_time(kept: int, said: str) -> None:
+def test_a_png_filled_with_zeros_gives_the_same_reason_each_time(kept: int, zeros: int, said: str) -> None:
     """The library puts the name of a chunk into its message, and arbitrary memory for one that is no text."""
     stream = io.BytesIO()
     Image.new("RGB", (16, 16)).save(stream, "PNG")
-    for filled in (0, 100) if kept > 11 else (0,):
-        with pytest.raises(ValueError, match=said if filled or kept < 33 else "input stream too small"):
-            decode(stream.getvalue()[:kept] + bytes(filled))
-    with pytest.raises(ValueError, match="byte 12 is not the name of a chunk"):
-        decode(stream.getvalue()[:8] + bytes(100))
+    with pytest.raises(ValueError, match=said):
+        decode(stream.getvalue()[:kept] + bytes(zeros))
