@@ -120,8 +120,8 @@ def folded(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a key that is equal for names that differ only in case, Unicode form, '-' and '_'."""
-    return folded(name).replace("-", "").replace("_", "")
+    """Return a key that is equal for names that differ only in case, Unicode form, blanks, '-' and '_'."""
+    return "".join(folded(name).replace("-", "").replace("_", "").split())
 
 
 def seen(name: str) -> str:
@@ -181,7 +181,7 @@ def match(name: str, known: Iterable[str]) -> str | None:
 
 
 def closest(name: str, known: Iterable[str], what: str, listing: str | None = None) -> str:
-    """Return the one of `known` that equals `name` except for case, '-' and '_'.
+    """Return the one of `known` that equals `name` except for case, blanks, '-' and '_'.
 
     listing: what to say if none is near, in place of all that are known.
 

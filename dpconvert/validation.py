@@ -68,18 +68,22 @@ def first_fault(error: ValidationError, model: type[BaseModel] | None = None) ->
     if kind == "extra_forbidden" and model is not None:
         what += _near(key, sorted(_keys(model, problem["loc"][:-1])), list_all=True)
     if kind == "missing" and isinstance(value, dict):
-        what += _near(key, [str(one) for one in value]) or _unknown_beside(problem["loc"], problems)
+        what += _near(key, [str(one) for one in value]) or _unknown_beside(problem["loc"], problems, model)
     of_a_flag = kind == "value_error" and isinstance(value, bool)  # what it excludes, the error says
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)[:60]
+    text = f"'{value}'" if isinstance(value, str) else repr(value)  # the backslashes of a pattern stay single
+    shown = str(value).lower() if isinstance(value, bool) else text[:60]
     found = None if of_a_flag or isinstance(value, dict | list) else shown
     found = repr(context["tag"]) if kind == "union_tag_invalid" else found
     return Fault(".".join(str(part) for part in problem["loc"] if part != "[key]"), what, found)
 
 
-def _unknown_beside(place: tuple[int | str, ...], problems: Sequence[Any]) -> str:
-    """Return the keys beside a missing one that are not known: one of them may be meant."""
+def _unknown_beside(place: tuple[int | str, ...], problems: Sequence[Any], model: type[BaseModel] | None) -> str:
+    """Return the keys beside a missing one that are not known, the first with the nearest known one."""
     beside = [one["loc"] for one in problems if one["type"] == "extra_forbidden" and one["loc"][:-1] == place[:-1]]
-    return f", and not known here: {', '.join(repr(loc[-1]) for loc in beside)}" if beside else ""
+    if not beside:
+        return ""
+    near = _near(str(beside[0][-1]), sorted(_keys(model, place[:-1]))) if model is not None else ""
+    return f", and not known here: {', '.join(repr(loc[-1]) for loc in beside)}{near}"
 
 
 def _near(name: str, known: list[str], *, list_all: bool = False) -> str:

@@ -5,17 +5,16 @@ JSON and MATLAB files of points are read by `point_arrays`.
 
 from __future__ import annotations
 
-import csv
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import shapely
 
+from dpconvert import names
 from dpconvert.annotations.geometry import Annotation
 from dpconvert.annotations.parsing.coordinates import coordinate, decimal_mark, is_number
-from dpconvert.annotations.parsing.lines import lines
+from dpconvert.annotations.parsing.table import Comment, Dialect
 from dpconvert.annotations.parsing.units import (
     Unit,
     check_names,
@@ -25,16 +24,15 @@ from dpconvert.annotations.parsing.units import (
     is_of_unit,
 )
 from dpconvert.annotations.point_boxes import EXTENT, BoxForm, place_of, with_boxes
+from dpconvert.annotations.point_lines import Cells, point_cells, with_delimiter
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 
-SAMPLED = 100  # lines, from which the delimiter is determined
 NAMED = ("x", "y", "label", "image")
 KEYS = "*"  # the name of the image, where the keys of a JSON object are the images
 WIDEST = 3  # cells of a line that nothing names
 LABELS = ("label", "class", "type", "category", "kind")  # in a head
 ABOUT_UNITS = re.compile(r"(?i)\b(units?|coord\w*|positions?)\b")  # in a line above the points
-DELIMITERS = ("\t", ";", ",", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,8 @@ class Form:
     names: what the head (or JSON) calls them instead: x, y, label, image -> name.
     delimiter: "" for blanks, None for what divides the lines into numbers. skip: lines before the points, or before
         the head where columns are named. label: of points without one. decimal: "." or ","; "" for what is written.
-    check_head: refuse columns that the head calls otherwise. boxes: what x and y are beside a width and a height.
+    check_head: refuse columns that the head calls otherwise. encoding: of the text, "" for what its bytes say.
+    sheet: of a workbook, "" for the only one with rows. boxes: what x and y are beside a width and a height.
     unit: of the coordinates; "" for pixels, unless the file says otherwise, which is refused.
     """
 
@@ -57,6 +56,8 @@ class Form:
     label: str = ""
     decimal: str = ""
     check_head: bool = True
+    encoding: str = ""
+    sheet: str = ""
     boxes: BoxForm = ""
     unit: Unit = ""
 
@@ -84,9 +85,6 @@ class PointRow:
         return Annotation(shape, self.label, str(self.line))
 
 
-Cells = tuple[int, list[str]]  # number of the line, its cells
-
-
 def read_text(
     data: bytes, name: str, columns: list[str], *, delimiter: str | None = None, skip: int = 0, label: str = ""
 ) -> list[Annotation]:
@@ -109,9 +107,12 @@ def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
             otherwise, or numbers with commas that may be decimal or of thousands.
     """
     form = replace(form, columns=with_boxes(form.columns, form.boxes, name))
+    dialect = Dialect(form.delimiter or "", form.encoding, sheet=form.sheet)
     if form.delimiter is None:
-        form = replace(form, delimiter=_delimiter(data, name, form))
-    form, table = _headed(list(_cells(data, name, form.delimiter or "")), form, name)
+        axes = None if form.names or not form.columns else [form.columns.index(axis) for axis in "xy"]
+        dialect = with_delimiter(data, name, dialect, form.skip, axes)
+        form = replace(form, delimiter=dialect.delimiter)
+    form, table = _headed(list(point_cells(data, name, dialect)), form, name)
     where = {column: form.columns.index(column) for column in (*NAMED, *EXTENT) if column in form.columns}
     for number, cells in table:
         if len(cells) <= max(where.values()):
@@ -139,29 +140,16 @@ def read_rows(data: bytes, name: str, form: Form) -> list[PointRow]:
     ]
 
 
-def _cells(data: bytes, name: str, delimiter: str) -> Iterator[Cells]:
-    """The lines that hold anything, as cells without blanks around them, and their numbers."""
-    text = lines(data, name)
-    if not delimiter:
-        yield from ((n, cells) for n, line in enumerate(text, start=1) if (cells := line.split()))
-        return
-    try:
-        reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True)
-        for row in reader:
-            if any(cells := [cell.strip() for cell in row]):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise ReadError(f"not a readable table: {error}", where=name) from None
-
-
 def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells]]:
     """The form with the columns that the head names, and the lines of points.
 
     Raises:
         ReadError: the head calls the columns otherwise, or is shorter than the lines.
     """
-    before, rest = [c for c in table if c[0] <= form.skip], [c for c in table if c[0] > form.skip]
-    _check_units(before, form, name)
+    before = [row for row in table if row[0] <= form.skip]
+    rest = [row for row in table if row[0] > form.skip and not isinstance(row[1], Comment)]
+    _check_units([row for row in table if row[0] <= form.skip or isinstance(row[1], Comment)], form, name)
+    before = [row for row in before if not isinstance(row[1], Comment)]
     if form.names:
         head, rest = (rest[0][1], rest[1:]) if rest else ([], [])
         form = replace(form, columns=_by_name(head, form, name) if head else NAMED)
@@ -179,8 +167,9 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
         return form, _no_halves(rest, form, name)
     rest = _no_longer(rest, head, form, name)
     if not form.columns:
-        label = next((word for word in LABELS if word in head), "")
-        return replace(form, columns=["label" if label and cell == label else cell for cell in head]), rest
+        columns = _with_label(head, form, name)
+        _check_twice(columns, head, name)
+        return replace(form, columns=columns), rest
     if form.check_head and any(head.index(axis) != form.columns.index(axis) for axis in "xy"):
         raise ReadError(
             "the header has x and y in other columns than `columns` states",
@@ -190,6 +179,31 @@ def _headed(table: list[Cells], form: Form, name: str) -> tuple[Form, list[Cells
             remedy="correct `columns` in the manifest's [layout], or say `check_head = false` if the header is wrong",
         )
     return form, rest
+
+
+def _with_label(head: list[str], form: Form, name: str) -> list[str]:
+    """The head with the column of the labels by our name.
+
+    Raises:
+        ReadError: no column is named label, and several may be one.
+    """
+    found = [word for word in LABELS if word in head]
+    if len(found) > 1 and found[0] != "label" and not form.label:
+        raise ReadError(
+            "several columns that may hold the labels",
+            where=name,
+            found=", ".join(found),
+            remedy=f'name one in the manifest\'s [layout]: names = {{label = "{found[0]}"}}',
+        )
+    return ["label" if cell in found[:1] else cell for cell in head]
+
+
+def _check_twice(columns: Sequence[str], head: list[str], name: str) -> None:
+    """Refuse a head in which two columns hold x, y, the labels or the images."""
+    if twice := [column for column in NAMED if columns.count(column) > 1]:
+        raise ReadError(
+            f"two columns that hold {twice[0]}", where=name, found=", ".join(head), remedy="rename one of them"
+        )
 
 
 def _check_units(before: list[Cells], form: Form, name: str) -> None:
@@ -249,16 +263,18 @@ def _no_halves(rest: list[Cells], form: Form, name: str) -> list[Cells]:
 
 def _by_name(head: list[str], form: Form, name: str) -> list[str]:
     """The head in our own words."""
-    names = form.names
-    absent = [theirs for theirs in names.values() if theirs not in head]
+    _check_twice([our for cell in head for our, theirs in form.names.items() if theirs == cell], head, name)
+    named = {our: names.match(theirs, head) for our, theirs in form.names.items()}
+    absent = [form.names[our] for our, column in named.items() if column is None]
     if absent:
         raise ReadError(f"no column {absent[0]!r}", where=name, found=", ".join(head))
-    ours = {theirs: our for our, theirs in names.items()}
+    ours = {column: our for our, column in named.items()}
     found = [
-        ours.get(cell, plain if (plain := cell.casefold()) in NAMED and plain not in names else f"({cell})")
+        ours.get(cell, plain if (plain := cell.casefold()) in NAMED and plain not in named else f"({cell})")
         for cell in head
     ]
     found = with_boxes(found, form.boxes, name)
+    _check_twice(found, head, name)
     if not {"x", "y"} <= set(found):
         missing = next(axis for axis in "xy" if axis not in found)
         raise ReadError(
@@ -268,21 +284,3 @@ def _by_name(head: list[str], form: Form, name: str) -> list[str]:
             remedy=f'name it in the manifest\'s [layout]: names = {{{missing} = "..."}}',
         )
     return found
-
-
-def _delimiter(data: bytes, name: str, form: Form) -> str:
-    """What divides the lines so that x and y are numbers; of several the first of DELIMITERS."""
-    axes = None if form.names or not form.columns else [form.columns.index(axis) for axis in "xy"]
-    for delimiter in DELIMITERS:
-        sample = list(itertools.islice((c for n, c in _cells(data, name, delimiter) if n > form.skip), SAMPLED))
-        points = sample[1:] or sample  # the first line may be a head
-        if points and all(_has_numbers(cells, axes) for cells in points):
-            return delimiter
-    return ","
-
-
-def _has_numbers(cells: list[str], axes: list[int] | None) -> bool:
-    """Whether there are numbers at these places, or at two at least."""
-    if axes is None:
-        return sum(map(is_number, cells)) >= 2
-    return len(cells) > max(axes) and all(is_number(cells[axis]) for axis in axes)

@@ -40,6 +40,7 @@ from dpconvert.annotations.labels import field_of, of_field
 from dpconvert.annotations.masks import LabelMask
 from dpconvert.annotations.parsing.units import MICROMETRES, Unit, not_in_pixels
 from dpconvert.annotations.parsing.utf8 import in_utf8
+from dpconvert.annotations.parsing.workbook import is_workbook
 from dpconvert.annotations.programs import Format, detect
 from dpconvert.errors import ReadError
 
@@ -230,7 +231,8 @@ def labels_of_image(
 
 
 def unpacked(data: bytes, name: str) -> bytes:
-    """The content of a gzip file, or of a zip archive of one file; anything else as it is. JSON and XML are in UTF-8.
+    """The content of a gzip file, or of a zip archive of one file; anything else, workbooks too, as it is. JSON and XML
+    are in UTF-8.
 
     Raises:
         ReadError: damaged, of several files, or of more than 256 MiB.
@@ -241,7 +243,7 @@ def unpacked(data: bytes, name: str) -> bytes:
             data = stream.decompress(data, UNPACKED)
             if not stream.eof:
                 raise ReadError("a gzip file that is cut, or of more than 256 MiB", where=name)
-        elif data.startswith(b"PK\x03\x04"):
+        elif data.startswith(b"PK\x03\x04") and not is_workbook(data):
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 members = [
                     m

@@ -143,14 +143,27 @@ def _decode_png(data: bytes, scale: Range | None, source: bool) -> Pixels:
             raise several(int.from_bytes(content[:4], "big"))
     try:
         pixels: NDArray[Any] = imagecodecs.png_decode(data)
-    except imagecodecs.PngError as error:
-        raise ValueError(str(error)) from None
+    except (imagecodecs.PngError, UnicodeDecodeError) as error:
+        raise ValueError(_png_fault(data) or str(error)) from None
     opaque = pixels.ndim == 2 or pixels.shape[2] in (1, 3)
     if source:
         check_bits(pixels if opaque else pixels[:, :, :-1], scale=scale)
         if data[25] == PALETTE:
             _check_palette(data)
     return to_rgb(pixels, opacity="" if opaque else "unassociated", scale=scale)
+
+
+def _png_fault(data: bytes) -> str:
+    """What is wrong with the names of a PNG's chunks, of which the library's message holds arbitrary memory; '' if
+    nothing is.
+    """
+    at = len(PNG_START)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if not kind.isalpha():
+            return f"byte {at + 4} is not the name of a chunk"
+        at += 12 + length
+    return "no image data" if len(data) < len(PNG_START) + 8 else ""
 
 
 def _check_palette(data: bytes) -> None:

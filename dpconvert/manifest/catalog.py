@@ -47,7 +47,7 @@ def known_readers() -> dict[str, Path]:
 
 
 def find(name: str) -> Manifest:
-    """Find the manifest of a source, by its name, its task's (ignoring case, '-' and '_'), or a TOML file's path.
+    """Find the manifest of a source, by its name, its task's (without case, blanks, '-', '_'), or a TOML file's path.
 
     Raises:
         UsageError: the source is not known; the message gives the nearest names.

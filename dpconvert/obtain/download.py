@@ -2,7 +2,7 @@
 
 Until then it is called <name>.part, and <name>.tag holds the version of the file as the server states it. A part is
 resumed only if the response has the same version and length, and starts where the part ends; else the download starts
-from the beginning.
+from the beginning. A later run, too, begins anew if the server states no version, and no digest would show a change.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Downloader:
     session: requests.Session
     patience: Patience = PATIENT
     stop: threading.Event = field(default_factory=threading.Event)
+    _begun: set[Path] = field(default_factory=set)  # parts whose first byte was downloaded by this object
 
     def fetch(self, remote: Remote, path: Path) -> bool:
         """Download the file to `path`. Returns False if it already exists.
@@ -136,6 +137,10 @@ class Downloader:
         if remote.size is not None and had > remote.size:
             return _start_again(part)
         known = Version.read(tag) if had else Version()
+        if had and not (known.tag or remote.digest or part in self._begun):
+            self.report.note(f"{part.name.removesuffix('.part')}: begun anew, since its server states no version of it")
+            _start_again(part)
+            had, known = 0, Version()
         headers = {"Accept-Encoding": "identity"}
         if had:
             headers["Range"] = f"bytes={had}-"
@@ -163,6 +168,7 @@ class Downloader:
             _check_total(remote, version.total, part)
             _check_room(version.total or remote.size or 0, start, part)
             version.write(tag)
+            self._begun |= set() if start else {part}
             total = version.total or remote.size
             done = self._append(answer, remote, part, start, total)
         if total is None:

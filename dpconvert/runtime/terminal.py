@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any
 
 import click
 
-from dpconvert.errors import OutputError, UserError, printable
+from dpconvert.errors import OutputError, UsageError, UserError, printable
 from dpconvert.runtime.checks import Check
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -100,6 +101,8 @@ def ended(program: str, stopped: str) -> Iterator[None]:
             sys.exit(error.exit_code)
         if isinstance(error, OSError) and _is_of_stdout(error):
             error = OutputError(f"cannot be written: {error.strerror}", where="standard output")
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            error = UsageError("a name that is longer than this system allows", where=error.filename)
         if not isinstance(error, UserError):
             raise
         say(f"{program}: error: {error}", bold=True)

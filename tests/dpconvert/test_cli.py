@@ -201,7 +201,13 @@ def test_names_are_matched_without_case_dashes_and_underscores(name: str, dpconv
     assert "no such folder" in one_line(dpconvert(name, "--source", "/nowhere"))
 
 
-@pytest.mark.parametrize("name", ["tupac2016-mitosis", "TUPAC2016Mitosis", "tupac16-mitosis"])
+@pytest.mark.parametrize("command", ["show", "check", "fetch", "preview", "verify", "init"])
+def test_a_name_that_is_too_long_for_the_system_is_one_line(command: str, dpconvert: Call) -> None:
+    told = one_line(dpconvert(command, "n" * 300))
+    assert told.endswith("a name that is longer than this system allows")
+
+
+@pytest.mark.parametrize("name", ["tupac2016-mitosis", "TUPAC2016Mitosis", "tupac16-mitosis", "TUPAC2016 Mitosis"])
 def test_a_source_is_known_by_the_name_of_its_task_too(name: str, dpconvert: Call) -> None:
     assert dpconvert("show", name).out.startswith("tupac16-mitosis -> TUPAC2016Mitosis")
     assert "sources/tupac16-mitosis: no such folder" in one_line(dpconvert(name))

@@ -127,3 +127,20 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     decode(data[:-2] + 80 * last + data[-2:])
     with pytest.raises(ValueError, match="more than 100 scans"):
         decode(data[:-2] + 100 * last + data[-2:])
+
+
+@pytest.mark.parametrize(
+    ("kept", "zeros", "said"),
+    [
+        (8, 0, "no image data"),
+        (11, 0, "no image data"),
+        (8, 100, "byte 12 is not the name"),
+        (33, 100, "byte 37 is not"),
+    ],
+)
+def test_a_png_filled_with_zeros_gives_the_same_reason_each_time(kept: int, zeros: int, said: str) -> None:
+    """The library puts the name of a chunk into its message, and arbitrary memory for one that is no text."""
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(stream, "PNG")
+    with pytest.raises(ValueError, match=said):
+        decode(stream.getvalue()[:kept] + bytes(zeros))

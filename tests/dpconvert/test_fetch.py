@@ -226,6 +226,25 @@ def test_a_file_of_another_length_is_begun_anew_where_no_version_is_stated(
     assert (tmp_path / "a.bin").read_bytes() == OTHER + b"more"
 
 
+def test_a_later_run_begins_anew_where_nothing_would_show_a_change(site: Site, tmp_path: Path) -> None:
+    """Within a run, and where a digest is published, the part is used."""
+    site.versions, changed = False, f"sha256:{hashlib.sha256(OTHER).hexdigest()}"
+    for digest, requests_ in (("", [None]), (SHA, ["bytes=294912-"]), (changed, ["bytes=294912-", None])):
+        path = tmp_path / f"{len(requests_)}{digest[:10]}" / "a.bin"
+        site.files["/a.bin"], site.cut_after = DATA, [300_000, 0, 0, 0]
+        with requests.Session() as session, pytest.raises(FetchError):
+            Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.bin"), path)
+        assert {wanted for _, wanted in site.asked} == {None, "bytes=294912-"}
+        site.files["/a.bin"], site.asked = DATA if digest == SHA else OTHER, []
+        with requests.Session() as session:
+            for _ in requests_[1:]:
+                with pytest.raises(FetchError, match="not the published file"):
+                    Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.bin", digest), path)
+            assert Downloader(QUIET, session, HASTY).fetch(Remote(f"{site.url}/a.bin", digest), path)
+        assert path.read_bytes() == site.files["/a.bin"]
+        assert [wanted for _, wanted in site.asked] == requests_
+
+
 @pytest.mark.parametrize("total", ["", "*"])
 def test_answers_that_are_shorter_than_requested_are_put_together(
     site: Site, get: Get, tmp_path: Path, total: str

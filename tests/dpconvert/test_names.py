@@ -256,7 +256,7 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
         source,
         *IMAGES,
         "gutartig/x.svs",
-        "gutartig/y.svs",
+        "gutartig/y.qptiff",
         "gutartig/z.vsi",
         "part2.rar",
         "a.xml",
@@ -270,7 +270,7 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
     notes = run(manifest, source, tmp_path / "out").notes
     told = "\n".join(notes)
     assert "not read: 2 archives, the first outer.zip/inner.rar; unpack outer.zip, and then inner.rar" in told
-    assert "not used: 2 images (2 .svs), the first gutartig/x.svs: matched by no pattern" in told
+    assert "not used: 2 images (1 .svs, 1 .qptiff), the first gutartig/x.svs: matched by no pattern" in told
     assert "1 slide in a format that is not read (Olympus VSI), the first: gutartig/z.vsi" in told
     assert "not used: 1 file of annotations or tables (1 .xml), the first a.xml: matched by no pattern" in told
     assert "hidden" not in told
@@ -361,7 +361,7 @@ def test_accents_do_not_cut_names() -> None:
     assert [task_name(Path(text)) for text in ("Übung", "naïve Zellen_2", "癌")] == ["Ubung", "NaiveZellen2", "Task"]
 
 
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.TAR.ZST", "a.tgz", "a.rar", "a.7z"])
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.TAR.ZST", "a.tgz", "a.rar", "a.7z", "a.7z.001", "a.zip.002"])
 def test_a_compressed_archive_is_known_by_its_name(name: str) -> None:
     assert COMPRESSED.search(name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -180,6 +181,47 @@ def test_a_decimal_comma_between_commas_is_no_column() -> None:
     with pytest.raises(ReadError, match=r"four whole numbers per line"):
         read("400,5,32,25\n7,0,8,5\n", ["x", "y"])
     assert read("400,5,32.5,0.9\n7,0,8,1\n", ["x", "y"], label="m") == [(400, 5, "m"), (7, 0, "m")]
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("# x y score\n400.5 32.25 50\n7 8.5 51\n", {"label": "m"}),
+        ("# x y\n1 400.5 32.25\n2 7 8.5\n", {"label": "m"}),
+        ("#x,y,score\n400.5,32.25,50\n7,8.5,51\n", {"label": "m"}),
+        ("# exported twice\nx,y\n400.5,32.25\n# a note\n7,8.5\n", {"label": "m"}),
+        ("# in 2 files\n400.5 32.25\n7 8.5\n", {"label": "m"}),
+        ("sep=;\nx;y\n400,5;32,25\n7;8,5\n", {"label": "m"}),
+        ("x|y\n400.5|32.25\n7|8.5\n", {"label": "m"}),
+        ('x,y\n="400.5",="32.25"\n7,8.5\n', {"label": "m"}),
+        ("Name,X,Y,Type\na,400.5,32.25,m\nb,7,8.5,m\n", {"names": {"label": "type"}}),
+    ],
+)
+def test_heads_comments_and_quotes_are_read_as_in_other_tables(text: str, form: dict[str, Any]) -> None:
+    """The `#` that numpy writes before a head once was a column, so that x was taken for y."""
+    assert read(text, **form) == [(400.5, 32.25, "m"), (7.0, 8.5, "m")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('x,y,label\n1,2,a\n3,4,"b\n5,6,c\n', "line 3: not a readable table: unexpected end of data"),
+        ("x,y,X\n1,2,3\n", "two columns that hold x"),
+        ("x,y,label,label\n1,2,a,b\n", "two columns that hold label"),
+        ("x,y,type,class\n1,2,a,b\n", "several columns that may hold the labels; found class, type; name one in the"),
+        ("x,y\n#1,2\n", "line 2: no coordinate; found '#1'"),
+    ],
+)
+def test_tables_that_may_be_read_in_two_ways_are_refused(text: str, said: str) -> None:
+    """A quote that never ends once took all points after it for its label."""
+    with pytest.raises(ReadError) as error:
+        read(text)
+    assert said in str(error.value)
+
+
+def test_two_columns_of_a_name_that_the_manifest_gives_are_refused() -> None:
+    with pytest.raises(ReadError, match="two columns that hold y"):
+        read("X,Y,Y\n1,2,3\n", names={"x": "X", "y": "Y"}, label="m")
 
 
 def test_a_head_that_swaps_the_columns_is_refused_unless_allowed() -> None:
@@ -461,6 +503,31 @@ def test_one_table_for_all_images(name: str, layout: str, make: Make, tmp_path: 
     assert len(make(text.replace("[layout]", '[layout]\nmissing = "none"'))) == 16
     draw_image(tmp_path / "source" / "two" / "b.png")
     assert "line 3: several images of this name" in str(make(text, fails=True)) or name.endswith("json")
+
+
+@pytest.mark.parametrize("name", ["points.xlsx", "points.csv.gz", "points.jsonl.gz"])
+def test_one_table_for_all_images_may_be_a_workbook_or_packed(name: str, make: Make, tmp_path: Path) -> None:
+    draw_images(tmp_path, "ab")
+    table = pd.DataFrame({"image": ["a.png", "b"], "x": [5.2, 15], "y": [5, 5.5], "label": ["m", "m"]})
+    path = tmp_path / "source" / name
+    if name.endswith("xlsx"):
+        with pd.ExcelWriter(path) as book:
+            table.assign(x=1).to_excel(book, sheet_name="before", index=False)
+            table.to_excel(book, sheet_name="after", index=False)
+        layout = 'sheet = "after"\n'
+    else:
+        text = table.to_csv(index=False) if ".csv" in name else table.to_json(orient="records", lines=True)
+        path.write_bytes(gzip.compress(text.encode()))
+        layout = ""
+    files = HEAD + f"[files.points]\npattern = '{name}$'\n"
+    found = make(files + '[layout]\nnames = {image = "image"}\n' + layout + PRESENCE)
+    assert positives(found) == {("a.png", 0, 0), ("b.png", 10, 0)}
+
+
+def test_the_manifest_names_the_encoding_of_a_table() -> None:
+    data = "x,y,Größe\n1,2,groß\n".encode("mac-roman")
+    form = Form(names={"label": "Größe"}, encoding="mac-roman")
+    assert told(read_rows(data, "p.csv", form)) == [(1.0, 2.0, "groß")]
 
 
 def test_bare_names_in_several_folders_mean_the_images_near_the_table(make: Make, tmp_path: Path) -> None:

@@ -48,6 +48,19 @@ def test_a_missing_key_is_reported_with_the_unknown_ones_beside_it() -> None:
     assert str(first_fault(raised.value, Layout)) == "file: is missing, and not known here: 'image'"
 
 
+def test_an_unknown_key_beside_a_missing_one_is_reported_with_the_nearest() -> None:
+    with pytest.raises(ValidationError) as raised:
+        Manifest.model_validate(TOY | {"dense": {"seg": {"label": ["a"]}}})
+    told = "dense.seg.classes: is missing, and not known here: 'label' (did you mean 'labels'?)"
+    assert str(first_fault(raised.value, Manifest)) == told
+
+
+def test_a_pattern_is_shown_as_it_is_written() -> None:
+    with pytest.raises(ValidationError) as raised:
+        Manifest.model_validate(TOY | {"files": {"images": {"pattern": r"(?P<name>\d+\.png"}}})
+    assert first_fault(raised.value, Manifest).found == r"'(?P<name>\d+\.png'"
+
+
 class Item(Loose):
     """Of the test."""
 

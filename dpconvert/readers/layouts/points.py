@@ -1,10 +1,10 @@
 """Shape "points": images with points on them, in a file for each image or in one table for all.
 
-A file of points is delimited text, JSON, a MATLAB array, or the output of an annotation program (GeoJSON of QuPath,
-COCO, Pascal VOC, ASAP, ImageScope, LabelMe, CVAT, VIA, Label Studio, Darwin). [files.images] and [files.points] are
-paired by their named group `name`. A file whose pattern has no `name` serves all images, and so does a table with a
-column of images, which `image` in `names` or `columns` says; images are named by the end of their file names, with or
-without the extension. [files.images] may also name `group` and `split`.
+A file of points is delimited text, a sheet of Excel, JSON, a MATLAB array, or the output of an annotation program
+(GeoJSON of QuPath, COCO, Pascal VOC, ASAP, ImageScope, LabelMe, CVAT, VIA, Label Studio, Darwin). [files.images] and
+[files.points] are paired by their named group `name`. A file whose pattern has no `name` serves all images, and so does
+a table with a column of images, which `image` in `names` or `columns` says; images are named by the end of their file
+names, with or without the extension. [files.images] may also name `group` and `split`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FILES = {
 }
 MORE_FILES = ("sets",)
 GROUPS = {"images": {"name", "group", "split"}, "points": {"name"}, "sets": {"split"}}
-OF_TEXT = "delimiter", "skip", "decimal", "check_head"
+OF_TEXT = "delimiter", "encoding", "skip", "decimal", "check_head"
 
 
 def images(source: Source) -> Iterator[SourceImage]:
@@ -125,6 +125,8 @@ def idle(source: Source) -> Iterator[Idle]:
     endings = {PurePosixPath(found.name.removesuffix(".gz")).suffix.lower() for found in source.match("points")}
     if endings <= {".json", ".geojson", ".mat", ".xml"}:
         yield OF_TEXT, "no file of points is a table"
+    if ".xlsx" not in endings:
+        yield ("sheet",), "no file of points is a workbook"
     if not endings & {".mat", ".json"}:
         yield ("variable",), "no file of points is of MATLAB or JSON"
     if not endings & {".json", ".csv"}:

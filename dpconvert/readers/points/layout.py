@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from dpconvert.annotations.parsing.lines import checked_encoding
 from dpconvert.annotations.parsing.units import Unit
 from dpconvert.annotations.point_boxes import BoxForm, with_boxes
 from dpconvert.annotations.points import Form
@@ -31,6 +32,10 @@ class Layout(SetLists):
     """Number of header lines to skip."""
     decimal: Literal["", ".", ","] = ""
     """Decimal separator; commas are decimal if not given and unambiguous."""
+    encoding: str = ""
+    """Encoding of the text, such as cp1252; UTF-8 or what its byte-order mark says if not given."""
+    sheet: str = ""
+    """Sheet of an Excel workbook; the only one that holds rows if not given."""
     check_head: bool = True
     """Whether a header that contradicts `columns` is an error."""
     variable: str = ""
@@ -66,6 +71,8 @@ class Layout(SetLists):
     them, `"none"` says that they show none.
     """
 
+    _known = field_validator("encoding")(checked_encoding)
+
     @field_validator("columns")
     @classmethod
     def _places(cls, columns: list[str]) -> list[str]:
@@ -83,6 +90,8 @@ class Layout(SetLists):
             label=self.label,
             decimal=self.decimal,
             check_head=self.check_head,
+            encoding=self.encoding,
+            sheet=self.sheet,
             boxes=self.boxes,
             unit=self.unit,
         )

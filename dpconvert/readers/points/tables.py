@@ -41,7 +41,7 @@ def images_of_tables(source: Source, layout: Layout) -> Iterator[SourceImage]:
     elsewhere = 0
     nearby = Nearby.of(table.name for table in source.need("points"))
     for table in source.need("points"):
-        for row in rows_of(source.read(table.name), table.name, layout):
+        for row in rows_of(annotation_files.unpacked(source.read(table.name), table.name), table.name, layout):
             where = f"{table.name}, line {row.line}"
             about = _image(row, named, nearby[table.name], where)
             if about is None:
@@ -172,6 +172,7 @@ def _cells(data: bytes, name: str, layout: Layout) -> list[dict[str, str]]:
             content = content.get(layout.variable) if isinstance(content, dict) else content
             rows = [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []
             return [{key: cell for key, cell in row.items() if isinstance(cell, str)} for row in rows]
-        return [dict(row.cells) for row in Table(data, name, Dialect(delimiter=layout.delimiter or ""))]
+        dialect = Dialect(layout.delimiter or "", layout.encoding, sheet=layout.sheet)
+        return [dict(row.cells) for row in Table(data, name, dialect)]
     except (ReadError, ManifestError, ValueError, RecursionError):
         return []  # which `_read` reports, if it cannot read it either
