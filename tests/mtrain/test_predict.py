@@ -153,7 +153,7 @@ def test_what_is_not_read_of_a_slide_or_an_image_is_reported(run: Run, tmp_path:
                 per_cm = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
                 writer.write(np.full((edge, edge, 3), RED, np.uint8), photometric="rgb", **per_cm)
     said = io.StringIO()
-    for name in ("a.vsi", "b.vsi", "_b_/stack1/frame_t.tif"):
+    for name in ("a.kfb", "b.kfb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), RED).save(tmp_path / name, format="TIFF")
     out = tmp_path / "out"
@@ -161,7 +161,7 @@ def test_what_is_not_read_of_a_slide_or_an_image_is_reported(run: Run, tmp_path:
     told = said.getvalue()
     assert "slide.tif: the largest page is read; further ones" in told
     assert "2 images: the largest page is read; further ones" in told
-    assert "2 slides in a format that is not read (Olympus VSI), the first: a.vsi" in told
+    assert "2 slides in a format that is not read (KFBio), the first: a.kfb" in told
     assert Path(found[-1]["file"]).read_text().count(".tif") == 2
 
 
