@@ -28,6 +28,7 @@ from dpconvert.source.files import Source
 from mtrain.predict import files_to_predict
 from tests.dpconvert.conftest import Answer, run
 from tests.dpconvert.vsis import (
+    ALL_PLANES,
     BMP,
     HEADERS,
     JPEG,
@@ -37,6 +38,7 @@ from tests.dpconvert.vsis import (
     OVERVIEW,
     PNG,
     RAW,
+    SAMPLE_MASK,
     TILE,
     C,
     Described,
@@ -93,10 +95,9 @@ def test_frames_and_reductions_are_those_of_the_image(tmp_path: Path) -> None:
         assert (image.read(449, 299, 1, 1) == PIXELS[299:, 449:]).all()
         assert image.downsample(400, 200, (100, 50)) == pytest.approx(4, rel=0.01)
         assert (image.read(0, 0, 400, 200, (200, 100)) == reduced(PIXELS, 1)[:100, :200]).all()
-        ends = image.read(250, 100, 200, 200, (50, 50)).astype(int)
-    tifffile.imwrite(tmp_path / "a.tif", PIXELS, photometric="rgb", tile=(64, 64))
-    with open_image([tmp_path / "a.tif"]) as image:
-        assert np.abs(ends - image.read(250, 100, 200, 200, (50, 50))).mean() < 20
+    whole = np.kron(PIXELS, np.ones((2, 2, 1), np.uint8))[:512, :832]
+    with open_image([slide(tmp_path / "b.vsi", whole)]) as image:
+        assert (image.read(112, 104, 720, 400, (180, 100)) == reduced(whole, 2)[26:126, 28:]).all()
 
 
 def test_images_without_loss_in_png_are_read(tmp_path: Path) -> None:
@@ -163,13 +164,57 @@ def test_of_images_of_one_size_the_one_in_colour_is_the_slide(first: str, tmp_pa
         assert image.notes == ("1 more image in the file not read",)
 
 
-def test_images_whose_tiles_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "stacks"),
+    [
+        (Described("20x", 449, 299, (0.5, 0.5)), (1, 2)),
+        (Described("40x", 450, 300), (1,)),  # whose tiles are missing
+        (Described("40x, all focal planes", 450, 300, kind=ALL_PLANES), (1, 2)),
+        (Described("40x, all focal planes", 450, 300, kind=ALL_PLANES), (1,)),
+    ],
+)
+def test_images_whose_tiles_cannot_be_told_apart_are_refused(
+    other: Described, stacks: tuple[int, ...], tmp_path: Path
+) -> None:
     path = tmp_path / "a.vsi"
-    write_head(path, Described("40x", 450, 300), Described("20x", 449, 299, (0.5, 0.5)))
-    write_tiles(tiles(path, 1), PIXELS)
-    write_tiles(tiles(path, 2), PIXELS[:299, :449])
-    with pytest.raises(ReadError, match=r"a\.vsi: several images of about one size.*\(40x, 450 x 300\) cannot be told"):
+    write_head(path, Described("40x", 450, 300), other)
+    for stack in stacks:
+        write_tiles(tiles(path, stack), PIXELS[: other.height, : other.width])
+    told = rf"\(40x, 450 x 300\) cannot be told; found 2 images and {len(stacks)} files? of tiles of about this size"
+    with pytest.raises(ReadError, match=told):
         open_image([path])
+
+
+def test_fields_of_one_size_are_counted_and_a_mask_of_it_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.vsi"
+    mask = Described("mask", 450, 300, kind=SAMPLE_MASK)
+    write_head(path, mask, Described("Field 1", 450, 300), Described("Field 2", 450, 300))
+    write_tiles(tiles(path, 1), PIXELS[:, :, :1])
+    write_tiles(tiles(path, 5), PIXELS, compression=JPEG_2000)
+    write_tiles(tiles(path, 6), 255 - PIXELS)
+    with pytest.raises(ReadError, match="cannot be told"):  # which of the three is the mask
+        open_image([path])
+    write_head(path, mask, Described("Field 1", 450, 300))
+    tiles(path, 6).unlink()
+    with open_image([path]) as image:
+        assert (image.read(0, 0, 450, 300) == PIXELS).all()
+        assert image.notes == ()
+    write_head(path, Described("Field 1", 450, 300), Described("Field 2", 450, 300))
+    tiles(path, 5).rename(tiles(path, 1))
+    write_tiles(tiles(path, 12), 255 - PIXELS)
+    with open_image([path]) as image:
+        assert (image.read(0, 0, 450, 300) == PIXELS).all()
+        assert image.notes == ("1 more image in the file not read",)
+
+
+def test_tiles_of_other_images_may_be_of_any_kind(tmp_path: Path) -> None:
+    """One of floats, one without any tile, and one with tiles in some focal planes only."""
+    path = slide(tmp_path / "a.vsi", PIXELS)
+    write_tiles(tiles(path, 2), np.zeros((200, 200, 1), np.float32), compression=RAW)
+    write_tiles(tiles(path, 3), GLASS, levels=0)
+    write_tiles(tiles(path, 4), {(0,): GLASS[:, :20], (1,): GLASS})
+    with open_image([path]) as image:
+        assert (image.read(0, 0, 450, 300) == PIXELS).all()
 
 
 @pytest.mark.parametrize(("axes", "what"), [((Z,), "focal planes"), ((T,), "time points"), ((), "planes")])

@@ -50,11 +50,12 @@ class TileFile:
     with all coarser ones.
 
     Raises:
-        ReadError: the file is damaged, or of a kind that is not read.
+        ReadError: the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self._pieces = path, Pieces(path)
+        self._bare, self._twice = np.zeros(0, np.int64), 0
         try:
             self.axes, self.levels = self._list(self._headers())
         except ReadError:
@@ -63,9 +64,9 @@ class TileFile:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Width and height of the finest level in tiles."""
-        columns, rows = zip(*self.levels[0], strict=True)
-        return max(columns) + 1, max(rows) + 1
+        """Width and height of the finest level in tiles; 0 without any."""
+        columns, rows = ([place[axis] for place in self.levels[0]] for axis in (0, 1))
+        return max(columns, default=-1) + 1, max(rows, default=-1) + 1
 
     def fits(self, width: int, height: int) -> bool:
         """Whether an image of this size has exactly these columns and rows of tiles."""
@@ -127,7 +128,8 @@ class TileFile:
             self._pieces.read(second, SECOND.size, "the header")
         )
         (self.is_pyramid,) = struct.unpack("<I", self._pieces.read(second + AT_PYRAMID, 4, "the header"))
-        if mark[:3] != b"ETS" or not 0 < wide * tall * components <= SEGMENT_LIMIT // 2:
+        least = 3 if self.is_pyramid else 2
+        if mark[:3] != b"ETS" or not 0 < wide * tall * components <= SEGMENT_LIMIT // 2 or coordinates < least:
             raise ReadError("not a file of tiles (ETS)", where=self.path, remedy=FETCH)
         self.tile, self.components, self._compression = (wide, tall), components, compression
         self.kind, self._number = KINDS.get(kind), kind
@@ -140,23 +142,16 @@ class TileFile:
     def _list(self, tiles: NDArray[Any]) -> tuple[list[int], list[Level]]:
         """Return the number of places on each axis after x and y, and the tiles of the first plane at each level."""
         at = tiles["at"].astype(np.int64)
-        if self.is_pyramid and at.shape[1] < 3:
-            raise ReadError("not a file of tiles (ETS)", where=self.path, remedy=FETCH)
         level = at[:, -1] if self.is_pyramid else np.zeros(len(at), np.int64)
         further = at[:, 2 : -1 if self.is_pyramid else None]
-        is_finest = level == 0
-        sides = at[:, :2] * self.tile
-        if not is_finest.any() or at.min() < 0 or level.max() > MOST_LEVELS or sides.max() > MOST_SIDE:
+        is_finest, sides = level == 0, at[:, :2] * self.tile
+        if at.min(initial=0) < 0 or level.max(initial=0) > MOST_LEVELS or sides.max(initial=0) > MOST_SIDE:
             raise ReadError("not a file of tiles (ETS): impossible places of tiles", where=self.path, remedy=FETCH)
+        if not is_finest.any():
+            return [], [{}]
         is_first = (further == further[is_finest].min(axis=0)).all(axis=1)
-        bare = _places(at[is_finest]) - _places(at[is_finest & is_first])
-        if bare:
-            raise ReadError(
-                f"{counted(len(bare), 'place')} without a tile in the first plane, which is the one read",
-                where=self.path,
-                found=f"one at column {min(bare)[0]}, row {min(bare)[1]}",
-                remedy="save the plane that is meant as a slide of its own",
-            )
+        places = at[:, 1] * MOST_SIDE + at[:, 0]
+        self._bare = np.setdiff1d(places[is_finest], places[is_finest & is_first])
         axes = [len(np.unique(axis)) for axis in further[is_finest].T]
         return axes, self._complete([tiles[is_first & (level == n)] for n in range(int(level.max()) + 1)])
 
@@ -168,19 +163,31 @@ class TileFile:
                 (int(at[0]), int(at[1])): (int(offset), int(length))
                 for at, offset, length in zip(tiles["at"], tiles["offset"], tiles["length"], strict=True)
             }
-            if len(listed) != len(tiles):
-                raise ReadError("two tiles in one place", where=self.path, remedy=FETCH)
             if found and not {(column // 2, row // 2) for column, row in found[-1]} <= listed.keys():
                 break
+            self._twice += len(tiles) - len(listed)
             found.append(listed)
         return found
 
-    def check_kind(self) -> None:
-        """Check that the tiles are of a kind that is read.
+    def check(self) -> None:
+        """Check that the tiles are of a kind that is read, and that each place has one in the first plane.
 
         Raises:
-            ReadError: they are not.
+            ReadError: they are not, or a place has none or several.
         """
+        self._check_kind()
+        if self._twice:
+            raise ReadError("several tiles in one place", where=self.path, remedy=FETCH)
+        if len(self._bare):
+            row, column = divmod(int(self._bare[0]), MOST_SIDE)
+            raise ReadError(
+                f"{counted(len(self._bare), 'place')} without a tile in the first plane, which is the one read",
+                where=self.path,
+                found=f"one at column {column}, row {row}",
+                remedy="save the plane that is meant as a slide of its own",
+            )
+
+    def _check_kind(self) -> None:
         if self.kind is None:
             what = "pixels of a kind that is not read"
             raise ReadError(what, where=self.path, found=f"number {self._number}", expected="8 or 16 bits, unsigned")
@@ -193,7 +200,3 @@ class TileFile:
                 "uncompressed colour tiles, whose order of red, green and blue the format does not state",
                 where=self.path,
             )
-
-
-def _places(at: NDArray[np.int64]) -> set[Place]:
-    return {(int(column), int(row)) for column, row in at[:, :2]}

@@ -56,6 +56,12 @@ def read_head(path: Path) -> list[HeadImage]:
     """
     import slideio
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ReadError(
+            "a name that is not UTF-8, by which slideio opens no file", where=path, remedy="rename it"
+        ) from None
     slideio.set_log_level("FATAL")  # it writes messages to stderr
     try:
         with slideio.open_slide(str(path), "VSI") as slide:
@@ -81,7 +87,7 @@ def _image(item: dict[str, Any]) -> HeadImage | None:
 def _spacing(properties: dict[str, Any]) -> Spacing:
     """Return the micrometres per pixel; none without a unit of length."""
     sides = [float(number) for number in NUMBER.findall(_value(properties, SIDES))]
-    unit = UNIT.fullmatch(_value(properties, SIDES_UNIT))
+    unit = UNIT.fullmatch("".join(_value(properties, SIDES_UNIT).split()))
     if unit is None or len(sides) != 2:
         return Spacing()
     factor = MICROMETRES * 10.0 ** int(unit["power"] or 0)

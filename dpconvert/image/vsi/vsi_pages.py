@@ -48,7 +48,7 @@ class VsiPages:
             image = _slide(images, path)
             self._tiles = _tiles_of(image, images, files, path)
             more = _further(image, self._tiles, path)
-            self._tiles.check_kind()
+            self._tiles.check()
             held = max(TILES_HELD // (3 * 2 * self._tiles.tile[0] * self._tiles.tile[1]), 1)
             self._tile = lru_cache(held)(self._tiles.samples)
             self._check_bits()
@@ -165,17 +165,19 @@ def _tiles_of(slide: HeadImage, images: Sequence[HeadImage], files: Sequence[Til
     Raises:
         ReadError: no file fits the size of the image, or several do.
     """
-    own = [file for file in files if file.fits(slide.width, slide.height)]
-    rivals = {image[1:4] for image in images for file in own if file.fits(image.width, image.height)}
-    if own and len(rivals) == 1:
-        return max(own, key=lambda file: file.components == COLOURS)
-    size = f"{slide.name or 'without a name'}, {slide.width} x {slide.height}"
-    if not own:  # tiles of empty glass at the edges may not be stored
+    fit = [file for file in files if file.fits(slide.width, slide.height)]
+    if not fit:  # tiles of empty glass at the edges may not be stored
         free = [file for file in files if not any(file.fits(image.width, image.height) for image in images)]
-        own = [file for file in free if file.lies_in(slide.width, slide.height)]
-        if len(own) == 1:
-            return own[0]
-    if not own:
+        fit = [file for file in free if file.lies_in(slide.width, slide.height)]
+        if len(fit) == 1:
+            return fit[0]
+    own = [file for file in fit if file.components == COLOURS] or fit
+    alike = [image for image in images if any(file.fits(image.width, image.height) for file in fit)]
+    is_known = len({image[1:4] for image in alike}) == 1 and len(alike) == len(fit)
+    if is_known and (len(own) == 1 or not any(image.is_auxiliary for image in alike)):
+        return own[0]
+    size = f"{slide.name or 'without a name'}, {slide.width} x {slide.height}"
+    if not fit:
         raise ReadError(
             f"the pixels of the largest image ({size}) are missing",
             where=path,
@@ -183,9 +185,10 @@ def _tiles_of(slide: HeadImage, images: Sequence[HeadImage], files: Sequence[Til
             remedy="fetch the slide again with all its files",
         )
     raise ReadError(
-        f"several images of about one size: which tiles are those of the largest ({size}) cannot be told",
+        f"which tiles are those of the largest image ({size}) cannot be told",
         where=path,
-        remedy="save this image as a slide of its own",
+        found=f"{counted(len(alike), 'image')} and {counted(len(fit), 'file')} of tiles of about this size",
+        remedy="fetch the slide again with all its files, or save this image as a slide of its own",
     )
 
 
