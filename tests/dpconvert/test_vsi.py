@@ -452,6 +452,15 @@ def test_one_slide_with_its_tiles_and_a_change_of_them_makes_the_shards_anew(sou
     assert {name[0] for name in changed} == {"a"}
 
 
+def test_a_conversion_that_was_interrupted_goes_on_with_the_tiles_as_they_are(source: Path) -> None:
+    manifest, folder = with_defaults(load(source.parent / "my.toml")), source.parent
+    run(manifest, source, folder / "out", samples_per_shard=6)
+    (folder / "out/Mine/task.json").unlink()
+    write_tiles(tiles(source / "a.vsi"), 255 - PIXELS, compression=JPEG_2000)
+    resumed = run(manifest, source, folder / "out", samples_per_shard=6)
+    assert resumed.digest == run(manifest, source, folder / "new", samples_per_shard=6).digest
+
+
 def test_a_slide_without_its_tiles_fails_alone_and_is_named(source: Path, dpconvert: Cli) -> None:
     tiles(source / "a.vsi").unlink()
     folder = source.parent
