@@ -21,10 +21,11 @@ UNIT = re.compile(r"(?:10\^(?P<power>-?\d{1,2}))?m(?:\^1)?")
 AUXILIARY = re.compile(r"(?i)\b(overview|label|macro)\b")  # names of images of the glass as a whole
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?|-?nan|-?inf")
 
-# tags of an image and of its properties
-IMAGE, PROPERTIES, NAME, TYPE, SIDES, SIDES_UNIT = 2001, 2005, 2030, 2074, 2019, 2020
-FILE, HAS_FILE, FRAME = 2018, 20005, 2053  # its pixels in a file of their own, and their frame
-AXIS, MEANING = 2007, 2023  # an axis beside x and y, with its number as second tag, and what it means
+# tags, from the root inwards; a tag means other things elsewhere
+IMAGE = 2000, 2001
+PROPERTIES, NAME, TYPE, SIDES, SIDES_UNIT = 2005, 2030, 2074, 2019, 2020
+FILE, HAS_FILE, FRAME = (2002, 2018), 20005, 2053  # the pixels in a file of their own, and their frame
+AXIS, MEANING = 2007, (2008, 2023)  # an axis after x and y, with its number as second tag, and what it means
 SLIDE_IMAGE = "0"  # a type; others are overviews, macro images, masks, and maps of focus
 MEANINGS = {"1": "focal plane", "2": "time point"}  # others are channels, wavelengths and phases
 
@@ -66,20 +67,20 @@ def read_head(path: Path) -> list[HeadImage]:
     try:
         with slideio.open_slide(str(path), "VSI") as slide:
             tags = json.loads(slide.raw_metadata)
-        return [image for item in _tagged(tags, IMAGE) if (image := _image(item)) is not None]
+        return [image for item in _inside(tags, *IMAGE) if (image := _image(item)) is not None]
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, OSError):
         raise ReadError("not a readable VSI file", where=path, remedy="fetch it again") from None
 
 
 def _image(item: dict[str, Any]) -> HeadImage | None:
     """Return an image; None if its pixels are not in a file of their own."""
-    file = next((one for one in _tagged(item, FILE) if _value(one, HAS_FILE) == "1"), {})
+    file = next((one for one in _inside(item, *FILE) if _value(one, HAS_FILE) == "1"), {})
     frame = [int(number) for number in NUMBER.findall(_value(file, FRAME)) if number.lstrip("-").isdecimal()]
     if len(frame) != 4:
         return None
-    properties = next(_tagged(item, PROPERTIES), {})
+    properties = next(_inside(item, PROPERTIES), {})
     name, kind = _value(properties, NAME), _value(properties, TYPE) or SLIDE_IMAGE
-    axes = {int(axis["secondTag"]): MEANINGS.get(_value(axis, MEANING), "channel") for axis in _tagged(item, AXIS)}
+    axes = {int(axis["secondTag"]): MEANINGS.get(_value(axis, *MEANING), "channel") for axis in _inside(item, AXIS)}
     is_auxiliary = kind != SLIDE_IMAGE or bool(AUXILIARY.search(name))
     return HeadImage(name, frame[2], frame[3], _spacing(properties), axes, is_auxiliary)
 
@@ -94,17 +95,18 @@ def _spacing(properties: dict[str, Any]) -> Spacing:
     return of_texts(*(f"{side * factor:.6g}" if side else None for side in sides))
 
 
-def _tagged(item: dict[str, Any], tag: int) -> Iterator[dict[str, Any]]:
-    """Yield the items of a tag inside another, in order, not those inside such an item."""
+def _inside(item: dict[str, Any], *tags: int) -> Iterator[dict[str, Any]]:
+    """Yield the items at the end of a path of tags inside an item, in order."""
+    if not tags:
+        yield item
+        return
     inside = item.get("value")
     for one in inside if isinstance(inside, list) else []:
-        if one.get("tag") == tag:
-            yield one
-        else:
-            yield from _tagged(one, tag)
+        if one.get("tag") == tags[0]:
+            yield from _inside(one, *tags[1:])
 
 
-def _value(item: dict[str, Any], tag: int) -> str:
-    """Return the text of the first item of a tag inside another; "" without one."""
-    found = next(_tagged(item, tag), {}).get("value", "")
+def _value(item: dict[str, Any], *tags: int) -> str:
+    """Return the text of the first item at the end of a path of tags inside an item; "" without one."""
+    found = next(_inside(item, *tags), {}).get("value", "")
     return found.strip() if isinstance(found, str) else ""
