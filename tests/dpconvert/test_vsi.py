@@ -200,7 +200,7 @@ def test_fields_of_one_size_are_counted_and_a_mask_of_it_is_none(tmp_path: Path)
         assert (image.read(0, 0, 450, 300) == PIXELS).all()
         assert image.notes == ()
     write_head(path, Described("Field 1", 450, 300), Described("Field 2", 450, 300))
-    tiles(path, 5).rename(tiles(path, 1))
+    tiles(path, 1).unlink()
     write_tiles(tiles(path, 12), 255 - PIXELS)
     with open_image([path]) as image:
         assert (image.read(0, 0, 450, 300) == PIXELS).all()
@@ -215,6 +215,16 @@ def test_tiles_of_other_images_may_be_of_any_kind(tmp_path: Path) -> None:
     write_tiles(tiles(path, 4), {(0,): GLASS[:, :20], (1,): GLASS})
     with open_image([path]) as image:
         assert (image.read(0, 0, 450, 300) == PIXELS).all()
+
+
+def test_several_tiles_in_one_place_are_refused(tmp_path: Path) -> None:
+    path = slide(tmp_path / "a.vsi", PIXELS)
+    data = bytearray(tiles(path).read_bytes())
+    (listed,) = struct.unpack_from("<Q", data, 32)
+    data[listed + 4 : listed + 8] = struct.pack("<i", 1)  # the column of the first tile
+    tiles(path).write_bytes(data)
+    with pytest.raises(ReadError, match=r"frame_t\.ets: several tiles in one place"):
+        open_image([path])
 
 
 @pytest.mark.parametrize(("axes", "what"), [((Z,), "focal planes"), ((T,), "time points"), ((), "planes")])
