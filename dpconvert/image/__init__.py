@@ -9,6 +9,7 @@ Coordinates are level-0 pixels, x to the right, y down. Transparent pixels get t
     tiff/          TIFFs that OpenSlide refuses or reads only in part: layout, tags, colours, stored tiles
     ome/           the images and channels of OME-XML and OME-Zarr
     czi.py         slides that the library of Zeiss reads
+    vsi/           slides of Olympus: the head, and the files of tiles
     dicom_jpeg.py  the colours of the JPEG frames of DICOM slides
     pnm.py         Netpbm formats, with their original samples
     decode.py      the decoder of PNG and JPEG, for sources and shards

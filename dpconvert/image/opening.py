@@ -90,6 +90,10 @@ def _extra(file: Path, scale: Range | None) -> Image:
         from dpconvert.image.czi import CziPages
 
         return Pages(CziPages(file, scale))
+    if file.suffix.lower() == ".vsi":
+        from dpconvert.image.vsi.vsi_pages import VsiPages
+
+        return Pages(VsiPages(file, scale))
     from dpconvert.image.ome.ome_zarr import ZarrPages
 
     return Pages(ZarrPages(file, scale))

@@ -19,7 +19,6 @@ class Extra(NamedTuple):
 
 
 FORMATS = {
-    ".vsi": "Olympus VSI",
     ".isyntax": "Philips iSyntax",
     ".lif": "Leica LIF",
     ".kfb": "KFBio",
@@ -30,7 +29,12 @@ FORMATS = {
     ".nd2": "Nikon ND2",
 }
 OME_ZARR = Extra("OME-Zarr", "zarr", "zarr")
-EXTRAS = {".czi": Extra("Zeiss CZI", "pylibCZIrw", "czi"), ".zarr": OME_ZARR, ".ozx": OME_ZARR}
+EXTRAS = {
+    ".czi": Extra("Zeiss CZI", "pylibCZIrw", "czi"),
+    ".vsi": Extra("Olympus VSI", "slideio", "vsi"),
+    ".zarr": OME_ZARR,
+    ".ozx": OME_ZARR,
+}
 FOLDERS = {".zarr"}  # suffixes of folders that are a slide
 UNREAD = (
     "convert them to OME-TIFF or DICOM: `bioformats2raw SLIDE SLIDE.zarr`, then `raw2ometiff --rgb SLIDE.zarr "
@@ -50,10 +54,7 @@ def unread(name: str | PurePath) -> str | None:
 def remedy(name: str | PurePath) -> str:
     """Return what to do with a file for which `unread` names a format."""
     extra = EXTRAS.get(PurePath(name).suffix.lower())
-    if extra:
-        return f"install its reader: pip install 'dpconvert[{extra.extra}]'"
-    stem, _, suffix = PurePath(name).name.rpartition(".")
-    return f"{UNREAD}; keep the folder of its pixels, _{stem}_/, beside it" if suffix.lower() == "vsi" else UNREAD
+    return f"install its reader: pip install 'dpconvert[{extra.extra}]'" if extra else UNREAD
 
 
 def is_folder(name: str | PurePath) -> bool:

@@ -17,7 +17,7 @@ from dpconvert.readers.layouts.table import cell
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 
-SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|tiff?)"
+SLIDE = r"(?:\.ome)?\.(?:svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|vsi|tiff?)"
 LABEL = "\0label"  # no name of a column
 
 

@@ -19,9 +19,9 @@ COMPRESSED = re.compile(
 INNER = re.compile(r"(?i)\.(zip|tar|gz|bz2|xz|zst|z\d\d)$")
 SUFFIX = re.compile(r"(?i)(\.ome)?\.[a-z0-9]{1,11}$")
 READ = re.compile(
-    r"\.(png|jpe|jpe?g|tiff?|qptiff|btf|tf[28]|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|np[yz]|h5|hdf5?|parquet)$"
+    r"\.(png|jpe|jpe?g|tiff?|qptiff|btf|tf[28]|bmp|gif|webp|jp2|j2[kc]|jp[fx]|p[bgnp]m|pam|svs|ndpi|mrxs|scn|bif|svslide|vms|vmu|dcm|czi|zarr|ozx|vsi|np[yz]|h5|hdf5?|parquet)$"
 )
-UNREAD = re.compile(r"\.(vsi|lif|nd2|oi[bf]|zvi|i2?syntax|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
+UNREAD = re.compile(r"\.(lif|nd2|oi[bf]|zvi|i2?syntax|stk|lsm|hei[cf]|avif|jxl|dng|psd|tga|exr)$")
 WORDS = re.compile(r"\.(xml|(?:geo|nd)?json|(?:geo)?jsonl|ndpa|annotations|csv|tsv|xls[xmb]?|ods|mat|qpdata)$")
 ZARR_IN_ARCHIVE = re.compile(r"(?i)(.*?\.(?:zip|tar|tgz|tar\.\w+|7z))/(?:.*(?<=\.zarr\.zip/)|.*\.zarr/|.*zarr\.json$)")
 STACKS = re.compile(r"(?i)\.(?:h5|hdf5|np[yz])(?=\.gz$)")  # arrays, which are read where they are compressed

@@ -217,12 +217,12 @@ def test_check_lists_what_is_there_and_its_remedy_works_for_a_manifest_of_one_s_
     dpconvert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my data").mkdir()
-    for name in ("a.webp", "b.webp", "c.vsi", "d.rar"):
+    for name in ("a.webp", "b.webp", "c.kfb", "d.rar"):
         (tmp_path / "my data" / name).write_bytes(b"x")
     (tmp_path / "my own.toml").write_text("task = 'T'\nshape = 'folders'\n[files.images]\npattern = '\\w+\\.png$'\n")
     monkeypatch.chdir(tmp_path)
     told = one_line(dpconvert("my own.toml", "--source", "my data", "--out", "out"))
-    assert "no matching files here; expected names that match '\\w+\\.png$'; found 2 .webp, 1 .vsi, 1 .rar" in told
+    assert "no matching files here; expected names that match '\\w+\\.png$'; found 2 .webp, 1 .kfb, 1 .rar" in told
     assert "unpack d.rar" in told
     (tmp_path / "my data" / "d.rar").unlink()
     told = one_line(dpconvert("my own.toml", "--source", "my data", "--out", "out"))
@@ -232,7 +232,7 @@ def test_check_lists_what_is_there_and_its_remedy_works_for_a_manifest_of_one_s_
     assert answer.code == 1
     assert "not matched: .webp" in answer.out
     assert "a.webp" in answer.out
-    assert "1 slide in a format that is not read (Olympus VSI), the first: c.vsi" in answer.out
+    assert "1 slide in a format that is not read (KFBio), the first: c.kfb" in answer.out
 
 
 def test_the_source_is_found_below_a_folder_of_sources(

@@ -1313,7 +1313,7 @@ def test_the_answer_as_json(dpconvert: Call, tmp_path: Path, monkeypatch: pytest
     assert told["check"]["classes"] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("content", "told"), [("", "no files"), ("notes.txt", "1 .txt"), ("a.vsi", "1 .vsi")])
+@pytest.mark.parametrize(("content", "told"), [("", "no files"), ("notes.txt", "1 .txt"), ("a.kfb", "1 .kfb")])
 def test_a_folder_without_images_is_refused(dpconvert: Call, tmp_path: Path, content: str, told: str) -> None:
     (tmp_path / "s").mkdir()
     if content:
@@ -1375,7 +1375,7 @@ def test_what_real_folders_leave_open_is_asked(init: Callable[..., Any], name: s
 def test_slides_of_a_format_that_is_not_read_are_named(tmp_path: Path, dpconvert: Call) -> None:
     for number in range(12):
         draw_image(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")
-    (tmp_path / "s/scan.vsi").write_bytes(b"x")
+    (tmp_path / "s/scan.kfb").write_bytes(b"x")
     answer = dpconvert("init", tmp_path / "s", "--out", tmp_path / "my.toml", "-q")
-    assert "1 slide in a format that is not read (Olympus VSI), the first: scan.vsi" in answer.out
+    assert "1 slide in a format that is not read (KFBio), the first: scan.kfb" in answer.out
     assert "`raw2ometiff --rgb SLIDE.zarr SLIDE.ome.tif`" in answer.out

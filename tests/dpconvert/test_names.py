@@ -257,7 +257,7 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
         *IMAGES,
         "gutartig/x.svs",
         "gutartig/y.qptiff",
-        "gutartig/z.vsi",
+        "gutartig/z.kfb",
         "part2.rar",
         "a.xml",
         "old.tar.gz",
@@ -271,7 +271,7 @@ def test_what_is_there_and_not_read_is_counted_and_named(manifest: Manifest, tmp
     told = "\n".join(notes)
     assert "not read: 2 archives, the first outer.zip/inner.rar; unpack outer.zip, and then inner.rar" in told
     assert "not used: 2 images (1 .svs, 1 .qptiff), the first gutartig/x.svs: matched by no pattern" in told
-    assert "1 slide in a format that is not read (Olympus VSI), the first: gutartig/z.vsi" in told
+    assert "1 slide in a format that is not read (KFBio), the first: gutartig/z.kfb" in told
     assert "not used: 1 file of annotations or tables (1 .xml), the first a.xml: matched by no pattern" in told
     assert "hidden" not in told
     assert "notes.txt" not in told

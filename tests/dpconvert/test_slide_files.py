@@ -353,8 +353,11 @@ def test_a_hamamatsu_set_has_the_files_that_it_names(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("where", ["", "packed.zip/"])
-def test_the_pixels_of_an_olympus_slide_are_no_images_of_their_own(tree: Tree, where: str) -> None:
-    """One slide of its head, a folder of pixels in tiles or TIFFs, and a thumbnail; of another the head is missing."""
+def test_the_pixels_of_an_olympus_slide_are_no_images_of_their_own(
+    tree: Tree, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One slide of its head, a folder of pixels in tiles or TIFFs, and a thumbnail; of others the head is missing."""
+    monkeypatch.setitem(EXTRAS, ".vsi", EXTRAS[".vsi"]._replace(module="not_installed"))
     folder = tree.root / "b" if where else tree.root
     for name in ("b.vsi", "_b_/stack1/frame_t.tif", "_b_/label.png", "c/_d_/stack10001/frame_t_0.tif"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -363,18 +366,22 @@ def test_the_pixels_of_an_olympus_slide_are_no_images_of_their_own(tree: Tree, w
         (folder / f"_b_/stack{number}").mkdir(exist_ok=True)
         (folder / f"_b_/stack{number}/frame_t.ets").write_bytes(b"x")
     if where:
+        (folder / "b.vsi").unlink()
         shutil.make_archive(str(tree.root / "packed"), "zip", folder)
         shutil.rmtree(folder)
     tree.slide("a.tif")
     tree.manifest(RULE + MISSING)
     made = tree.plan()
     assert {row.source_image for row in made.rows} == {"a"}
-    told = [note.partition("; convert")[0] for note in made.notes if "Olympus" in note]
-    assert told == [
-        f"1 slide in a format that is not read (Olympus VSI), the first: {where}b.vsi",
-        f"not read: 1 slide of Olympus VSI without the file {where}c/d.vsi, its head",
-    ]
-    assert any("keep the folder of its pixels, _b_/, beside it" in note for note in made.notes)
+    told = [note for note in made.notes if "Olympus" in note]
+    install = "install its reader: pip install 'dpconvert[vsi]'"
+    if where:
+        assert told == [f"not read: 2 slides of Olympus VSI without the file {where}b.vsi, its head"]
+    else:
+        assert told == [
+            f"1 slide in a format that is not read (Olympus VSI), the first: b.vsi; {install}",
+            "not read: 1 slide of Olympus VSI without the file c/d.vsi, its head",
+        ]
     assert not any("frame_t" in note or "label.png" in note for note in made.notes)
 
 
@@ -384,8 +391,7 @@ def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail
     monkeypatch.setitem(EXTRAS, ".zarr", EXTRAS[".zarr"]._replace(module="not_installed"))
     tree.slide("a.tif")
     thumbnail = np.zeros((64, 64, 3), np.uint8)
-    tifffile.imwrite(tree.root / "b.vsi", thumbnail, photometric="rgb")
-    tree.write("_b_/stack1/frame_t.ets", b"x")
+    tifffile.imwrite(tree.root / "b.kfb", thumbnail, photometric="rgb")
     for chunk in range(3):
         tree.write(f"c.ome.zarr/0/{chunk}/0", b"x")
     tree.write("c.ome.zarr/.zattrs", json.dumps({}))
@@ -394,11 +400,11 @@ def test_formats_that_are_not_read_are_named_and_never_taken_for_their_thumbnail
     assert {row.source_image for row in made.rows} == {"a"}
     notes = [note.partition(";")[0] for note in made.notes if "format" in note]
     assert notes == [
+        "1 slide in a format that is not read (KFBio), the first: b.kfb",
         "1 slide in a format that is not read (OME-Zarr), the first: c.ome.zarr",
-        "1 slide in a format that is not read (Olympus VSI), the first: b.vsi",
     ]
-    with pytest.raises(ReadError, match=r"format that is not read \(Olympus VSI\).*convert"):
-        open_image([tree.root / "b.vsi"])
+    with pytest.raises(ReadError, match=r"format that is not read \(KFBio\).*convert"):
+        open_image([tree.root / "b.kfb"])
     (tree.root / "a.tif").unlink()
-    with pytest.raises(SourceError, match=r"no matching slides here.*Olympus VSI.*convert"):
+    with pytest.raises(SourceError, match=r"no matching slides here.*KFBio.*convert"):
         tree.plan()

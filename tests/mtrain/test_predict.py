@@ -31,7 +31,7 @@ from mtrain.errors import UsageError, UserError
 from mtrain.model.heads import about, save_heads
 from mtrain.model.network import shared_network
 from mtrain.model.weight_files.weights import save_weights
-from mtrain.predict import Classifier, Patch, predict
+from mtrain.predict import Classifier, Patch, files_to_predict, predict
 from mtrain.predict.heatmap import colours, overlaid, write_picture, write_pyramid
 from mtrain.predict.image_files import SUFFIXES
 from mtrain.predict.patch_reading import read_patches
@@ -39,6 +39,7 @@ from mtrain.predict.slide import open_slide, patches_of
 from mtrain.runs.run_folder import Run
 from tests.dpconvert import dicoms
 from tests.dpconvert.mirax import write_mirax
+from tests.dpconvert.vsis import JPEG_2000, tiles, write_vsi
 from tests.mtrain.pools import write_pool
 
 QUIET = Reporter(quiet=True)
@@ -139,6 +140,27 @@ def test_pixels_that_are_not_square_are_resampled_by_axis(run: Run, tmp_path: Pa
     assert found["patches"] == 8 * 4
 
 
+def test_a_slide_of_olympus_is_predicted_with_its_folder(run: Run, slide: Path, tmp_path: Path) -> None:
+    """Its tiles and a damaged neighbour stand in its way as little as they do in that of any other slide."""
+    folder = tmp_path / "in"
+    write_vsi(folder / "a.vsi", tifffile.imread(slide), JPEG_2000, mpp=(0.5, 0.5))
+    write_vsi(folder / "b.vsi", tifffile.imread(slide))
+    tiles(folder / "b.vsi").unlink()
+    (of_tiff,) = predict(Redness(run, "Alpha"), [slide], Patch(side=64, mpp=1.0), tmp_path / "tiff", QUIET)
+    failed = list[str]()
+
+    def keep(_: Path, error: UserError) -> None:
+        failed.append(str(error))
+
+    files, patch = files_to_predict([folder], QUIET), Patch(side=64, mpp=1.0)
+    (found,) = predict(Redness(run, "Alpha"), files, patch, tmp_path / "vsi", QUIET, on_failure=keep)
+    assert (found["patches"], found["classes"]) == (8, {"class-0": 0, "class-1": 8})
+    features = [json.loads(Path(one["geojson"]).read_text())["features"] for one in (of_tiff, found)]
+    assert [one["geometry"] for one in features[0]] == [one["geometry"] for one in features[1]]
+    assert len(failed) == 1
+    assert "b.vsi: the pixels of the largest image (40x, 1024 x 768) are missing" in failed[0]
+
+
 def test_a_resolution_that_is_given_and_not_used_is_reported(run: Run, slide: Path, tmp_path: Path) -> None:
     said = io.StringIO()
     patch = Patch(side=64, mpp=1.0, given_mpp=0.25)
@@ -153,7 +175,7 @@ def test_what_is_not_read_of_a_slide_or_an_image_is_reported(run: Run, tmp_path:
                 per_cm = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
                 writer.write(np.full((edge, edge, 3), RED, np.uint8), photometric="rgb", **per_cm)
     said = io.StringIO()
-    for name in ("a.vsi", "b.vsi", "_b_/stack1/frame_t.tif"):
+    for name in ("a.kfb", "b.kfb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), RED).save(tmp_path / name, format="TIFF")
     out = tmp_path / "out"
@@ -161,7 +183,7 @@ def test_what_is_not_read_of_a_slide_or_an_image_is_reported(run: Run, tmp_path:
     told = said.getvalue()
     assert "slide.tif: the largest page is read; further ones" in told
     assert "2 images: the largest page is read; further ones" in told
-    assert "2 slides in a format that is not read (Olympus VSI), the first: a.vsi" in told
+    assert "2 slides in a format that is not read (KFBio), the first: a.kfb" in told
     assert Path(found[-1]["file"]).read_text().count(".tif") == 2
 
 

@@ -4,7 +4,7 @@
     MIRAX       a.mrxs with the folder a/ beside it
     Hamamatsu   a.vms or a.vmu with the files that it names
     OME-TIFF    files that hold planes of one image
-    Olympus     a.vsi with the folder _a_/ beside it, which is not read
+    Olympus     a.vsi with the folder _a_/ beside it (extra `vsi`)
 
 The folder of an OME-Zarr is one file to all of this package.
 
@@ -25,6 +25,7 @@ from dpconvert.errors import ReadError
 from dpconvert.image.ome.ome_metadata import has_ome_xml
 from dpconvert.image.tiff.tiff_layout import layout
 from dpconvert.image.unread import EXTRAS, remedy, unread
+from dpconvert.image.vsi.ets import PIXEL_FILE
 from dpconvert.plural import counted
 from dpconvert.source.copies import is_file
 from dpconvert.source.slides.dicom_identity import DICOM_NAME, Instance, instance
@@ -32,7 +33,6 @@ from dpconvert.source.slides.dicom_identity import DICOM_NAME, Instance, instanc
 TIFF_NAME = re.compile(r"(?i)\.(tiff?|tf[28]|btf)$")
 MIRAX_DATA = re.compile(r"(?i)(^slidedat\.ini|\.dat)$")
 VSI_FOLDER = re.compile(r"(?P<above>(?:.*/)?)_(?P<slide>[^/]+)_/")
-VSI_PIXELS = re.compile(r"(?i)/stack\d+/frame_t\w*\.(ets|tiff?)$")
 SLIDES = "SM"  # the modality of slide microscopy
 DRAWN = {"SEG": "segmentation", "ANN": "file of annotations", "SR": "structured report", "RTSTRUCT": "structure set"}
 UID, PLAIN = re.compile(r"[\d.]+"), re.compile(r"[\w.-]+( [\w.-]+)*")
@@ -84,6 +84,7 @@ def slide_files(root: Path, names: Iterable[str]) -> SlideFiles:
         parts |= {*group.files} - {group.main}
     parts |= {name for name in listed if unread(name) and PurePosixPath(name).suffix.lower() in EXTRAS}  # noted
     pixels = _vsi_data(every)
+    slides |= {group.main: group for group in _olympus(listed, pixels)}
     parts |= {name for files in pixels.values() for name in files}
     drawn = tuple(one for one in instances if one.modality in DRAWN)
     notes += [*_unread(root, every), *_headless(pixels, every)]
@@ -232,14 +233,20 @@ def _ome(root: Path, names: list[str]) -> Iterator[MultiFileSlide]:
 
 def _vsi_data(names: list[str]) -> dict[str, list[str]]:
     """Return a slide of Olympus, without its suffix -> the files in the folder of its pixels, `_slide_/stack1/`."""
-    heads = {name[: -len(".vsi")] for name in names if name.lower().endswith(".vsi")}
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    inside: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        folder = VSI_FOLDER.match(name)
-        slide = folder["above"] + folder["slide"] if folder else ""
-        if folder and (slide in heads or VSI_PIXELS.search(name)):
-            found[slide].append(name)
-    return dict(found)
+        if folder := VSI_FOLDER.match(name):
+            inside[folder["above"] + folder["slide"]].append(name)
+    heads = {name[: -len(".vsi")] for name in names if name.lower().endswith(".vsi")}
+    return {slide: files for slide, files in inside.items() if slide in heads or any(map(PIXEL_FILE.search, files))}
+
+
+def _olympus(names: list[str], pixels: dict[str, list[str]]) -> Iterator[MultiFileSlide]:
+    """Return the slides of Olympus that can be read, with the files of their tiles."""
+    for name in names:
+        if name.lower().endswith(".vsi") and unread(name) is None:
+            tiles = [file for file in pixels.get(name[: -len(".vsi")], ()) if PIXEL_FILE.search(file)]
+            yield MultiFileSlide(name, (name, *tiles), (name,))
 
 
 def _headless(pixels: dict[str, list[str]], names: list[str]) -> Iterator[str]:
