@@ -335,6 +335,26 @@ def test_a_table_in_the_folder_of_each_set(form: str, init: Callable[..., Any], 
     assert len(homes(rows)) == 9
 
 
+@pytest.mark.parametrize("same", [False, True], ids=["images of other names", "of equal names"])
+def test_a_table_of_boxes_in_the_folder_of_each_set(same: bool, init: Callable[..., Any], tmp_path: Path) -> None:
+    """As Roboflow exports detections: several rows for an image."""
+    drawn: Counter[tuple[str, str]] = Counter()
+    for split in ("train", "valid", "test"):
+        lines = []
+        for n in range(4):
+            name = f"{n}.png" if same else f"{split}{n}.png"
+            draw_image(tmp_path / "s" / split / name, side=64)
+            for box in range(1 + (n + len(split)) % 2):
+                lines.append(f"{name},64,64,{'RBC' if box else 'WBC'},{5 + 20 * box},8,{14 + 20 * box},20")
+                drawn[f"{split}/{name}", "RBC" if box else "WBC"] += 1
+        table(tmp_path / "s", "filename,width,height,class,xmin,ymin,xmax,ymax", lines, f"{split}/_annotations.csv")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert (manifest["shape"], manifest["split"]["strict"]) == ("points", {"official": True})
+    assert Counter((row["source"], manifest["classes"][row["label"]]) for row in rows) == drawn
+    sets = {"train": "train", "valid": "val", "test": "test"}
+    assert all(row["split"] == sets[row["source"].partition("/")[0]] for row in rows)
+
+
 @pytest.mark.parametrize("altered", ["{}_flip", "{}-rot90", "{}_aug{{}}", "{}_png.rf.{{}}a1b2c3"])
 def test_altered_copies_stay_with_their_image(altered: str, init: Callable[..., Any], tmp_path: Path) -> None:
     first = "{}_png.rf.f00" if ".rf." in altered else "{}"

@@ -83,7 +83,12 @@ def _best(rows: list[Row], images: Sequence[str], endings: Endings, nearby: Near
         return []
     best = [template for template, score in scored.items() if score == most]
     found = [(template, [_image(template, row, endings, nearby) for row in rows]) for template in best]
-    return [(t, of) for t, of in found if len({*of} - {""}) >= ENOUGH * min(len(images), len(rows))]
+    return [(t, of) for t, of in found if len({*of} - {""}) >= ENOUGH * min(len(images), _named(t, rows))]
+
+
+def _named(template: str, rows: list[Row]) -> int:
+    """How many different images rows name; several rows may be about one."""
+    return len({_filled(template, row) for row in rows})
 
 
 def _sample(rows: list[Row]) -> list[Row]:
@@ -109,10 +114,15 @@ def _templates(rows: list[Row], images: Sequence[str]) -> Iterator[str]:
 
 
 def _image(template: str, row: Row, endings: Endings, nearby: Nearby) -> str:
-    try:
-        wanted = UPWARDS.sub("", TEMPLATE.vformat(template, (), row).replace("\\", "/"))
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
-        return ""
+    wanted = UPWARDS.sub("", _filled(template, row).replace("\\", "/"))
     found = FromRoot(endings.find).find(wanted) if wanted and PurePosixPath(wanted).stem else []
     found = nearby.choose(found) if len(found) > 1 else found
     return found[0] if len(found) == 1 else ""
+
+
+def _filled(template: str, row: Row) -> str:
+    """The name that a row has by a template; '' where its cells make none."""
+    try:
+        return TEMPLATE.vformat(template, (), row)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
+        return ""

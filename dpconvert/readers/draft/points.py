@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dpconvert.annotations import Annotations, programs
 from dpconvert.annotations.point_boxes import with_boxes
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import coordinates, folders, json_points, names
+from dpconvert.readers.draft import coordinates, folders, json_points, names, sets
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import some, strings, table
@@ -69,15 +70,32 @@ def _has_boxes(columns: Sequence[str]) -> bool:
 
 def _of_table(survey: Survey) -> Draft | None:
     """One table that names an image in several rows, with x and y; or one with two corners of boxes."""
-    found, _ = listings(survey)
-    for listing in found:
+    for listing, files in _of_all_images(survey):
         columns = list(listing.rows[0])
         boxes = _has_boxes(columns)
         axes = {} if boxes else _axes(columns)
         several = 1 < listing.matched < sum(map(bool, listing.images))
         if len(listing.columns) == 1 and (boxes or (several and len(axes) == 2)):
-            return _draft(survey, "^" + names.escaped(listing.file) + "$", _names(listing, axes))
+            return _draft(survey, _one_of(files), _names(listing, axes))
     return None
+
+
+def _of_all_images(survey: Survey) -> Iterator[tuple[Listing, list[str]]]:
+    """Tables that name images; those of several sets, as train/boxes.csv and test/boxes.csv, as one."""
+    found, _ = listings(survey)
+    for listing in found:
+        same = [one for one in found if (one.template, *one.rows[0]) == (listing.template, *listing.rows[0])]
+        if not sets.of_tables([one.file for one in same]):
+            yield listing, [listing.file]
+        elif listing is same[0]:
+            rows, images = ([*itertools.chain(*parts)] for parts in ((o.rows for o in same), (o.images for o in same)))
+            yield replace(listing, rows=rows, images=images), [one.file for one in same]
+
+
+def _one_of(files: Sequence[str]) -> str:
+    """A pattern for these files."""
+    escaped = [names.escaped(file) for file in files]
+    return f"^{escaped[0]}$" if len(files) == 1 else f"^(?:{'|'.join(escaped)})$"
 
 
 def _names(listing: Listing, axes: dict[str, str]) -> How:
@@ -149,7 +167,10 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     tree = Tree.of(survey.images)
     roles, inner, grouped = folders.grouping(tree, [], {})
     split, lines, unclear = folders.sets(tree, roles, grouped)
-    images = tree.pattern(roles, rf"(?P<name>{inner})\.(?i:{'|'.join(endings(survey.images))})$")
+    suffix = rf"\.(?i:{'|'.join(endings(survey.images))})$"
+    images = tree.pattern(roles, f"(?P<name>{inner}){suffix}")
+    if not grouped.why and len({*tree.stems()}) < len(tree.images):  # else images of one name would be one group
+        images = f"^(?P<group>{images.removeprefix('^').removesuffix(suffix)}){suffix}"
     unit = ('unit = "um"',) if any(MICROMETRES.search(how.names.get(axis, "")) for axis in "xy") else ()
     content: dict[str, object] = {"names": dict(how.names)} if how.names else {}
     content |= {"unit": "um"} if unit else {}
