@@ -138,7 +138,7 @@ def test_the_largest_image_is_the_slide_and_others_are_counted(tmp_path: Path) -
         Described("Overview", 90, 70, (4, 4), kind=OVERVIEW),
         Described("20x", 200, 100, (0.5, 0.5)),
         Described("Label", 500, 480, None),
-        Described("40x", 450, 300),
+        Described("40x of the label-free overview", 450, 300),
         Described("Macro image", 130, 70, (9, 9), kind=MACRO),
     )
     for stack, pixels in ((10000, GLASS), (10002, small), (10001, PIXELS), (3, np.zeros((480, 500, 3), np.uint8))):

@@ -25,6 +25,7 @@ from dpconvert.image.guards import jpeg2000
 from dpconvert.image.rgb import KindError
 from dpconvert.image.tiff.pieces import Pieces
 from dpconvert.image.tiff.tiff_checks import SEGMENT_LIMIT
+from dpconvert.image.unread import UNREAD
 from dpconvert.plural import counted
 
 PIXEL_FILE = re.compile(r"(?i)(?:^|/)stack\d+/frame_\w*\.(ets|tiff?)$")  # below the folder of a slide
@@ -194,9 +195,12 @@ class TileFile:
         if self._compression not in COMPRESSIONS:
             expected = ", ".join(COMPRESSIONS.values())
             what = "tiles in a compression that is not read"
-            raise ReadError(what, where=self.path, found=f"number {self._compression}", expected=expected)
+            raise ReadError(
+                what, where=self.path, found=f"number {self._compression}", expected=expected, remedy=UNREAD
+            )
         if self._compression == RAW and self.components > 1:
             raise ReadError(
                 "uncompressed colour tiles, whose order of red, green and blue the format does not state",
                 where=self.path,
+                remedy=f"{UNREAD}, and compare the colours",
             )

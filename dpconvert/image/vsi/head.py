@@ -18,7 +18,7 @@ from dpconvert.image.spacing import Spacing, of_texts
 
 MICROMETRES = 1e6  # in a metre
 UNIT = re.compile(r"(?:10\^(?P<power>-?\d{1,2}))?m(?:\^1)?")
-AUXILIARY = re.compile(r"(?i)\b(overview|label|macro)\b")  # names of images of the glass as a whole
+AUXILIARY = re.compile(r"(?i)(overview|label|macro)( image)?[\W_]*\d*")  # names of images of the glass as a whole
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?|-?nan|-?inf")
 
 # tags, from the root inwards; a tag means other things elsewhere
@@ -81,7 +81,7 @@ def _image(item: dict[str, Any]) -> HeadImage | None:
     properties = next(_inside(item, PROPERTIES), {})
     name, kind = _value(properties, NAME), _value(properties, TYPE) or SLIDE_IMAGE
     axes = {int(axis["secondTag"]): MEANINGS.get(_value(axis, *MEANING), "channel") for axis in _inside(item, AXIS)}
-    is_auxiliary = kind != SLIDE_IMAGE or bool(AUXILIARY.search(name))
+    is_auxiliary = kind != SLIDE_IMAGE or bool(AUXILIARY.fullmatch(name))
     return HeadImage(name, frame[2], frame[3], _spacing(properties), axes, is_auxiliary)
 
 
