@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpconvert.readers.layout_keys import SPLIT_NAMES
 from dpconvert.readers.stated_sets import names_in_lines
 from tests.dpconvert.conftest import Answer, Workplace
 
@@ -253,3 +255,41 @@ def test_what_is_unclear_of_lists_is_asked(
     _, answer = drafted()
     assert answer.code == 1
     assert told in answer.out + answer.err
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("{word}_a_{number}.png", {"train": "train", "test": "test"}),
+        ("x/{word}{number}-a.png", {"Train": "train", "Valid": "val", "Test": "test"}),
+        ("a_{number}_{word}.png", {"training": "train", "dev": "val", "testing": "test"}),
+        ("{word}_{number}_a.png", {"train": "train", "testA": "test", "testB": "test"}),
+    ],
+)
+def test_sets_in_the_names_of_images_are_kept(
+    place: str, words: dict[str, str], drafted: Callable[[], tuple[Any, Answer]], tmp_path: Path
+) -> None:
+    for number, word in enumerate([word for word in words for _ in range(6)]):
+        path = tmp_path / "s" / place.format(word=word, number=number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)).save(path)
+    manifest, _ = drafted()
+    assert manifest["split"]["strict"]["official"] is True
+    pattern, renamed = re.compile(manifest["files"]["images"]["pattern"]), manifest.get("layout", {}).get("splits", {})
+    for image in (path.relative_to(tmp_path / "s").as_posix() for path in (tmp_path / "s").rglob("*.png")):
+        found = pattern.search(image)
+        assert found is not None
+        word = found["split"]
+        assert renamed.get(word, SPLIT_NAMES.get(word.lower())) == words[word]
+        assert word in image
+
+
+def test_images_of_which_only_some_name_their_set_are_asked_about(
+    drafted: Callable[[], tuple[Any, Answer]], tmp_path: Path
+) -> None:
+    draw(tmp_path / "s", *(f"{word}_{number}" for word in ("train", "test") for number in range(4)), "other_1")
+    _, answer = drafted()
+    assert answer.code == 1
+    assert (
+        "Some images have the names of sets in theirs (test 4, train 4), which are not kept" in answer.out + answer.err
+    )

@@ -16,7 +16,7 @@ from dpconvert.readers.layout_keys import SPLIT_NAMES
 Role = Literal["constant", "split", "class", "id", "unclear", "passed over"]
 OF_SETS = r"set|data|images?|imgs?|split|samples?|folder|(?:19|20)\d\d"  # train2017: of COCO
 SET_NAME = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?(?:{OF_SETS})?")
-LIKE_SET = re.compile(rf"(?i)(?:{'|'.join(SPLIT_NAMES)})[-_ ]?[a-z0-9]{{1,2}}")  # testA, test_2
+LIKE_SET = re.compile(rf"(?i)({'|'.join(SPLIT_NAMES)})[-_ ]?[a-z0-9]{{1,2}}")  # testA, test_2
 OF_NNUNET = re.compile(r"(?i)(?:images|labels)(tr|va?l?|ts)")
 NNUNET = {"tr": "train", "v": "val", "va": "val", "vl": "val", "val": "val", "ts": "test"}
 PASSED_OVER = re.compile(r"(?i)fold[-_ ]?\d+|\d+(\.\d+)?x|x\d+|level[-_ ]?\d+")
