@@ -162,10 +162,11 @@ def run_document(run: Run) -> dict[str, Any]:
 
 def test_memory_of_the_host_grows_with_what_is_held() -> None:
     before = memory(torch.device("cpu"))["host"]
-    with mmap.mmap(-1, 64 * 2**20) as held:  # new pages: an allocator might hand out ones that the process still holds
+    # new pages: an allocator might hand out ones that the process still holds; many: others may be reclaimed meanwhile
+    with mmap.mmap(-1, 256 * 2**20) as held:
         for page in range(0, len(held), mmap.PAGESIZE):
             held[page] = 1
-        assert 56 < memory(torch.device("cpu"))["host"] - before < 80
+        assert 200 < memory(torch.device("cpu"))["host"] - before < 300
 
 
 def test_a_process_that_ended_meanwhile_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
