@@ -15,6 +15,7 @@ from dpconvert.errors import ReadError
 
 JPEG = b"\xff\xd8\xff"
 ONE_NUMBER = "mask with a single number for separate areas, which count as one object"
+ALL_CORNERS = "mask whose object reaches all four corners, as if black and white were swapped"
 ONE_COLOUR = "object whose colour covers separate areas"
 SHOWN = 5  # values in a message
 SPECKS = 4  # pixels: what blended colours cover, along the edges of objects
@@ -36,7 +37,9 @@ def read_single(
     """
     if threshold is not None or mask_pixels.zero_is_white(data):
         values = dict[int | str, str]({0: "", 1: label})
-        return read(data, name, values, size, threshold=threshold or 0, instances=True, white_is_zero=white_is_zero)
+        mask = read(data, name, values, size, threshold=threshold or 0, instances=True, white_is_zero=white_is_zero)
+        mask.remarks.update(_all_corners(mask.values))
+        return mask
     cells, is_colour = _cells(data, name)
     found = [value for value in np.unique(cells).tolist() if value > 0]
     if len(found) > 1:
@@ -49,8 +52,13 @@ def read_single(
             if is_colour
             else 'if each is an object, say `objects = "values"` in [layout]; if all are one, `threshold = 0`',
         )
-    remarks = Counter({STRETCHED: int(is_stretched(cells, size, name))})
+    remarks = Counter({STRETCHED: int(is_stretched(cells, size, name))}) + _all_corners(cells)
     return LabelMask((cells > 0).astype(np.uint8), {1: label}, *size, instances=True, remarks=+remarks)
+
+
+def _all_corners(cells: NDArray[Any]) -> Counter[str]:
+    """The remark on an object that is in all four corners of its mask, though not everywhere."""
+    return +Counter({ALL_CORNERS: int(bool((cells[[0, 0, -1, -1], [0, -1, 0, -1]] > 0).all() and (cells == 0).any()))})
 
 
 def _cells(data: bytes, name: str) -> tuple[NDArray[np.integer], bool]:

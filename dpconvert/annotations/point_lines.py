@@ -38,7 +38,8 @@ def point_cells(data: bytes, name: str, dialect: Dialect) -> Iterator[Cells]:
 
 
 def with_delimiter(data: bytes, name: str, dialect: Dialect, skip: int, axes: list[int] | None) -> Dialect:
-    """The dialect with what divides the lines so that x and y are numbers; of several the first of DELIMITERS.
+    """The dialect with what divides the lines so that x and y are numbers; of several the first of DELIMITERS, and if
+    none does, the most frequent one of the first row.
 
     skip: lines before the points. axes: the columns of x and y; None for any two.
     """
@@ -52,7 +53,8 @@ def with_delimiter(data: bytes, name: str, dialect: Dialect, skip: int, axes: li
         points = sample[1:] or sample  # the first line may be a head
         if points and all(_has_numbers(cells, axes) for cells in points):
             return found
-    return replace(dialect, delimiter=",")
+    text = "" if is_workbook(data) else next(lines(data, name, dialect.encoding), "")
+    return replace(dialect, delimiter=max(",;\t|", key=text.count))
 
 
 def _spaced(data: bytes, name: str, encoding: str) -> Iterator[Cells]:

@@ -166,6 +166,19 @@ def spot(path: Path, left: int, top: int, value: int = 255) -> None:
     Image.fromarray(values).save(path)
 
 
+@pytest.mark.parametrize("threshold", [None, 127])
+def test_an_object_in_all_four_corners_is_reported(threshold: int | None) -> None:
+    """Of a black object on white, all but the object counts, and its centre is that of the image."""
+    whole = np.full((20, 20), 255, np.uint8)
+    three_corners, swapped = whole.copy(), whole.copy()
+    three_corners[:2, :2] = swapped[4:9, 4:9] = 0
+    for values, told in ((whole, 0), (255 - whole, 0), (three_corners, 0), (swapped, 1)):
+        stream = io.BytesIO()
+        Image.fromarray(values).save(stream, "PNG")
+        found = object_masks.read_single(stream.getvalue(), "m.png", "yes", (20, 20), threshold=threshold)
+        assert found.remarks[object_masks.ALL_CORNERS] == told
+
+
 def test_a_mask_file_may_be_one_object_of_several(make: Make, tmp_path: Path) -> None:
     """As in the Data Science Bowl of 2018: one folder per image, with a mask for each nucleus."""
     root = tmp_path / "source"

@@ -209,6 +209,7 @@ def test_heads_comments_and_quotes_are_read_as_in_other_tables(text: str, form: 
         ("x,y,X\n1,2,3\n", "two columns that hold x"),
         ("x,y,label,label\n1,2,a,b\n", "two columns that hold label"),
         ("x,y,type,class\n1,2,a,b\n", "several columns that may hold the labels; found class, type; name one in the"),
+        ("x;y\n1.050,5;2\n", "numbers with decimal points and with commas; found '1.050,5'"),
         ("x,y\n#1,2\n", "line 2: no coordinate; found '#1'"),
     ],
 )
