@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from dpconvert.errors import ReadError
@@ -27,6 +28,7 @@ LIST = re.compile(r"(?i)\.(txt|lst|list|json)$")
 TABLE = re.compile(r"(?i)\.(csv|tsv|xls[xm])$")
 ONE_COLUMN = re.compile(r"\{([^{}:]+)\}(\.\w+)?")  # a template by which rows name images
 LARGEST = 1 << 24  # bytes
+PART = re.compile(r"(?<=[^\W_])(?=[\W_]|$)")  # the end of a word within a name
 ENOUGH = 0.5  # of the lines, which name images
 
 AROUND = re.compile(  # the name of a set, in that of a file
@@ -49,6 +51,10 @@ class Called:
         of_images = Counter(folded(names.stem(match.string)) for match in matches)
         self._stems = dict.fromkeys((folded(names.stem(image)) for image in images), 1) | of_images  # masks too
 
+    @cached_property
+    def _beginnings(self) -> set[str]:
+        return {stem[: end.start()] for stem in self._stems for end in PART.finditer(stem)}
+
     def known(self, text: str) -> str:
         """The name of the images that a text means, '' if of none, or if several files are called so."""
         for reading in readings(text.replace("\\", "/")):
@@ -67,8 +73,7 @@ class Called:
 
     def begins(self, text: str) -> bool:
         """Whether names of files begin with a text, as they may with that of a patient."""
-        start = folded(text)
-        return len(start) > 1 and any(re.match(rf"{re.escape(start)}(?![^\W_])", stem) for stem in self._stems)
+        return len(text) > 1 and folded(text) in self._beginnings
 
 
 @dataclass(frozen=True)
