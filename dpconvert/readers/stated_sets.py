@@ -12,26 +12,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from dpconvert import names
-from dpconvert.annotations.listed import Names
+from dpconvert.annotations.listed import Names, bare
 from dpconvert.annotations.parsing.lines import lines
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.card import Split
 from dpconvert.errors import ManifestError, ReadError, SourceError, cut
 from dpconvert.plural import counted
 from dpconvert.readers.layout_keys import SETS, SetLists
+from dpconvert.readers.pairing import IMAGE
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage
 
+OF_ONE_SET = {"", "images"}  # lists in the JSON of one set, such as COCO's
 TABLE = re.compile(r"(?i)\.(csv|tsv|xls[xm])$")
 FIELDS = "image", "file", "file_name", "filename", "path"  # of an object that stands for an image
 FILE = re.compile(r".*\.[A-Za-z][A-Za-z0-9]{1,6}(?=[\s,;]|$)")
+IMAGE_FILE = re.compile(rf"(?i).*?\.(?:{IMAGE}|svs|ndpi|mrxs|scn|bif|dcm|czi|vsi)(?=[\s,;])")
 MORE = re.compile(r"[,;\t]|\s+-1$|\s{2,}1$")  # after a name without an ending
 
 
@@ -73,13 +77,17 @@ def divided(source: Source, images: list[SourceImage]) -> list[SourceImage]:
 
 
 def _homes(entries: list[SetEntry], images: list[SourceImage]) -> dict[str, list[int]]:
-    """Image -> the places of the entries that are about it, by its name or else by its group.
+    """Image -> the places of the entries that are about it: by its name, by that of its masks or annotations, or else
+    by its group.
 
     Raises:
-        SourceError: a name means several images that are not one group.
+        SourceError: a name means several images that are not one group, or an image but for zeros before its number.
     """
-    listed = Names(entry.name for entry in entries)
-    homes = {image.name: listed.places(image.files[0]) or listed.places(image.name) for image in images}
+    homes: dict[str, list[int]] = {image.name: [] for image in images}
+    shared = Counter(file for image in images for file in image.annotations)
+    for listed in map(Names, zip(*(readings(entry.name) for entry in entries), strict=True)):
+        _find(homes, listed, entries, [(image, (image.files[0], image.name)) for image in images])
+        _find(homes, listed, entries, [(i, [file for file in i.annotations if shared[file] == 1]) for i in images])
     images_of = defaultdict(list)
     for image in images:
         for place in homes[image.name]:
@@ -94,8 +102,68 @@ def _homes(entries: list[SetEntry], images: list[SourceImage]) -> dict[str, list
             )
     groups = defaultdict(list)
     for place, entry in enumerate(entries):
-        groups[names.folded(entry.name)].append(place)
-    return {image.name: homes[image.name] or groups.get(names.folded(image.group), []) for image in images}
+        groups[names.folded(names.whole(entry.name))].append(place)
+    homes = {image.name: homes[image.name] or groups.get(_group(image), []) for image in images}
+    _check_zeros(entries, images, homes)
+    return homes
+
+
+def readings(text: str) -> tuple[str, str, str]:
+    """What a name in a list may say: itself; a whole number, which programs write in decimals in a column with gaps;
+    the first of several files on a line, as an image and its mask.
+    """
+    first = IMAGE_FILE.match(text)
+    return text, names.whole(text), first[0] if first else text
+
+
+def _find(
+    homes: dict[str, list[int]],
+    listed: Names,
+    entries: list[SetEntry],
+    called: list[tuple[SourceImage, Sequence[str]]],
+) -> None:
+    """Find the entries of images that have none so far, by what they are called. Those that agree but for an ending
+    count only where they are those of no image that agrees in all.
+    """
+    near = {
+        image.name: next(filter(None, map(listed.places, texts)), [])
+        for image, texts in called
+        if not homes[image.name]
+    }
+    taken = {place for places in homes.values() for place in places}
+    for image, texts in called:
+        own = {names.folded(form) for text in texts for form in (PurePosixPath(text).name, bare(text))}
+        exact = [place for place in near.get(image.name, []) if names.folded(_last(entries[place].name)) in own]
+        if exact:
+            homes[image.name], near[image.name] = exact, []
+            taken |= {*exact}
+    for image, _ in called:
+        if not homes[image.name]:
+            homes[image.name] = [place for place in near[image.name] if place not in taken]
+
+
+def _last(text: str) -> str:
+    return text.replace("\\", "/").rpartition("/")[2]
+
+
+def _group(image: SourceImage) -> str:
+    return names.folded(names.whole(image.group))
+
+
+def _check_zeros(entries: list[SetEntry], images: list[SourceImage], homes: dict[str, list[int]]) -> None:
+    """Refuse names that would be those of an image or a group if a spreadsheet had not taken zeros before a number."""
+    met = {place for places in homes.values() for place in places}
+    here = {
+        names.seen(text): text for image in images if not homes[image.name] for text in (bare(image.name), image.group)
+    }
+    for place, entry in enumerate(entries):
+        text = names.seen(bare(names.whole(entry.name)))
+        if place not in met and text in here:
+            raise SourceError(
+                f"no image or group here is called {entry.name!r}, and {here[text]!r} has no set",
+                where=entry.file,
+                remedy="write names as those of the files: spreadsheets take zeros before numbers away",
+            )
 
 
 def _in_set(image: SourceImage, entries: list[SetEntry]) -> SourceImage:
@@ -141,11 +209,18 @@ def _entries(source: Source, found: MatchedFile, layout: SetLists) -> Iterator[S
         )
     else:
         lists = dict(lists_in_json(data, found.name))
-        if of is not None and list(lists) == [""]:
-            yield from (SetEntry(name, of, found.name) for name in lists[""])
-        for key, some in lists.items():
-            if key and (split := _known(layout, key)) is not None:
-                yield from (SetEntry(name, split, found.name) for name in some)
+        sets = {key: split for key in lists if key and (split := _known(layout, key)) is not None}
+        if of is not None:
+            sets |= dict.fromkeys(lists.keys() & OF_ONE_SET, of)
+        if not sets:
+            raise ManifestError(
+                f"[files.sets]: nothing says which set {found.name} lists",
+                where=source.manifest.path,
+                expected="a list of names for each set, as in {'train': [...]}, or (?P<split>...) in the pattern",
+                found=", ".join(repr(cut(key, 30)) for key in [*lists][:3]) or "no list",
+            )
+        for key, split in sets.items():
+            yield from (SetEntry(name, split, found.name) for name in lists[key])
 
 
 def _known(layout: SetLists, text: str) -> Split | None:
@@ -158,7 +233,7 @@ def _known(layout: SetLists, text: str) -> Split | None:
 
 def _of_table(data: bytes, name: str, layout: SetLists, of: Split | None) -> Iterator[SetEntry]:
     """Rows of an image and its set, as `sets` in [layout] names the columns; else columns of names, one for each set;
-    else, of a file of one set, the names in its first column.
+    else, of a file of one set, the names in its first column of files, or its first one with a name.
     """
     table = Table(data, name)
     if layout.sets:
@@ -177,8 +252,11 @@ def _of_table(data: bytes, name: str, layout: SetLists, of: Split | None) -> Ite
             found=", ".join(map(repr, filter(None, table.columns))),
             remedy='name them in [layout], as in sets = {image = "image", split = "set"}',
         )
-    head = table.columns[0]
-    cells = [head, *(row.cells[head] for row in table)]  # the first row may be a name, too
+    rows = list(table)
+    columns_of_names = [column for column in table.columns if column]  # one without a name holds the numbers of rows
+    of_files = (column for column in columns_of_names if any(FILE.fullmatch(row.cells[column]) for row in rows))
+    head = next(of_files, next(iter(columns_of_names), ""))
+    cells = [head, *(row.cells[head] for row in rows)]  # the first row may be a name, too
     yield from (SetEntry(text, of, name) for text in cells if text)
 
 

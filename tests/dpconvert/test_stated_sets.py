@@ -100,6 +100,31 @@ FORMS: dict[str, tuple[dict[str, str], str, str]] = {
         r"^split\.csv$",
         'sets = {image = "image", split = "Set"}\nsplits = {"hold-out" = "test"}',
     ),
+    "numbers of a column with gaps": (
+        {"splits_0.csv": ",train,val,test\n0,0,5.0,7.0\n1,1,6.0,8.0\n2,2,,\n3,3,,\n4,4,,\n"},
+        r"^splits_0\.csv$",
+        "",
+    ),
+    "an image and its mask": (
+        {f"{split}.txt": text for split, text in listed("images/a/b{0}.png masks/{0}_mask.png").items()},
+        r"^(?P<split>train|val|test)\.txt$",
+        "",
+    ),
+    "COCO": (
+        {
+            f"{split}.json": json.dumps(
+                {"images": [{"file_name": f"b{n}.png", "id": n} for n in of], "annotations": []}
+            )
+            for split, of in SETS.items()
+        },
+        r"^(?P<split>train|val|test)\.json$",
+        "",
+    ),
+    "files beside numbers of rows": (
+        {f"{split}.csv": ",number,image\n" + text for split, text in listed("0,1,b{}.png").items()},
+        r"^(?P<split>train|val|test)\.csv$",
+        "",
+    ),
     "rows of one set": (
         {f"{split}.tsv": "id\tfile\n" + text for split, text in listed("9\tb{}.png").items()},
         r"^(?P<split>train|val|test)\.tsv$",
@@ -113,7 +138,8 @@ def test_images_are_in_the_sets_that_files_list(form: str, workplace: Workplace)
     files, pattern, layout = FORMS[form]
     draw(workplace.folder / "source", *EXPECTED)
     write(workplace.folder / "source", files)
-    found = workplace.convert(MANIFEST.format(pattern=pattern, layout=layout, name="[^/]+"))
+    name = r"(?P<group>[^/]+)" if form != "numbers of a column with gaps" else r"b(?P<group>\d+)"
+    found = workplace.convert(MANIFEST.format(pattern=pattern, layout=layout, name=name))
     assert {row["source"].rpartition("/")[2].removesuffix(".png"): row["split"] for row in found} == EXPECTED
 
 
@@ -149,13 +175,25 @@ def test_lists_may_name_groups_and_what_is_not_here_is_counted(workplace: Workpl
             'sets = {image = "image", split = "set"}',
             "s.csv, line 2: unknown split",
         ),
+        (
+            {"s.csv": rows("Image,Set", "{},{}")},
+            r"^s\.csv$",
+            'sets = {image = "image", split = "set"}',
+            "no image or group here is called '0', and '000' has no set",
+        ),
+        (
+            {"s.json": '{"fold0": {"train": ["b0"]}}'},
+            r"^s\.json$",
+            "",
+            "which set s.json lists; expected a",
+        ),
         ({"s.json": "{"}, r"^s\.json$", "", "s.json: not JSON"),
     ],
 )
 def test_lists_that_cannot_be_followed_are_refused(
     files: dict[str, str], pattern: str, layout: str, told: str, workplace: Workplace
 ) -> None:
-    draw(workplace.folder / "source", *EXPECTED)
+    draw(workplace.folder / "source", *(["000", "001"] if "'000'" in told else EXPECTED))
     write(workplace.folder / "source", files)
     assert told in workplace.refusal(MANIFEST.format(pattern=pattern, layout=layout, name="[^/]+"))
 
@@ -172,6 +210,31 @@ def test_a_name_that_means_several_images_is_refused(workplace: Workplace) -> No
     assert told in workplace.refusal(manifest)
     write(workplace.folder / "source", {"ImageSets/Main/train.txt": "a/b0\nb/b0\nb1\nb2\nb3\nb4\n"})
     assert len(workplace.convert(manifest)) == 10
+
+
+def test_names_that_end_in_a_dot_and_letters_are_not_cut_where_they_are_whole(workplace: Workplace) -> None:
+    draw(workplace.folder / "source", *EXPECTED, "b0.flip", "b")
+    lists = listed("b{}")
+    lists["val"] += "b0.flip\n"
+    write(workplace.folder / "source", {f"{split}.txt": text for split, text in lists.items()})
+    found = workplace.convert(MANIFEST.format(pattern=r"^(?P<split>\w+)\.txt$", layout="", name="[^/]+"))
+    sets = {row["source"].rpartition("/")[2].removesuffix(".png"): row["split"] for row in found}
+    assert sets == {**EXPECTED, "b0.flip": "val", "b": "train"}
+
+
+def test_lists_may_name_the_masks(drafted: Callable[[], tuple[Any, Answer]], workplace: Workplace) -> None:
+    for number, name in enumerate(EXPECTED):
+        mask = np.zeros((12, 12), np.uint8)
+        mask[: 3 + number] = 255
+        for path, pixels in ((f"images/{name}", np.stack([mask // 3 + number] * 3, -1)), (f"masks/{name}_mask", mask)):
+            (workplace.folder / "s" / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(workplace.folder / "s" / f"{path}.png")
+    write(workplace.folder / "s", {f"{s}.txt": text for s, text in listed("masks/b{0}_mask.png").items()})
+    manifest, answer = drafted()
+    assert (answer.code, manifest["shape"]) == (0, "masks")
+    (workplace.folder / "s").rename(workplace.folder / "source")
+    found = workplace.convert((workplace.folder / "my.toml").read_text().replace('task = "S"', 'task = "Mine"'))
+    assert {row["source"].rpartition("/")[2].removesuffix(".png"): row["split"] for row in found} == EXPECTED
 
 
 def test_columns_without_files_are_said(workplace: Workplace) -> None:
@@ -232,6 +295,24 @@ def test_a_table_of_sets_leaves_the_labels_to_folders_or_masks(
     assert manifest["split"]["strict"] == {"official": True}
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {f"{split}.txt": text for split, text in listed("P{}").items()},
+        {"split.csv": rows("patient,split", "P{},{}")},
+        {f"{split}.txt": f"image label\n{text}" for split, text in listed("P{0}_x.v1\nP{0}_y.v1").items()},
+    ],
+)
+def test_lists_of_groups_and_names_with_dots_are_drafted(
+    files: dict[str, str], drafted: Callable[[], tuple[Any, Answer]], tmp_path: Path
+) -> None:
+    draw(tmp_path / "s", *(f"P{n}_{part}.v1" for n in range(9) for part in "xy"))
+    write(tmp_path / "s", files)
+    manifest, answer = drafted()
+    assert answer.code == 0
+    assert "sets" in manifest["files"]
+
+
 def test_a_release_without_a_validation_set_gets_one(drafted: Callable[[], tuple[Any, Answer]], tmp_path: Path) -> None:
     draw(tmp_path / "s", *EXPECTED)
     write(tmp_path / "s", {"train_list.txt": "".join(f"b{n}\n" for n in range(7)), "test_list.txt": "b7\nb8\n"})
@@ -245,6 +326,18 @@ def test_a_release_without_a_validation_set_gets_one(drafted: Callable[[], tuple
     [
         (VOC | {"ImageSets/Main/val.txt": "b4\nb5\nb6\n"}, "lists of the images of each set, 1 image in several (b4)"),
         (VOC | CLAM, "lists of the images of each set. Which ones count is unclear"),
+        (
+            {"s.json": json.dumps({"fold0": {"train": ["b0", "b1"], "test": ["b2"]}})},
+            "s.json: may say which set each image is in; how to read it is unclear",
+        ),
+        (
+            {f"{split}_{fold}.txt": text for split, text in listed("b{}").items() for fold in range(2)},
+            "may say which set each image is in",
+        ),
+        (
+            {f"{split}.csv": f"image\n{text}" for split, text in listed("b{}").items()},
+            "may say which set each image is",
+        ),
     ],
 )
 def test_what_is_unclear_of_lists_is_asked(
