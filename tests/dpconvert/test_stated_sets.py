@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dpconvert.readers.layout_keys import SPLIT_NAMES
-from dpconvert.readers.stated_sets import names_in_lines
+from dpconvert.readers.set_entries import names_in_lines
 from tests.dpconvert.conftest import Answer, Workplace
 
 SETS = {"train": range(5), "val": range(5, 7), "test": range(7, 9)}

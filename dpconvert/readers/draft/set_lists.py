@@ -17,12 +17,13 @@ from dpconvert.names import folded
 from dpconvert.plural import counted
 from dpconvert.readers.draft import names, sets
 from dpconvert.readers.draft.listings import listings
-from dpconvert.readers.draft.sets_in_names import in_names, meaning
+from dpconvert.readers.draft.sets_in_names import with_sets_in_names
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.tables import SETS, lists_sets
 from dpconvert.readers.draft.toml import quoted, some, table
 from dpconvert.readers.layout_keys import SPLIT_NAMES
-from dpconvert.readers.stated_sets import OF_ONE_SET, lists_in_json, names_in_lines, readings
+from dpconvert.readers.set_entries import OF_ONE_SET, lists_in_json, names_in_lines
+from dpconvert.readers.stated_sets import readings
 
 SHAPES = "folders", "masks", "points", "slides", "table"  # that read [files.sets]
 LIST = re.compile(r"(?i)\.(txt|lst|list|json)$")
@@ -125,7 +126,7 @@ def with_sets(survey: Survey, found: Draft) -> Draft:
     if not ways:
         files = _unread(survey, found, called)
         told = f"{some(files, 3)}: may say which set each image is in; how to read it is unclear"
-        return _asked(found, told) if files else _named(survey, found)
+        return _asked(found, told) if files else with_sets_in_names(survey, found)
     if len(ways) > 1:
         files = [file for way in ways for file in way.files]
         return _asked(found, f"{some(files, 3)}: lists of the images of each set. Which ones count is unclear")
@@ -141,29 +142,6 @@ def with_sets(survey: Survey, found: Draft) -> Draft:
         files={**found.files, "sets": (way.pattern, about)},
         layout=(*way.layout, *found.layout),
         split=sets.policy(to for name in way.lists if (to := as_set(name))),
-    )
-
-
-def _named(survey: Survey, found: Draft) -> Draft:
-    """The draft with the sets that the names of images tell; with a question if not all of them do."""
-    ways = list(in_names(survey, found))
-    if not ways:
-        return found
-    way = ways[0]
-    words = ", ".join(f"{word} {count}" for word, count in sorted(way.counts.items()))
-    if len(ways) > 1 or not way.whole:
-        question = (
-            f"Some images have the names of sets in theirs ({words}), which are not kept: if these are the sets of the "
-            "release, name them `split` in the pattern; if not, nothing need change"
-        )
-        return replace(found, questions=(*found.questions, question))
-    renamed = [f"splits = {table(way.renamed())}"] if way.renamed() else []
-    return replace(
-        found,
-        files={**found.files, way.kind: (way.pattern, found.files[way.kind][1])},
-        layout=(*renamed, *found.layout),
-        split=sets.policy(str(meaning(word)) for word in way.counts),
-        remarks=(*found.remarks, f"Sets by the names of images: {words}"),
     )
 
 

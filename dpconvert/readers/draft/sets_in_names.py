@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import names, sets
 from dpconvert.readers.draft.survey import Draft, Survey
+from dpconvert.readers.draft.toml import table
 from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 LETTER = r"[^\W\d_]"
@@ -37,7 +38,30 @@ class NamedSets:
         return {word: str(meaning(word)) for word in self.counts if word.lower() not in SPLIT_NAMES}
 
 
-def in_names(survey: Survey, found: Draft) -> Iterator[NamedSets]:
+def with_sets_in_names(survey: Survey, found: Draft) -> Draft:
+    """The draft with the sets that the names of images tell; with a question if not all of them do."""
+    ways = list(_in_names(survey, found))
+    if not ways:
+        return found
+    way = ways[0]
+    words = ", ".join(f"{word} {count}" for word, count in sorted(way.counts.items()))
+    if len(ways) > 1 or not way.whole:
+        question = (
+            f"Some images have the names of sets in theirs ({words}), which are not kept: if these are the sets of the "
+            "release, name them `split` in the pattern; if not, nothing need change"
+        )
+        return replace(found, questions=(*found.questions, question))
+    renamed = [f"splits = {table(way.renamed())}"] if way.renamed() else []
+    return replace(
+        found,
+        files={**found.files, way.kind: (way.pattern, found.files[way.kind][1])},
+        layout=(*renamed, *found.layout),
+        split=sets.policy(str(meaning(word)) for word in way.counts),
+        remarks=(*found.remarks, f"Sets by the names of images: {words}"),
+    )
+
+
+def _in_names(survey: Survey, found: Draft) -> Iterator[NamedSets]:
     """Each place in the names of a draft's images that tells several sets."""
     kind = "slides" if "slides" in found.files else "images"
     pattern = found.files[kind][0]
