@@ -10,7 +10,8 @@ import difflib
 import re
 import string
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 from dpconvert.errors import UsageError
 
@@ -196,3 +197,15 @@ def closest(name: str, known: Iterable[str], what: str, listing: str | None = No
     if near:
         remedy = f"did you mean {' or '.join(near)}?"
     raise UsageError(f"no {what} named {name!r}", remedy=remedy)
+
+
+def told_apart(names: list[str], numbered: Collection[int] = ()) -> list[str]:
+    """The names, with their number in front of those that differ in nothing but case, and of those in `numbered`."""
+    before = set(numbered)
+    while True:
+        found = [f"{number}_{name}".rstrip("_") if number in before else name for number, name in enumerate(names)]
+        alike = Counter(name.casefold() for name in found)
+        clashing = {number for number, name in enumerate(found) if alike[name.casefold()] > 1}
+        if clashing <= before:
+            return found
+        before |= clashing

@@ -103,6 +103,19 @@ def test_a_bar_keeps_its_numbers_and_has_its_state_below(monkeypatch: pytest.Mon
     assert bar.startswith("densene…" if width == 80 else name)
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_bar_keeps_count_and_time_left_on_narrow_terminals(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = Screen()
+    with Reporter(stream=screen).bar("WarwickCRC: verify the shards again", 22_444, unit="samples") as advance:
+        advance(12_345)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in re.split(r"[\r\n]+", screen.getvalue())]
+    assert any(re.search(r"^Warwick.* 12345/22444 [-:\d]+$", line) for line in lines)
+    assert max(map(len, lines)) <= width
+
+
 def on_a_terminal(command: list[str], **environment: str) -> bytes:
     """What a program writes to stderr when that is a terminal."""
     leader, follower = pty.openpty()

@@ -20,7 +20,9 @@ from dpconvert.errors import cut, printable, without_secrets
 
 EVERY = 15.0  # seconds between plain lines
 NUMBERS = 55  # columns that the bar, the count, the rate and the time left need, beside the unit
+NAME = "{task.description}"
 LEAST_NAME = 12  # columns of the name before them
+LEAST_NUMBERS = 24  # columns that the count and the time left need, on terminals without room for more
 
 
 class Advance(Protocol):
@@ -76,19 +78,13 @@ class Reporter:
             yield from self._plain(what, total, done, unit)
 
     def _live(self, what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=10),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            _Rate(done),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
         self._console = Console(file=self.stream)
+        numbers, columns = NUMBERS + len(unit), _columns(unit, done)
+        if self._console.width < numbers + LEAST_NAME:
+            numbers, columns = LEAST_NUMBERS, (TextColumn(NAME, markup=False), MofNCompleteColumn(), columns[-1])
         try:
             with _Bar(*columns, console=self._console) as live:
-                name = _shortened(what, self._console.width - len(unit))
+                name = _shortened(what, self._console.width - numbers)
                 task = live.add_task(name, total=total, completed=done, state="")
 
                 def advance(count: int = 1, state: str = "", /) -> None:
@@ -127,9 +123,21 @@ class _Bar(Progress):
                 yield Padding(Text(task.fields["state"]), (0, 0, 0, 2))
 
 
-def _shortened(name: str, width: int) -> str:
-    """The name, with an ellipsis in its middle where the numbers would leave it too little room."""
-    room = max(LEAST_NAME, width - NUMBERS)
+def _columns(unit: str, done: int) -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn(NAME, markup=False),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        _Rate(done),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+
+
+def _shortened(name: str, room: int) -> str:
+    """The name, with an ellipsis in its middle where the numbers leave it too little room."""
+    room = max(LEAST_NAME, room)
     return name if len(name) <= room else f"{name[: room // 2]}…{name[-(room - room // 2 - 1) :]}"
 
 

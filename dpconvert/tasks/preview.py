@@ -18,7 +18,7 @@ from dpconvert.image import Image
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.rules import Crop, Whole
-from dpconvert.names import closest, natural
+from dpconvert.names import closest, natural, told_apart
 from dpconvert.plan import patches
 from dpconvert.plan.collect import LazyScene
 from dpconvert.plan.known_errors import doubtful
@@ -139,16 +139,17 @@ def _more(source: Source, images: list[SourceImage], seen: Overview) -> list[Rec
 
 def _sheets(source: Source, records: list[Record], out: Path, name: str) -> list[Path]:
     files, records = [], _in_words(source.manifest, records)
-    for label in classes_of(source.manifest) or sorted({record.label for record in records}, key=natural):
+    classes = classes_of(source.manifest) or sorted({record.label for record in records}, key=natural)
+    for label, plain in zip(classes, told_apart([_plain(label) for label in classes]), strict=True):
         of_class = [record for record in records if record.label == label]
         order = sorted(range(len(of_class)), key=lambda i: hashed("sheet", of_class[i].source_image.name, i))
         shown = sorted((of_class[i] for i in order[:SHEET]), key=lambda record: record.source_image.name)
-        path = out / f"{name}_class_{_plain(label)}.png"
+        path = out / f"{name}_class_{plain}.png"
         title = f"{label}: {len(shown)} of {len(of_class)}"
         sheet(list(_samples(source, shown)), title).save(path)
         files.append(path)
         if source.manifest.dense is not None:
-            path = out / f"{name}_class_{_plain(label)}_targets.png"
+            path = out / f"{name}_class_{plain}_targets.png"
             kept = list(_with_targets(source, source.manifest.dense, shown))
             sheet(kept, f"{title}; {_legend(source.manifest.dense)}").save(path)
             files.append(path)

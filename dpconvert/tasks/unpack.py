@@ -18,7 +18,7 @@ import io
 import json
 import re
 import tarfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from PIL import Image as Pillow
 
 from dpconvert.card import TaskCard, load
 from dpconvert.errors import OutputError, ShardError
+from dpconvert.names import told_apart
 from dpconvert.pixel_runs import numbered
 from dpconvert.runtime.atomic import replaced
 from dpconvert.runtime.progress import Reporter
@@ -94,13 +95,7 @@ def class_folders(classes: list[str]) -> list[str]:
     """A distinct folder name for each class: its own name, adapted where file systems would not allow it."""
     plain = [re.sub(r"[^\w-]+", "_", name, flags=re.ASCII).strip("_")[:80] for name in classes]
     numbered = {label for label, name in enumerate(plain) if not name or DEVICES.fullmatch(name)}
-    while True:
-        found = [f"{label}_{name}".rstrip("_") if label in numbered else name for label, name in enumerate(plain)]
-        alike = Counter(name.casefold() for name in found)
-        clashing = {label for label, name in enumerate(found) if alike[name.casefold()] > 1}
-        if clashing <= numbered:
-            return found
-        numbered |= clashing
+    return told_apart(plain, numbered)
 
 
 def _rows(folder: Path, card: TaskCard) -> list[dict[str, Any]]:

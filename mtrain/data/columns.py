@@ -60,12 +60,15 @@ class ColumnRequest:
 
     def _absent(self, task: Task, rows: Rows) -> UsageError:
         """The error where no sample has a value."""
-        what = f"no sample of {task.name} has a {self.name}"
+        no_sample = f"no sample of {task.name}"
         if self.origin:
             names = f"keys such as {rows.key[0]!r}, groups such as {rows.group[0]!r}"
             remedy = "a table names them as index.parquet does, and a pattern matches some"
-            return UsageError(f"{what} by --{self.origin}", where=task.folder, expected=names, remedy=remedy)
+            return UsageError(
+                f"{no_sample} has a {self.name} by --{self.origin}", where=task.folder, expected=names, remedy=remedy
+            )
         known = sorted({name for of in attributes(task).values() for name in of})
+        what = f"{no_sample} has an attribute {self.name!r}"
         return UsageError(
             what if known else f"{what}, nor any other attribute",
             where=task.folder,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mtrain.disk.atomic import write_json
 from mtrain.errors import UsageError
-from mtrain.export.formats import WrittenFiles, name_for_loading, network_config
+from mtrain.export.formats import WrittenFiles, loading_of_head, name_for_loading, network_config
 from mtrain.model.heads import Head
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.tensor_file import read_tensors, write_tensors
@@ -66,6 +66,7 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
         "network.eval()\n"
         "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"
     )
+    loading += loading_of_head(_HEAD) if head else ""
     return WrittenFiles(files, loading, "encoder = network")
 
 

@@ -57,7 +57,17 @@ def to_safetensors(network: SharedNetwork, head: Head | None, out: Path, size: i
         f'network = shared_network("{name_for_loading(network)}", "model.safetensors").eval()\n'
         "# network(network.normalize(images)): features of uint8 RGB images (N, 3, H, W)"
     )
+    loading += loading_of_head("model.safetensors") if head else ""
     return WrittenFiles(("model.safetensors", "config.json"), loading, "encoder = network")
+
+
+def loading_of_head(file: str) -> str:
+    """Code that follows, and applies the tensors `head.weight` and `head.bias` of this file to the features."""
+    return (
+        "\n\nfrom safetensors.torch import load_file\n"
+        f'head = load_file("{file}")\n'
+        '# features @ head["head.weight"].T + head["head.bias"]: the outputs of the head'
+    )
 
 
 def to_torchvision(network: SharedNetwork, head: Head | None, out: Path, size: int, _seen: Seen) -> WrittenFiles:

@@ -162,3 +162,20 @@ def test_the_real_slide(tree: Tree, dpconvert: Call) -> None:
     )
     tree.manifest(AREA.replace("size = 128", "size = 128\nmpp = 1\ntissue = 0.2"))
     assert draw(tree, dpconvert)["cmu-1-small-region.png"].width == 1496
+
+
+def test_sheets_of_classes_whose_names_differ_in_signs_alone_are_kept_apart(tree: Tree, dpconvert: Call) -> None:
+    for name, look in (("ER+", 0), ("ER-", 1)):
+        for patient in "abc":
+            tree.fake.save(f"{name}/{patient}.png", tree.fake.image(64, 64, look))
+    text = """
+        task = "Own"
+        classes = ["ER+", "ER-"]
+        shape = "folders"
+        [files.images]
+        pattern = '(?P<class>ER[+-])/(?P<name>(?P<group>.))[.]png$'
+        [split.strict]
+        share = [0.6, 0.2, 0.2]
+        """
+    (tree.folder / "own.toml").write_text(text.replace("(?P<name>(?P<group>.))", "(?P<group>.)"))
+    assert len([name for name in draw(tree, dpconvert) if "_class_" in name]) == 2

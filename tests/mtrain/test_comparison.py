@@ -372,7 +372,7 @@ def test_a_column_that_no_task_has_and_a_page_that_cannot_be_written_are_reporte
     words = ("--backbone", "tiny.toml=tiny.safetensors", "--backbone", f"{SMALL}=random", "--size", "28")
     (tmp_path / "file").touch()
     for more, told in (
-        (("--by", "nothing", "--out", tmp_path / "c.html"), "no sample of Gamma has a nothing"),
+        (("--by", "nothing", "--out", tmp_path / "c.html"), "no sample of Gamma has an attribute 'nothing'"),
         (("--out", tmp_path / "file" / "c.html"), "file: cannot be written: "),
     ):
         answer = mtrain("compare", *words, "--target", "Gamma", "--mode", "knn", *more, *WITHOUT)

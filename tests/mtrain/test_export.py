@@ -191,9 +191,15 @@ def test_safetensors_come_back_as_the_shared_network(
     run_of: Callable[[str], Run], draw_images: Tensor, tmp_path: Path
 ) -> None:
     run = run_of("resnet18")
-    export(run, "safetensors", tmp_path, "Beta")
+    made = export(run, "safetensors", tmp_path, "Beta")
     network = shared_network("resnet18", tmp_path / "model.safetensors").eval()
-    torch.testing.assert_close(network(network.normalize(draw_images)), expected(run, draw_images, "Beta")[0])
+    features = network(network.normalize(draw_images))
+    torch.testing.assert_close(features, expected(run, draw_images, "Beta")[0])
+    *code, outputs = made.loading.splitlines()
+    names = {"features": features}
+    exec("\n".join(code).replace('"model.safetensors"', repr(str(tmp_path / "model.safetensors"))), names)
+    formula = outputs.removeprefix("# ").partition(": the outputs")[0]
+    torch.testing.assert_close(eval(formula, names), expected(run, draw_images, "Beta")[1])
     assert json.loads((tmp_path / "config.json").read_text())["classes"] == ["class-0", "class-1"]
 
 

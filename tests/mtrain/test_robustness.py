@@ -167,7 +167,7 @@ def test_a_table_or_pattern_that_names_no_sample_tells_how_samples_are_named(tas
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        (ColumnRequest("scanner"), "no sample of Centred has a scanner"),
+        (ColumnRequest("scanner"), "no sample of Centred has an attribute 'scanner'"),
         (ColumnRequest(pattern="("), "not a regular"),
         (ColumnRequest(pattern="x"), "no named group"),
         (ColumnRequest(table=Path(__file__)), "--table: cannot be read: test_robustness.py: line 16 has more cells"),
