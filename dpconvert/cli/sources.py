@@ -16,6 +16,7 @@ from dpconvert.plural import counted
 from dpconvert.runtime.terminal import JSON, QUIET, document, say, table, tell
 
 if TYPE_CHECKING:
+    from dpconvert.manifest.files import FileKind
     from dpconvert.manifest.model import Manifest
     from dpconvert.plan.check import Findings
     from dpconvert.source.files import Source
@@ -94,9 +95,11 @@ def _description(manifest: Manifest) -> list[str]:
     for archive in manifest.obtain.archives:
         lines.append("  " + "  ".join(filter(None, [archive.name, archive.url, archive.digest])))
     lines += ["", "expected files:"]
-    for kind in manifest.files.values():
+    for key, kind in manifest.files.items():
         count = f"{kind.expected} " if kind.expected else ""
-        lines.append(f"  {count}{kind.what}, " + (f"like {kind.example}" if kind.example else f"named {kind.pattern}"))
+        lines.append(
+            f"  {count}{_what(key, kind)}, " + (f"like {kind.example}" if kind.example else f"named {kind.pattern}")
+        )
     for erratum in manifest.errata:
         lines.append(
             f"erratum {erratum.name}{'' if erratum.default else ' (off)'}: {erratum.reason} [{erratum.citation}]"
@@ -166,6 +169,11 @@ def check(source: str, folder: Path | None, as_json: bool, quiet: bool, **option
         sys.exit(1)
 
 
+def _what(name: str, kind: FileKind) -> str:
+    """What a kind of files is called: as the manifest says, else by its key."""
+    return kind.what if "what" in kind.model_fields_set else name
+
+
 def _files(files: Source) -> tuple[list[list[Any]], bool]:
     """A row for each kind of file and each kind that no pattern matches; whether some are missing."""
     from dpconvert.source import unused
@@ -175,7 +183,9 @@ def _files(files: Source) -> tuple[list[list[Any]], bool]:
         found = len(files.match(name))
         short = found < (kind.expected or 1) and not kind.optional
         missing |= short
-        rows.append([kind.what, found, kind.expected or "", "missing" if short else "", kind.example or kind.pattern])
+        rows.append(
+            [_what(name, kind), found, kind.expected or "", "missing" if short else "", kind.example or kind.pattern]
+        )
     rows += [[f"not matched: {ending}", len(some), "", "", some[0]] for ending, some in unused.groups(files).items()]
     return rows, missing
 

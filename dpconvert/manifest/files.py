@@ -23,7 +23,7 @@ class FileKind(Model):
     pattern: str
     """Regular expression, searched in the names of the files; the layout reads its named groups."""
     what: str = "files"
-    """Description of these files, for messages."""
+    """Description of these files, for messages; `check` calls files without one by the name of their table."""
     example: str = ""
     """Example of the name of such a file, for messages."""
     expected: int | None = None

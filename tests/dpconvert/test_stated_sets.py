@@ -237,6 +237,15 @@ def test_lists_may_name_the_masks(drafted: Callable[[], tuple[Any, Answer]], wor
     assert {row["source"].rpartition("/")[2].removesuffix(".png"): row["split"] for row in found} == EXPECTED
 
 
+def test_files_without_a_description_are_called_by_the_name_of_their_table(workplace: Workplace) -> None:
+    draw(workplace.folder / "source", *EXPECTED)
+    write(workplace.folder / "source", VOC)
+    (workplace.folder / "my.toml").write_text(MANIFEST.format(pattern=r"(?P<split>\w+)\.txt$", layout="", name="[^/]+"))
+    answer = workplace.dpconvert("check", workplace.folder / "my.toml", "--source", workplace.folder / "source")
+    assert re.search(r"^images +9 ", answer.out, re.MULTILINE)
+    assert re.search(r"^sets +3 ", answer.out, re.MULTILINE)
+
+
 def test_columns_without_files_are_said(workplace: Workplace) -> None:
     draw(workplace.folder / "source", *EXPECTED)
     manifest = MANIFEST.format(pattern="", layout='sets = {image = "image"}', name="[^/]+")
