@@ -213,4 +213,4 @@ def test_a_source_that_states_no_download_and_no_example_shows_its_pattern(tmp_p
     (tmp_path / "mine.toml").write_text(text + "[files.images]\npattern = '(?P<class>[ab])/(?P<name>.+)\\.png$'\n")
     shown = CliRunner().invoke(group, ["show", str(tmp_path / "mine.toml")], catch_exceptions=False).output
     assert "get it" not in shown
-    assert r"files, named (?P<class>[ab])/(?P<name>.+)\.png$" in shown
+    assert r"images, named (?P<class>[ab])/(?P<name>.+)\.png$" in shown
