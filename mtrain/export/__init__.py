@@ -110,7 +110,16 @@ def start_of(network: str | BackboneCard, weights: str) -> BackboneCard | None:
 def closed_start(network: str | BackboneCard, weights: str) -> list[str]:
     """The weights that a training began from, in words, if their licence does not let everyone pass on what is made."""
     start = start_of(network, weights)
-    return [] if start is None or start.licence.open else [f"the weights of {start.name} ({start.licence.name})"]
+    return (
+        []
+        if start is None or start.licence.open
+        else [with_licence(f"the weights of {start.name}", start.licence.name)]
+    )
+
+
+def with_licence(name: str, licence: str) -> str:
+    """A task or a network in a message about its licence, which its manifest or table may not state."""
+    return f"{name} ({licence})" if licence else name
 
 
 def licence_error(restricted: Sequence[str]) -> str:
@@ -127,7 +136,9 @@ def _check_licences(pool: list[About], run: Run, start: str | BackboneCard | Non
     Raises:
         UsageError: one does, and this is not accepted.
     """
-    restricted = [about.task for about in pool if not about.licence.get("open")]
+    restricted = [
+        with_licence(about.task, str(about.licence.get("name", ""))) for about in pool if not about.licence.get("open")
+    ]
     if start is not None:
         restricted += closed_start(start, run.config().weights)
     if restricted and not accepted:

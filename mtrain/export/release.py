@@ -30,7 +30,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.evaluation.comparing.comparable import comparable
 from mtrain.evaluation.comparing.comparisons import IMAGENET, START
 from mtrain.evaluation.paper_tables import TITLES, TRANSFERS, Evaluation, read_evaluations, table
-from mtrain.export import Exported, archive, closed_start, export, licence_error, modelcard
+from mtrain.export import Exported, archive, closed_start, export, licence_error, modelcard, with_licence
 from mtrain.runs.run_folder import Run, RunState
 from mtrain.scoring.metrics import METRICS
 from mtrain.setting_roles import INCIDENTAL
@@ -262,7 +262,7 @@ def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluat
 def _check_licences(tasks: Sequence[Task], config: FitConfig, *, accepted: bool) -> None:
     """The check that `export` would make, but before days of training."""
     network = catalog.described(config.backbone, config.backbone_options) or config.backbone
-    restricted = [task.name for task in tasks if not task.card.licence.open]
+    restricted = [with_licence(task.name, task.card.licence.name) for task in tasks if not task.card.licence.open]
     restricted += closed_start(network, config.weights)
     if restricted and not accepted:
         raise UsageError(

@@ -226,7 +226,7 @@ def test_licences_are_asked_about_before_the_training(
     card = cards.load(Path(shards) / "Beta")
     closed = card.model_copy(update={"licence": card.licence.model_copy(update={"open": False})})
     (Path(shards) / "Beta" / cards.FILE_NAME).write_bytes(cards.dump(closed))
-    with pytest.raises(UsageError, match="the licence of Beta does not allow everyone to share"):
+    with pytest.raises(UsageError, match=r"licence of Beta \(CC0-1.0\) does not allow everyone to share"):
         release.release(asked(tmp_path), Notes())
     assert not (tmp_path / "runs").exists()
     monkeypatch.chdir(tmp_path)
