@@ -366,6 +366,8 @@ def test_what_is_unclear_of_lists_is_asked(
         ("x/{word}{number}-a.png", {"Train": "train", "Valid": "val", "Test": "test"}),
         ("a_{number}_{word}.png", {"training": "train", "dev": "val", "testing": "test"}),
         ("{word}_{number}_a.png", {"train": "train", "testA": "test", "testB": "test"}),
+        ("{number}_{word}.png", {"train": "train", "test": "test"}),
+        ("{number}_{word}-a.png", {"train": "train", "test": "test"}),
     ],
 )
 def test_sets_in_the_names_of_images_are_kept(
