@@ -204,8 +204,9 @@ def _bar(seen: Overview, scale: float, width: int) -> tuple[int, str]:
 
 def _framed(canvas: Pillow.Image, title: str, legend: list[tuple[str, str]], bar: tuple[int, str]) -> Pillow.Image:
     """The drawing, with title, scale bar and legend below."""
-    width = max(canvas.width, 600)
-    columns = max(1, width // 420)
+    entry = max((int(_font().getlength(text)) for _, text in legend), default=0) + SWATCH + 8 + MARGIN  # the longest
+    width = max(canvas.width, 600, entry + MARGIN, int(_font().getlength(title)) + 2 * MARGIN)
+    columns = max(1, (width - MARGIN) // max(entry, 420 - MARGIN))
     rows = -(-len(legend) // columns)
     framed = Pillow.new("RGB", (width, canvas.height + 2 * MARGIN + (2 + rows) * LINE), "white")
     framed.paste(canvas)
@@ -216,7 +217,7 @@ def _framed(canvas: Pillow.Image, title: str, legend: list[tuple[str, str]], bar
     draw.text((2 * MARGIN + bar[0], top + LINE), bar[1], "black", _font())
     for number, (colour, text) in enumerate(legend):
         row, column = divmod(number, columns)
-        left, line = MARGIN + column * (width // columns), top + (2 + row) * LINE
+        left, line = MARGIN + column * ((width - MARGIN) // columns), top + (2 + row) * LINE
         draw.rectangle((left, line + 3, left + SWATCH, line + 3 + SWATCH), colour, "black")
         draw.text((left + SWATCH + 8, line), text, "black", _font())
     return framed

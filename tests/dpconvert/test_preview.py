@@ -179,3 +179,11 @@ def test_sheets_of_classes_whose_names_differ_in_signs_alone_are_kept_apart(tree
         """
     (tree.folder / "own.toml").write_text(text.replace("(?P<name>(?P<group>.))", "(?P<group>.)"))
     assert len([name for name in draw(tree, dpconvert) if "_class_" in name]) == 2
+
+
+def test_a_long_legend_fits_its_drawing() -> None:
+    canvas = Pillow.new("RGB", (700, 50), "white")
+    for text in ("tissue: 69.8%, differs by more than 3.5 from glass of L* 97", 20 * "a long name "):
+        pixels = np.asarray(drawing._framed(canvas, "slide", [("red", "other: 1"), ("blue", text)], (10, "1 um")))
+        assert (pixels[50:, -8:] == 255).all()
+        assert (pixels[50:] < 255).any()
