@@ -215,7 +215,11 @@ def _sample(task: StreamedTask, fields: dict[str, Any]) -> Sample:
     content = _content(fields.get("json", b"")) if reads_json else {}
     label, targets = _label(task, fields, content)
     if image is None or (label is None and targets is None):
-        raise _malformed(task, fields, "an image with a label", f"jpg or png, and {_expected(task)}")
+        raise ShardError(
+            f"{task.name}: sample {fields['__key__']} is not an image with a label",
+            where=fields["__url__"],
+            expected=f"jpg or png, and {_expected(task)}",
+        )
     seg = fields.get("seg.png", b"") if of is not None and of.seg else b""
     return Sample(
         task, fields["__url__"], fields["__key__"], NO_CLASS if label is None else label, image, targets, seg, content
@@ -256,9 +260,3 @@ def _content(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _malformed(task: StreamedTask, fields: dict[str, Any], what: str, expected: str) -> ShardError:
-    return ShardError(
-        f"{task.name}: sample {fields['__key__']} is not {what}", where=fields["__url__"], expected=expected
-    )
