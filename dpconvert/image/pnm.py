@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.image.base import Pixels
-from dpconvert.image.guards.claims import check_claim
+from dpconvert.image.guards.pixel_claims import check_claim
 from dpconvert.image.rgb import ONE_IMAGE, KindError, Range, check_bits, to_rgb
 
 MAGIC = re.compile(rb"P[1-7]\s")
@@ -48,7 +48,7 @@ class Netpbm:
 
 
 @dataclass(frozen=True)
-class _Head:
+class _Header:
     kind: bytes
     width: int
     height: int
@@ -92,14 +92,14 @@ def _words(data: bytes, at: int, count: int) -> tuple[list[int], int]:
     return words, at
 
 
-def _pnm(data: bytes) -> _Head:
+def _pnm(data: bytes) -> _Header:
     kind = data[:2]
     bitmap = kind in BITMAPS
     words, at = _words(data, 2, 2 if bitmap else 3)
-    return _Head(kind, words[0], words[1], CHANNELS[kind], 1 if bitmap else words[2], alpha=False, at=at + 1)
+    return _Header(kind, words[0], words[1], CHANNELS[kind], 1 if bitmap else words[2], alpha=False, at=at + 1)
 
 
-def _pam(data: bytes) -> _Head:
+def _pam(data: bytes) -> _Header:
     end = re.search(rb"^ENDHDR[ \t]*\n", data[: 1 << 16], re.MULTILINE)
     if end is None:
         raise ValueError("a head without an end")
@@ -107,10 +107,10 @@ def _pam(data: bytes) -> _Head:
     header = {line[0]: line[1] for line in lines if len(line) == 2}
     width, height, channels, white = (int(header.get(key, b"0")) for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
     alpha = header.get(b"TUPLTYPE", b"").strip().endswith(b"_ALPHA") or channels in (2, 4)
-    return _Head(PAM, width, height, channels, white, alpha, end.end())
+    return _Header(PAM, width, height, channels, white, alpha, end.end())
 
 
-def _packed(data: bytes, head: _Head) -> NDArray[Any]:
+def _packed(data: bytes, head: _Header) -> NDArray[Any]:
     row = -(-head.width // 8) if head.kind in BITMAPS else head.width * head.channels
     dtype = np.dtype(">u2") if head.white > 255 else np.dtype("u1")
     end = head.at + row * head.height * dtype.itemsize
@@ -124,7 +124,7 @@ def _packed(data: bytes, head: _Head) -> NDArray[Any]:
     return np.frombuffer(data, dtype, row * head.height, head.at).astype(dtype.newbyteorder("="))
 
 
-def _plain(data: bytes, head: _Head) -> NDArray[Any]:
+def _plain(data: bytes, head: _Header) -> NDArray[Any]:
     text = COMMENT.sub(b"", data[head.at - 1 :])
     digits = b" ".join(re.findall(rb"[01]", text)) if head.kind in BITMAPS else text
     count = head.width * head.height * head.channels

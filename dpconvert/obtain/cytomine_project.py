@@ -49,7 +49,7 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ProjectFile:
     """A file of the server, its path in the folder, and for a crop the expected size (of its outline)."""
 
     path: str
@@ -97,7 +97,7 @@ def _lists(server: Server, project: int, folder: Path) -> tuple[list[CytomineAnn
     return items, {slide.id: slide for slide in _parsed(folder / "images.json", CytomineImage)}
 
 
-def _download_all(server: Server, files: list[Wanted], folder: Path, request: ExportRequest) -> Brought:
+def _download_all(server: Server, files: list[ProjectFile], folder: Path, request: ExportRequest) -> Brought:
     """Download the files in parallel. Failures do not stop the other downloads, unless most of them fail."""
     what = request.what
     failures: list[FetchError] = []
@@ -127,7 +127,7 @@ def _download_all(server: Server, files: list[Wanted], folder: Path, request: Ex
     return Brought(done["came"], done["had"], notes if done["scaled"] else [])
 
 
-def _download(server: Server, folder: Path, wanted: Wanted) -> Counter[str]:
+def _download(server: Server, folder: Path, wanted: ProjectFile) -> Counter[str]:
     """Download one file, and count it under "came" or "had", and "scaled". Runs in a thread."""
     file = folder / wanted.file
     is_new = server.bring(wanted.path, file)
@@ -144,7 +144,7 @@ def _download(server: Server, folder: Path, wanted: Wanted) -> Counter[str]:
     return counts
 
 
-def _crops(items: list[CytomineAnnotation], slides: dict[int, CytomineImage]) -> Iterator[Wanted]:
+def _crops(items: list[CytomineAnnotation], slides: dict[int, CytomineImage]) -> Iterator[ProjectFile]:
     """The crops of annotations with a term and an area inside their image; others cannot be cropped."""
     for item in items:
         slide = slides.get(item.image)
@@ -156,15 +156,15 @@ def _crops(items: list[CytomineAnnotation], slides: dict[int, CytomineImage]) ->
             # only the path of the stated URL is used: its host may be internal
             stated = re.fullmatch(r"(/api/\w+/\d+/crop)\.\w+", urlsplit(item.crop_url or "").path)
             path = stated[1] if stated else f"/api/userannotation/{item.id}/crop"
-            yield Wanted(f"{path}.png", f"crops/{item.image}_{item.id}.png", (right - left, bottom - top))
+            yield ProjectFile(f"{path}.png", f"crops/{item.image}_{item.id}.png", (right - left, bottom - top))
 
 
-def _slides(items: list[CytomineAnnotation], slides: dict[int, CytomineImage]) -> Iterator[Wanted]:
+def _slides(items: list[CytomineAnnotation], slides: dict[int, CytomineImage]) -> Iterator[ProjectFile]:
     """The slides that have annotations with a term, named by their ids."""
     for number in sorted({item.image for item in items if item.term} & set(slides)):
         suffix = PurePosixPath(slides[number].original_filename or "").suffix.lower()
         ending = suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ".tif"
-        yield Wanted(f"/api/imageinstance/{number}/download", f"slides/{number}{ending}")
+        yield ProjectFile(f"/api/imageinstance/{number}/download", f"slides/{number}{ending}")
 
 
 def _forget_changed(folder: Path, annotations: list[dict[str, Any]]) -> None:

@@ -83,7 +83,7 @@ class Reporter:
         if self._console.width < numbers + LEAST_NAME:
             numbers, columns = LEAST_NUMBERS, (TextColumn(NAME, markup=False), MofNCompleteColumn(), columns[-1])
         try:
-            with _Bar(*columns, console=self._console) as live:
+            with _ProgressBar(*columns, console=self._console) as live:
                 name = _shortened(what, self._console.width - numbers)
                 task = live.add_task(name, total=total, completed=done, state="")
 
@@ -113,7 +113,7 @@ class Reporter:
         yield advance
 
 
-class _Bar(Progress):
+class _ProgressBar(Progress):
     """A bar with the state of its task below it."""
 
     def get_renderables(self) -> Iterable[RenderableType]:

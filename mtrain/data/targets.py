@@ -33,7 +33,8 @@ class MasksAndPoints:
         self.dense = [task.dense for task, _ in parts]
         self.starts = np.cumsum([0] + [len(rows) for _, rows in parts])
         self._sources = [
-            _Source(task, rows, check) if dense else None for (task, rows), dense in zip(parts, self.dense, strict=True)
+            _OneTask(task, rows, check) if dense else None
+            for (task, rows), dense in zip(parts, self.dense, strict=True)
         ]
         self.most = most_objects((task.dense, rows) for task, rows in parts)
 
@@ -60,7 +61,7 @@ class MasksAndPoints:
         return int(np.searchsorted(self.starts, index, side="right")) - 1
 
 
-class _Source:
+class _OneTask:
     """The masks and points of some rows of one task."""
 
     def __init__(self, task: Task, rows: Rows, check: bool | None) -> None:

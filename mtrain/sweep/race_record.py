@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.disk.documents import known_document, read_document, short_digest, write_document
 from mtrain.errors import RunError
 from mtrain.sweep.combination import Combination
@@ -17,13 +17,13 @@ NAME = "race.json"
 AGAIN = "run `mtrain sweep FILE --race` again: it rewrites the file from the results"
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """Base class of the parts of the record."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class RungRecord(Part):
+class RungRecord(RecordPart):
     """One rung of a contest. dropped: reason for each dropped combination. undecided: number without a score so far."""
 
     share: float
@@ -35,7 +35,7 @@ class RungRecord(Part):
     friedman: float | None
 
 
-class ContestRecord(Part):
+class ContestRecord(RecordPart):
     """One contest.
 
     target: None for the choice over all tasks. network: None if all networks race together. finalists: the combinations
@@ -49,7 +49,7 @@ class ContestRecord(Part):
     winner: Combination | None
 
 
-class RaceRecord(Part):
+class RaceRecord(RecordPart):
     """A race. cost: runs of the race as decided so far, as a share of those of the full grid.
 
     grid: digest of the cells of the full grid, by which a race of other cells is known.

@@ -23,7 +23,7 @@ from pydantic import (
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.plural import counted
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 from mtrain.sweep.combination import NO_DECAY, Combination
@@ -43,7 +43,7 @@ LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] tu
 Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
 
 
-class _Placed(BaseModel):
+class _SweepPart(BaseModel):
     """A part of a sweep file; a setting that belongs in another part is refused with its place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -57,7 +57,7 @@ class _Placed(BaseModel):
         return content
 
 
-class Axes(_Placed):
+class Axes(_SweepPart):
     """`[grid]`: the values to combine; the defaults are those of `mtrain fit`."""
 
     backbone: Annotated[tuple[str, ...], Field(min_length=1)] = ("mtdp_densenet121",)
@@ -168,7 +168,7 @@ class Race(BaseModel):
         return lengths
 
 
-class Sweep(_Placed):
+class Sweep(_SweepPart):
     """A sweep file: left-out sets x combinations x seeds."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", json_schema_extra={"x-default": "the name of the file"})

@@ -153,7 +153,7 @@ def _activations(config: FitConfig, model: MultiHead, device: torch.device, samp
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             named = {f"model.{name}": tensor for name, tensor in own.items()}
             backward = config.checkpointing and not still
-            torch.func.functional_call(_Parts(model, still, backward=backward), named, (images,))
+            torch.func.functional_call(_Pass(model, still, backward=backward), named, (images,))
     model.shared.train(was_training)
     return alive.peak - before
 
@@ -169,7 +169,7 @@ def _no_generators() -> Iterator[None]:
         torch.utils.checkpoint.get_device_states = before
 
 
-class _Parts(nn.Module):
+class _Pass(nn.Module):
     """The network and its heads; the network without gradients if it stands still.
 
     backward: the backward pass too, which runs checkpointed parts again; it needs the tensors of `functional_call`.
