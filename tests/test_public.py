@@ -16,6 +16,8 @@ import dpconvert
 import dpconvert.plugin
 import mtrain
 from dpconvert.arguments import in_arguments, of_model
+from dpconvert.manifest.catalog import find
+from dpconvert.readers.fakes import draw_fake
 from tests.documents import ROOT
 from tests.mtrain.pools import write_pool
 
@@ -214,3 +216,12 @@ def test_a_source_that_states_no_download_and_no_example_shows_its_pattern(tmp_p
     shown = CliRunner().invoke(group, ["show", str(tmp_path / "mine.toml")], catch_exceptions=False).output
     assert "get it" not in shown
     assert r"images, named (?P<class>[ab])/(?P<name>.+)\.png$" in shown
+
+
+def test_a_program_needs_no_guard_and_no_file(tmp_path: Path) -> None:
+    """As it is typed into `python -`: a worker process that imported it would fail, or start workers itself."""
+    draw_fake(find("warwick-crc"), tmp_path)
+    program = "import dpconvert; print(dpconvert.convert('warwick-crc', 'warwick-crc', 'shards', workers=2))"
+    done = subprocess.run([sys.executable, "-"], input=program, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("task='WarwickCRC'")

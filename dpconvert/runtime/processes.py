@@ -30,6 +30,7 @@ from dpconvert.errors import OutputError, UsageError
 from dpconvert.runtime import limits, ray_cluster
 from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.ray_cluster import Cluster
+from dpconvert.runtime.start import CONTEXTS
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -138,8 +139,7 @@ class _Workers:
 
     def __init__(self, context: Any, count: int, limit: Limits, notes: str) -> None:
         self._ahead, self._notes = AHEAD * count, Path(notes)
-        start = multiprocessing.get_context(start_loading())
-        self._pool = ProcessPool(count, 0, _prepare, (context, limit, self._notes), start)
+        self._pool = ProcessPool(count, 0, _prepare, (context, limit, self._notes), CONTEXTS[start_loading()])
         self._running: dict[Future[Any], tuple[Any, dict[str, str]]] = {}  # items, and the files they may not read
         self._ended: dict[str, str] = {}  # the signal that ended a worker, by the file that it read
         self._replaced: set[int] = set()  # processes that a file ended

@@ -85,11 +85,14 @@ def test_a_process_ends_though_its_batches_did_not_and_they_are_the_same_however
 ) -> None:
     """Workers let no signal end them: it is the end of the process that has to tell them.
 
-    A dataset that is still open then says nothing either.
+    A dataset that is still open then says nothing either. The program is read from standard input: no worker can import
+    it again.
     """
-    command = [sys.executable, "-c", UNFINISHED, str(pool.tasks[0].folder.parent), start, str(pool.tasks[0].folder)]
+    command = [sys.executable, "-", str(pool.tasks[0].folder.parent), start, str(pool.tasks[0].folder)]
     environment = os.environ | {"PYTHONHASHSEED": str(len(start))}  # names are hashed otherwise
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        command, input=UNFINISHED, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment
+    )
     assert done.returncode == 0, done.stderr
     here = list(batches(training(pool), range(2), workers=0))
     assert done.stdout.split() == [hashlib.sha256(batch.pixels.numpy()).hexdigest() for batch in here]

@@ -9,6 +9,7 @@ The images of a batch are in the order of their tasks.
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from dpconvert.runtime.start import CONTEXTS
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.prefetch import ON_THEIR_WAY, page_locked
 from mtrain.errors import UserError
@@ -116,6 +118,7 @@ def batches(
     """
     mark("workers")
     slots = _ReusedSlots(dataset, numbers, workers, ON_THEIR_WAY if pin else lasting or 1)
+    context = CONTEXTS.get(multiprocessing.get_start_method()) if workers else None  # none for forked workers
     with warnings.catch_warnings():  # more workers than processors are the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[BatchReady | UserError] = DataLoader(
@@ -125,6 +128,7 @@ def batches(
             num_workers=workers,
             prefetch_factor=PREFETCHED if workers else None,
             worker_init_fn=_leave_signals_to_the_main_process,
+            multiprocessing_context=context,
             generator=torch.Generator(),  # else the loader draws from torch's global random state
         )
     loaded = _uncopied(slots, iter(loader), skipping)
