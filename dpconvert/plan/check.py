@@ -27,6 +27,7 @@ from dpconvert.source import cache, target, unused
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import Record, SourceImage, kind_of_groups
+from dpconvert.source.written import said
 
 SHOWN = 10  # files
 TOLD = 10  # problems of one kind
@@ -73,7 +74,9 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     try:
         images = divide.listed(manifest, source, options)
     except UserError as error:
-        return Findings(examples=_of_patterns(source), problems=[*unready, str(error)], notes=source.notes)
+        return Findings(
+            examples=_of_patterns(source), problems=[*unready, str(error)], notes=[*said(source.written), *source.notes]
+        )
     empty = [f"{file}: an empty file" for image in images for file in image.files if source.sizes.get(file) == 0]
     problems, seen = _look(source, images, report)
     if images and len(seen.small) == len(images):
@@ -96,7 +99,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     except UserError as error:
         problems.append(str(error))
     not_used = given.not_used(given.Given(manifest, options, source, images, seen.stated)) if not problems else []
-    notes = [*cache.copies_counted(source.notes), *absent, *not_used]
+    notes = [*said(source.written), *cache.copies_counted(source.notes), *absent, *not_used]
     return Findings(
         len(images),
         [_example(image, splits, manifest.target) for image in _spread(images)],

@@ -1358,12 +1358,21 @@ def real(name: str) -> Path:
     return DATA / name
 
 
-def test_a_real_table_with_padded_numbers(init: Callable[..., Any]) -> None:
+def test_a_real_table_with_padded_numbers_beside_masks(
+    init: Callable[..., Any], tmp_path: Path, dpconvert: Call
+) -> None:
     folder = real("wbc")
-    manifest, rows, _ = init(folder, "--limit", 20)
+    manifest, answer, _ = init(folder, ready=False)
+    assert manifest["layout"]["slide"] == "{image ID:03}.bmp"
+    assert "The masks hold 3 values (0, 128, 255), and nothing says what they are called" in answer.err
+    path = tmp_path / "drafted" / "my.toml"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("#")))
+    answer = dpconvert(path, "--source", folder, "--out", tmp_path / "out", "--limit", 20, "--workers", 1)
+    assert answer.code == 0, answer.err
+    rows = list(read_index(next((tmp_path / "out").glob("*/index.parquet"))).to_pylist())
     with (folder / "Class Labels of Dataset 1.csv").open() as file:
         told = {f"Dataset 1/{int(row['image ID']):03}.bmp": row["class label"] for row in csv.DictReader(file)}
-    assert len(rows) > 100
+    assert len(rows) > 50
     assert labels(manifest, rows) == {row["source"]: told[row["source"]] for row in rows}
 
 

@@ -249,11 +249,11 @@ def group_kind(group: str) -> str:
     return word if word in OF_PATIENTS else "slide"
 
 
-def why_grouped(table: Listing, group: str) -> str:
+def why_grouped(table: Listing, group: str, noun: str = "image") -> str:
     values = table.values(group)
     return (
         f"The column {group!r} tells the {group_kind(group)}: {counted(len(set(values)), group_kind(group))} of "
-        f"{counted(len(values), 'image')}; images of one are never divided between train, val and test."
+        f"{counted(len(values), noun)}; {noun}s of one are never divided between train, val and test."
     )
 
 
