@@ -1401,6 +1401,14 @@ def test_what_real_folders_leave_open_is_asked(init: Callable[..., Any], name: s
     assert checked.code == 1 or name == "warwick_crc"
 
 
+def test_annotations_of_a_program_that_is_not_read_are_named(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "s" / f"{number}.png")
+    (tmp_path / "s" / "all.json").write_text('{"items": [], "categories": {}}')
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "1 file of a program that is not read: all.json: a file of Datumaro" in answer.err
+
+
 def test_slides_of_a_format_that_is_not_read_are_named(tmp_path: Path, dpconvert: Call) -> None:
     for number in range(12):
         draw_image(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")

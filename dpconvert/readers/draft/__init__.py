@@ -103,6 +103,8 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
             "[files.annotations] the masks; and add a [rule] of the type whole and a table [dense.seg]. For masks "
             "alone, move the table away"
         )
+    if found.shape == "folders" and not found.classes:
+        yield from survey.not_read()
     yield from _stacks(survey, found)
     if found.shape == "folders" and (masks := files.unpaired(survey)):
         yield (

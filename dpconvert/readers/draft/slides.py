@@ -62,7 +62,7 @@ def draft(survey: Survey) -> Draft | None:
         files={"slides": (pattern, about), **of_outlines},
         split=split,
     )
-    questions = [*failed, *unclear, *_foreign(survey)]
+    questions = [*failed, *unclear, *survey.not_read()]
     if stated is not None and not survey.outlines and not drawn.masks and not labelled:
         whole = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
         found = replace(plain, of="slides", rule=whole, layout=lines, questions=tuple(questions))
@@ -100,11 +100,6 @@ def _ambiguous(drawn: OutlineSummary, called: OutlineNames | None) -> Iterator[s
 def _names_images(program: str) -> bool:
     """Whether files of a program name the images that they are about."""
     return program == "coco" or program in OF_SEVERAL
-
-
-def _foreign(survey: Survey) -> Iterator[str]:
-    for error in list(survey.foreign.values())[:1]:
-        yield f"{counted(len(survey.foreign), 'file')} of a program that is not read: {error}"
 
 
 def _outlined(survey: Survey, called: OutlineNames | None) -> list[str]:
