@@ -99,7 +99,7 @@ def convert(
             options = reopen(folder, options, request, report)
             request = plan.fingerprint(declared, source, options)
         clear_partial(folder)
-        done = finished_card(folder, request, source, report)
+        done = finished_card(folder, request, source, declared, report)
         if done is not None:
             tell_changed(source, folder, report)
             return ConversionResult(done, folder, made=0, had=len(done.shards))

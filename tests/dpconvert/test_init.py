@@ -1401,6 +1401,32 @@ def test_what_real_folders_leave_open_is_asked(init: Callable[..., Any], name: s
     assert checked.code == 1 or name == "warwick_crc"
 
 
+def test_numbered_folds_are_no_labels(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(10):
+        draw_image(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")
+    table(tmp_path / "s", "image,fold", [f"{n}.png,{n // 2}" for n in range(10)])
+    manifest, answer, _ = init(tmp_path / "s", ready=False)
+    assert (manifest["shape"], manifest["classes"]) == ("folders", ["a", "b"])
+    assert "numbers folds (0 2, 1 2, 2 2, 3 2, 4 2), and nothing says which of them are train" in answer.err
+    assert 'sets = {image = "image", split = "fold"}' in answer.err
+    for path in (tmp_path / "s").rglob("*.png"):
+        path.rename(tmp_path / "s" / path.name)
+    (tmp_path / "drafted" / "my.toml").unlink()
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "What the class of an image is: nothing in their names" in answer.err
+    assert "no column names the images" not in answer.err
+
+
+def test_folds_beside_labels_are_said(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(10):
+        draw_image(tmp_path / "s" / f"{number}.png")
+    table(tmp_path / "s", "image,label,kfold", [f"{n}.png,{'xy'[n % 2]},{n // 2 + 1}" for n in range(10)])
+    manifest, _, answer = init(tmp_path / "s")
+    assert (manifest["shape"], manifest["layout"]["label"]) == ("table", "label")
+    assert "The column 'kfold' of labels.csv numbers folds (1 2, 2 2, 3 2, 4 2, 5 2)" in answer.out
+    assert 'say split = "kfold"' in answer.out
+
+
 def test_annotations_of_a_program_that_is_not_read_are_named(init: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(6):
         draw_image(tmp_path / "s" / f"{number}.png")

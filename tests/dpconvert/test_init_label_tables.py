@@ -190,3 +190,36 @@ def test_masks_of_objects_beside_labelled_images_are_asked_about(draft: Callable
     write(tmp_path / "s", "image,label", [f"{n}.png,{'xy'[n % 2]}" for n in range(12)])
     _, answer = draft(ready=False)
     assert "masks" in answer.err
+
+
+@pytest.mark.parametrize("axes", ["x,y", "X,Y", "Centroid X,Centroid Y"])
+def test_a_column_of_decimals_is_no_label_of_points(axes: str, draft: Callable[..., Any], tmp_path: Path) -> None:
+    draw_masked(tmp_path / "s", range(8))
+    for path in (tmp_path / "s" / "masks").iterdir():
+        path.unlink()
+    rows = [f"{n % 8}.png,{2 + n},{5 + n % 7},{'ab'[n % 2]},0.{n}" for n in range(16)]
+    write(tmp_path / "s", f"image,{axes},cell_type,score", rows, "cells.csv")
+    manifest, _ = draft()
+    x, y = axes.split(",")
+    assert manifest["layout"]["names"] == {"image": "image", "x": x, "y": y, "label": "cell_type"}
+
+
+@pytest.mark.parametrize(
+    ("head", "cell", "told"),
+    [
+        ("image,x,y,label", "{n}.png", 'names = {image = "image", x = "x", y = "y", label = "label"}'),
+        ("case,no,x,y,label", "A,{n}", "one column that names the image, in place of case, no"),
+    ],
+)
+def test_places_in_images_are_asked_about_with_all_that_points_need(
+    head: str, cell: str, told: str, draft: Callable[..., Any], tmp_path: Path
+) -> None:
+    draw_masked(tmp_path / "s", range(8))
+    for number in range(8):
+        (tmp_path / "s" / "masks" / f"{number}.png").unlink()
+        if "case" in head:
+            (tmp_path / "s" / "images" / f"{number}.png").rename(tmp_path / "s" / "images" / f"A_{number}.png")
+    rows = [f"{cell.format(n=n)},{2 + n},{5 + n % 7},{'ab'[n % 2]}" for n in range(8)]
+    write(tmp_path / "s", head, rows, "cells.csv")
+    _, answer = draft(ready=False)
+    assert told in answer.err

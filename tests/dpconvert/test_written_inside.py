@@ -98,3 +98,27 @@ def test_another_task_json_is_no_reason_to_leave_a_folder_out(source: Path, dpco
     answer = dpconvert("check", tmp_path / "t.toml", "--source", source)
     assert answer.code == 0, answer.err
     assert "no problem found in 12 images" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('title = "Other"\n', "under another title, the only difference between the manifests"),
+        ('title = "Other"\ncitation = "A."\n[licence]\nname = "CC0"\n', "another title and licence and citation"),
+        ('organ = "breast"\n', "holds a conversion with other manifest"),  # which every sample states
+        ('title = "Other"\norgan = "breast"\n', "holds a conversion with other manifest"),
+    ],
+)
+def test_a_manifest_that_changed_in_words_is_said_to(more: str, told: str, source: Path, dpconvert: Call) -> None:
+    path = source.parent / "t.toml"
+    call = (path, "--source", source, "--out", source.parent / "out")
+    assert dpconvert(*call).code == 0
+    path.write_text(
+        f'task = "T"\nshape = "table"\nclasses = ["a", "b"]\n{more}' + MANIFEST[MANIFEST.index("[layout]") :]
+    )
+    before = (source.parent / "out" / "T" / "task.json").read_bytes()
+    refusal = one_line(dpconvert(*call))
+    assert told in refusal
+    assert "--overwrite" in refusal
+    assert (source.parent / "out" / "T" / "task.json").read_bytes() == before
+    assert dpconvert(*call, "--overwrite").code == 0

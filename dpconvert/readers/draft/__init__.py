@@ -17,7 +17,7 @@ from dpconvert.card import FILE_NAME
 from dpconvert.errors import SourceError
 from dpconvert.names import DECIMAL, alike, escaped, plain, readable, reads_date, reads_missing, unaccented
 from dpconvert.plural import counted
-from dpconvert.readers.draft import cytomine, folders, held, labelled_masks, points, slides, tables, toml
+from dpconvert.readers.draft import cytomine, folders, folds, held, labelled_masks, points, slides, tables, toml
 from dpconvert.readers.draft.masks import files, objects, pixels
 from dpconvert.readers.draft.set_lists import with_sets
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -51,7 +51,8 @@ def draft(root: Path) -> Drafted:
     shapes = (cytomine, slides, held, points, labelled_masks, tables, objects, pixels, folders)
     found = with_sets(survey, next(draft for shape in shapes if (draft := shape.draft(survey)) is not None))
     unread = [note for note in survey.source.notes if "not read" in note]
-    remarks = (*found.remarks, *(note[:1].upper() + note[1:] for note in unread))
+    of_folds = folds.unused(survey, found) if found.shape == "table" else ()
+    remarks = (*found.remarks, *of_folds, *(note[:1].upper() + note[1:] for note in unread))
     found = replace(found, remarks=remarks, questions=(*found.questions, *_doubts(survey, found)))
     task = task_name(root)
     return Drafted(found, task, toml.page(found, task, readable(escaped(str(root)))))
@@ -105,6 +106,8 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
         )
     if found.shape == "folders" and not found.classes:
         yield from survey.not_read()
+    if found.shape in ("folders", "masks"):
+        yield from folds.unused(survey, found)
     yield from _stacks(survey, found)
     if found.shape == "folders" and (masks := files.unpaired(survey)):
         yield (

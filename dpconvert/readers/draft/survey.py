@@ -25,6 +25,7 @@ OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl|cs
 TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xls[xm]|jsonl|ndjson)$")
 SURELY_TABLES = re.compile(r"(?i)\.(csv|tsv|xls[xm])$")
 SLIDE = re.compile(rf"(?i){slide_table.SLIDE}$")
+MANY_IMAGES = re.compile(r"(?i)\.(?:h5|hdf5|npy|npz|parquet)(?:\.gz)?$")  # which the shape folders does not read
 TIFF = re.compile(r"(?i)\.tiff?$")
 
 

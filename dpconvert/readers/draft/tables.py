@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dpconvert.annotations.points import LABELS
 from dpconvert.plural import counted
-from dpconvert.readers.draft import coordinates, folders, grades, names, sets, targets
+from dpconvert.readers.draft import coordinates, folders, folds, grades, names, sets, targets
 from dpconvert.readers.draft.joins import Join
 from dpconvert.readers.draft.joins import joined as joins_of
 from dpconvert.readers.draft.listings import Listing, listings
@@ -77,11 +77,12 @@ def _with_joins(draft: Draft, main: Listing, joins: list[Join]) -> Draft:
 
 
 def lists_sets(table: Listing) -> bool:
-    """Whether a table says of each image its set, by a column or by the one that it is in, and nothing that may be a
-    label.
+    """Whether a table says of each image its set or fold, by a column or by the one that it is in, and nothing that may
+    be a label.
     """
     by_columns = bool(table.columns) and all(map(names.as_set, table.columns))
-    return by_columns or (bool(sets.split_column(table, SETS)) and not label_columns(table))
+    divides = sets.split_column(table, SETS) or folds.column(table)
+    return by_columns or (bool(divides) and not label_columns(table))
 
 
 def _are_sets(tables: list[Listing]) -> bool:
