@@ -117,7 +117,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
 
 
 @dataclass
-class _Seen:
+class _Tally:
     """The samples of all images; where pixels decide them (not `exact`), the groups that may hold each class.
 
     unread: how many of the masks are too large to be checked. small: a line for each image that is smaller than a
@@ -177,9 +177,9 @@ def _sets(policy: SplitPolicy) -> int:
     return drawn + (policy.validation is not None)
 
 
-def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[list[str], _Seen]:
+def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[list[str], _Tally]:
     """Return the problems of the images, and their content."""
-    seen, problems = _Seen(groups={image.group for image in images}), list[str]()
+    seen, problems = _Tally(groups={image.group for image in images}), list[str]()
     if isinstance(source.manifest.rule, Whole | Tiles):
         seen.records = [Record(image, image.label) for image in images if image.label is not None]
         if source.manifest.dense is None and isinstance(source.manifest.rule, Whole):
@@ -209,7 +209,7 @@ def _damaged(source: Source, images: list[SourceImage]) -> list[str]:
     return problems
 
 
-def _look_at(source: Source, image: SourceImage, seen: _Seen) -> None:
+def _look_at(source: Source, image: SourceImage, seen: _Tally) -> None:
     """Add the content of one image."""
     manifest = source.manifest
     opened = source.open_image(image.files, image.columns)

@@ -18,7 +18,7 @@ from dpconvert.errors import SourceError
 from dpconvert.names import DECIMAL, alike, escaped, plain, readable, reads_date, reads_missing, unaccented
 from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, folds, held, labelled_masks, points, slides, tables, toml
-from dpconvert.readers.draft.masks import files, objects, pixels
+from dpconvert.readers.draft.masks import mask_files, objects, pixels
 from dpconvert.readers.draft.set_lists import with_sets
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.layouts import arrays, parquet
@@ -96,7 +96,7 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
             f"Classes that read as dates ({toml.some(map(repr, dates))}), which spreadsheets make of texts such as "
             "1-2: if so, correct the table; if they are classes, nothing need change"
         )
-    if found.shape == "table" and (of_images := sorted(files.masks_of(survey)) or files.unpaired(survey)):
+    if found.shape == "table" and (of_images := sorted(mask_files.masks_of(survey)) or mask_files.unpaired(survey)):
         yield (
             f"{counted(len(of_images), 'file')}, such as {of_images[0]}, are masks of the images, which the shape "
             "table does not keep. If labels are all that you want, nothing need change. To keep the masks, choose the "
@@ -109,7 +109,7 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
     if found.shape in ("folders", "masks"):
         yield from folds.unused(survey, found)
     yield from _stacks(survey, found)
-    if found.shape == "folders" and (masks := files.unpaired(survey)):
+    if found.shape == "folders" and (masks := mask_files.unpaired(survey)):
         yield (
             f"{counted(len(masks), 'file')} in folders of masks, such as {masks[0]}, which pair with no one image by "
             "the name of the file: if each is one object of an image, choose the shape masks with `objects = true`; if "

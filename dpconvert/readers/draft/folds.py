@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dpconvert.names import WHOLE
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import naming
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import quoted, some
@@ -33,7 +33,7 @@ def unused(survey: Survey, found: Draft) -> Iterator[str]:
         return
     for table in listings(survey)[0]:
         if by := column(table):
-            counts = sorted(Counter(filter(None, table.values(by))).items(), key=lambda item: names.natural(item[0]))
+            counts = sorted(Counter(filter(None, table.values(by))).items(), key=lambda item: naming.natural(item[0]))
             shown = some((f"{value} {count}" for value, count in counts), 6)
             yield (
                 f"The column {by!r} of {table.file} numbers folds ({shown}), and nothing says which of them are train, "

@@ -8,9 +8,9 @@ from dpconvert.plural import counted
 from dpconvert.readers.draft import folders, tables
 from dpconvert.readers.draft.listings import listings
 from dpconvert.readers.draft.masks import objects, patterns
-from dpconvert.readers.draft.masks.files import in_mask_folders, masks_of, without_image
+from dpconvert.readers.draft.masks.mask_files import in_mask_folders, masks_of, without_image
+from dpconvert.readers.draft.masks.mask_values import all_values, value_lines
 from dpconvert.readers.draft.masks.pixels import NamedValues
-from dpconvert.readers.draft.masks.values import all_values, value_lines
 from dpconvert.readers.draft.slide_tables import StatedSlides
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import some

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dpconvert.plural import counted
-from dpconvert.readers.draft import grades, names, sets, tables, targets
+from dpconvert.readers.draft import grades, label_kinds, naming, sets, tables
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import quoted, some
@@ -46,16 +46,16 @@ class StatedSlides:
         """The draft with the label that the table states, or with a question about it."""
         label, asked, _ = tables.label_of(self.table)
         columns = tables.label_columns(self.table)
-        if (other := targets.other_labels(columns, label)) is not None:
+        if (other := label_kinds.other_labels(columns, label)) is not None:
             kind, classes, lines, remarks, blank = other.kind, other.classes, other.lines, other.remarks, other.missing
             odd = [line for line in lines if not LABEL_KEYS.match(line)]
             asked = [f"The label needs {line!r} in [layout], which the shape slides does not read" for line in odd]
         else:
-            classes = targets.classes(self.table.values(label)) if label else {}
+            classes = label_kinds.classes(self.table.values(label)) if label else {}
             kind = "ordinal" if grades.are_grades(label, classes) else "classification"
-            lines, remarks = (f"label = {quoted(label)}",) if label else (), tuple(targets.remarks(columns, label))
+            lines, remarks = (f"label = {quoted(label)}",) if label else (), tuple(label_kinds.remarks(columns, label))
             blank = self.table.values(label).count("") if label else 0
-            asked = [*asked, *targets.questions(columns, label)]
+            asked = [*asked, *label_kinds.questions(columns, label)]
         if blank:
             asked.append(
                 f"{counted(blank, self.noun)} in {self.table.file} without a label: state it, or let the pattern of "
@@ -93,7 +93,7 @@ class StatedSlides:
         about = f"{counted(len(self.table.rows), 'row')}, {counted(self.table.matched, self.noun)} of them here"
         return replace(
             found,
-            files={**found.files, "table": (f"^{names.escaped(self.table.file)}$", about)},
+            files={**found.files, "table": (f"^{naming.escaped(self.table.file)}$", about)},
             layout=(*lines, *found.layout),
             split=sets.lines(self.table, split, [self.table]) if split else found.split,
             questions=(*found.questions, *asked, *self._doubts()),
