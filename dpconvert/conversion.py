@@ -43,6 +43,7 @@ from dpconvert.runtime.progress import Reporter
 from dpconvert.shards.finalize import finish
 from dpconvert.shards.job import ShardJob, is_written, make_shard, record_of
 from dpconvert.source.files import Source
+from dpconvert.source.written import said
 
 REPORTED_FAILURES = 10
 
@@ -82,6 +83,8 @@ def convert(
         raise fault
     declared = options.with_targets(manifest)  # what the request is about; the source has it with the options applied
     source = Source.open(root, options.applied_to(declared))
+    for note in said(source.written):
+        report.note(f"{declared.task}: {note}")
     known_errors.errata(declared, options.errata)
     request = plan.fingerprint(declared, source, options)
     folder = out / declared.task
@@ -96,7 +99,7 @@ def convert(
             options = reopen(folder, options, request, report)
             request = plan.fingerprint(declared, source, options)
         clear_partial(folder)
-        done = finished_card(folder, request, source, report)
+        done = finished_card(folder, request, source, declared, report)
         if done is not None:
             tell_changed(source, folder, report)
             return ConversionResult(done, folder, made=0, had=len(done.shards))

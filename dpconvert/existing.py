@@ -9,6 +9,7 @@ from typing import Any
 
 from dpconvert.card import FILE_NAME, INDEX_NAME, WORK, TaskCard, load
 from dpconvert.errors import OutputError
+from dpconvert.manifest.model import Manifest
 from dpconvert.plan.options import Options
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
@@ -19,6 +20,7 @@ from dpconvert.source.files import Source
 
 STAMPS = "stamps"  # only in `.work`: the times of files are not part of a task
 SHOWN = 3  # files that changed
+WORDS = "title", "licence", "citation"  # of a manifest, which only the card repeats
 
 
 def tell_changed(source: Source, folder: Path, report: Reporter) -> None:
@@ -31,12 +33,19 @@ def tell_changed(source: Source, folder: Path, report: Reporter) -> None:
         )
 
 
-def finished_card(folder: Path, request: dict[str, str], source: Source, report: Reporter) -> TaskCard | None:
-    """Return the card of the task if it is complete and matches the request; None if work remains."""
+def finished_card(
+    folder: Path, request: dict[str, str], source: Source, manifest: Manifest, report: Reporter
+) -> TaskCard | None:
+    """Return the card of the task if it is complete and matches the request; None if work remains.
+
+    manifest: the one that the request is about.
+    """
     work = folder / WORK
     if (folder / FILE_NAME).is_file():
         card = load(folder)
-        _check_same(folder, request, json.loads(card.request))
+        of_card = json.loads(card.request)
+        _check_words(folder, request, of_card, manifest, card)
+        _check_same(folder, request, of_card)
         missing = [s.name for s in card.shards if size_of(folder / s.name) != s.size]
         if missing:
             raise OutputError(
@@ -115,6 +124,21 @@ def _records_failures(path: Path) -> bool:
             return bool(json.loads(file.readline())["failures"])
         except (ValueError, KeyError, TypeError):
             return True
+
+
+def _check_words(
+    folder: Path, request: dict[str, str], existing: dict[str, str], manifest: Manifest, card: TaskCard
+) -> None:
+    """Refuse a manifest that differs from that of the task in words only, on which no sample depends."""
+    words = {name: getattr(card, name) for name in WORDS if getattr(card, name) != getattr(manifest, name)}
+    before = manifest.model_copy(update=words).digest
+    if words and {**request, "manifest": before} == {name: existing.get(name) for name in request}:
+        changed = " and ".join(words)
+        raise OutputError(
+            f"holds the same samples under another {changed}, the only difference between the manifests",
+            where=folder,
+            remedy=f"keep the shards as they are, or replace them, to state the new {changed}, with --overwrite",
+        )
 
 
 def _check_same(folder: Path, request: dict[str, str], existing: dict[str, str]) -> None:

@@ -68,7 +68,8 @@ def first_fault(error: ValidationError, model: type[BaseModel] | None = None) ->
     if kind == "extra_forbidden" and model is not None:
         what += _near(key, sorted(_keys(model, problem["loc"][:-1])), list_all=True)
     if kind == "missing" and isinstance(value, dict):
-        what += _near(key, [str(one) for one in value]) or _unknown_beside(problem["loc"], problems, model)
+        near = difflib.get_close_matches(key, [str(one) for one in value], n=1)
+        what += f" (found {near[0]!r})" if near else _unknown_beside(problem["loc"], problems, model)
     of_a_flag = kind == "value_error" and isinstance(value, bool)  # what it excludes, the error says
     text = f"'{value}'" if isinstance(value, str) else repr(value)  # the backslashes of a pattern stay single
     shown = str(value).lower() if isinstance(value, bool) else text[:60]

@@ -109,8 +109,13 @@ XML = (
     Foreign("a drawing program (SVG)", frozenset({"svg"})),
     Foreign("ImageJ's Cell Counter", frozenset({"CellCounter_Marker_File"}), remedy="save its points as a table"),
     Foreign("Definiens or Tissue Studio", frozenset({"object-stream"})),
-    Foreign("Sectra", evidence=(b"Sectra",)),
-    Foreign("Sectra", evidence=(b"SECTRA",)),
+    *(Foreign("Sectra", evidence=(word,)) for word in (b"Sectra", b"SECTRA")),
+    Foreign(
+        "several images (Pascal VOC, LabelMe)",
+        frozenset({"annotations"}),
+        (b"</annotation>",),
+        "write a file for each image, whose outermost tag is <annotation>",
+    ),
 )
 SQLITE = b"SQLite format 3\0"
 TABLES: dict[Format, tuple[set[str], ...]] = {
@@ -279,11 +284,13 @@ def _xml(whole: bytes, head: bytes, name: str) -> Format:
         for foreign in XML:
             if foreign.wrote({root}, whole):
                 raise _refusal(foreign, name)
-    if root in ROOTS:
+    inner = [cut(tag.decode("ascii", "replace"), 40) for tag in TAG.findall(head)[1:2]]
+    if root in ROOTS and not (root == "annotations" and inner and b"<ndpviewstate" not in whole):
         return ROOTS[root]
     if root == "annotation":
         return "voc"
-    raise ReadError("XML of no known annotation program", where=name, expected=READ, found=f"<{cut(root, 40)}>")
+    found = [f"<{tag}>" for tag in (cut(root, 40), *inner)]
+    raise ReadError("XML of no known annotation program", where=name, expected=READ, found=" of ".join(found))
 
 
 def _refusal(foreign: Foreign, name: str) -> ForeignError:

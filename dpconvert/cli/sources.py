@@ -219,7 +219,7 @@ def print_findings(findings: Findings, manifest: Manifest) -> None:
         images, kind = counted(findings.images, "image"), findings.group_kind
         groups = counted(findings.groups, "group" if kind == "image" else kind)
         of_groups = "" if findings.groups == findings.images and kind == "image" else f" of {groups}"
-        tell(f"no problem found in {images}{of_groups}; images were not read")
+        tell(f"no problem found in {images}{of_groups}; pixels were not read")
 
 
 def _groups(manifest: Manifest) -> str:

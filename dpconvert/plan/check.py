@@ -1,8 +1,9 @@
-"""Find the problems of a conversion before it begins: reads names, tables, annotations and masks, but no images.
+"""Find the problems of a conversion before it begins: reads names, tables, annotations and masks, but no pixels.
 
 Where samples do not depend on pixels (images with a label, objects, points), the reported numbers by class and split
 equal those of the conversion. Where they do (tissue, masks, shares of an area), a warning says so, and the check only
-looks for the classes. The headers of images show whether a patch fits into them.
+looks for the classes. The headers of images show whether a patch fits into them, and which are damaged or cut off; of
+many whole images, only some are opened.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from dpconvert.source import cache, target, unused
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import Record, SourceImage, kind_of_groups
+from dpconvert.source.written import said
 
 SHOWN = 10  # files
+OPENED = 500  # whole images: their headers are read, and the pixels of those that state no size there
 TOLD = 10  # problems of one kind
 MOST_BYTES = 1 << 20  # of a mask that is read
 DRAWN = unused.READ  # files of annotations that are masks
@@ -73,7 +76,9 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     try:
         images = divide.listed(manifest, source, options)
     except UserError as error:
-        return Findings(examples=_of_patterns(source), problems=[*unready, str(error)], notes=source.notes)
+        return Findings(
+            examples=_of_patterns(source), problems=[*unready, str(error)], notes=[*said(source.written), *source.notes]
+        )
     empty = [f"{file}: an empty file" for image in images for file in image.files if source.sizes.get(file) == 0]
     problems, seen = _look(source, images, report)
     if images and len(seen.small) == len(images):
@@ -96,7 +101,7 @@ def check(source: Source, options: Options = Options(), report: Reporter = Repor
     except UserError as error:
         problems.append(str(error))
     not_used = given.not_used(given.Given(manifest, options, source, images, seen.stated)) if not problems else []
-    notes = [*cache.copies_counted(source.notes), *absent, *not_used]
+    notes = [*said(source.written), *cache.copies_counted(source.notes), *absent, *not_used]
     return Findings(
         len(images),
         [_example(image, splits, manifest.target) for image in _spread(images)],
@@ -178,7 +183,7 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
     if isinstance(source.manifest.rule, Whole | Tiles):
         seen.records = [Record(image, image.label) for image in images if image.label is not None]
         if source.manifest.dense is None and isinstance(source.manifest.rule, Whole):
-            return problems, seen
+            return _damaged(source, images), seen
     with report.bar(f"{source.manifest.task}: annotations", len(images), unit="images") as advance:
         for image in images:
             try:
@@ -188,6 +193,20 @@ def _look(source: Source, images: list[SourceImage], report: Reporter) -> tuple[
             advance()
     source.close()
     return problems, seen
+
+
+def _damaged(source: Source, images: list[SourceImage]) -> list[str]:
+    """Return the problems of whole images that cannot be opened, among OPENED at most, from the first to the last."""
+    problems = []
+    for image in images[:: -(-len(images) // OPENED)] if images else ():
+        if any(map(source.is_array, image.files)) or not all(source.sizes.get(file, 1) for file in image.files):
+            continue  # empty files are reported by all of them
+        try:
+            source.open_image(image.files, image.columns)
+        except UserError as error:
+            problems.append(source.reason(error))
+    source.close()
+    return problems
 
 
 def _look_at(source: Source, image: SourceImage, seen: _Tally) -> None:

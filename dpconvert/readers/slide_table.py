@@ -13,7 +13,7 @@ from dpconvert.errors import SourceError
 from dpconvert.plural import counted
 from dpconvert.readers.labels import InColumns, LabelColumns, check_given
 from dpconvert.readers.layout_keys import Missing, SetLists, Tabular
-from dpconvert.readers.layouts.table import cell
+from dpconvert.readers.layouts.table import cell, filled
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 
@@ -25,7 +25,9 @@ class SlideTable(LabelColumns, Tabular, SetLists):
     """Keys of [layout] about the table of slides."""
 
     slide: str = "slide"
-    """Column of the table that names the slide."""
+    """Column of the table that names the slide, or a template over its columns, such as `"{slide:03}"`, which pads 7
+    to 007.
+    """
     group: str = "group"
     """Column of the patient; empty if the table has none."""
     split: str = ""
@@ -107,7 +109,7 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
         rows, left_out = Table(source.read(found.name), found.name, layout.dialect), Counter[str]()
         for row in rows:
             where = f"{found.name}, line {row.line}"
-            file = PurePosixPath(names.file_name(cell(row, layout.slide, where))).name
+            file = PurePosixPath(names.file_name(_slide_of(row, layout.slide, where))).name
             name = names.folded(stem(file))
             name = by_name.get(name) or of_file.get(names.folded(file)) or of_file.get(name, name)
             known = {column: cell(row, column, where) for column in columns}
@@ -119,6 +121,13 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
         source.notes += rows.notes()
     source.notes += labels.notes() if labels is not None else []
     return by_slide
+
+
+def _slide_of(row: TableRow, slide: str, where: str) -> str:
+    """The slide that a row names, by a column or a template."""
+    return (
+        filled(slide, row.cells, where, "slide") if "{" in slide and slide not in row.cells else cell(row, slide, where)
+    )
 
 
 def notes_on_rows(

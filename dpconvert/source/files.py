@@ -37,7 +37,7 @@ from dpconvert.source.arrays.elements import Element
 from dpconvert.source.arrays.stacks import Stacks
 from dpconvert.source.copies import ComparedFiles, copies, is_unpacked
 from dpconvert.source.folder import Folder
-from dpconvert.source.listing import Place, check_names, walk
+from dpconvert.source.listing import Place, check_names, without_written
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.name_encoding import NameEncoding
 from dpconvert.source.slides.slide_files import SlideFiles, slide_files
@@ -72,7 +72,7 @@ class Source(Folder):
         super().__init__(root, sizes, places)
         self.manifest = manifest
         self.slides = slides or SlideFiles()
-        self.encoding = NameEncoding()
+        self.encoding, self.written = NameEncoding(), list[str]()
         self._links: Path | None = None  # for slides whose files are not in one folder
         self.notes: list[str] = [*self.slides.notes]
         self._stacks: dict[str, Stacks] = {}
@@ -81,7 +81,8 @@ class Source(Folder):
 
     @classmethod
     def open(cls, root: Path, manifest: Manifest) -> Source:
-        """List the files under `root`. Files unpacked beside their archive are listed once.
+        """List the files under `root`. Files unpacked beside their archive are listed once, folders that conversions
+        have `written` not at all.
 
         Raises:
             SourceError: the folder does not exist.
@@ -89,7 +90,8 @@ class Source(Folder):
         check_root(root, manifest)
         hidden: list[str] = []
         encoding = NameEncoding(manifest.file_names or "")
-        found, packed_notes = packed.expanded(root, list(walk(root, hidden, encoding)), encoding)
+        here, written = without_written(root, manifest.shape, hidden, encoding)
+        found, packed_notes = packed.expanded(root, here, encoding)
         listed = sorted(found, key=lambda file: file[:2])
         check_names(listed, root)
         everything = {name: size for name, size, _ in listed}
@@ -98,7 +100,7 @@ class Source(Folder):
         slides = slide_files(root, sizes)
         source = cls(root, manifest, sizes, places, slides)
         source.notes += [*packed_notes, *_hidden(hidden), *encoding.notes()]
-        source.encoding = encoding
+        source.encoding, source.written = encoding, written
         source._links = linked(root, slides)
         if source._links is not None:
             weakref.finalize(source, shutil.rmtree, source._links, ignore_errors=True)

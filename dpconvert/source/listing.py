@@ -20,10 +20,11 @@ from typing import NamedTuple
 from dpconvert import names
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image.unread import is_folder, unread
-from dpconvert.source import bounded
+from dpconvert.source import bounded, unused
 from dpconvert.source.arrays import elements
 from dpconvert.source.bounded import Bounded
 from dpconvert.source.name_encoding import NameEncoding, Reading
+from dpconvert.source.written import OF_SHARDS, is_written
 
 MOST_VISITS = 1000  # of one folder, by links
 MOST_LINKS = 16  # from one to the next
@@ -63,11 +64,17 @@ class Place(NamedTuple):
 Listed = tuple[str, int, Place | None]  # name, size, place
 
 
-def walk(root: Path, hidden: list[str] | None = None, encoding: NameEncoding | None = None) -> Iterator[Listed]:
+def walk(
+    root: Path,
+    hidden: list[str] | None = None,
+    encoding: NameEncoding | None = None,
+    written: list[str] | None = None,
+) -> Iterator[Listed]:
     """Yield all files. Links to folders are followed, except those back to a folder above.
 
     hidden: to which the names of files in folders that begin with a dot are added; these are passed over. encoding: how
-    names that are not UTF-8 are read.
+    names that are not UTF-8 are read. written: to which the folders of finished and begun conversions are added, which
+    are then passed over.
 
     Raises:
         SourceError: a folder cannot be listed, or links lead to one again and again.
@@ -79,13 +86,13 @@ def walk(root: Path, hidden: list[str] | None = None, encoding: NameEncoding | N
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
         stat = os.stat(folder)  # noqa: PTH116
         here, parents = (stat.st_dev, stat.st_ino), above.pop(folder, frozenset())
-        if here in parents:
+        relative = Path(folder).relative_to(root)
+        if here in parents or _passed_over(root, relative, written):
             subfolders.clear()
             continue
         visits[here] += 1
         if visits[here] > MOST_VISITS:
             raise SourceError(f"links lead to this folder more than {MOST_VISITS} times", where=folder)
-        relative = Path(folder).relative_to(root)
         prefix, above_it = shown_as.pop(folder, ("", str))
         readable = encoding.of_place([*subfolders, *files], folder, above_it)
         for name in [folder for folder in subfolders if unread(folder) or is_folder(folder)]:  # of thousands of files
@@ -112,6 +119,31 @@ def walk(root: Path, hidden: list[str] | None = None, encoding: NameEncoding | N
                 yield from tar_members(path, name, encoding, shown)
             else:
                 yield shown, _size(path), None if shown == name else Place(name)
+
+
+def _passed_over(root: Path, folder: Path, written: list[str] | None) -> bool:
+    """Whether a folder below the root holds a task that a conversion wrote; it is added to `written`, if given."""
+    if written is None or not folder.parts or not is_written(root / folder):
+        return False
+    written.append(names.file_name(folder.as_posix()))
+    return True
+
+
+def without_written(
+    root: Path, shape: str | None, hidden: list[str], encoding: NameEncoding
+) -> tuple[list[Listed], list[str]]:
+    """List all files but those of tasks that conversions have written; return the folders of these, too.
+
+    They are listed where nothing else is here that may be read, and for a shape that reads shards.
+    """
+    if shape in OF_SHARDS:
+        return list(walk(root, hidden, encoding)), []
+    written: list[str] = []
+    here = list(walk(root, hidden, encoding, written))
+    if written and not any(unused.may_be_read(name) for name, _, _ in here):
+        hidden.clear()
+        return list(walk(root, hidden, encoding)), []
+    return here, written
 
 
 def check_names(listed: list[Listed], root: Path) -> None:

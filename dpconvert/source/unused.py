@@ -65,6 +65,11 @@ def groups(source: Source) -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda group: -len(group[1])))
 
 
+def may_be_read(name: str) -> bool:
+    """Whether a file is an image, an array or an archive by its suffix."""
+    return bool(READ.search(suffix(name)) or COMPRESSED.search(name) or INNER.search(name))
+
+
 def archives_of(source: Source, names: Iterable[str]) -> list[str]:
     """Return the archives among `names` that are not read in place, except those unpacked in a folder of their name."""
     found = [name for name in names if (COMPRESSED.search(name) or INNER.search(name)) and not STACKS.search(name)]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from dpconvert.plural import counted
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.data.labels import constant
@@ -56,7 +57,7 @@ class Cell:
     whole: bool = True
 
     def __str__(self) -> str:
-        length = "" if self.whole else f", {self.config.iterations} iterations"
+        length = "" if self.whole else f", {counted(self.config.iterations, 'iteration')}"
         return f"{self.combination}, seed {self.config.seed}, left out: {', '.join(self.tasks)}{length}"
 
 

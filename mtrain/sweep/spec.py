@@ -283,7 +283,10 @@ def _find(given: str) -> Path:
     if name in known and given in (name, f"manifests/sweeps/{name}.toml"):
         return known[name]
     near = difflib.get_close_matches(name, known, n=2) or list(known)
-    raise UsageError("no such sweep file", where=given, remedy=f"give a TOML file, or one of {', '.join(near)}")
+    remedy = f"give a TOML file, or one of {', '.join(near)}"
+    if (beside := Path(f"{given}.toml")).is_file():
+        remedy = f"did you mean {beside}?"
+    raise UsageError("no such sweep file", where=given, remedy=remedy)
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:

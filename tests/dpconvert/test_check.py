@@ -303,3 +303,24 @@ def write_tiff(path: Path) -> None:
     path.parent.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb", resolution=(20000, 20000), resolutionunit=3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda data: b"not an image at all", "not an image of a known format"),
+        (lambda data: data[: len(data) // 2], "damaged or missing"),
+        (lambda data: b"", "an empty file"),
+    ],
+)
+def test_whole_images_that_cannot_be_opened_are_found(
+    spoil: Callable[[bytes], bytes], told: str, mine: Callable[[str], tuple[Answer, Answer]], tmp_path: Path
+) -> None:
+    groups_of(tmp_path / "source")
+    spoilt = tmp_path / "source" / "yes" / "P1_5.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(spoilt)
+    spoilt.write_bytes(spoil(spoilt.read_bytes()))
+    checked, made = mine(FOLDERS)
+    assert (checked.code, made.code) == (1, 1)
+    assert f"problem: yes/P1_5.png: {told}" in checked.err
+    assert checked.err.count("problem: ") == 1

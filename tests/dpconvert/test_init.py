@@ -1358,12 +1358,21 @@ def real(name: str) -> Path:
     return DATA / name
 
 
-def test_a_real_table_with_padded_numbers(init: Callable[..., Any]) -> None:
+def test_a_real_table_with_padded_numbers_beside_masks(
+    init: Callable[..., Any], tmp_path: Path, dpconvert: Call
+) -> None:
     folder = real("wbc")
-    manifest, rows, _ = init(folder, "--limit", 20)
+    manifest, answer, _ = init(folder, ready=False)
+    assert manifest["layout"]["slide"] == "{image ID:03}.bmp"
+    assert "The masks hold 3 values (0, 128, 255), and nothing says what they are called" in answer.err
+    path = tmp_path / "drafted" / "my.toml"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("#")))
+    answer = dpconvert(path, "--source", folder, "--out", tmp_path / "out", "--limit", 20, "--workers", 1)
+    assert answer.code == 0, answer.err
+    rows = list(read_index(next((tmp_path / "out").glob("*/index.parquet"))).to_pylist())
     with (folder / "Class Labels of Dataset 1.csv").open() as file:
         told = {f"Dataset 1/{int(row['image ID']):03}.bmp": row["class label"] for row in csv.DictReader(file)}
-    assert len(rows) > 100
+    assert len(rows) > 50
     assert labels(manifest, rows) == {row["source"]: told[row["source"]] for row in rows}
 
 
@@ -1390,6 +1399,40 @@ def test_what_real_folders_leave_open_is_asked(init: Callable[..., Any], name: s
     _, answer, checked = init(real(name), ready=False)
     assert told in answer.err
     assert checked.code == 1 or name == "warwick_crc"
+
+
+def test_numbered_folds_are_no_labels(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(10):
+        draw_image(tmp_path / "s" / "ab"[number % 2] / f"{number}.png")
+    table(tmp_path / "s", "image,fold", [f"{n}.png,{n // 2}" for n in range(10)])
+    manifest, answer, _ = init(tmp_path / "s", ready=False)
+    assert (manifest["shape"], manifest["classes"]) == ("folders", ["a", "b"])
+    assert "numbers folds (0 2, 1 2, 2 2, 3 2, 4 2), and nothing says which of them are train" in answer.err
+    assert 'sets = {image = "image", split = "fold"}' in answer.err
+    for path in (tmp_path / "s").rglob("*.png"):
+        path.rename(tmp_path / "s" / path.name)
+    (tmp_path / "drafted" / "my.toml").unlink()
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "What the class of an image is: nothing in their names" in answer.err
+    assert "no column names the images" not in answer.err
+
+
+def test_folds_beside_labels_are_said(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(10):
+        draw_image(tmp_path / "s" / f"{number}.png")
+    table(tmp_path / "s", "image,label,kfold", [f"{n}.png,{'xy'[n % 2]},{n // 2 + 1}" for n in range(10)])
+    manifest, _, answer = init(tmp_path / "s")
+    assert (manifest["shape"], manifest["layout"]["label"]) == ("table", "label")
+    assert "The column 'kfold' of labels.csv numbers folds (1 2, 2 2, 3 2, 4 2, 5 2)" in answer.out
+    assert 'say split = "kfold"' in answer.out
+
+
+def test_annotations_of_a_program_that_is_not_read_are_named(init: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(6):
+        draw_image(tmp_path / "s" / f"{number}.png")
+    (tmp_path / "s" / "all.json").write_text('{"items": [], "categories": {}}')
+    _, answer, _ = init(tmp_path / "s", ready=False)
+    assert "1 file of a program that is not read: all.json: a file of Datumaro" in answer.err
 
 
 def test_slides_of_a_format_that_is_not_read_are_named(tmp_path: Path, dpconvert: Call) -> None:

@@ -24,6 +24,7 @@ from PIL import Image
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations import read as files
 from dpconvert.annotations.label_names import only
+from dpconvert.annotations.programs import detect
 from dpconvert.annotations.read import Subject, labels_of_image
 from dpconvert.errors import ReadError, SourceError
 from tests.dpconvert.test_shape_slides import AREA, Tree
@@ -940,6 +941,22 @@ def test_annotations_of_sliderunner_are_read(tmp_path: Path, deleted: bool) -> N
     assert read(data, image="b.svs").items == []
     refused(data[:9000], "a database that cannot be read|does not know")
     refused(data.replace(b"Annotations_coordinates", b"annotations_Coordinates"), "SQLite database of another program")
+
+
+@pytest.mark.parametrize(
+    ("inner", "told"),
+    [
+        ("<annotation><object><bndbox/></object></annotation>" * 2, "a file of several images (Pascal VOC, LabelMe)"),
+        ('<annotation verified="yes"><object><polygon><pt/></polygon></object></annotation>', "a file for each image"),
+        ("<region><x>1</x></region>", "XML of no known annotation program"),
+    ],
+)
+def test_a_list_of_other_programs_is_not_taken_for_one_of_ndp_view(inner: str, told: str) -> None:
+    with pytest.raises(ReadError) as caught:
+        detect(f"<?xml version='1.0'?><annotations>{inner}</annotations>".encode(), "all.xml")
+    assert told in str(caught.value)
+    assert "nanometres" not in str(caught.value)
+    assert detect(b"<annotations></annotations>", "all.xml") == "ndpa"  # without any annotation
 
 
 # --- in a source

@@ -71,7 +71,7 @@ class Item(Loose):
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b'{"categoryid": 1, "bbox": [1]}', "category_id: is missing (did you mean 'categoryid'?)"),
+        (b'{"categoryid": 1, "bbox": [1]}', "category_id: is missing (found 'categoryid')"),
         (b'{"category_id": "x", "bbox": [1]}', "category_id: must be a whole number; found 'x'"),
         (b'{"category_id": 1, "bbox": {"x": 1}}', "bbox: must be a list"),
         (b'{"category_id": 1', "not JSON: "),

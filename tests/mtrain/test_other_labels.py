@@ -471,11 +471,11 @@ def test_a_streamed_batch_has_every_kind_of_label(shards: Path) -> None:
     tasks = open_pool(shards).tasks
     (batch,) = batches(StreamBatches(tasks, 32, 0, range(24), sampling.Stream.TRAIN), range(1), workers=0)
     names = np.repeat([task.name for task in tasks], batch.counts.tolist())
-    targets = {name: batch.targets.numpy()[names == name] for name in set(names)}
+    label_scores = {name: batch.targets.numpy()[names == name] for name in set(names)}
     assert batch.targets.shape == (24, 2)
-    assert not targets["Alpha"].any()
-    assert set(targets["Many"].flatten()) == {0, 1}
-    assert not targets["Cells"][:, 1].any()
+    assert not label_scores["Alpha"].any()
+    assert set(label_scores["Many"].flatten()) == {0, 1}
+    assert not label_scores["Cells"][:, 1].any()
     labels = {name: set(batch.labels.numpy()[names == name]) for name in set(names)}
     assert labels == {"Alpha": {0, 1}, "Many": {-1}, "Cells": {-1}}
 

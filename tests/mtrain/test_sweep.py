@@ -191,6 +191,15 @@ def test_unknown_files_and_tasks_name_what_there_is(tiny: Callable[..., list[Cel
         tiny(('"Alpha"', '"Alpja"'))
 
 
+def test_a_sweep_file_that_is_named_without_its_ending_is_found_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text("")
+    with pytest.raises(UsageError, match=r"mine: no such sweep file; did you mean mine\.toml\?"):
+        load_sweep("mine")
+
+
 def test_a_warmup_of_no_length_and_sets_that_coincide_are_refused(
     tiny: Callable[..., list[Cell]], tmp_path: Path
 ) -> None:

@@ -7,19 +7,23 @@ things may be meant none is chosen: a draft says what somebody must fill in.
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from dpconvert.card import FILE_NAME
+from dpconvert.errors import SourceError
 from dpconvert.names import DECIMAL, alike, escaped, plain, readable, reads_date, reads_missing, unaccented
 from dpconvert.plural import counted
-from dpconvert.readers.draft import cytomine, folders, held, points, slides, tables, toml
+from dpconvert.readers.draft import cytomine, folders, folds, held, labelled_masks, points, slides, tables, toml
 from dpconvert.readers.draft.masks import mask_files, objects, pixels
 from dpconvert.readers.draft.set_lists import with_sets
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.layouts import arrays, parquet
 from dpconvert.source.name_encoding import ADVICE
+from dpconvert.source.written import is_written
 
 SHARD = re.compile(r"(?i)\.(tar|tgz|tar\.(gz|bz2|xz))/.*\.(cls|json|txt)$")
 
@@ -37,19 +41,33 @@ def draft(root: Path) -> Drafted:
     """The manifest of what lies in a folder.
 
     Raises:
-        SourceError: no such folder, or no images in it.
+        SourceError: no such folder, no images in it, or nothing but tasks that a conversion has written.
         ReadError: an archive in it cannot be read.
     """
     survey = Survey.of(root)
+    _refuse_tasks(survey)
     if not survey.images and not survey.slides:
         raise survey.nothing()
-    shapes = (cytomine, slides, held, points, tables, objects, pixels, folders)
+    shapes = (cytomine, slides, held, points, labelled_masks, tables, objects, pixels, folders)
     found = with_sets(survey, next(draft for shape in shapes if (draft := shape.draft(survey)) is not None))
     unread = [note for note in survey.source.notes if "not read" in note]
-    remarks = (*found.remarks, *(note[:1].upper() + note[1:] for note in unread))
+    of_folds = folds.unused(survey, found) if found.shape == "table" else ()
+    remarks = (*found.remarks, *of_folds, *(note[:1].upper() + note[1:] for note in unread))
     found = replace(found, remarks=remarks, questions=(*found.questions, *_doubts(survey, found)))
     task = task_name(root)
     return Drafted(found, task, toml.page(found, task, readable(escaped(str(root)))))
+
+
+def _refuse_tasks(survey: Survey) -> None:
+    """Refuse a folder of finished tasks, which need no manifest; beside other files, a source has none of theirs."""
+    cards = [PurePosixPath(name) for name in survey.names if PurePosixPath(name).name == FILE_NAME]
+    if tasks := [card.parent for card in cards if is_written(survey.root / card.parent)]:
+        shards = survey.root.parent if tasks == [PurePosixPath()] else survey.root
+        raise SourceError(
+            f"holds {counted(len(tasks), 'task')} that dpconvert has written, and nothing to convert",
+            where=survey.root,
+            remedy=f"`mtrain fit --shards {shlex.quote(str(shards))}` trains on them as they are",
+        )
 
 
 def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
@@ -78,6 +96,18 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
             f"Classes that read as dates ({toml.some(map(repr, dates))}), which spreadsheets make of texts such as "
             "1-2: if so, correct the table; if they are classes, nothing need change"
         )
+    if found.shape == "table" and (of_images := sorted(mask_files.masks_of(survey)) or mask_files.unpaired(survey)):
+        yield (
+            f"{counted(len(of_images), 'file')}, such as {of_images[0]}, are masks of the images, which the shape "
+            "table does not keep. If labels are all that you want, nothing need change. To keep the masks, choose the "
+            "shape slides: `slide` and `label` in [layout] name columns, `values` the classes of the masks, "
+            "[files.annotations] the masks; and add a [rule] of the type whole and a table [dense.seg]. For masks "
+            "alone, move the table away"
+        )
+    if found.shape == "folders" and not found.classes:
+        yield from survey.not_read()
+    if found.shape in ("folders", "masks"):
+        yield from folds.unused(survey, found)
     yield from _stacks(survey, found)
     if found.shape == "folders" and (masks := mask_files.unpaired(survey)):
         yield (

@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError
 from dpconvert.readers.draft.listings import Listing
 from dpconvert.readers.draft.survey import Survey
+from dpconvert.readers.draft.toml import some, table
 
 LOOKED_AT = 20  # images whose size is compared with the coordinates
 ORDERED = (  # of scikit-image, centroid-0 is the row
@@ -48,8 +50,8 @@ def questions(survey: Survey, listing: Listing) -> tuple[list[str], list[str]]:
         if _inside(survey, places):
             asked.append(
                 f"{columns} lie within the images, so they may be points or boxes on them, with the label of the row: "
-                f'if so, this needs shape = "points" and names = {{x = "{x}", y = "{y}"}} under [layout]. If they are '
-                "places of the images on their slides, nothing need change"
+                f'if so, this needs shape = "points" and {_names(listing, x, y)}. If they are places of the images on '
+                "their slides, nothing need change"
             )
         else:
             remarks.append(
@@ -57,6 +59,16 @@ def questions(survey: Survey, listing: Listing) -> tuple[list[str], list[str]]:
                 "not used."
             )
     return asked[:1], remarks[:1]
+
+
+def _names(listing: Listing, x: str, y: str) -> str:
+    """What the shape points needs to know of the columns."""
+    if len(listing.columns) > 1:
+        columns = some(column for column in listing.rows[0] if column in listing.columns)
+        return f"one column that names the image, in place of {columns}"
+    labels = [column for column in listing.rows[0] if column.casefold() in LABELS]
+    named = {"image": "".join(listing.columns), "x": x, "y": y, **({"label": labels[0]} if len(labels) == 1 else {})}
+    return f"names = {table(named)} under [layout]"
 
 
 def _numbers(listing: Listing, x: str, y: str) -> list[tuple[str, float, float]]:

@@ -7,18 +7,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from dpconvert.annotations.parsing.table import Table
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
 from dpconvert.readers.draft import grades, naming
 from dpconvert.readers.draft.companions import companions, copied
+from dpconvert.readers.draft.listings import listings
 from dpconvert.readers.draft.naming import NameGroup
-from dpconvert.readers.draft.survey import Draft, Survey
+from dpconvert.readers.draft.survey import MANY_IMAGES, Draft, Survey
 from dpconvert.readers.draft.toml import SHARE, key, quoted, some
 from dpconvert.readers.draft.tree import Tree
 from dpconvert.readers.layout_keys import SPLIT_NAMES
 from dpconvert.source import unused
-
-MANY_IMAGES = re.compile(r"(?i)\.(?:h5|hdf5|npy|npz|parquet)(?:\.gz)?$")  # which the shape folders does not read
 
 MAY_LABEL = re.compile(
     r"(?i)^(?!(?:.*/)?(?:readme|licen[cs]e|notice|citation))"
@@ -61,8 +61,7 @@ def _tables(survey: Survey, found: Draft) -> Iterator[str]:
     """Tables, and other files, that may hold the labels of images whose names do not."""
     if found.classes:
         return
-    if survey.tables:
-        tables = list(survey.tables.items())[:3]
+    if tables := list(_naming_none(survey).items())[:3]:
         about = "; ".join(f"{name} ({some(table.columns, 6)})" for name, table in tables)
         yield (
             f"Tables are here, but no column names the images as they are called here: {about}. If one holds the "
@@ -78,6 +77,12 @@ def _tables(survey: Survey, found: Draft) -> Iterator[str]:
             f"{counted(len(others), 'file')} that may hold labels, in a form that is not read for them: "
             f"{some(others, 3)}. If so, save them as CSV, with a row for each image, and run `dpconvert init` again"
         )
+
+
+def _naming_none(survey: Survey) -> dict[str, Table]:
+    """The tables of which no column names the images."""
+    listed = {listing.file for listing in listings(survey)[0]}
+    return {name: table for name, table in survey.tables.items() if name not in listed}
 
 
 def _beginnings(text: str) -> Iterator[str]:

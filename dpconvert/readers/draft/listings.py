@@ -42,11 +42,13 @@ class Listing:
         return [row[column] for row, image in zip(self.rows, self.images, strict=True) if image]
 
 
-def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
-    """The tables that name images, each in one way; and what is not clear about others."""
+def listings(survey: Survey, files: Sequence[str] = ()) -> tuple[list[Listing], list[str]]:
+    """The tables that name images, each in one way; and what is not clear about others.
+
+    files: which images or slides; if not given, the images that are no masks.
+    """
     found, unclear = [], []
-    masks = masks_of(survey)
-    images = [name for name in survey.images if name not in masks]
+    images = list(files) or _unmasked(survey)
     strict, loose = Endings(images, bare=False), Endings(images)
     nearby = Nearby.of(survey.tables)
     for name in _without_submissions(survey.tables):
@@ -64,6 +66,11 @@ def listings(survey: Survey) -> tuple[list[Listing], list[str]]:
             used = frozenset(part[1] for part in TEMPLATE.parse(template) if part[1])
             found.append(Listing(name, template, rows, images, used))
     return found, unclear
+
+
+def _unmasked(survey: Survey) -> list[str]:
+    masks = masks_of(survey)
+    return [name for name in survey.images if name not in masks]
 
 
 def _without_submissions(tables: Iterable[str]) -> list[str]:

@@ -13,8 +13,9 @@ from dpconvert.annotations.point_boxes import with_boxes
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import coordinates, folders, json_points, naming, sets
+from dpconvert.readers.draft import coordinates, folders, json_points, label_kinds, naming, sets
 from dpconvert.readers.draft.listings import Listing, listings
+from dpconvert.readers.draft.masks.pixels import side_of
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import some, strings, table
 from dpconvert.readers.draft.tree import Tree, endings
@@ -45,7 +46,7 @@ class How:
     empty: frozenset[str] = frozenset()
 
 
-SIZE = "size = 64               # pixels around each point, or of a patch: fit it to your objects"
+SIDE = 64  # pixels, where no image is smaller
 
 
 def draft(survey: Survey) -> Draft | None:
@@ -65,7 +66,7 @@ def _axes(columns: Sequence[str]) -> dict[str, str]:
 
 def _has_boxes(columns: Sequence[str]) -> bool:
     """Whether columns hold two corners, which need no names."""
-    return not {"x", "y"} <= {*columns} and {"x", "y"} <= {*with_boxes(columns, "none", "")}
+    return not {"x", "y"} <= {*map(str.casefold, columns)} and {"x", "y"} <= {*with_boxes(columns, "none", "")}
 
 
 def _of_table(survey: Survey) -> Draft | None:
@@ -104,7 +105,9 @@ def _names(listing: Listing, axes: dict[str, str]) -> How:
     few = [
         column
         for column in listing.rows[0]
-        if column not in {image, *axes.values()} and len(set(listing.values(column))) > 1
+        if column not in {image, *axes.values()}
+        and len(set(listing.values(column))) > 1
+        and not label_kinds.is_measured(column, listing.values(column))
     ]
     chosen = labels if len(labels) == 1 else few if len(few) == 1 and not labels else []
     named = {"image": image, **axes, **({"label": chosen[0]} if chosen else {})}
@@ -180,7 +183,7 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
         found = Counter()  # no column is known
     labels = sorted(found, key=naming.natural)
     ready = bool(labels) and "" not in labels
-    rule = _rule(labels)
+    rule = _rule(labels, min(SIDE, side_of(survey, tree.images)))
     return Draft(
         "points",
         kind="detection",
@@ -221,12 +224,13 @@ def _classes(labels: Sequence[str], found: Mapping[str, int]) -> dict[str, int]:
     return {"without": 0, "with": found[labels[0]]}
 
 
-def _rule(labels: Sequence[str]) -> tuple[str, ...]:
+def _rule(labels: Sequence[str], side: int) -> tuple[str, ...]:
+    size = f"size = {side:<16} # pixels around each point, or of a patch: fit it to your objects"
     if len(labels) > 1:
-        return 'type = "crop"           # a crop around each point, with the class of the point', SIZE
+        return 'type = "crop"           # a crop around each point, with the class of the point', size
     return (
         'type = "presence"       # a patch is positive where a point lies in it',
-        SIZE,
+        size,
         f"positive = {strings(labels)}",
     )
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from dpconvert.annotations.read import OF_SEVERAL
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, naming, outline_names, yolo_names
+from dpconvert.readers.draft import folders, naming, outline_names, slide_tables, yolo_names
 from dpconvert.readers.draft.masks.mask_files import masks_of
 from dpconvert.readers.draft.masks.mask_values import all_values, default_names, value_lines
 from dpconvert.readers.draft.outline_names import OutlineNames
@@ -38,13 +38,17 @@ def draft(survey: Survey) -> Draft | None:
     tree = Tree.of(files)
     labelled = len(tree.at("class")) == 1 and not survey.outlines  # else annotations tell the labels
     roles = {tree.at("class")[0]: "class"} if labelled else {}
+    noun = "slide" if survey.slides else "image"
+    stated = slide_tables.StatedSlides.of(survey, tree.images, noun)
+    of_class = dict(roles)
     roles, inner, grouped = folders.grouping(tree, [], roles)
+    if stated is not None and stated.states_groups:
+        roles, inner = of_class, "[^/]+"
     split, lines, unclear = folders.sets(tree, roles, grouped)
     ome = r"(?<!\.ome)(?:\.ome)?" if any(OME.search(name) for name in files) else ""
     of_several = survey.outlines and all(map(_names_images, survey.outlines.values()))
     named = tree.apart() if of_several else None  # else files of annotations are called as their images
     pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$", named)
-    noun = "slide" if survey.slides else "image"
     of_outlines = _outline_files(survey, called)
     patterns = {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}}
     drawn, failed = _drawn(survey, patterns, folders.renamed_sets(tree))
@@ -58,7 +62,13 @@ def draft(survey: Survey) -> Draft | None:
         files={"slides": (pattern, about), **of_outlines},
         split=split,
     )
-    return _labels(plain, survey, drawn, tree, [*failed, *unclear, *_foreign(survey)], lines)
+    questions = [*failed, *unclear, *survey.not_read()]
+    if stated is not None and not survey.outlines and not drawn.masks and not labelled:
+        whole = ('type = "tiles"          # each patch has the label of its slide', *_size(drawn))
+        found = replace(plain, of="slides", rule=whole, layout=lines, questions=tuple(questions))
+        return stated.added(stated.labelled(found))
+    found = _labels(plain, survey, drawn, tree, questions, lines)
+    return found if stated is None else stated.added(found)
 
 
 def _outline_files(survey: Survey, called: OutlineNames | None) -> dict[str, tuple[str, str]]:
@@ -90,11 +100,6 @@ def _ambiguous(drawn: OutlineSummary, called: OutlineNames | None) -> Iterator[s
 def _names_images(program: str) -> bool:
     """Whether files of a program name the images that they are about."""
     return program == "coco" or program in OF_SEVERAL
-
-
-def _foreign(survey: Survey) -> Iterator[str]:
-    for error in list(survey.foreign.values())[:1]:
-        yield f"{counted(len(survey.foreign), 'file')} of a program that is not read: {error}"
 
 
 def _outlined(survey: Survey, called: OutlineNames | None) -> list[str]:

@@ -15,6 +15,7 @@ from dpconvert.annotations.parsing.table import Table
 from dpconvert.errors import ManifestError, ReadError, SourceError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.roots import UNDESCRIBED, check_folder
+from dpconvert.plural import counted
 from dpconvert.readers import slide_table
 from dpconvert.source import unused
 from dpconvert.source.files import Source
@@ -24,6 +25,7 @@ OUTLINES = re.compile(r"(?i)\.(xml|annotations|ndpa|(geo|nd)?json|(geo)?jsonl|cs
 TABLES = re.compile(r"(?i)\.(csv|tsv|txt|xls[xm]|jsonl|ndjson)$")
 SURELY_TABLES = re.compile(r"(?i)\.(csv|tsv|xls[xm])$")
 SLIDE = re.compile(rf"(?i){slide_table.SLIDE}$")
+MANY_IMAGES = re.compile(r"(?i)\.(?:h5|hdf5|npy|npz|parquet)(?:\.gz)?$")  # which the shape folders does not read
 TIFF = re.compile(r"(?i)\.tiff?$")
 
 
@@ -99,6 +101,13 @@ class Survey:
     def foreign(self) -> dict[str, ReadError]:
         """Files of known programs whose formats are not supported."""
         return {name: found for name, found in self._programs.items() if isinstance(found, ReadError)}
+
+    def not_read(self) -> list[str]:
+        """What to say of files of known programs that are not read."""
+        return [
+            f"{counted(len(self.foreign), 'file')} of a program that is not read: {error}"
+            for error in list(self.foreign.values())[:1]
+        ]
 
     @cached_property
     def _programs(self) -> dict[str, programs.Format | programs.ForeignError]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dpconvert.annotations.points import LABELS
 from dpconvert.plural import counted
-from dpconvert.readers.draft import coordinates, folders, grades, label_kinds, naming, sets
+from dpconvert.readers.draft import coordinates, folders, folds, grades, label_kinds, naming, sets
 from dpconvert.readers.draft.joins import Join
 from dpconvert.readers.draft.joins import joined as joins_of
 from dpconvert.readers.draft.listings import Listing, listings
@@ -77,11 +77,12 @@ def _with_joins(draft: Draft, main: Listing, joins: list[Join]) -> Draft:
 
 
 def lists_sets(table: Listing) -> bool:
-    """Whether a table says of each image its set, by a column or by the one that it is in, and nothing that may be a
-    label.
+    """Whether a table says of each image its set or fold, by a column or by the one that it is in, and nothing that may
+    be a label.
     """
     by_columns = bool(table.columns) and all(map(naming.as_set, table.columns))
-    return by_columns or (bool(sets.split_column(table, SETS)) and not label_columns(table))
+    divides = sets.split_column(table, SETS) or folds.column(table)
+    return by_columns or (bool(divides) and not label_columns(table))
 
 
 def _are_sets(tables: list[Listing]) -> bool:
@@ -249,11 +250,11 @@ def group_kind(group: str) -> str:
     return word if word in OF_PATIENTS else "slide"
 
 
-def why_grouped(table: Listing, group: str) -> str:
+def why_grouped(table: Listing, group: str, noun: str = "image") -> str:
     values = table.values(group)
     return (
         f"The column {group!r} tells the {group_kind(group)}: {counted(len(set(values)), group_kind(group))} of "
-        f"{counted(len(values), 'image')}; images of one are never divided between train, val and test."
+        f"{counted(len(values), noun)}; {noun}s of one are never divided between train, val and test."
     )
 
 

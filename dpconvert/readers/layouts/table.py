@@ -213,6 +213,7 @@ def _source_image(
 
 
 def stated_image(row: Cells, layout: Layout, where: str) -> str:
+    """The image that a row names."""
     if layout.file in row:
         raise ManifestError(
             "file: a column without braces is taken literally",
@@ -220,14 +221,24 @@ def stated_image(row: Cells, layout: Layout, where: str) -> str:
             expected=f'file = "{{{layout.file}}}"',
             found=f'file = "{layout.file}"',
         )
+    return filled(layout.file, row, where, "file")
+
+
+def filled(template: str, row: Cells, where: str, key: str) -> str:
+    """The name that the cells of a row make by a template. key: that of [layout] which holds it.
+
+    Raises:
+        ManifestError: the template does not fit the columns.
+        SourceError: it makes an empty name.
+    """
     try:
-        wanted = TEMPLATE.vformat(layout.file, (), row)
+        wanted = TEMPLATE.vformat(template, (), row)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ManifestError(
-            f"file: {layout.file!r} does not fit the table's columns ({error})", where=where, found=", ".join(row)
+            f"{key}: {template!r} does not fit the table's columns ({error})", where=where, found=", ".join(row)
         ) from None
     if not names.file_name(wanted):
-        raise SourceError("names no image", where=where, found=f"{layout.file!r} gives an empty name")
+        raise SourceError("names no image", where=where, found=f"{template!r} gives an empty name")
     return wanted
 
 

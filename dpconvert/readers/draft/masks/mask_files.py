@@ -11,11 +11,11 @@ from pathlib import PurePosixPath
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, naming
+from dpconvert.readers.draft import naming
 from dpconvert.readers.draft.masks import pairs
 from dpconvert.readers.draft.masks.mask_values import LOOKED_AT, values_of
 from dpconvert.readers.draft.masks.words import FOLDER, bare, own
-from dpconvert.readers.draft.survey import Survey
+from dpconvert.readers.draft.survey import MANY_IMAGES, Survey
 from dpconvert.source import unused
 
 SAMPLED = 3  # images of a folder
@@ -25,7 +25,7 @@ FLAT = 0.9  # share of neighbouring pixels that are equal, in masks
 @lru_cache(maxsize=1)
 def masks_of(survey: Survey) -> dict[str, str]:
     """Mask -> image, of files that a folder, an ending or their pixels tell to be masks; empty where none pair."""
-    images = [name for name in survey.images if not folders.MANY_IMAGES.search(name)]
+    images = [name for name in survey.images if not MANY_IMAGES.search(name)]
     for found in (_by_ending(images), _by_folder(images), _by_pixels(survey), _by_flatness(survey)):
         if found:
             return found

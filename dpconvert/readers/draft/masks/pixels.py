@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from dpconvert.image.header import complete_size
 from dpconvert.plural import counted
@@ -21,6 +22,51 @@ MEASURED = 50  # images
 KEPT = "[dense.seg]  # the shards keep the masks, to train on with `mtrain fit --dense`"
 
 
+@dataclass(frozen=True)
+class NamedValues:
+    """What the values of masks are called: by a file that says it, `stated`, else by names of ours. certain: whether
+    nothing else is likely.
+    """
+
+    called: Mapping[str, str]
+    stated: ValueNames | None
+    certain: bool
+
+    @classmethod
+    def of(cls, survey: Survey, values: Mapping[str, int], of_images: Iterable[str]) -> NamedValues:
+        """Name these values. of_images: the classes of whole images."""
+        stated = value_names(survey, values, of_images)
+        called = stated.names if stated else default_names(values)
+        return cls(called, stated, stated is not None or is_binary(values))
+
+    @property
+    def classes(self) -> list[str]:
+        """The names but for those of what is not annotated."""
+        return list(dict.fromkeys(name for name in self.called.values() if not NOT_ANNOTATED.fullmatch(name)))
+
+    @property
+    def ignored(self) -> list[str]:
+        """The names of what is not annotated."""
+        return [name for name in dict.fromkeys(self.called.values()) if name not in self.classes]
+
+    @property
+    def about(self) -> str:
+        """Where the names are from."""
+        return f"as {self.stated.file} says" if self.stated else "names are ours, to be changed"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to say of the file that states the names."""
+        if self.stated is None:
+            return ()
+        return (f"What the masks' values are called is taken from {self.stated.file}: see that it is about them.",)
+
+    def kept(self) -> tuple[str, ...]:
+        """The table that keeps the masks beside the labels."""
+        lines = (KEPT, f"classes = {strings(self.classes)}")
+        return (*lines, f"ignore = {strings(self.ignored)}") if self.ignored else lines
+
+
 def draft(survey: Survey) -> Draft | None:
     """A manifest of the shape masks; None where no masks are beside images."""
     masks = masks_of(survey)
@@ -31,9 +77,8 @@ def draft(survey: Survey) -> Draft | None:
     images = masked.of(every, masks)
     place = patterns.place_of(masks, every)
     values, questions = all_values(survey, sorted(masks))
-    stated = value_names(survey, values, images.classes)
-    called = stated.names if stated else default_names(values)
-    certain = stated is not None or is_binary(values)
+    named = NamedValues.of(survey, values, images.classes)
+    called, stated, certain = named.called, named.stated, named.certain
     if values and not certain:
         questions.append(_which(values))
     if stated is None and is_binary(values):
@@ -43,11 +88,9 @@ def draft(survey: Survey) -> Draft | None:
             f"{counted(len(channels), 'file')} such as {channels[0]} may be further channels of images, as nnU-Net "
             "keeps them apart: they are not put together. If so, save red, green and blue as one image"
         )
-    classes = list(dict.fromkeys(name for name in called.values() if not NOT_ANNOTATED.fullmatch(name)))
-    ignored = [name for name in dict.fromkeys(called.values()) if name not in classes]
+    classes, ignored = named.classes, named.ignored
     side = side_of(survey, images.tree.images)
     certain = certain and len(classes) > 1
-    about = f"as {stated.file} says" if stated else "names are ours, to be changed"
     return Draft(
         "masks",
         kind=images.kind,
@@ -61,11 +104,11 @@ def draft(survey: Survey) -> Draft | None:
             ),
             "masks": (patterns.of_masks(masks, place), f"{counted(len(masks), 'mask')}, like {min(masks)}"),
         },
-        layout=(*_missing(images.bare), *value_lines(called if values else {}, about), *images.layout),
+        layout=(*_missing(images.bare), *value_lines(called if values else {}, named.about), *images.layout),
         rule=() if images.classes else _rule(side, called, classes, ignored, certain=certain),
         split=images.split,
-        dense=_kept(classes, ignored) if certain else (),
-        remarks=(*images.remarks, *_remarks(stated)),
+        dense=named.kept() if certain else (),
+        remarks=(*images.remarks, *named.remarks),
         questions=(*questions, *images.questions, *without_image(survey, masks)),
     )
 
@@ -77,18 +120,6 @@ def _which(values: Mapping[str, int]) -> str:
         "or which of them make a patch positive: name them under `values`, and choose `classes` and a [rule]; "
         f'if they tell objects apart, state `objects = "{by}"` in place of `values`'
     )
-
-
-def _remarks(stated: ValueNames | None) -> tuple[str, ...]:
-    if stated is None:
-        return ()
-    return (f"What the masks' values are called is taken from {stated.file}: see that it is about them.",)
-
-
-def _kept(classes: list[str], ignored: list[str]) -> tuple[str, ...]:
-    """The table that keeps the masks beside the labels."""
-    lines = (KEPT, f"classes = {strings(classes)}")
-    return (*lines, f"ignore = {strings(ignored)}") if ignored else lines
 
 
 def _missing(bare: Iterable[str]) -> list[str]:

@@ -1,0 +1,125 @@
+"""A table of slides, or of images with masks, as the shape slides reads one: label, patient and set of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dpconvert.plural import counted
+from dpconvert.readers.draft import grades, label_kinds, naming, sets, tables
+from dpconvert.readers.draft.listings import Listing, listings
+from dpconvert.readers.draft.survey import Draft, Survey
+from dpconvert.readers.draft.toml import quoted, some
+
+ONE_COLUMN = re.compile(r"\{([^{}:]+)\}(\.\w+)*")  # a template that names a column, in the end
+LABEL_KEYS = re.compile(r"(label|separator|indicators|value) = |#")  # of the shape table, read by the shape slides too
+
+
+@dataclass(frozen=True)
+class StatedSlides:
+    """The table that names most of these slides.
+
+    files: the slides. noun: what they are called. others: tables that also name them.
+    """
+
+    table: Listing
+    files: Sequence[str]
+    noun: str
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(cls, survey: Survey, files: Sequence[str], noun: str) -> StatedSlides | None:
+        """Find it; None where no table names slides."""
+        found, _ = listings(survey, files)
+        if not found:
+            return None
+        most = max(found, key=lambda one: (one.matched, bool(tables.label_of(one)[0]), len(one.rows[0])))
+        return cls(most, files, noun, tuple(one.file for one in found if one is not most))
+
+    @property
+    def states_groups(self) -> bool:
+        """Whether a column states the patient or another group."""
+        return bool(tables.group_of(self.table, []))
+
+    def labelled(self, found: Draft) -> Draft:
+        """The draft with the label that the table states, or with a question about it."""
+        label, asked, _ = tables.label_of(self.table)
+        columns = tables.label_columns(self.table)
+        if (other := label_kinds.other_labels(columns, label)) is not None:
+            kind, classes, lines, remarks, blank = other.kind, other.classes, other.lines, other.remarks, other.missing
+            odd = [line for line in lines if not LABEL_KEYS.match(line)]
+            asked = [f"The label needs {line!r} in [layout], which the shape slides does not read" for line in odd]
+        else:
+            classes = label_kinds.classes(self.table.values(label)) if label else {}
+            kind = "ordinal" if grades.are_grades(label, classes) else "classification"
+            lines, remarks = (f"label = {quoted(label)}",) if label else (), tuple(label_kinds.remarks(columns, label))
+            blank = self.table.values(label).count("") if label else 0
+            asked = [*asked, *label_kinds.questions(columns, label)]
+        if blank:
+            asked.append(
+                f"{counted(blank, self.noun)} in {self.table.file} without a label: state it, or let the pattern of "
+                f"[files.slides] leave out such a {self.noun}"
+            )
+        return replace(
+            found,
+            kind=kind,
+            classes=classes,
+            layout=(*lines, *found.layout),
+            remarks=(*found.remarks, *remarks),
+            questions=(*found.questions, *asked),
+        )
+
+    def added(self, found: Draft) -> Draft:
+        """The draft with the patients and the sets that the table states; as it is if nothing of it is used."""
+        asked: list[str] = []
+        group, split = tables.group_of(self.table, asked), sets.split_column(self.table, tables.SETS)
+        is_label = any(line.startswith(("label = ", "indicators = ", "value = ")) for line in found.layout)
+        label = "" if is_label else tables.label_of(self.table)[0]
+        remarks, rival = self._left(label, found) if label else ([], [])
+        found = replace(found, remarks=(*found.remarks, *remarks), questions=(*found.questions, *rival))
+        if not (group or split or asked or is_label):
+            return found
+        by_column = ONE_COLUMN.fullmatch(self.table.template)
+        slide = by_column[1] if by_column else self.table.template
+        lines = (
+            f"slide = {quoted(slide)}  # how a row names its {self.noun}",
+            f"group = {quoted(group)}",
+            *[f"split = {quoted(split)}"] * bool(split),
+        )
+        if group:
+            why = tables.why_grouped(self.table, group, self.noun)
+            found = replace(found, group=tables.group_kind(group), why=(why,))
+        about = f"{counted(len(self.table.rows), 'row')}, {counted(self.table.matched, self.noun)} of them here"
+        return replace(
+            found,
+            files={**found.files, "table": (f"^{naming.escaped(self.table.file)}$", about)},
+            layout=(*lines, *found.layout),
+            split=sets.lines(self.table, split, [self.table]) if split else found.split,
+            questions=(*found.questions, *asked, *self._doubts()),
+        )
+
+    def _left(self, label: str, found: Draft) -> tuple[list[str], list[str]]:
+        """What is said, and asked, of a label that the draft does not take from the table."""
+        if "(?P<class>" not in found.files["slides"][0]:
+            return [
+                f"{self.table.file} also states {label!r} of each {self.noun}: not used, as annotations tell the "
+                "labels; the rules `whole` and `tiles` would take it"
+            ], []
+        return [], [
+            f"Both folders and the column {label!r} of {self.table.file} may be the class: to take the column, say "
+            f"label = {quoted(label)} in [layout], list its values as `classes`, and take (?P<class>...) out of the "
+            "pattern; to take the folders, nothing need change"
+        ]
+
+    def _doubts(self) -> Iterator[str]:
+        if absent := sorted({*self.files} - {*self.table.images}):
+            yield (
+                f"{counted(len(absent), self.noun)}, the first {absent[0]}, in no row of {self.table.file}: add rows, "
+                "or let the pattern of [files.slides] leave these out"
+            )
+        if self.others:
+            yield (
+                f"Several tables name the {self.noun}s: {some([self.table.file, *self.others])}. Only the first is "
+                "read: if others say what counts, write it into this one; else nothing need change"
+            )
