@@ -74,7 +74,7 @@ def test_modules_and_files_named_in_prose_exist() -> None:
 # Two modules of one name are two sides of one idea: a command and what it does, a shape and its draft, or the same part
 # of dpconvert and of mtrain. Any other needs a name of its own.
 OF_BOTH_PROGRAMS = {"api", "atomic", "card", "catalog", "dense", "doctor", "errors", "index", "instances", "options"}
-OF_BOTH_PROGRAMS |= {"outlines", "page", "pool", "rows", "breakhis", "compare", "labels", "images", "targets"}
+OF_BOTH_PROGRAMS |= {"folds", "outlines", "page", "pool", "rows", "breakhis", "compare", "labels", "images", "targets"}
 OF_A_COMMAND = {
     "backbones",
     "compare",

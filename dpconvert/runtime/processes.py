@@ -30,7 +30,7 @@ from dpconvert.errors import OutputError, UsageError
 from dpconvert.runtime import limits, ray_cluster
 from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.ray_cluster import Cluster
-from dpconvert.runtime.start import CONTEXTS
+from dpconvert.runtime.without_main import CONTEXTS
 
 C = TypeVar("C")
 T = TypeVar("T")

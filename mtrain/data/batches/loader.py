@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dpconvert.runtime.start import CONTEXTS
+from dpconvert.runtime.without_main import CONTEXTS
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.prefetch import ON_THEIR_WAY, page_locked
 from mtrain.errors import UserError
