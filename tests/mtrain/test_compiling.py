@@ -132,14 +132,20 @@ def test_maps_and_the_decoder_compiled_give_the_same() -> None:
 @pytest.mark.usefixtures("backend")
 def test_a_compiled_training_on_masks_is_the_training(tmp_path: Path) -> None:
     """With a warm-up, whose iterations run as they are, and cosines, which need the graph that a compiled one frees."""
-    shards, found = write_mixed_pool(tmp_path), []
+    shards, found, calls = write_mixed_pool(tmp_path), [], []
+
+    def counted(one: Callable[..., Any] | None) -> Callable[..., Any]:
+        assert one is not None
+        return lambda *given: (calls.append(one), one(*given))[1]
+
     for compiling in (False, True):
         ours = dense_training(shards, precision=torch.float32, compile=compiling)
         if compiling:
             ours.compile(pytest.fail)
-            assert ours.passes is not ours.plain
+            ours.passes = Passes(*map(counted, ours.passes))
         losses = [ours.step(*parts) for parts in ours.iterations(range(6))]
         (parts,) = ours.iterations(range(6, 7))
+        assert len(calls) == (2 * 4 if compiling else 0)
         cosines = torch.tensor([*ours.cosines(*parts).values()])
         found.append([torch.stack(losses), cosines, *ours.model.state_dict().values()])
     for one, other in zip(*found, strict=True):
