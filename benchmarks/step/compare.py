@@ -251,8 +251,9 @@ def compare(
         loops["bare loop, one CUDA graph"] = BareGraph(Bare(config, device, 81))
         loops["mtrain fit, one batch on the device"] = OursResident(config, device)
         loops["mtrain fit --no-graph"] = Ours(config.model_copy(update={"graph": False}), device)
-        if compiling:
-            loops["mtrain fit --compile"] = Ours(config.model_copy(update={"compile": True}), device)
+    if compiling:
+        name = "mtrain fit --dense --compile" if config.dense else "mtrain fit --compile"
+        loops[name] = Ours(config.model_copy(update={"compile": True}), device)
     for loop in loops.values():
         loop(max(steps // 2, 5))
     best = dict.fromkeys(loops, float("inf"))
