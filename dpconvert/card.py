@@ -27,7 +27,7 @@ from dpconvert.card_parts import ShardCard as ShardCard
 from dpconvert.card_parts import Split as Split
 from dpconvert.card_parts import SplitCard as SplitCard
 from dpconvert.errors import ShardError
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 SCHEMA = 3  # the highest that this version reads; a card states the lowest that describes it
 FILE_NAME = "task.json"

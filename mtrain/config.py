@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from dpconvert.arguments import in_arguments, of_model
 from dpconvert.plural import counted
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.backbones import catalog
 from mtrain.errors import UsageError
 from mtrain.setting_roles import BEFORE, INCIDENTAL, NOT_CACHED, OPTIONAL

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.names import closest
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.data.addresses import absolute, url_of

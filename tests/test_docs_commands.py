@@ -24,7 +24,7 @@ from dpconvert.readers import fakes
 from mtrain import doctor
 from mtrain.data import shard_cache, storage
 from mtrain.model.backbones import body_of
-from mtrain.sweep import estimate
+from mtrain.sweep import sweep_cost
 from tests import docs_world
 from tests.docs_world import Reader
 from tests.documents import PROGRAMS, ROOT, Line, files, lines, not_said, pages, problem, programs_in
@@ -98,7 +98,7 @@ def reader(
     docs_world.slurm(tmp_path / "bin")
     without_downloads(monkeypatch.setattr)
     without_estimates(monkeypatch.setattr)
-    monkeypatch.setattr(estimate, "STEPS", 2)
+    monkeypatch.setattr(sweep_cost, "STEPS", 2)
     monkeypatch.setattr(doctor, "_ranks", lambda: "2 processes over gloo")  # tests/test_terminal.py's
     paths = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(paths))

@@ -26,7 +26,7 @@ from dpconvert.readers.fakes import draw_fake
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.runs.run_folder import Run
-from mtrain.sweep import estimate
+from mtrain.sweep import sweep_cost
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool, write_task
 from tests.mtrain.sweeps import write_sweep
@@ -155,7 +155,7 @@ def test_a_program_gets_one_document_and_nothing_else(
 ) -> None:
     shutil.copytree(made, tmp_path / "here", copy_function=shutil.copyfile)
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(estimate, "STEPS", 2)
+    monkeypatch.setattr(sweep_cost, "STEPS", 2)
     for program in PROGRAMS:
         monkeypatch.setattr(f"{program}.doctor.checks", Mock(return_value=[Check("disk", ok=True, found="")]))
     arguments, keys, status = ASKED[command]

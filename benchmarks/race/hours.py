@@ -19,13 +19,13 @@ from pathlib import Path
 
 from mtrain.data.task import Task
 from mtrain.evaluation.paper_tables import published_facts
-from mtrain.race import plan as race_plan
+from mtrain.race import race_cost as race_plan
 from mtrain.race.agenda import race_agenda
-from mtrain.sweep import estimate
+from mtrain.sweep import sweep_cost
 from mtrain.sweep.cells import LeftOut, cells_of, left_out_sets
-from mtrain.sweep.estimate import Kind, Pace
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
+from mtrain.sweep.sweep_cost import Kind, Pace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from generated import make_shards
@@ -58,7 +58,7 @@ def rows(sweep: Sweep, sizes: Sequence[int], paces: dict[Kind, Pace], folder: Pa
     """How, the number of trainings, and hours. sizes: images of the tasks, in the order of their names."""
     sets = {names: _sized(left, sizes) for names, left in left_out_sets(sweep).items()}
     cells, every = cells_of(sweep, sets), list(sets.values())
-    full = estimate.plan(Store(folder / f"together-{sweep.together}"), cells, every, paces)
+    full = sweep_cost.plan(Store(folder / f"together-{sweep.together}"), cells, every, paces)
     raced = race_plan.plan(race_agenda(sweep, sets, cells), every, paces)
     of = "" if sweep.together == 1 else f", {sweep.together} sets left out together"
     yield f"every cell on its own{of}", str(len(cells)), full.hours_alone

@@ -18,7 +18,7 @@ import shapely
 from dpconvert.annotations import marks
 from dpconvert.annotations.frame import SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry
-from dpconvert.annotations.labels import of_field, only, resolved
+from dpconvert.annotations.label_names import of_field, only, resolved
 from dpconvert.errors import ReadError
 from dpconvert.names import as_folders, folded, readable
 

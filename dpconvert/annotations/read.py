@@ -36,7 +36,7 @@ from dpconvert.annotations.formats import (
 from dpconvert.annotations.formats.ndpa import Glass
 from dpconvert.annotations.frame import once
 from dpconvert.annotations.geometry import Annotation, Annotations
-from dpconvert.annotations.labels import field_of, of_field
+from dpconvert.annotations.label_names import field_of, of_field
 from dpconvert.annotations.masks import LabelMask
 from dpconvert.annotations.parsing.units import MICROMETRES, Unit, not_in_pixels
 from dpconvert.annotations.parsing.utf8 import in_utf8

@@ -80,7 +80,7 @@ def _is_shards(name: str) -> bool:
 
 
 def _preview_tasks(shards: Path, page: Path, as_json: bool, quiet: bool) -> None:
-    from dpconvert.tasks.folders import task_folders
+    from dpconvert.tasks.task_folders import task_folders
 
     folders = task_folders(shards)  # before what takes long to import
     from dpconvert.runtime.progress import Reporter
@@ -133,7 +133,7 @@ def _preview_source(
     from dpconvert.runtime.progress import Reporter
     from dpconvert.source.files import Source
     from dpconvert.tasks.preview import preview as draw
-    from dpconvert.tasks.slides import summarize
+    from dpconvert.tasks.slide_summary import summarize
     from dpconvert.tasks.slides_page import write_slides_page
 
     options = Options(**chosen)

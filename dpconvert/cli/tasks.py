@@ -32,7 +32,7 @@ def verify(shards: Path, workers: int | None, against: str, as_json: bool, quiet
     \b
     Example: dpconvert verify shards/
     """
-    from dpconvert.tasks.folders import task_folders
+    from dpconvert.tasks.task_folders import task_folders
 
     folders = task_folders(shards)  # before what takes long to import
     from dpconvert.card import FILE_NAME
@@ -100,7 +100,7 @@ def audit(
     \b
     Example: dpconvert audit shards/
     """
-    from dpconvert.tasks.folders import task_folders
+    from dpconvert.tasks.task_folders import task_folders
 
     folders = task_folders(shards)
     from dpconvert.runtime import processes
@@ -148,7 +148,7 @@ def unpack(shards: Path, out: Path, as_json: bool, quiet: bool) -> None:
     \b
     Example: dpconvert unpack shards/Lung --out unpacked/
     """
-    from dpconvert.tasks.folders import task_folders
+    from dpconvert.tasks.task_folders import task_folders
 
     folders = task_folders(shards)
     from dpconvert.runtime.progress import Reporter

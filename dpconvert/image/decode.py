@@ -15,9 +15,9 @@ from PIL import Image as Pillow
 
 from dpconvert.image.base import Pixels
 from dpconvert.image.guards import jpeg2000
-from dpconvert.image.guards.claims import check_claim
 from dpconvert.image.guards.jpeg import checked_size
 from dpconvert.image.guards.libtiff import UNREADABLE
+from dpconvert.image.guards.pixel_claims import check_claim
 from dpconvert.image.rgb import (
     KindError,
     Range,

@@ -20,8 +20,8 @@ from dpconvert.image import pnm
 from dpconvert.image.base import Image, Pixels, resample
 from dpconvert.image.decode import JPEG_START, PNG_START, decode, decode_jpeg2000
 from dpconvert.image.guards.allowed_formats import open_image
-from dpconvert.image.guards.claims import ClaimError, TooLargeError, check_claim
 from dpconvert.image.guards.libtiff import DAMAGED, UNREADABLE, has_sizes, open_tiff, quiet, tile_pixels
+from dpconvert.image.guards.pixel_claims import ClaimError, TooLargeError, check_claim
 from dpconvert.image.guards.tiff_segments import pixels as tiff_pixels
 from dpconvert.image.header import complete_size
 from dpconvert.image.ome.ome_metadata import Opened

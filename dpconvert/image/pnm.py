@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.image.base import Pixels
-from dpconvert.image.guards.claims import check_claim
+from dpconvert.image.guards.pixel_claims import check_claim
 from dpconvert.image.rgb import ONE_IMAGE, KindError, Range, check_bits, to_rgb
 
 MAGIC = re.compile(rb"P[1-7]\s")

@@ -14,7 +14,7 @@ from dpconvert import names
 from dpconvert.errors import ManifestError, UsageError
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.toml_text import read_toml
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 READERS = Path(__file__).parents[1] / "readers" / "datasets"
 PACKAGED = Path(__file__).parents[1] / "manifests"

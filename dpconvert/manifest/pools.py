@@ -13,7 +13,7 @@ from dpconvert.errors import ManifestError
 from dpconvert.manifest import catalog
 from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.toml_text import read_toml
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 FOLDER = "pools"
 Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -11,7 +11,7 @@ from dpconvert.errors import UsageError
 from dpconvert.manifest.model import ImageFormat, Manifest
 from dpconvert.manifest.rules import Middle, Mpp, Presence, Regional, Tiles
 from dpconvert.manifest.splits import SplitName
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 Positive = Annotated[int, Field(ge=1)]
 

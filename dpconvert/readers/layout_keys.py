@@ -13,7 +13,7 @@ from dpconvert.annotations.parsing.table import Dialect
 from dpconvert.card import Model, Split
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.manifest.model import Manifest
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 Idle = tuple[tuple[str, ...], str]
 """Keys of [layout] that the files at hand leave without use, and why."""

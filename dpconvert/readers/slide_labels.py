@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from dpconvert.annotations import Annotations, LabelMask
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.label_names import resolved
 from dpconvert.annotations.masks import has_shape, is_reduced
 from dpconvert.errors import ManifestError, ReadError
 from dpconvert.manifest.model import Manifest

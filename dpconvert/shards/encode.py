@@ -18,7 +18,7 @@ from dpconvert.card import Label
 from dpconvert.errors import ReadError
 from dpconvert.image import is_slide
 from dpconvert.image.decode import JPEG_START, PNG_START, decode, is_plain
-from dpconvert.image.guards.claims import TooLargeError
+from dpconvert.image.guards.pixel_claims import TooLargeError
 from dpconvert.image.rgb import KindError
 from dpconvert.manifest.dense import Dense
 from dpconvert.manifest.model import ImageFormat, Manifest

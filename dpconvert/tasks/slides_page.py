@@ -14,7 +14,7 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.plural import counted
 from dpconvert.tasks import webpage
 from dpconvert.tasks.gallery.page import scrolled, text
-from dpconvert.tasks.slides import SlideSummary, SourceSummary
+from dpconvert.tasks.slide_summary import SlideSummary, SourceSummary
 
 STYLE = """
 main h2 { margin-top: 1.75rem } main > section { margin-top: 0; padding-top: 0; border-top: 0 }

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.names import plain
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.backbones import hub
 from mtrain.backbones.card import BackboneCard, Naming
-from mtrain.backbones.folder import CONFIG, card_of_folder
+from mtrain.backbones.model_folder import CONFIG, card_of_folder
 from mtrain.errors import UsageError
 
 T = TypeVar("T", bound=BaseModel)

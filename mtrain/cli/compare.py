@@ -128,7 +128,7 @@ def compare(
     tasks = find(networks[len(backbones) if names else 0][1], shards, targets)
     weights = [weights_of(run, OWN, mode) for _, run in networks]
     from mtrain.cli import transfer_work
-    from mtrain.data.columns import ColumnRequest
+    from mtrain.data.sample_columns import ColumnRequest
     from mtrain.disk.atomic import check_folder
     from mtrain.evaluation.comparing.comparison import ComparedNetwork, beside_published
     from mtrain.evaluation.comparing.comparison import compare as put_side_by_side

@@ -106,12 +106,12 @@ def influence(
     if verify is not None and verify < 3:
         raise UsageError(f"--verify {verify} is too few", expected="3 or more")
     from mtrain.disk.documents import write_document
-    from mtrain.influence.estimate import influence as estimate
-    from mtrain.influence.estimate import path_of
     from mtrain.influence.estimator import InfluenceOptions
     from mtrain.influence.matrix import matrix as transfer_matrix
+    from mtrain.influence.retraining import verify as compare
     from mtrain.influence.subsets import ALL_UP_TO
-    from mtrain.influence.verify import verify as compare
+    from mtrain.influence.task_effects import influence as estimate
+    from mtrain.influence.task_effects import path_of
     from mtrain.report.pages.influence_page import lines, write_page
 
     report = reporter(quiet or as_json)

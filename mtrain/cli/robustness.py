@@ -72,7 +72,7 @@ def robustness(
     \b
     Example: mtrain robustness --target Lung --by centre
     """
-    from mtrain.data.columns import ColumnRequest
+    from mtrain.data.sample_columns import ColumnRequest
     from mtrain.transfers.request import places, targets, weights_of
 
     run = network_of(runs, name, weights, backbone, backbone_options, size)

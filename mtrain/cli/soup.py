@@ -62,8 +62,8 @@ def soup(
 
     into = named_run(runs, name)
     added, gone = (tuple(open_run(runs, one) for one in given) for given in (names, removed))
-    from mtrain.soups.combination import SoupRecipe
     from mtrain.soups.making import make
+    from mtrain.soups.weight_arithmetic import SoupRecipe
 
     report = reporter(quiet or as_json)
     found = make(SoupRecipe(added, gone, factor), into, report, shards=shards, device=device, workers=workers)

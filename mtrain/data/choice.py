@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dpconvert.names import plain
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool, find_task, pool_of
 from mtrain.data.task import Task

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.plural import counted
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.disk.documents import read_document, short_digest
 from mtrain.errors import RunError
 from mtrain.evaluation.comparing.comparisons import BASELINES, IMAGENET, START

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from dpconvert.names import plain
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
-from mtrain.data.columns import ColumnRequest, without_value
 from mtrain.data.labels import need_classes
 from mtrain.data.rows import Rows
+from mtrain.data.sample_columns import ColumnRequest, without_value
 from mtrain.data.task import Task
 from mtrain.disk.documents import short_digest, write_document
 from mtrain.errors import UsageError

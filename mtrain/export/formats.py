@@ -18,8 +18,8 @@ from mtrain.errors import UsageError
 from mtrain.export.onnx import write_onnx
 from mtrain.model.backbones import AUXILIARY, WITHOUT_AUXILIARY, timm_options
 from mtrain.model.heads import Head
-from mtrain.model.names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.network import SharedNetwork
+from mtrain.model.network_names import AUTHORS_DENSENET, TORCHVISION_DENSENET, architecture
 from mtrain.model.weight_files.tensor_file import write_tensors
 from mtrain.model.weight_files.weights import StateDict
 from mtrain.runs.seen import Seen

@@ -18,7 +18,7 @@ from mtrain.evaluation.comparing.comparisons import BASELINES, Comparison, basel
 from mtrain.evaluation.comparing.paired import Interval
 from mtrain.model.dense.dense_file import load_dense
 from mtrain.model.heads import About, Head
-from mtrain.model.names import remark
+from mtrain.model.network_names import remark
 from mtrain.runs.run_folder import SOUP, Run
 from mtrain.scoring.effects import effect, effects
 from mtrain.setting_roles import OPTIONAL

@@ -21,7 +21,7 @@ from mtrain.data.rows import Rows
 from mtrain.data.task import OPEN, Task
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate
-from mtrain.influence.gradients import DEFINED, Margins, Values, margins, moving
+from mtrain.influence.margins import DEFINED, Margins, Values, margins, moving
 from mtrain.influence.probe import FreshProbe, fresh_probe
 from mtrain.influence.projection import Projection
 from mtrain.influence.subsets import Subset

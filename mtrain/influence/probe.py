@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from mtrain.influence.gradients import Values
+from mtrain.influence.margins import Values
 from mtrain.transfers.classifiers import probes
 from mtrain.transfers.classifiers.probes import TrainingSet
 

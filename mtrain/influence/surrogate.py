@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtrain.influence.gradients import Margins, Values
+from mtrain.influence.margins import Margins, Values
 
 STEPS, TOLERANCE = 50, 1e-9
 

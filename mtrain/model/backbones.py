@@ -23,7 +23,7 @@ from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard, Features, Interpolation
 from mtrain.data.batches.augment import IMAGENET_MEAN, IMAGENET_STD
 from mtrain.errors import RunError, UsageError
-from mtrain.model.names import AUTHORS_DENSENET, LITE, LITE_IN_TIMM, TIMM, TORCHVISION_DENSENET
+from mtrain.model.network_names import AUTHORS_DENSENET, LITE, LITE_IN_TIMM, TIMM, TORCHVISION_DENSENET
 from mtrain.model.weight_files.weights import efficientnet_lite0_weights
 
 Triple = tuple[float, float, float]

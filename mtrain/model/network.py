@@ -25,7 +25,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import PROBE, Body, backbone_called, body_of, body_of_card, timm_with
 from mtrain.model.dense.dense_network import DenseNetwork
 from mtrain.model.dense.maps import levels_of
-from mtrain.model.names import AUTHORS_DENSENET, LITE, TIMM, TORCHVISION_DENSENET, architecture
+from mtrain.model.network_names import AUTHORS_DENSENET, LITE, TIMM, TORCHVISION_DENSENET, architecture
 from mtrain.model.relatives import listed_networks, relatives
 from mtrain.model.rotary import keep_rotary_embeddings
 from mtrain.model.task_heads import TaskHeads

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from mtrain.backbones import catalog
 from mtrain.model.backbones import UNBUILDABLE, Body, body_of, body_of_card, names_of_timm, names_of_torchvision
-from mtrain.model.names import LITE, TIMM, architecture
+from mtrain.model.network_names import LITE, TIMM, architecture
 
 MOST_RELATIVES, MOST_OTHERS = 20, 5  # per library: of the same family, and of others
 LIKE = 0.5  # share of letters that the names of others have in common

@@ -21,10 +21,10 @@ from mtrain.data.rows import DenseTargets
 from mtrain.errors import UsageError
 from mtrain.predict.dense_files import point_features, polygon_features, write_classes, write_features
 from mtrain.predict.heatmap import TILE
-from mtrain.predict.layout import TileLayout, layout
 from mtrain.predict.patch_reading import Patches, read_patches
 from mtrain.predict.segmenter import Segmenter
 from mtrain.predict.slide import Patch, open_slide, report_skipped
+from mtrain.predict.tile_places import TileLayout, layout
 from mtrain.predict.tiling import class_map
 from mtrain.scoring.peaks import found_points
 

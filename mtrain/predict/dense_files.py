@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mtrain.disk.atomic import replacing
 from mtrain.predict.heatmap import TILE, colours
-from mtrain.predict.layout import TileLayout
 from mtrain.predict.outlines import in_level0, outlines
+from mtrain.predict.tile_places import TileLayout
 from mtrain.predict.tiling import UNKNOWN
 
 

@@ -51,10 +51,10 @@ def run_race(request: SweepRequest, report: Reporter) -> SweepResult:
 
 
 def _plan(store: Store, agenda: RaceAgenda, sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
-    from mtrain.race.plan import plan  # loads torch
+    from mtrain.race.race_cost import plan  # loads torch
     from mtrain.sweep.at_once import outlook
     from mtrain.sweep.engines.local_engine import cards_of
-    from mtrain.sweep.estimate import measured
+    from mtrain.sweep.sweep_cost import measured
 
     paces = measured((cell for cell in agenda.cells if cell.whole), sets, report)
     found = plan(agenda, sets, paces)

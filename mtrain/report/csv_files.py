@@ -13,7 +13,7 @@ from mtrain.evaluation.paper_tables import TaskRow
 from mtrain.evaluation.selecting import ranks, selected
 from mtrain.evaluation.selecting.selection import Selection
 from mtrain.report.breakhis_table import BreakhisRow
-from mtrain.scoring.targets import ERRORS
+from mtrain.scoring.label_scores import ERRORS
 from mtrain.sweep.cell_records import Planned, Result
 from mtrain.sweep.combination import Combination
 

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from dpconvert.names import plain
 from dpconvert.runtime import locks
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig
 from mtrain.data.choice import Choice

@@ -15,7 +15,7 @@ from mtrain.data.labels import Scaling
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.disk.atomic import replacing
-from mtrain.scoring import bootstrap, metrics, targets
+from mtrain.scoring import bootstrap, label_scores, metrics
 from mtrain.scoring.metrics import Labels, Values
 
 
@@ -69,10 +69,10 @@ def truth_of(task: Task, rows: Rows) -> Values:
 
 def _scores_of_targets(task: Task, name: str, rows: Rows, answer: Predictions) -> dict[str, Any]:
     truth, groups = truth_of(task, rows), [str(group) for group in rows.group]
-    scores = dict(targets.all_scores(truth, answer.decisions))
-    intervals, score = targets.intervals(truth, answer.decisions, groups), scores[task.metric]
+    scores = dict(label_scores.all_scores(truth, answer.decisions))
+    intervals, score = label_scores.intervals(truth, answer.decisions, groups), scores[task.metric]
     notes = [undefined(task, name)] if math.isnan(score) else []
-    if task.target == "labels" and not notes and (absent := targets.undefined_classes(truth)):
+    if task.target == "labels" and not notes and (absent := label_scores.undefined_classes(truth)):
         names = ", ".join(repr(task.classes[number]) for number in absent)
         notes.append(f"all or no samples of the {name} set of {task.name} have {names}: left out of the mean")
     if not intervals:

@@ -29,7 +29,7 @@ from mtrain.runs.belonging import NETWORK, SETTINGS, settings_digest, write_stat
 from mtrain.runs.run_folder import SOUP, Run
 from mtrain.runs.seen import Seen
 from mtrain.soups import statistics
-from mtrain.soups.combination import SoupRecipe, check_alike, combined, own_network, start_of
+from mtrain.soups.weight_arithmetic import SoupRecipe, check_alike, combined, own_network, start_of
 from mtrain.versions import versions
 
 

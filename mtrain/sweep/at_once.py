@@ -12,8 +12,8 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.sweep.cells import Cell
 from mtrain.sweep.concurrency.capacity import COST, FASTEST, Capacity, JobLimits, kind, record, recorded
 from mtrain.sweep.concurrency.cards import Cards
-from mtrain.sweep.estimate import span
 from mtrain.sweep.store import Store
+from mtrain.sweep.sweep_cost import span
 
 FIRST = 20.0  # seconds that the first level is expected to take
 OTHERWISE = "--jobs sets another number"

@@ -165,7 +165,7 @@ def run_cells(request: SweepRequest, store: Store, cells: Sequence[Cell] | Agend
 def _plan(store: Store, cells: Sequence[Cell], sets: Sequence[LeftOut], report: Reporter) -> SweepResult:
     from mtrain.sweep.at_once import outlook
     from mtrain.sweep.engines.local_engine import cards_of
-    from mtrain.sweep.estimate import measured, plan
+    from mtrain.sweep.sweep_cost import measured, plan
 
     paces = measured((cell for cell in cells if not store.has(cell)), sets, report)
     found = plan(store, cells, sets, paces)

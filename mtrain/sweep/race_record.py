@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.disk.documents import known_document, read_document, short_digest, write_document
 from mtrain.errors import RunError
 from mtrain.sweep.combination import Combination

@@ -23,7 +23,7 @@ from pydantic import (
 from dpconvert.manifest.catalog import manifest_folder
 from dpconvert.manifest.toml_text import read_toml
 from dpconvert.plural import counted
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 from mtrain.sweep.combination import NO_DECAY, Combination

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 from mtrain.disk.atomic import writing
 from mtrain.disk.documents import known_document, read_document, write_document
 from mtrain.errors import RunError

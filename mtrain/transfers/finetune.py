@@ -33,7 +33,7 @@ from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.tensor_file import write_tensors
 from mtrain.model.weight_files.weights import read_weights, state_digest
 from mtrain.runs.seen import Seen
-from mtrain.scoring import targets
+from mtrain.scoring import label_scores
 from mtrain.scoring.predictions import truth_of, undefined
 from mtrain.train import checkpoint
 from mtrain.transfers.classifiers.folds import group_folds
@@ -91,9 +91,9 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
 def _metric_on(task: Task, val: Rows) -> tuple[str, list[str]]:
     """The metric that chooses on a validation set of samples that do not have one class, and notes."""
     truth = truth_of(task, val)
-    if not math.isnan(targets.score(task.metric, truth, truth * 2 - 1)):
+    if not math.isnan(label_scores.score(task.metric, truth, truth * 2 - 1)):
         return task.metric, []
-    other = targets.INSTEAD[task.metric]
+    other = label_scores.INSTEAD[task.metric]
     return other, [f"{undefined(task, 'val')}: {other} chooses epoch and rate"]
 
 

@@ -34,7 +34,7 @@ from mtrain.model.inference import Inference, outputs
 from mtrain.model.loss import squared_error
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.weights import StateDict
-from mtrain.scoring import metrics, targets
+from mtrain.scoring import label_scores, metrics
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import decided, truth_of
 from mtrain.train import checkpoint
@@ -239,7 +239,7 @@ class Tuning:
         if self.task.target == "class":
             return metrics.score(self.sets.metric, val.label, metrics.decisions_of(values))
         found = decided(self.task, values, scaling_of(self.task))
-        score = targets.score(self.sets.metric, truth_of(self.task, val), found)
+        score = label_scores.score(self.sets.metric, truth_of(self.task, val), found)
         return -1.0 if math.isnan(score) else score
 
     def _end_epoch(self, loss: float) -> bool:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from dpconvert.annotations import Annotations, LabelMask
 from dpconvert.annotations import read as files
-from dpconvert.annotations.labels import only
+from dpconvert.annotations.label_names import only
 from dpconvert.annotations.read import Subject, labels_of_image
 from dpconvert.errors import ReadError, SourceError
 from tests.dpconvert.test_shape_slides import AREA, Tree

@@ -27,7 +27,7 @@ from dpconvert.annotations import masks
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, flat, open_image, opening
 from dpconvert.image.decode import PNG_CHANNELS, decode, is_plain
-from dpconvert.image.guards.claims import check_claim
+from dpconvert.image.guards.pixel_claims import check_claim
 from dpconvert.image.rgb import check_bits, eight_bits, orientation_of, to_rgb, upright
 from dpconvert.image.turned import Turned
 from dpconvert.runtime.progress import Reporter

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.label_names import resolved
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import open_image, opening
 from dpconvert.image.flat import flat

@@ -11,7 +11,7 @@ from dpconvert.annotations.parsing.json_text import Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.manifest.model import Manifest
 from dpconvert.readers.layouts.table import Layout
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 TOY: dict[str, Any] = {"name": "toy", "task": "Toy", "classes": ["a", "b"]}
 

@@ -26,7 +26,7 @@ from dpconvert.shards.finalize import tools
 from dpconvert.shards.index import DENSE_COLUMNS, file_card, write_index
 from dpconvert.shards.tar import write_shard
 from dpconvert.source.record import Record, SourceImage
-from dpconvert.tasks.folders import task_folders
+from dpconvert.tasks.task_folders import task_folders
 from dpconvert.tasks.verify import verify
 from tests.dpconvert.conftest import Answer, Converted, run
 from tests.task_cards import write_card

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard, PublishedShape
-from mtrain.backbones.folder import card_of_folder
+from mtrain.backbones.model_folder import card_of_folder
 from mtrain.cli import group
 from mtrain.data.batches.augment import resized, resized_at_once, square
 from mtrain.errors import RunError, UsageError

@@ -29,9 +29,9 @@ from mtrain.model.network import SharedNetwork, load_weights
 from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
-from mtrain.sweep.estimate import images_of
 from mtrain.sweep.spec import Transfer, load_sweep
 from mtrain.sweep.store import Store
+from mtrain.sweep.sweep_cost import images_of
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.pretrained import TransferOptions
 from tests.mtrain.dense_networks import body
@@ -39,7 +39,7 @@ from tests.mtrain.dense_pools import write_dense_task, write_mixed_pool
 from tests.mtrain.pools import write_pool
 from tests.mtrain.sweeps import changed_sweep
 
-USERS = ("mtrain.train.start", "mtrain.transfers.transfer", "mtrain.sweep.cell_run", "mtrain.sweep.estimate")
+USERS = ("mtrain.train.start", "mtrain.transfers.transfer", "mtrain.sweep.cell_run", "mtrain.sweep.sweep_cost")
 TINY = """
 leave_out = ["Masks", "Points"]
 seeds = [0]

@@ -25,15 +25,15 @@ from mtrain.data.choice import read_advice
 from mtrain.disk.documents import read_document, write_document
 from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.influence import surrogate
-from mtrain.influence.companions import cosine
-from mtrain.influence.estimate import influence
 from mtrain.influence.estimator import InfluenceOptions
-from mtrain.influence.gradients import Margins, margin, margins, moving
+from mtrain.influence.indicators import cosine
+from mtrain.influence.margins import Margins, margin, margins, moving
 from mtrain.influence.matrix import matrix
 from mtrain.influence.probe import FreshProbe, fresh_probe
 from mtrain.influence.projection import Projection
+from mtrain.influence.retraining import compared
 from mtrain.influence.subsets import all_subsets, drawn, retraining
-from mtrain.influence.verify import compared
+from mtrain.influence.task_effects import influence
 from mtrain.model.heads import load_heads
 from mtrain.report.pages.influence_page import lines, matrix_lines
 from mtrain.runs.run_folder import Run

@@ -35,10 +35,10 @@ from mtrain.model.loss import head_scales, scale_head_gradients, squared_error, 
 from mtrain.model.task_heads import TaskHeads
 from mtrain.report.details import errors_of
 from mtrain.runs.run_folder import Run
-from mtrain.scoring import targets
+from mtrain.scoring import label_scores
 from mtrain.scoring.metrics import METRICS
-from mtrain.soups.combination import SoupRecipe
 from mtrain.soups.making import make
+from mtrain.soups.weight_arithmetic import SoupRecipe
 from mtrain.train import fit
 from mtrain.transfers.classifiers import target_probes
 from mtrain.transfers.label_errors import suspects
@@ -187,44 +187,44 @@ def test_scores_of_labels_are_those_of_scikit_learn() -> None:
     """By hand: class 0 has one of two pairs in order, class 1 all four; class 2 has no ROC curve."""
     truth = np.array([[1, 0, 1], [0, 0, 1], [0, 1, 1], [0, 1, 1]], float)
     values = np.array([[0.3, -2, 1], [0.1, -1, 2], [0.5, 1, 3], [0.2, 2, 4]])
-    found = dict(targets.all_scores(truth, values))
+    found = dict(label_scores.all_scores(truth, values))
     assert found["auc_0"] == pytest.approx(2 / 3)
     assert found["auc_1"] == 1
     assert math.isnan(found["auc_2"])
     assert found["macro_auc"] == pytest.approx(5 / 6)
-    assert targets.undefined_classes(truth) == [2]
+    assert label_scores.undefined_classes(truth) == [2]
     assert found["accuracy"] == pytest.approx(9 / 12)
     rng = np.random.default_rng(0)
     truth = (rng.random((60, 4)) < 0.3).astype(float)
     values = truth + rng.normal(size=(60, 4))
-    assert dict(targets.all_scores(truth, values))["macro_auc"] == pytest.approx(roc_auc_score(truth, values))
+    assert dict(label_scores.all_scores(truth, values))["macro_auc"] == pytest.approx(roc_auc_score(truth, values))
 
 
 def test_scores_of_numbers_are_those_of_scipy_and_scikit_learn_also_under_the_weights_of_the_bootstrap() -> None:
     """By hand: (1, 2, 3) against (1, 3, 2): covariance 1/3, variances 2/3: r = 1/2; errors 0, 1, 1."""
-    found = dict(targets.all_scores(np.array([1.0, 2, 3]), np.array([1.0, 3, 2])))
+    found = dict(label_scores.all_scores(np.array([1.0, 2, 3]), np.array([1.0, 3, 2])))
     assert (found["pearson"], found["mae"]) == (pytest.approx(0.5), pytest.approx(2 / 3))
     rng = np.random.default_rng(0)
     truth = 1e3 + rng.normal(size=50)
     values = truth + rng.normal(size=50)
     weights = rng.integers(0, 3, (4, 50)).astype(float)
-    drawn = dict(targets.weighted_scores(truth, values, weights))
+    drawn = dict(label_scores.weighted_scores(truth, values, weights))
     for row, times in enumerate(weights.astype(int)):
         one, other = np.repeat(truth, times), np.repeat(values, times)
         assert drawn["pearson"][row] == pytest.approx(pearsonr(one, other).statistic)
         assert drawn["mae"][row] == pytest.approx(mean_absolute_error(one, other))
         assert drawn["r2"][row] == pytest.approx(r2_score(one, other))
-    assert math.isnan(dict(targets.all_scores(truth, np.full(50, 7.0)))["pearson"]), "equal predictions"
+    assert math.isnan(dict(label_scores.all_scores(truth, np.full(50, 7.0)))["pearson"]), "equal predictions"
 
 
 def test_intervals_are_those_of_drawn_groups_and_paired_draws_compare_the_same_groups() -> None:
     rng = np.random.default_rng(1)
     truth, groups = rng.normal(size=40), [f"p{n // 4}" for n in range(40)]
     values = truth + rng.normal(size=40)
-    low, high = targets.intervals(truth, values, groups)["pearson"]
+    low, high = label_scores.intervals(truth, values, groups)["pearson"]
     assert low < pearsonr(truth, values).statistic < high
-    assert targets.intervals(truth, values, ["p"] * 40) == {}
-    draws = targets.paired(truth, {"one": values, "other": 2 * values + 1}, groups, "pearson")
+    assert label_scores.intervals(truth, values, ["p"] * 40) == {}
+    draws = label_scores.paired(truth, {"one": values, "other": 2 * values + 1}, groups, "pearson")
     assert draws["one"] == pytest.approx(draws["other"])
     assert np.nanpercentile(draws["one"], [2.5, 97.5]) == pytest.approx([low, high])
 

@@ -23,11 +23,11 @@ from mtrain.disk.documents import write_document
 from mtrain.errors import UsageError
 from mtrain.evaluation.selecting import ranks, selected, selection
 from mtrain.model.weight_files.weights import state_digest
-from mtrain.race import decisions, plan
+from mtrain.race import decisions, race_cost
 from mtrain.race.agenda import RaceAgenda, race_agenda, rules_of
 from mtrain.race.decisions import Contest, Rules, Rung, decide, rank_bounds
 from mtrain.runs.run_folder import Run
-from mtrain.sweep import cell_run, estimate
+from mtrain.sweep import cell_run, sweep_cost
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets
 from mtrain.sweep.engines import local_engine
 from mtrain.sweep.race_record import NAME, read_record
@@ -468,9 +468,9 @@ def test_a_race_of_real_training_runs_uses_several_processes(shards: Path, tmp_p
 def test_the_plan_gives_the_expected_and_the_worst_cost(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pace = estimate.Pace(step=3600, warm=360, image=36, weights_bytes=10**9, features=0)
-    monkeypatch.setattr(estimate, "measure", lambda *_: pace)
-    monkeypatch.setattr(plan, "WORLDS", 3)
+    pace = sweep_cost.Pace(step=3600, warm=360, image=36, weights_bytes=10**9, features=0)
+    monkeypatch.setattr(sweep_cost, "measure", lambda *_: pace)
+    monkeypatch.setattr(race_cost, "WORLDS", 3)
     (tmp_path / "tiny.toml").write_text(TINY)
     command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
     answer = CliRunner().invoke(group, [*command, "--quiet", "--race", "--plan"])

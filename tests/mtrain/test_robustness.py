@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from mtrain import cli
-from mtrain.data.columns import ColumnRequest
+from mtrain.data.sample_columns import ColumnRequest
 from mtrain.data.task import Task, open_task
 from mtrain.errors import UsageError
 from mtrain.evaluation.robustness import Samples, best_k, candidates, neighbours, robustness, vote

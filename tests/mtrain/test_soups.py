@@ -21,8 +21,8 @@ from mtrain.model.batchnorm import batchnorm_adapt
 from mtrain.model.network import shared_network
 from mtrain.model.weight_files.weights import save_weights, seen_by
 from mtrain.runs.run_folder import Run
-from mtrain.soups.combination import SoupRecipe, check_alike, combined
 from mtrain.soups.making import make
+from mtrain.soups.weight_arithmetic import SoupRecipe, check_alike, combined
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit

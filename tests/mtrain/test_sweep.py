@@ -31,7 +31,7 @@ from mtrain.disk.atomic import write_json
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weight_files.weights import state_digest
 from mtrain.runs.run_folder import Run
-from mtrain.sweep import cell_run, estimate
+from mtrain.sweep import cell_run, sweep_cost
 from mtrain.sweep import cells as cells_module
 from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_digest, warmup_config
 from mtrain.sweep.combination import Combination
@@ -657,11 +657,11 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     done: tuple[Store, list[Cell], list[str]], shards: Path, tmp_path: Path
 ) -> None:
     store, cells, _ = done
-    pace = estimate.Pace(step=3600, warm=360, image=36, weights_bytes=10**9, features=0)
+    pace = sweep_cost.Pace(step=3600, warm=360, image=36, weights_bytes=10**9, features=0)
     sweep = load_sweep(str(store.path.parent.parent / "tiny.toml")).model_copy(update={"shards": str(shards)})
     sets = list(left_out_sets(sweep).values())
     nothing = Store(tmp_path / "nothing")
-    found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False, "mean"): pace})
+    found = sweep_cost.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False, "mean"): pace})
     # 4 cells with 3 iterations after 2 warm-ups of 3, 4 cells with 6; 24 images each
     assert (found.cells, found.finished, found.begun, found.warmups, found.warmups_alone) == (8, 0, 0, 2, 4)
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)
@@ -674,18 +674,18 @@ def test_the_plan_counts_what_is_there_and_what_sharing_saves(
     begun = next(cell for cell in cells if cell.warmup)
     nothing.run(begun.training).path.mkdir(parents=True)
     nothing.run(begun.training).write("state.json", {"state": "stopped", "iteration": 4})
-    found = estimate.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False, "mean"): pace})
+    found = sweep_cost.plan(nothing, cells, sets, {("shufflenet_v2_x0_5", False, "mean"): pace})
     assert found.begun == 1
     assert found.hours_warmups == pytest.approx(2 * 3 * 0.1)  # another cell still needs the same one
     assert found.hours == pytest.approx(3 * 3 + 2 + 4 * 6 + 0.6 + 1.92)
     assert found.hours_alone == pytest.approx(3 * 3 + 2 + 4 * 6 + 3 * 0.3 + 1.92)
-    assert estimate.plan(store, cells, sets, {}).lines("tiny") == ["tiny: 8 cells, all finished"]
+    assert sweep_cost.plan(store, cells, sets, {}).lines("tiny") == ["tiny: 8 cells, all finished"]
 
 
 def test_the_command_plans_with_measured_times_and_runs_a_part(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "STEPS", 2)
+    monkeypatch.setattr(sweep_cost, "STEPS", 2)
     (tmp_path / "tiny.toml").write_text(TINY)
     command = ["sweep", str(tmp_path / "tiny.toml"), "--shards", str(shards), "--sweeps", str(tmp_path / "sweeps")]
     answer = CliRunner().invoke(group, [*command, "--plan"])

@@ -28,7 +28,7 @@ from dpconvert.annotations.formats import coco_runs
 from dpconvert.annotations.formats.coco_runs import Rle, Side
 from dpconvert.annotations.frame import NEAR, SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.label_names import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted

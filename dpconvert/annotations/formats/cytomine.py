@@ -23,7 +23,7 @@ from dpconvert.annotations.parsing.lines import LONGEST
 from dpconvert.annotations.parsing.table import Table
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 MOST_NESTED = 100  # GEOS reads collections inside collections by recursion
 REPORT = "Area (micron"  # a column of the server's CSV report, which has neither ids of terms nor outlines

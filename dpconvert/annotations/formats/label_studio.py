@@ -28,12 +28,12 @@ from dpconvert.annotations.formats.label_studio_results import (
     file_of,
     image_of,
 )
-from dpconvert.annotations.labels import Said
+from dpconvert.annotations.label_names import Said
 from dpconvert.annotations.listed import ListedImage
 from dpconvert.annotations.parsing.json_text import Loose, parsed
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 PLACE = ("x", "y", "width", "height", "radiusX", "radiusY", "rotation", "points", "rle")
 OWN = {"created_at", "updated_at"}  # texts of JSON-MIN that no annotator chose

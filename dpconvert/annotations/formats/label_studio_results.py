@@ -15,11 +15,11 @@ from shapely import affinity
 from dpconvert.annotations import marks
 from dpconvert.annotations.formats.label_studio_brush import brush_outline
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.labels import Said
+from dpconvert.annotations.label_names import Said
 from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose
 from dpconvert.errors import ReadError
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 

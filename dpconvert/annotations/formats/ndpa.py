@@ -16,7 +16,7 @@ import shapely
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.label_names import resolved
 from dpconvert.annotations.parsing import xml_tree
 from dpconvert.errors import ReadError
 

@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from dpconvert import names
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, ellipse, polygon, repair
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.label_names import resolved
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, each
 from dpconvert.annotations.parsing.units import Unit, check_stated, of_members
 from dpconvert.errors import ReadError

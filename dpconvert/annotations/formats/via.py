@@ -18,12 +18,12 @@ from shapely import affinity
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.labels import Said
+from dpconvert.annotations.label_names import Said
 from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.annotations.parsing.table import rows_of_program
 from dpconvert.errors import ReadError
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 BUILT_IN = {"caption", "public_domain", "image_url"}  # attributes of files that VIA defines by itself
 

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from dpconvert.annotations import marks
 from dpconvert.annotations.geometry import Geometry, ellipse, polygon
-from dpconvert.annotations.labels import Said
+from dpconvert.annotations.label_names import Said
 from dpconvert.annotations.listed import ListedImage, ListedShape
 from dpconvert.annotations.parsing.json_text import Coordinate, Loose, parsed
 from dpconvert.errors import ReadError

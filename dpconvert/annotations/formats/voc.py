@@ -18,7 +18,7 @@ from shapely import affinity
 
 from dpconvert.annotations.frame import SCALED, factors
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.label_names import resolved
 from dpconvert.annotations.parsing import xml_tree
 
 SIDES = "xmin", "ymin", "xmax", "ymax"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 import shapely
 
 from dpconvert.annotations.geometry import Annotation, Annotations, Geometry, polygon
-from dpconvert.annotations.labels import resolved
+from dpconvert.annotations.label_names import resolved
 from dpconvert.annotations.programs import YOLO
 from dpconvert.errors import ReadError
 

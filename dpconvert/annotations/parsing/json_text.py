@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from dpconvert.annotations.parsing.units import Unit, check_stated, of_members
 from dpconvert.annotations.parsing.xml_tree import FARTHEST
 from dpconvert.errors import ReadError
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 MOST_NUMBERS = 20_000_000  # 10^7 vertices
 MOST_OBJECTS = 1_500_000  # that are held together; each takes about 600 bytes

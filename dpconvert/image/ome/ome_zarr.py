@@ -24,7 +24,7 @@ from dpconvert.image.rgb import KindError, Range, check_bits, to_rgb
 from dpconvert.image.spacing import Spacing, micrometres
 from dpconvert.image.spots import spots
 from dpconvert.plural import counted
-from dpconvert.validation import first_fault
+from dpconvert.validation_errors import first_fault
 
 SEVERAL = "bioformats2raw.layout"  # attribute of a folder of several images, named by numbers or by its group OME
 TYPES = {"channel": "c", "time": "t"}  # type of an axis -> its letter

@@ -10,10 +10,10 @@ from dpconvert.annotations import LabelMask, mask_pixels
 from dpconvert.errors import ReadError, SourceError
 from dpconvert.image import Image
 from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.image_rows import RowsByImage
 from dpconvert.readers.layout_keys import SplitNames, layout_of
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.pairing import paired
-from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 

@@ -18,11 +18,11 @@ from dpconvert.errors import SourceError
 from dpconvert.image import Image
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.image_rows import RowsByImage
 from dpconvert.readers.layout_keys import SplitNames, layout_of
 from dpconvert.readers.layouts.table import cell
 from dpconvert.readers.named_images import Mentions
 from dpconvert.readers.pairing import only_file
-from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 

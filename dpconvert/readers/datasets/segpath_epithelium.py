@@ -13,11 +13,11 @@ from dpconvert import names
 from dpconvert.annotations.parsing.table import TableRow
 from dpconvert.plural import counted
 from dpconvert.readers.fakes import FakeTree
+from dpconvert.readers.image_rows import RowsByImage
 from dpconvert.readers.layout_keys import as_split
 from dpconvert.readers.layouts import masks
 from dpconvert.readers.layouts.masks import read_annotations
 from dpconvert.readers.layouts.table import cell
-from dpconvert.readers.rows import RowsByImage
 from dpconvert.source.files import Source
 from dpconvert.source.record import SourceImage
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from dpconvert.names import DECIMAL, alike, escaped, plain, readable, reads_date, reads_missing, unaccented
 from dpconvert.plural import counted
 from dpconvert.readers.draft import cytomine, folders, held, points, slides, tables, toml
-from dpconvert.readers.draft.masks import files, objects, pixels
+from dpconvert.readers.draft.masks import mask_files, objects, pixels
 from dpconvert.readers.draft.set_lists import with_sets
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.layouts import arrays, parquet
@@ -79,7 +79,7 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
             "1-2: if so, correct the table; if they are classes, nothing need change"
         )
     yield from _stacks(survey, found)
-    if found.shape == "folders" and (masks := files.unpaired(survey)):
+    if found.shape == "folders" and (masks := mask_files.unpaired(survey)):
         yield (
             f"{counted(len(masks), 'file')} in folders of masks, such as {masks[0]}, which pair with no one image by "
             "the name of the file: if each is one object of an image, choose the shape masks with `objects = true`; if "

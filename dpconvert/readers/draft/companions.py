@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from dpconvert.plural import counted
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import naming
 from dpconvert.readers.draft.tree import Tree
 
 MANY = 0.5  # of the images without such a word
@@ -19,10 +19,10 @@ def companions(images: Sequence[str]) -> Iterator[str]:
     example: dict[str, str] = {}
     for name in images:
         stem = name.rpartition(".")[0]
-        parts = names.TOKENS.split(stem.rpartition("/")[2])
+        parts = naming.TOKENS.split(stem.rpartition("/")[2])
         word = parts[-1]
         base = stem[: -len("".join(parts[-2:]))] if len(parts) > 2 else ""
-        if base and not word.isdecimal() and base.casefold() in known and not names.ALTERED.search(stem):
+        if base and not word.isdecimal() and base.casefold() in known and not naming.ALTERED.search(stem):
             found[word] += 1
             example.setdefault(word, name)
     others = len(known) - found.total()

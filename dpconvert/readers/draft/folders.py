@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from dpconvert.plural import counted
 from dpconvert.readers import siblings
-from dpconvert.readers.draft import grades, names
+from dpconvert.readers.draft import grades, naming
 from dpconvert.readers.draft.companions import companions, copied
-from dpconvert.readers.draft.names import NameGroup
+from dpconvert.readers.draft.naming import NameGroup
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import SHARE, key, quoted, some
 from dpconvert.readers.draft.tree import Tree
@@ -47,7 +47,7 @@ def _beside(survey: Survey, tree: Tree) -> Iterator[str]:
     found = [
         name
         for name in survey.names
-        if unused.WORDS.search(unused.suffix(name)) and not stems.isdisjoint(_beginnings(names.stem(name).casefold()))
+        if unused.WORDS.search(unused.suffix(name)) and not stems.isdisjoint(_beginnings(naming.stem(name).casefold()))
     ]
     if found:
         yield (
@@ -129,7 +129,7 @@ def about(tree: Tree, roles: Mapping[int, str]) -> str:
 def _by_name(tree: Tree) -> Draft:
     """No level of folders, or more than one, may be the class: perhaps one part of the names says it."""
     told = tree.at("class") or tree.at("unclear") or any(map(MANY_IMAGES.search, tree.images))
-    parts = [] if told else names.class_in(tree.stems())
+    parts = [] if told else naming.class_in(tree.stems())
     labels, classes = list[str](), dict[str, int]()
     if len(parts) == 1:
         expression, counts = parts[0]
@@ -188,14 +188,14 @@ def grouping(
 
     apart: whether something else than folders tells the labels, so that a single level of folders is no class.
     """
-    ids = [at for at in tree.at("id") if not names.follows([tree.folder(n, at) for n in tree.images], labels)]
+    ids = [at for at in tree.at("id") if not naming.follows([tree.folder(n, at) for n in tree.images], labels)]
     if ids and (labels or len(tree.levels) > 1 or (apart and len(tree.counts(ids[0])) < len(tree.images))):
         at, found = ids[0], tree.counts(ids[0])
         why = f"Folder {at + 1} of the path is taken for the patient or slide: {counted(len(found), 'group')}, such as "
         values = tuple(tree.folder(name, at) for name in tree.images)
         return {**roles, at: "group"}, "[^/]+", Grouping("patient", (why + some(found, 3) + ".",), values)
-    group = names.group_in(tree.stems(), labels)
-    if group is None and (copies := names.altered_in(tree.stems())) is not None:
+    group = naming.group_in(tree.stems(), labels)
+    if group is None and (copies := naming.altered_in(tree.stems())) is not None:
         return roles, _with_copies(copies), Grouping("image", (_why_copies(copies),), tuple(group_values(tree, copies)))
     if group is None:
         return roles, "[^/]+", Grouping("image", ())
@@ -241,7 +241,7 @@ def group_values(tree: Tree, group: NameGroup) -> Iterator[str]:
 def renamed_sets(tree: Tree) -> dict[str, str]:
     """`splits` of [layout]: folders of sets that are not called as the sets are -> their set."""
     folders = [folder for at in tree.at("split") for folder in tree.levels[at].values]
-    return {folder: str(names.as_set(folder)) for folder in folders if folder.lower() not in SPLIT_NAMES}
+    return {folder: str(naming.as_set(folder)) for folder in folders if folder.lower() not in SPLIT_NAMES}
 
 
 def sets(
@@ -255,7 +255,7 @@ def sets(
     at = found[0]
     roles[at] = "split"
     folders = tree.levels[at].values
-    known = {names.as_set(folder) for folder in folders}
+    known = {naming.as_set(folder) for folder in folders}
     renamed = renamed_sets(tree)
     layout = tuple(
         ["[layout.splits]", *(f"{key(name)} = {quoted(to)}" for name, to in renamed.items())] if renamed else ()
@@ -269,7 +269,7 @@ def sets(
         split.append("# no test set is here")
     homes = defaultdict(set)
     for name, value in zip(tree.images, grouped.values, strict=False):
-        homes[value].add(names.as_set(tree.folder(name, at)))
+        homes[value].add(naming.as_set(tree.folder(name, at)))
     shared = sorted(value for value, of in homes.items() if len(of) > 1)
     leak = (
         f"{counted(len(shared), 'group')} ({some(shared, 3)}) lie in more than one of the sets: if these are patients, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import naming
 
 GRADES = re.compile(
     r"(?i)grade|(?<![a-z])grad(?:ing)?(?![a-z])|isup|gleason|stage|stadium|her2|differentiation|dysplasia|分级"
@@ -42,13 +42,13 @@ def are_grades(label: str, distinct: Collection[str]) -> bool:
 
 def may_be_grades(distinct: Collection[str]) -> bool:
     """Whether classes of any column or folder read as grades, but may be something else: numbers alone say nothing."""
-    read = _numerals(distinct) or next(filter(None, _words(distinct)), {}) or all(map(names.GRADE.fullmatch, distinct))
+    read = _numerals(distinct) or next(filter(None, _words(distinct)), {}) or all(map(naming.GRADE.fullmatch, distinct))
     return len(distinct) >= LEAST and bool(read) and ordered(distinct) is not None
 
 
 def in_order(counts: Mapping[str, int]) -> dict[str, int]:
     """Return counts of classes in the order of grades, else in natural order."""
-    listed = ordered(counts) or sorted(counts, key=names.natural)
+    listed = ordered(counts) or sorted(counts, key=naming.natural)
     return {name: counts[name] for name in listed}
 
 

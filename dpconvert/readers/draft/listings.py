@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from dpconvert.errors import ReadError
-from dpconvert.readers.draft.masks.files import masks_of
+from dpconvert.readers.draft.masks.mask_files import masks_of
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted, some
 from dpconvert.readers.draft.tree import endings

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import naming
 from dpconvert.readers.draft.survey import stem
 from dpconvert.readers.siblings import APART
 
@@ -41,11 +41,11 @@ def paired(files: Sequence[str], images: Sequence[str]) -> OutlineNames | None:
         return None
     suffixes = sorted({ending["suffix"].lower() for file in found if (ending := ENDING.search(file))})
     packed = r"(?:\.gz)?" if any(file.lower().endswith(".gz") for file in found) else ""
-    rests = "|".join(map(names.escaped, beyond))
+    rests = "|".join(map(naming.escaped, beyond))
     labels = tuple(sorted({part["label"] for part in parts}))
     inner = rests if len(beyond) == 1 else f"(?:{rests})"
     if parts:
-        inner = f"{_any_of({part['between'] for part in parts})}(?P<label>{'|'.join(map(names.escaped, labels))})"
+        inner = f"{_any_of({part['between'] for part in parts})}(?P<label>{'|'.join(map(naming.escaped, labels))})"
     pattern = rf"(?:^|/)(?P<name>[^/]+?){inner}\.(?i:{'|'.join(suffixes)}){packed}$"
     return OutlineNames(frozenset(image for image, _ in found.values()), pattern, labels)
 
@@ -58,7 +58,7 @@ def _parts(pairs: Sequence[tuple[str, str]], beyond: Sequence[str]) -> list[re.M
 
 
 def _any_of(texts: set[str]) -> str:
-    pattern = "|".join(map(names.escaped, sorted(texts)))
+    pattern = "|".join(map(naming.escaped, sorted(texts)))
     return pattern if len(texts) == 1 else f"(?:{pattern})"
 
 

@@ -13,7 +13,7 @@ from dpconvert.annotations.point_boxes import with_boxes
 from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import coordinates, folders, json_points, names, sets
+from dpconvert.readers.draft import coordinates, folders, json_points, naming, sets
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import some, strings, table
@@ -94,7 +94,7 @@ def _of_all_images(survey: Survey) -> Iterator[tuple[Listing, list[str]]]:
 
 def _one_of(files: Sequence[str]) -> str:
     """A pattern for these files."""
-    escaped = [names.escaped(file) for file in files]
+    escaped = [naming.escaped(file) for file in files]
     return f"^{escaped[0]}$" if len(files) == 1 else f"^(?:{'|'.join(escaped)})$"
 
 
@@ -122,7 +122,7 @@ def _of_json(survey: Survey) -> Draft | None:
         return None
     label, other = json_points.label_of(found)
     named = {"image": found.image, **axes, **({"label": label} if label else {})}
-    return _draft(survey, "^" + names.escaped(found.file) + "$", How(named, other, empty=found.empty))
+    return _draft(survey, "^" + naming.escaped(found.file) + "$", How(named, other, empty=found.empty))
 
 
 def _of_files(survey: Survey) -> Draft | None:
@@ -178,7 +178,7 @@ def _draft(survey: Survey, pattern: str, how: How) -> Draft | None:
     found, missing, faults = _found(survey, images, pattern, content, how.empty)
     if how.headless and not _program(survey, how.headless):
         found = Counter()  # no column is known
-    labels = sorted(found, key=names.natural)
+    labels = sorted(found, key=naming.natural)
     ready = bool(labels) and "" not in labels
     rule = _rule(labels)
     return Draft(

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from dpconvert.errors import ReadError
 from dpconvert.names import folded
 from dpconvert.plural import counted
-from dpconvert.readers.draft import names, sets
+from dpconvert.readers.draft import naming, sets
 from dpconvert.readers.draft.listings import listings
 from dpconvert.readers.draft.sets_in_names import with_sets_in_names
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -50,8 +50,8 @@ class Called:
         matches = [match for image in images for pattern in patterns if (match := pattern.search(image))]
         self._groups = {folded(match["group"]) for match in matches if match.groupdict().get("group")}
         self._paths = {folded(image) for image in images}
-        of_images = Counter(folded(names.stem(match.string)) for match in matches)
-        self._stems = dict.fromkeys((folded(names.stem(image)) for image in images), 1) | of_images  # masks too
+        of_images = Counter(folded(naming.stem(match.string)) for match in matches)
+        self._stems = dict.fromkeys((folded(naming.stem(image)) for image in images), 1) | of_images  # masks too
 
     @cached_property
     def _beginnings(self) -> set[str]:
@@ -62,7 +62,7 @@ class Called:
         for reading in readings(text.replace("\\", "/")):
             path = folded(reading).removeprefix("./")
             last = path.rpartition("/")[2]
-            for form in (last, names.stem(last) if last else ""):
+            for form in (last, naming.stem(last) if last else ""):
                 if form in self._groups or self._stems.get(form) == 1:
                     return form
             if path in self._paths:
@@ -90,11 +90,11 @@ class SetFiles:
     def pattern(self) -> str:
         """Of [files.sets]."""
         if len(self.files) == 1:
-            return f"^{names.escaped(self.files[0])}$"
+            return f"^{naming.escaped(self.files[0])}$"
         paths = [PurePosixPath(file) for file in self.files]
-        stems = "|".join(names.escaped(path.stem) for path in paths)
-        folder = "".join(f"{names.escaped(part)}/" for part in paths[0].parent.parts)
-        return f"^{folder}(?P<split>{stems}){names.escaped(paths[0].suffix)}$"
+        stems = "|".join(naming.escaped(path.stem) for path in paths)
+        folder = "".join(f"{naming.escaped(part)}/" for part in paths[0].parent.parts)
+        return f"^{folder}(?P<split>{stems}){naming.escaped(paths[0].suffix)}$"
 
     @property
     def layout(self) -> tuple[str, ...]:
@@ -228,7 +228,7 @@ def _unread(survey: Survey, found: Draft, called: Called) -> list[str]:
     told = []
     for file in files:
         texts = _texts(survey, file)
-        if as_set(stem := names.stem(file)) or names.like_sets([stem]):
+        if as_set(stem := naming.stem(file)) or naming.like_sets([stem]):
             if sum(bool(called.known(text)) or called.begins(text) for text in texts) >= ENOUGH * len(texts) > 0:
                 lists[file] = stem
         elif file.lower().endswith(".json"):
@@ -292,4 +292,4 @@ def _columns(survey: Survey, file: str) -> Iterator[tuple[str, list[str]]]:
 
 def as_set(text: str) -> str | None:
     """Return train, val or test if a list has such a name, as train, val_ids or list_test."""
-    return names.as_set(AROUND.sub("", text))
+    return naming.as_set(AROUND.sub("", text))

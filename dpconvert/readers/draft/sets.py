@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from dpconvert.readers.draft import folders, names
+from dpconvert.readers.draft import folders, naming
 from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def of_tables(files: Sequence[str]) -> list[str]:
     if len({*map(len, parts)}) > 1 or len(varied) != 1:
         return []
     found = [some[varied[0]] for some in parts]
-    return found if all(map(names.as_set, found)) and len({*found}) == len(files) else []
+    return found if all(map(naming.as_set, found)) and len({*found}) == len(files) else []
 
 
 def pattern(tables: list[Listing]) -> str:
     """Return a pattern for train.csv, val.csv and test.csv, or train/labels.csv and test/labels.csv."""
     columns = zip(*(_parts(table.file) for table in tables), strict=True)
     inner = (
-        names.escaped(column[0]) if len({*column}) == 1 else f"(?P<split>{'|'.join(map(names.escaped, column))})"
+        naming.escaped(column[0]) if len({*column}) == 1 else f"(?P<split>{'|'.join(map(naming.escaped, column))})"
         for column in columns
     )
     *folders, stem, suffix = inner
@@ -64,7 +64,7 @@ def lines(table: Listing, split: str, tables: list[Listing]) -> tuple[str, ...]:
 
 def policy(named: Iterable[str]) -> tuple[str, ...]:
     """Return the lines of the split policy for these names of sets."""
-    known = {names.as_set(name) for name in named if name}
+    known = {naming.as_set(name) for name in named if name}
     found = [folders.OFFICIAL]
     if "val" not in known and "train" in known:
         found.append(

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from dpconvert.readers.draft import names, sets
+from dpconvert.readers.draft import naming, sets
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import table
 from dpconvert.readers.layout_keys import SPLIT_NAMES
@@ -62,7 +62,7 @@ def _in_names(survey: Survey, found: Draft) -> NamedSets | None:
     kind = "slides" if "slides" in found.files else "images"
     pattern = found.files[kind][0]
     of_images = [
-        [word for word in WORD.findall(names.stem(name)) if meaning(word)]
+        [word for word in WORD.findall(naming.stem(name)) if meaning(word)]
         for name in survey.names
         if re.search(pattern, name)
     ]
@@ -78,6 +78,6 @@ def _in_names(survey: Survey, found: Draft) -> NamedSets | None:
 
 def meaning(word: str) -> str | None:
     """The set that a word means: train, val or test, also with a letter or a number, as testA; None for another."""
-    known = names.as_set(word)
-    like = None if known else names.LIKE_SET.fullmatch(word)
+    known = naming.as_set(word)
+    like = None if known else naming.LIKE_SET.fullmatch(word)
     return known or (str(SPLIT_NAMES[like[1].lower()]) if like else None)

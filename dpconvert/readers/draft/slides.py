@@ -10,9 +10,9 @@ from dataclasses import replace
 from dpconvert.annotations.read import OF_SEVERAL
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names, outline_names, yolo_names
-from dpconvert.readers.draft.masks.files import masks_of
-from dpconvert.readers.draft.masks.values import all_values, default_names, value_lines
+from dpconvert.readers.draft import folders, naming, outline_names, yolo_names
+from dpconvert.readers.draft.masks.mask_files import masks_of
+from dpconvert.readers.draft.masks.mask_values import all_values, default_names, value_lines
 from dpconvert.readers.draft.outline_names import OutlineNames
 from dpconvert.readers.draft.outline_summary import MPP, OutlineSummary
 from dpconvert.readers.draft.survey import Draft, Survey, stem
@@ -72,7 +72,7 @@ def _outline_files(survey: Survey, called: OutlineNames | None) -> dict[str, tup
         return {"annotations": (Tree.of([*survey.outlines]).pattern({}, r"(?P<name>[^/]+)\.(?i:txt)$"), about)}
     if not tables or len(tables) < len(survey.outlines):
         return {}
-    listed = "|".join(map(names.escaped, tables))
+    listed = "|".join(map(naming.escaped, tables))
     return {"annotations": (f"^{listed}$" if len(tables) == 1 else f"^(?:{listed})$", about)}
 
 

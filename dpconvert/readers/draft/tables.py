@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dpconvert.annotations.points import LABELS
 from dpconvert.plural import counted
-from dpconvert.readers.draft import coordinates, folders, grades, names, sets, targets
+from dpconvert.readers.draft import coordinates, folders, grades, label_kinds, naming, sets
 from dpconvert.readers.draft.joins import Join
 from dpconvert.readers.draft.joins import joined as joins_of
 from dpconvert.readers.draft.listings import Listing, listings
@@ -19,7 +19,7 @@ from dpconvert.readers.draft.tree import Tree
 from dpconvert.readers.layouts.table import WHOLE
 
 GROUPS = re.compile(
-    rf"(?i)(?:^|[^a-z])({names.PEOPLE}|pid|mrn|group|slide|wsi|specimen|biopsy|block|tma)"
+    rf"(?i)(?:^|[^a-z])({naming.PEOPLE}|pid|mrn|group|slide|wsi|specimen|biopsy|block|tma)"
     r"(?:$|(?:en)?[^a-z]|(?:s|en)?(?:id|name|nr|no|num|number|nummer|code|key)s?$)"
 )
 OF_PATIENTS = ("group", "specimen", "biopsy", "block")
@@ -63,7 +63,7 @@ def _with_joins(draft: Draft, main: Listing, joins: list[Join]) -> Draft:
     remarks = [f"{join.file} says more of the images ({some(join.columns)}): nothing of it is used" for join in left]
     if not used:
         return replace(draft, remarks=(*draft.remarks, *remarks))
-    listed = "|".join(names.escaped(join.file) for join in used)
+    listed = "|".join(naming.escaped(join.file) for join in used)
     pattern = f"^{listed}$" if len(used) == 1 else f"^(?:{listed})$"
     by = used[0].by
     adds = "; ".join(f"{join.file} adds {some(join.columns)}" for join in used)
@@ -80,7 +80,7 @@ def lists_sets(table: Listing) -> bool:
     """Whether a table says of each image its set, by a column or by the one that it is in, and nothing that may be a
     label.
     """
-    by_columns = bool(table.columns) and all(map(names.as_set, table.columns))
+    by_columns = bool(table.columns) and all(map(naming.as_set, table.columns))
     return by_columns or (bool(sets.split_column(table, SETS)) and not label_columns(table))
 
 
@@ -92,8 +92,8 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     whole = _whole(tables)
     label, questions, others = label_of(whole)
     columns = label_columns(whole)
-    other = targets.other_labels(columns, label)
-    of_targets = [*questions, *targets.questions(columns, label)] if other is None else []
+    other = label_kinds.other_labels(columns, label)
+    of_targets = [*questions, *label_kinds.questions(columns, label)] if other is None else []
     asked, places = coordinates.questions(survey, whole)
     questions = [*unclear, *of_targets, *asked]
     group, split = group_of(whole, questions), sets.split_column(whole, SETS)
@@ -101,15 +101,15 @@ def _draft(survey: Survey, tables: list[Listing], unclear: list[str]) -> Draft:
     roles, inner, grouped = _grouping(whole, tree, label, by_column=bool(group))
     official = bool(split) or len(tables) > 1
     lines = _label_lines(whole, label, others) if other is None else other.lines
-    counts = targets.classes(whole.values(label)) if label else {}
+    counts = label_kinds.classes(whole.values(label)) if label else {}
     graded = grades.are_grades(label, counts)
-    pattern = "^" + names.escaped(whole.file) + "$" if len(tables) == 1 else sets.pattern(tables)
+    pattern = "^" + naming.escaped(whole.file) + "$" if len(tables) == 1 else sets.pattern(tables)
     return Draft(
         "table",
         kind=other.kind if other is not None else "ordinal" if graded else "classification",
         classes=counts if other is None else other.classes,
         of="images",
-        remarks=(*(targets.remarks(columns, label) if other is None else other.remarks), *places),
+        remarks=(*(label_kinds.remarks(columns, label) if other is None else other.remarks), *places),
         group=group_kind(group) if group else grouped.what,
         why=(why_grouped(whole, group),) if group else _no_column(whole, grouped, label, split),
         files={
@@ -143,7 +143,7 @@ def _grouping(
     return ({}, "[^/]+", grouped) if by_column else (roles, inner, grouped)
 
 
-def label_columns(table: Listing) -> list[targets.Column]:
+def label_columns(table: Listing) -> list[label_kinds.Column]:
     """The columns that may hold labels, with the cells of the images that are here."""
     free = [
         column for column in table.rows[0] if column and column not in {*table.columns, sets.split_column(table, SETS)}
@@ -188,16 +188,16 @@ def _may_be_label(table: Listing, column: str) -> bool:
     return (
         bool(column)
         and column not in table.columns
-        and 1 < len(distinct) <= min(names.MOST_CLASSES, max(2, len(values) // 2))
+        and 1 < len(distinct) <= min(naming.MOST_CLASSES, max(2, len(values) // 2))
         and (not all(map(NUMBER.fullmatch, distinct)) or all(map(WHOLE.fullmatch, distinct)))
         and not (GROUPS.search(column) and len(distinct) > 10)
-        and (bool(NAMED.fullmatch(column)) or not targets.is_measured(column, values))
+        and (bool(NAMED.fullmatch(column)) or not label_kinds.is_measured(column, values))
     )
 
 
 def _shown(table: Listing, column: str) -> str:
     counts = Counter(value for value in table.values(column) if value)
-    return some((f"{value} {count}" for value, count in sorted(counts.items(), key=lambda c: names.natural(c[0]))), 6)
+    return some((f"{value} {count}" for value, count in sorted(counts.items(), key=lambda c: naming.natural(c[0]))), 6)
 
 
 def _label_lines(table: Listing, label: str, others: list[str]) -> Iterator[str]:
@@ -244,7 +244,7 @@ def group_kind(group: str) -> str:
     """What a column of groups numbers, by its name."""
     found = GROUPS.search(group)
     word = found[1].casefold() if found else ""
-    if re.match(names.PEOPLE, word, re.IGNORECASE) or word in ("fall", "pid", "mrn"):
+    if re.match(naming.PEOPLE, word, re.IGNORECASE) or word in ("fall", "pid", "mrn"):
         return "patient"
     return word if word in OF_PATIENTS else "slide"
 
@@ -264,7 +264,7 @@ def _no_column(table: Listing, grouped: folders.Grouping, label: str, split: str
     return (f"{ALONE}name the column of the patient as `group` in [layout]. The columns: {some(columns, 20)}.",)
 
 
-def _missing(table: Listing, label: str, other: targets.OtherLabels | None) -> list[str]:
+def _missing(table: Listing, label: str, other: label_kinds.OtherLabels | None) -> list[str]:
     absent = sum(not image for image in table.images)
     blank = other.missing if other is not None else table.values(label).count("") if label else 0
     what = [counted(absent, "row") + " without an image here"] * bool(absent)

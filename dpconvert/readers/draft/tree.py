@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dpconvert.readers.draft import names
-from dpconvert.readers.draft.names import FolderLevel
+from dpconvert.readers.draft import naming
+from dpconvert.readers.draft.naming import FolderLevel
 from dpconvert.source import unused
 
 MOST_LISTED = 20  # values of a level that a pattern spells out
@@ -33,7 +33,7 @@ class Tree:
         depths = sorted(len(folders) for folders in parts.values())
         depth = depths[int(len(depths) * STRAY)] if depths else 0
         kept = tuple(name for name, folders in parts.items() if len(folders) >= depth)
-        levels = tuple(names.level(parts[name][at] for name in kept) for at in range(depth))
+        levels = tuple(naming.level(parts[name][at] for name in kept) for at in range(depth))
         strays = tuple(name for name in parts if name not in set(kept))
         return cls(kept, levels, strays, any(len(parts[name]) > depth for name in kept))
 
@@ -50,7 +50,7 @@ class Tree:
         return {value: found[value] for value in self.levels[at].values}
 
     def stems(self) -> list[str]:
-        return [names.stem(name) for name in self.images]
+        return [naming.stem(name) for name in self.images]
 
     def apart(self) -> int | None:
         """The last level from which on all names differ without their endings; None if their last parts do."""
@@ -90,11 +90,11 @@ def endings(files: Iterable[str]) -> list[str]:
 
 
 def _level(level: FolderLevel, role: str) -> str:
-    ending = names.escaped(level.suffix)
+    ending = naming.escaped(level.suffix)
     if level.role == "constant":
-        return names.escaped(level.values[0]) + ending
-    listed = "|".join(map(names.escaped, level.values)) if len(level.values) <= MOST_LISTED else "[^/]+"
-    of_masks = all(map(names.OF_MASKS.fullmatch, level.values))  # apart from the folders of their images
+        return naming.escaped(level.values[0]) + ending
+    listed = "|".join(map(naming.escaped, level.values)) if len(level.values) <= MOST_LISTED else "[^/]+"
+    of_masks = all(map(naming.OF_MASKS.fullmatch, level.values))  # apart from the folders of their images
     if role in ("group", "name") or not (role or of_masks):
         listed = "[^/]+"
     elif not role and len(level.values) <= MOST_LISTED:

@@ -20,8 +20,8 @@ from dpconvert.plural import counted
 from dpconvert.readers import named_images
 from dpconvert.readers.layout_keys import Idle, layout_of
 from dpconvert.readers.pairing import IMAGE, no_partner, paired, stem
-from dpconvert.readers.points.files import in_pixels, labelled, read_file
 from dpconvert.readers.points.layout import Layout, source_image_of
+from dpconvert.readers.points.point_files import in_pixels, labelled, read_file
 from dpconvert.readers.points.tables import images_of_tables, refuse_names_of_images, stored_points
 from dpconvert.readers.slide_annotations import note_of_all, refuse_names_in_geojson
 from dpconvert.readers.stated_images import refuse_another

@@ -17,7 +17,7 @@ from dpconvert.annotations import Annotations, LabelMask, masks
 from dpconvert.annotations import read as annotation_files
 from dpconvert.annotations.formats import coco
 from dpconvert.annotations.formats.ndpa import Glass
-from dpconvert.annotations.labels import only, resolved
+from dpconvert.annotations.label_names import only, resolved
 from dpconvert.annotations.mask_pixels import Value
 from dpconvert.annotations.parsing.units import Unit, pixels_per_unit
 from dpconvert.errors import SourceError

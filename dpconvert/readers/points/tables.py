@@ -20,8 +20,8 @@ from dpconvert.plural import counted
 from dpconvert.readers.endings import Endings, FromRoot
 from dpconvert.readers.nearby import Nearby
 from dpconvert.readers.pairing import no_partner, stem
-from dpconvert.readers.points.files import is_json, rows_of
 from dpconvert.readers.points.layout import Layout, source_image_of
+from dpconvert.readers.points.point_files import is_json, rows_of
 from dpconvert.source.files import Source
 from dpconvert.source.matched import MatchedFile
 from dpconvert.source.record import SourceImage

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dpconvert.errors import ShardError
 from dpconvert.runtime import processes
 from dpconvert.runtime.progress import Reporter
-from dpconvert.tasks.audit import features, nearest
+from dpconvert.tasks.audit import feature_pairs, nearest
 from dpconvert.tasks.audit.findings import Audit, SamplePair, equal, findings
 from dpconvert.tasks.audit.prints import Prints, prints
 from dpconvert.tasks.audit.samples import AuditedSamples, read_samples
@@ -44,7 +44,7 @@ def audit(
 
 def _pairs(samples: AuditedSamples, all_prints: Prints, alike: float, features_in: Path | None) -> list[SamplePair]:
     """All pairs, the least certain first: of a pair found in several ways, the last one counts."""
-    pairs = [] if features_in is None else list(features.pairs(features_in, samples))
+    pairs = [] if features_in is None else list(feature_pairs.pairs(features_in, samples))
     uneven = np.flatnonzero(~all_prints.even)
     looks, likeness = nearest.pairs(all_prints.waves[uneven], alike=alike)
     for (one, other), r in zip(uneven[looks].tolist(), likeness.tolist(), strict=True):

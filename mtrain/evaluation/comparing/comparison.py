@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
-from mtrain.data.columns import ColumnRequest
+from mtrain.data.sample_columns import ColumnRequest
 from mtrain.data.task import Task
 from mtrain.errors import UserError
 from mtrain.evaluation.comparing.eva_scores import NONE, published_for

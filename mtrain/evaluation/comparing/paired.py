@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mtrain.evaluation.selecting.ranks import Summary, margin, significant
-from mtrain.scoring import bootstrap, targets
+from mtrain.scoring import bootstrap, label_scores
 from mtrain.scoring.dense_counts import DenseAnswers, read_counts
 from mtrain.scoring.metrics import Values
 from mtrain.scoring.predictions import Answers, read_answers
@@ -71,8 +71,8 @@ def _draws_of_each(
     decisions = {name: one.predictions.decisions for name, one in every.items() if isinstance(one, Answers)}
     groups = [str(group) for group in first.group]
     if first.target is not None:
-        truth = first.target[:, 0] if metric == targets.PEARSON else first.target
-        return targets.paired(truth, decisions, groups, metric)
+        truth = first.target[:, 0] if metric == label_scores.PEARSON else first.target
+        return label_scores.paired(truth, decisions, groups, metric)
     return bootstrap.paired(first.label, decisions, groups, first.classes, metric)
 
 

@@ -12,8 +12,8 @@ from mtrain.disk.documents import short_digest
 from mtrain.evaluation.selecting import ranks
 from mtrain.runs.run_folder import Run
 from mtrain.scoring.metrics import METRICS
-from mtrain.soups.combination import SoupRecipe
 from mtrain.soups.making import make
+from mtrain.soups.weight_arithmetic import SoupRecipe
 from mtrain.sweep.cell_run import options_of
 from mtrain.sweep.store import Store
 from mtrain.transfers.request import OWN, targets

@@ -29,7 +29,7 @@ from mtrain.backbones.card import BackboneCard
 from mtrain.disk.checksums import check_sum
 from mtrain.disk.documents import read_document
 from mtrain.errors import RunError, UsageError
-from mtrain.model.names import AUTHORS_DENSENET
+from mtrain.model.network_names import AUTHORS_DENSENET
 from mtrain.model.weight_files.tensor_file import about_in, add_tensor, read_tensors, write_tensors
 from mtrain.model.weight_files.weights_file import (
     EXPECTED,

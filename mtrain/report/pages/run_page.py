@@ -30,7 +30,7 @@ from mtrain.evaluation.comparing.eva_scores import beside_published
 from mtrain.evaluation.comparing.paired import Interval
 from mtrain.evaluation.robustness_results import column_of
 from mtrain.evaluation.robustness_results import results as robustness_results
-from mtrain.model.names import remark
+from mtrain.model.network_names import remark
 from mtrain.report.charts import Dot, Points, dots, has_mean, in_words, inline, intervals_of, learning_curve
 from mtrain.report.colour_notes import colour_notes
 from mtrain.report.cosines import cosines_in

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dpconvert.plural import counted
-from mtrain.backbones.folder import card_of_folder
+from mtrain.backbones.model_folder import card_of_folder
 from mtrain.config import FitConfig
 from mtrain.data.pool import Pool
 from mtrain.data.task import Task
-from mtrain.model.names import remark
+from mtrain.model.network_names import remark
 from mtrain.runs.seen import Seen
 
 

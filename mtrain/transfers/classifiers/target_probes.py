@@ -15,7 +15,7 @@ from scipy.special import softmax
 from sklearn.linear_model import RidgeCV
 
 from mtrain.data import sampling
-from mtrain.scoring import targets as scores
+from mtrain.scoring import label_scores as scores
 from mtrain.scoring.metrics import Labels, Values
 from mtrain.scoring.predictions import Predictions
 from mtrain.transfers.classifiers import svm as machines

@@ -13,7 +13,7 @@ from typing import Any
 
 from dpconvert.errors import UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import grades, names, sets, tables, targets
+from dpconvert.readers.draft import grades, label_kinds, naming, sets, tables
 from dpconvert.readers.draft.held.array_files import of_arrays
 from dpconvert.readers.draft.held.containers import Held, Values, of_parquet, of_shards
 from dpconvert.readers.draft.held.partitions import pattern
@@ -102,11 +102,11 @@ def _labels(held: Held, table: Listing, lists: Values) -> Labels:
         return _of_list(held, label, known) if label in lists else _of_names(held, table, label, known)
     if len(lists) == 1 and not label:
         return _of_list(held, next(iter(lists)), [])
-    other = targets.other_labels(columns, label)
+    other = label_kinds.other_labels(columns, label)
     if other is not None:
         lines = [_key(held, line) for line in other.lines] + _missing(other.missing)
         return other.kind, other.classes, lines, list(other.remarks), []
-    questions = [*questions, *targets.questions(columns, label)]
+    questions = [*questions, *label_kinds.questions(columns, label)]
     if not label:
         return "classification", {}, [f"# {held.label} = ..."], [], questions
     counts = Counter(value for value in table.values(label) if value)
@@ -116,7 +116,7 @@ def _labels(held: Held, table: Listing, lists: Values) -> Labels:
     classes = grades.in_order(counts)
     lines = [f"{held.label} = {quoted(label)}", *_missing(without)]
     kind = "ordinal" if grades.are_grades(label, classes) else "classification"
-    return kind, classes, lines, targets.remarks(columns, label), questions
+    return kind, classes, lines, label_kinds.remarks(columns, label), questions
 
 
 def _placed(held: Held, line: str) -> str:
@@ -154,7 +154,7 @@ def _of_list(held: Held, place: str, known: list[str]) -> Labels:
     remark = f"The place {place!r} holds lists: an image has any number of classes."
     if flat and all(isinstance(one, str) for one in flat):
         counts = Counter(one for value in lists for one in set(value))
-        return "multilabel", {name: counts[name] for name in sorted(counts, key=names.natural)}, lines, [remark], []
+        return "multilabel", {name: counts[name] for name in sorted(counts, key=naming.natural)}, lines, [remark], []
     if known:
         counts = Counter(
             known[one] for value in lists for one in set(value) if isinstance(one, int) and 0 <= one < len(known)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import naming
 from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 ENDING = re.compile(r"(?i)\.(?:h5|hdf5|npy|npz|csv|tsv|txt|xlsx|xlsm)(?:\.gz)?$")
@@ -84,11 +84,11 @@ def _pattern(keys: Sequence[Key], files: Sequence[str], varied: int) -> str:
     endings = sorted({found[0] for file in files if (found := ENDING.search(file))})
     if len(words) != 1 or not endings:
         return ""
-    before, after = ("".join(map(names.escaped, keys[0][side])) for side in (0, 1))
+    before, after = ("".join(map(naming.escaped, keys[0][side])) for side in (0, 1))
     name = _name([key[varied] for key in keys])
     before, after = (name, after) if varied == 0 else (before, name)
     listed = "|".join(map(re.escape, endings))
-    return f"^{before}{names.escaped(words.pop())}{after}{listed if len(endings) == 1 else f'(?:{listed})'}$"
+    return f"^{before}{naming.escaped(words.pop())}{after}{listed if len(endings) == 1 else f'(?:{listed})'}$"
 
 
 def _name(several: Sequence[Words]) -> str:
@@ -103,10 +103,10 @@ def _name(several: Sequence[Words]) -> str:
         set(column) for column in inner if len({*column}) > 1 and {word.lower() for word in column} <= {*SPLIT_NAMES}
     ]
     parts = [_column(column, is_set=sets == [set(column)]) for column in inner]
-    return f"{names.escaped(first)}(?P<name>{''.join(parts)}){names.escaped(last)}"
+    return f"{naming.escaped(first)}(?P<name>{''.join(parts)}){naming.escaped(last)}"
 
 
 def _column(column: Sequence[str], *, is_set: bool) -> str:
     if len({*column}) == 1:
-        return names.escaped(column[0])
+        return naming.escaped(column[0])
     return f"(?P<split>{'|'.join(sorted({*column}))})" if is_set else "[^/]+?"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import naming
 from dpconvert.readers.layout_keys import SPLIT_NAMES
 
 KEY = re.compile(r"(?P<key>[^\W\d]\w*)=(?P<value>.+)")
@@ -34,8 +34,8 @@ def pattern(files: Sequence[str], roles: Mapping[str, str]) -> str:
     parts = []
     for at, folders in enumerate(_levels(files)):
         key, values = _stated(at, folders)
-        before = names.escaped(f"{key}=") if values != folders else ""
-        inner = f"{before}[^/]+" if len(set(folders)) > 1 else names.escaped(folders[0])
+        before = naming.escaped(f"{key}=") if values != folders else ""
+        inner = f"{before}[^/]+" if len(set(folders)) > 1 else naming.escaped(folders[0])
         parts.append(f"{before}(?P<{roles[key]}>[^/]+)/" if key in roles else f"{inner}/")
     endings = sorted({ending[0] for file in files if (ending := re.search(r"\.\w+(\.gz)?$", file))})
     listed = "|".join(map(re.escape, endings))

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names
-from dpconvert.readers.draft.masks import images as masked
+from dpconvert.readers.draft import folders, naming
+from dpconvert.readers.draft.masks import masked_images as masked
 from dpconvert.readers.draft.masks import pairs, patterns
-from dpconvert.readers.draft.masks.files import in_mask_folders, masks_of, without_image
+from dpconvert.readers.draft.masks.mask_files import in_mask_folders, masks_of, without_image
+from dpconvert.readers.draft.masks.mask_values import LOOKED_AT
 from dpconvert.readers.draft.masks.pairs import NamePlace
 from dpconvert.readers.draft.masks.pixels import side_of
-from dpconvert.readers.draft.masks.values import LOOKED_AT
 from dpconvert.readers.draft.masks.words import WORDS
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import quoted, some
@@ -161,7 +161,7 @@ def _by_folder(images: Sequence[str]) -> Iterator[ObjectMasks | None]:
     others = [name for name in images if name not in in_masks]
     for at in range(depth):
         by_folder: list[tuple[Callable[[str], str], int | None, str]] = [
-            (lambda name: names.stem(name), None, "(?P<name>{inner})"),
+            (lambda name: naming.stem(name), None, "(?P<name>{inner})"),
             (lambda name, at=at: _folder(name, at), at, "[^/]+"),  # type: ignore[misc]
         ]
         for key_of, level, name in by_folder:
@@ -179,7 +179,7 @@ def _by_number(images: Sequence[str]) -> Iterator[ObjectMasks | None]:
         named = {name: parts["name"] for name in images if (parts := _called(name, suffix)) is not None}
         if suffix == NUMBERED[-1]:
             named = {name: called for name, called in named.items() if name in in_masks}
-        called = {name: names.stem(name) for name in images if name not in named and name not in in_masks}
+        called = {name: naming.stem(name) for name in images if name not in named and name not in in_masks}
         if suffix == NUMBERED[-1] and any(re.search(r"[._ -]\d+$", stem) for stem in called.values()):
             suffix = r"[._ -]\d+"  # which images have, too
             named = {name: parts["name"] for name in named if (parts := _called(name, suffix)) is not None}
@@ -203,11 +203,11 @@ def _words(masks: Iterable[str], suffix: str) -> str:
     """The words for a mask in these names, as an expression."""
     called = (_called(name, suffix) for name in masks)
     words = sorted({found["word"].lower() for found in called if found and "word" in found.re.groupindex})
-    return f"(?i:{'|'.join(map(names.escaped, words))})"
+    return f"(?i:{'|'.join(map(naming.escaped, words))})"
 
 
 def _called(name: str, suffix: str) -> re.Match[str] | None:
-    return re.fullmatch(rf"(?P<name>.+?){suffix}", names.stem(name))
+    return re.fullmatch(rf"(?P<name>.+?){suffix}", naming.stem(name))
 
 
 def _folder(name: str, at: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import naming
 from dpconvert.readers.draft.masks.pairs import NamePlace
 from dpconvert.readers.draft.masks.words import bare, own
 from dpconvert.readers.draft.tree import Tree, endings
@@ -16,7 +16,7 @@ def place_of(masks: Mapping[str, str], images: Iterable[str]) -> NamePlace | Non
     masks: mask -> image. images: all of them, also those without a mask.
     """
     partner = {image: mask for mask, image in masks.items()}
-    called = {name: _called(partner[name], name) if name in partner else names.stem(name) for name in images}
+    called = {name: _called(partner[name], name) if name in partner else naming.stem(name) for name in images}
     return NamePlace.of(masks, {mask: called[image] for mask, image in masks.items()}, called)
 
 
@@ -36,8 +36,8 @@ def image_name(masks: Mapping[str, str]) -> str:
     if any(own_after):
         return f"(?P<name>{{inner}}){_one_of(own_after)}"
     before, after = _around({mask: _called(mask, image) for mask, image in masks.items()})
-    barred = "".join(f"(?!{names.escaped(beginning)})" for beginning in before if beginning)
-    return f"{barred}(?P<name>{{inner}})" + "".join(f"(?<!{names.escaped(ending)})" for ending in after if ending)
+    barred = "".join(f"(?!{naming.escaped(beginning)})" for beginning in before if beginning)
+    return f"{barred}(?P<name>{{inner}})" + "".join(f"(?<!{naming.escaped(ending)})" for ending in after if ending)
 
 
 def filled(name: str, inner: str) -> str:
@@ -57,7 +57,7 @@ def _around(called: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """What names of files have at their beginning, and at their end, beyond what they are called."""
     before, after = set[str](), set[str]()
     for file, name in called.items():
-        stem = names.stem(file)
+        stem = naming.stem(file)
         at = 0 if stem.casefold().startswith(name.casefold()) else len(stem) - len(name)
         before.add(stem[:at])
         after.add(stem[at + len(name) :])
@@ -66,12 +66,12 @@ def _around(called: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 def _called(mask: str, image: str) -> str:
     """What a mask and its image have in common."""
-    stem, of_mask = names.stem(image), names.stem(mask)
+    stem, of_mask = naming.stem(image), naming.stem(mask)
     wanted = {of_mask.casefold(), bare(of_mask).casefold()}
     return next((called for called in own(stem) if called.casefold() in wanted), stem)
 
 
 def _one_of(texts: list[str]) -> str:
     """An expression of these texts."""
-    listed = "|".join(map(names.escaped, texts))
+    listed = "|".join(map(naming.escaped, texts))
     return listed if len(texts) == 1 else f"(?:{listed})"

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 
 from dpconvert.image.header import complete_size
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names
-from dpconvert.readers.draft.masks import images as masked
+from dpconvert.readers.draft import folders, naming
+from dpconvert.readers.draft.masks import masked_images as masked
 from dpconvert.readers.draft.masks import patterns
-from dpconvert.readers.draft.masks.files import in_mask_folders, masks_of, without_image
+from dpconvert.readers.draft.masks.mask_files import in_mask_folders, masks_of, without_image
+from dpconvert.readers.draft.masks.mask_values import all_values, default_names, inverted, is_binary, value_lines
 from dpconvert.readers.draft.masks.value_names import NOT_ANNOTATED, ValueNames, value_names
-from dpconvert.readers.draft.masks.values import all_values, default_names, inverted, is_binary, value_lines
 from dpconvert.readers.draft.masks.words import CHANNEL
 from dpconvert.readers.draft.survey import Draft, Survey
 from dpconvert.readers.draft.toml import some, strings
@@ -38,7 +38,7 @@ def draft(survey: Survey) -> Draft | None:
         questions.append(_which(values))
     if stated is None and is_binary(values):
         questions += inverted(survey, sorted(masks))
-    if channels := [name for name in images.bare if CHANNEL.search(names.stem(name))]:
+    if channels := [name for name in images.bare if CHANNEL.search(naming.stem(name))]:
         questions.append(
             f"{counted(len(channels), 'file')} such as {channels[0]} may be further channels of images, as nnU-Net "
             "keeps them apart: they are not put together. If so, save red, green and blue as one image"

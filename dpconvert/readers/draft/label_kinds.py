@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from dpconvert.annotations.parsing.table import number
 from dpconvert.names import WHOLE
 from dpconvert.plural import counted
-from dpconvert.readers.draft import grades, names
+from dpconvert.readers.draft import grades, naming
 from dpconvert.readers.draft.toml import quoted, some, strings
 from dpconvert.readers.labels import ManyLabels, parts_of
 from dpconvert.source import target
@@ -165,7 +165,7 @@ def separator_of(cells: Sequence[str]) -> str:
         if sum(separator in cell for cell in known) < 2:
             continue
         parts = Counter(part for cell in known for part in parts_of(cell, ManyLabels(separator=separator)))
-        if 1 < len(parts) <= min(names.MOST_CLASSES, len(known) // 2) and not all(map(_is_number, parts)):
+        if 1 < len(parts) <= min(naming.MOST_CLASSES, len(known) // 2) and not all(map(_is_number, parts)):
             return separator
     return next((separator for separator in IN_NAMES if _joined(known, separator) and _all_alone(known, separator)), "")
 
@@ -222,7 +222,7 @@ def _numbers(name: str, cells: list[str]) -> OtherLabels:
 def _may_be_classes(name: str, cells: Sequence[str]) -> bool:
     """Whether a column may hold one of a few classes."""
     distinct = {cell for cell in cells if cell}
-    few = 1 < len(distinct) <= min(names.MOST_CLASSES, max(2, len(cells) // 2))
+    few = 1 < len(distinct) <= min(naming.MOST_CLASSES, max(2, len(cells) // 2))
     return few and not is_measured(name, cells) and bool(distinct - ABSENT)
 
 

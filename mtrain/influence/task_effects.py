@@ -18,9 +18,9 @@ from mtrain.data.labels import constant, need_classes
 from mtrain.data.task import OPEN, Task
 from mtrain.disk.documents import known_document, write_document
 from mtrain.errors import UsageError
-from mtrain.influence import companions, surrogate
+from mtrain.influence import indicators, surrogate
 from mtrain.influence.estimator import Estimator, InfluenceOptions, estimator_of
-from mtrain.influence.gradients import DEFINED, Values
+from mtrain.influence.margins import DEFINED, Values
 from mtrain.influence.subsets import Subset, drawn, estimated
 from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
@@ -125,7 +125,7 @@ def _content(run: Run, target: Task, options: InfluenceOptions, estimator: Estim
         "all_subsets": exhaustive,
         "groups": len(set(estimator.groups)),
         "loss": float(estimator.losses(sources).mean()),
-        "sources": companions.beside(rows, estimator, target, run),
+        "sources": indicators.beside(rows, estimator, target, run),
         "leave_out": harmful,
         "pool": run.about()["pool"] | {target.name: target.card.digest},
         "best": [] if beyond else best,

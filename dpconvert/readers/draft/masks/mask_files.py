@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import folders, names
+from dpconvert.readers.draft import folders, naming
 from dpconvert.readers.draft.masks import pairs
-from dpconvert.readers.draft.masks.values import LOOKED_AT, values_of
+from dpconvert.readers.draft.masks.mask_values import LOOKED_AT, values_of
 from dpconvert.readers.draft.masks.words import FOLDER, bare, own
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.source import unused
@@ -43,7 +43,7 @@ def in_mask_folders(images: Sequence[str]) -> set[str]:
 
 def _paired(masks: dict[str, str], images: Iterable[str]) -> dict[str, str]:
     """Masks by what their images are called, with or without an ending, where at least half of the masks have one."""
-    stems = {name: own(names.stem(name)) for name in images}
+    stems = {name: own(naming.stem(name)) for name in images}
     for way in range(3):
         called = {name: of[way] for name, of in stems.items() if way == 0 or of[way] != of[0]}
         if found := pairs.paired(masks, called):
@@ -52,14 +52,14 @@ def _paired(masks: dict[str, str], images: Iterable[str]) -> dict[str, str]:
 
 
 def _by_ending(images: Sequence[str]) -> dict[str, str]:
-    stems = {name: names.stem(name) for name in images}
+    stems = {name: naming.stem(name) for name in images}
     masks = {name: bare(stem) for name, stem in stems.items() if bare(stem) != stem}
     return _paired(masks, [name for name in images if name not in masks])
 
 
 def _by_folder(images: Sequence[str]) -> dict[str, str]:
     found = in_mask_folders(images)
-    masks = {name: bare(names.stem(name)) for name in images if name in found}
+    masks = {name: bare(naming.stem(name)) for name in images if name in found}
     return _paired(masks, [name for name in images if name not in masks])
 
 
@@ -83,13 +83,13 @@ def _by_flatness(survey: Survey) -> dict[str, str]:
     by_folder: defaultdict[str, list[str]] = defaultdict(list)
     for name in survey.images:
         by_folder[name.rpartition("/")[0]].append(name)
-    often = Counter(bare(names.stem(name)).casefold() for name in survey.images)
+    often = Counter(bare(naming.stem(name)).casefold() for name in survey.images)
     if len(by_folder) < 2 or max(often.values(), default=0) < 2:
         return {}
     if not any(_is_flat(survey, files[0]) for files in list(by_folder.values())[:LOOKED_AT]):
         return {}
     flat = {folder for folder, files in by_folder.items() if all(_is_flat(survey, file) for file in files[:SAMPLED])}
-    masks = {name: bare(names.stem(name)) for folder in sorted(flat) for name in by_folder[folder]}
+    masks = {name: bare(naming.stem(name)) for folder in sorted(flat) for name in by_folder[folder]}
     return _paired(masks, [name for name in survey.images if name not in masks])
 
 

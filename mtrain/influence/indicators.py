@@ -12,7 +12,7 @@ import numpy as np
 
 from mtrain.data.task import Task
 from mtrain.errors import UserError
-from mtrain.influence.gradients import Values
+from mtrain.influence.margins import Values
 from mtrain.influence.subsets import FOLDER
 from mtrain.runs.run_folder import Run
 from mtrain.transfers.results import results

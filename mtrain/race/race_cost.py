@@ -16,7 +16,7 @@ from mtrain.race.decisions import Rules
 from mtrain.race.simulation import race
 from mtrain.race.worlds import ScoreModel, world
 from mtrain.sweep.cells import Cell, LeftOut
-from mtrain.sweep.estimate import Kind, Pace, images_of, kind_of, span
+from mtrain.sweep.sweep_cost import Kind, Pace, images_of, kind_of, span
 
 WORLDS, DRAWS = 20, 100
 

@@ -14,10 +14,10 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data.task import Task
 from mtrain.errors import RunError, UsageError
 from mtrain.influence import surrogate
-from mtrain.influence.estimate import verified_subsets
 from mtrain.influence.estimator import Estimator
-from mtrain.influence.gradients import Values
+from mtrain.influence.margins import Values
 from mtrain.influence.subsets import Subset, retraining
+from mtrain.influence.task_effects import verified_subsets
 from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
 from mtrain.train.fit import fit

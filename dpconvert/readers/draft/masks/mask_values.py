@@ -9,7 +9,7 @@ import numpy as np
 
 from dpconvert.annotations import mask_pixels
 from dpconvert.errors import ReadError
-from dpconvert.readers.draft import names
+from dpconvert.readers.draft import naming
 from dpconvert.readers.draft.survey import Survey
 from dpconvert.readers.draft.toml import quoted
 
@@ -44,7 +44,7 @@ def all_values(survey: Survey, masks: list[str]) -> tuple[dict[str, int], list[s
                 "of it"
             ]
         found.update(values)
-    return {value: found[value] for value in sorted(found, key=names.natural)}, []
+    return {value: found[value] for value in sorted(found, key=naming.natural)}, []
 
 
 def inverted(survey: Survey, masks: Sequence[str]) -> Iterator[str]:
