@@ -247,13 +247,6 @@ class FitConfig(BaseModel):
             raise ValueError("per-task does not go with --tune")
         return mode
 
-    @field_validator("dense")
-    @classmethod
-    def _maps_of_one_pass(cls, dense: bool, info: ValidationInfo) -> bool:
-        if dense and info.data.get("compile"):
-            raise ValueError("does not go with --compile")
-        return dense
-
     @field_validator("gradients")
     @classmethod
     def _gradients_of_each_task(cls, gradients: str, info: ValidationInfo) -> str:

@@ -41,7 +41,6 @@ from mtrain.model.dense.dense_network import CHANNELS, Decoder, enlarged
 from mtrain.model.dense.maps import features_and_maps, levels_of
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.model.recording import CudaGraph
-from mtrain.train.compilation import compiled
 from mtrain.train.reporting.meter import Meter
 from mtrain.train.trainer import Training
 
@@ -65,7 +64,7 @@ class Ours:
         self.meter = Meter(self.training.tasks)
         if config.compile:
             begun = time.perf_counter()
-            self.training.features = compiled(model.shared, self.training.example(), say)
+            self.training.compile(say)
             say(f"compiled in {time.perf_counter() - begun:.0f} s")
         self.batches = self.meter.timed(self.training.iterations(range(config.iterations)))
         self.measured = self.batches
@@ -252,8 +251,9 @@ def compare(
         loops["bare loop, one CUDA graph"] = BareGraph(Bare(config, device, 81))
         loops["mtrain fit, one batch on the device"] = OursResident(config, device)
         loops["mtrain fit --no-graph"] = Ours(config.model_copy(update={"graph": False}), device)
-        if compiling:
-            loops["mtrain fit --compile"] = Ours(config.model_copy(update={"compile": True}), device)
+    if compiling:
+        name = "mtrain fit --dense --compile" if config.dense else "mtrain fit --compile"
+        loops[name] = Ours(config.model_copy(update={"compile": True}), device)
     for loop in loops.values():
         loop(max(steps // 2, 5))
     best = dict.fromkeys(loops, float("inf"))

@@ -90,16 +90,16 @@ class Task:
 
     @property
     def unused(self) -> list[str]:
-        """The names of the task's dense targets that are not used."""
+        """The names of the task's dense targets that are neither trained on nor scored."""
         given = self.card.dense
-        boxes = ["boxes"] if given and given.boxes else []
-        some = given and given.points and not given.points.exhaustive
         apart = given and given.instances and not given.instances.exhaustive
-        return [
-            *boxes,
-            *(["points, which are not exhaustive"] if some else []),
-            *(["instances, which are not exhaustive"] if apart else []),
-        ]
+        return [*_unused(self.card), *(["instances, which are not exhaustive"] if apart else [])]
+
+    @property
+    def untrained(self) -> list[str]:
+        """The names of the task's dense targets that are not trained on."""
+        given = self.card.dense
+        return [*_unused(self.card), *(["instances, which only scores read"] if given and given.instances else [])]
 
     @property
     def why_not_dense(self) -> tuple[str, str] | None:
@@ -119,6 +119,14 @@ class Task:
     def files(self) -> list[Path | shard_cache.Copy]:
         """The shards to read: local paths, or copies to be downloaded."""
         return list(self.shards if self.url is None else _copies(self.url, self.card))
+
+
+def _unused(card: cards.TaskCard) -> list[str]:
+    """The names of the dense targets other than instances that are neither trained on nor scored."""
+    given = card.dense
+    some = given and given.points and not given.points.exhaustive
+    boxes = ["boxes"] if given and given.boxes else []
+    return [*boxes, *(["points, which are not exhaustive"] if some else [])]
 
 
 def open_task(folder: Path | str) -> Task:

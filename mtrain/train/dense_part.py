@@ -15,6 +15,7 @@ from mtrain.data.dense_sample import IGNORE
 from mtrain.data.targets import turned
 from mtrain.model.dense.dense_loss import dense_losses
 from mtrain.model.dense.dense_network import DenseNetwork
+from mtrain.train.compilation import Decode
 
 SHARES = 4  # the decoder runs on one to four quarters of a batch: so few shapes occur
 NO_TARGETS = -1  # in the place of a task: an image that only fills a quarter
@@ -54,6 +55,12 @@ class DenseInputs(NamedTuple):
             room[len(values) :].fill_(nothing)
 
 
+def decoded_images(images: int) -> list[int]:
+    """The numbers of images of a batch of `images` that may go through the decoder, in ascending order."""
+    share = -(-images // SHARES)
+    return sorted({min(number * share, images) for number in range(1, SHARES + 1)})
+
+
 class DensePart:
     """What of a batch goes through the decoder. tasks: those of the pool, in order."""
 
@@ -71,8 +78,7 @@ class DensePart:
         """
         numbers = np.repeat(self.numbers, counts)
         dense, rest = np.flatnonzero(numbers >= 0), np.flatnonzero(numbers < 0)
-        share = -(-len(numbers) // SHARES)
-        size = min(max(-(-len(dense) // share), 1) * share, len(numbers))
+        size = next(size for size in decoded_images(len(numbers)) if size >= len(dense))
         slots = np.concatenate([dense, rest[: size - len(dense)]])
         return torch.from_numpy(slots), torch.from_numpy(numbers[slots])
 
@@ -85,10 +91,13 @@ class DensePart:
         slots, tasks = (part.to(device, non_blocking=True) for part in (slots, tasks))
         return found._replace(slots=slots, tasks=tasks)
 
-    def losses(self, maps: Sequence[Tensor], inputs: DenseInputs, flips: Tensor, looks: Tensor) -> Tensor:
+    def losses(
+        self, decode: Decode, maps: Sequence[Tensor], inputs: DenseInputs, flips: Tensor, looks: Tensor
+    ) -> Tensor:
         """The loss of each task of the pool, summed over its samples: (tasks,).
 
-        maps: of all images of the batch, one of each level. flips, looks: of all images, as in `Batch`, on the device.
+        decode: the network of masks and points, or its compiled form. maps: of all images of the batch, one of each
+        level. flips, looks: of all images, as in `Batch`, on the device.
         No shape depends on anything but the number of images in `inputs`.
         """
         device, slots, own = maps[0].device, inputs.slots, inputs.tasks >= 0
@@ -96,7 +105,7 @@ class DensePart:
         quarter = looks[:, 0].index_select(0, slots) < 0.5 if self.config.rotations else None
         masks, points = turned(inputs.masks, inputs.points, flips.index_select(0, slots), quarter)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = self.network([level.index_select(0, slots) for level in maps], numbers)
+            logits = decode([level.index_select(0, slots) for level in maps], numbers)
         losses = dense_losses(
             self.network, logits, numbers, masks, points, inputs.radii, scaled=self.config.scales_losses
         )

@@ -107,8 +107,8 @@ class HeadTraining(Training):
         """The features on the device."""
         return batch.pixels.to(self.device, non_blocking=True)
 
-    def _features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return images, []
+    def _features_and_maps(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        return images, ()
 
     def count_correct(self, task: Task, rows: Rows, enough: Callable[[], bool]) -> int | None:
         """The same, from the features that were read."""

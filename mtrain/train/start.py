@@ -29,7 +29,6 @@ from mtrain.runs.belonging import settings_digest
 from mtrain.runs.run_folder import Run
 from mtrain.train import adaptation, checkpoint, footprint
 from mtrain.train.backward.exactness import make_exact
-from mtrain.train.compilation import compiled
 from mtrain.train.distributed import Ranks
 from mtrain.train.head_training import CACHE, HeadTraining
 from mtrain.train.trainer import Training
@@ -135,7 +134,7 @@ def _compile(training: Training, run: Run, report: Reporter) -> None:
         report.note(
             f"{run.label}: compiling the network; torch keeps the result for other runs ($TORCHINDUCTOR_CACHE_DIR)"
         )
-        training.features = compiled(training.model.shared, training.example(), report.note)
+        training.compile(report.note)
 
 
 def _resident(training: Training, images: Images) -> tuple[ResidentImages, str]:

@@ -21,7 +21,6 @@ from mtrain.data.pool import Pool
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.model.batchnorm import batchnorm_adapt, batchnorm_per_task
-from mtrain.model.dense.maps import features_and_maps
 from mtrain.model.loss import head_scales, task_losses
 from mtrain.model.network import MultiHead
 from mtrain.model.recording import Recording
@@ -32,7 +31,8 @@ from mtrain.train.averaging import Average
 from mtrain.train.backward import conflicts, task_gradients
 from mtrain.train.backward.exactness import exact_gradients
 from mtrain.train.backward.gradients import GradientSums
-from mtrain.train.dense_part import DensePart
+from mtrain.train.compilation import Passes, compiled, plain
+from mtrain.train.dense_part import DensePart, decoded_images
 from mtrain.train.distributed import SINGLE_PROCESS, Ranks
 from mtrain.train.graph import RecordedIteration
 from mtrain.train.inputs import Inputs, Known
@@ -61,7 +61,8 @@ class Training(BatchSupply):
         self.scale = 1 / classes.log() if config.scales_losses else None
         if self.scale is not None and model.heads.mixed:  # the losses of other targets are scaled in any case
             self.scale = torch.where(model.heads.of_class.to(device), self.scale, 1.0)
-        self.features: Callable[[Tensor], Tensor] = model.shared  # or its compiled form
+        self.plain = plain(model)
+        self.passes = self.plain  # or their compiled form, where the shared network is trained
         self.combines = config.gradients != "mean" and len(pool.tasks) > 1  # gradients of tasks, not by adding them
         self.sums = None if ranks.alone or self.combines else GradientSums(moved(model.shared))
         self.optimizer = PhaseOptimizer(config, model, done)
@@ -200,12 +201,12 @@ class Training(BatchSupply):
         """
         counts = self.ranks.all_reduced(torch.stack([part.counts for part in parts]).sum(0).tolist())()
         running = self.recorded.recording.running() if self.recorded else nullcontext()
-        features, self.features = self.features, self.model.shared  # a compiled one keeps no graph
+        passes, self.passes = self.passes, self.plain  # compiled ones keep no graph
         try:
             with running, batchnorm_adapt.statistics_kept(self.model.shared):
                 products = task_gradients.gramian(self._rows(parts, counts, heads=False)[1])
         finally:
-            self.features = features
+            self.passes = passes
         return task_gradients.cosines(products, self.tasks)
 
     def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
@@ -233,16 +234,18 @@ class Training(BatchSupply):
         smoothing = self.config.label_smoothing
         losses = task_losses(logits, known.labels, known.tasks, self.model.heads, smoothing, known.targets)
         losses = losses if self.scale is None else losses * self.scale
-        if self.dense is None or known.dense is None:
+        decode = self._current.decode
+        if self.dense is None or known.dense is None or decode is None:
             return losses
-        return losses + self.dense.losses(maps, known.dense, known.flips, known.looks)
+        return losses + self.dense.losses(decode, maps, known.dense, known.flips, known.looks)
 
-    def _features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    @property
+    def _current(self) -> Passes:
+        return self.plain if self.still else self.passes
+
+    def _features_and_maps(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """Features, and the maps that masks and points are found in, from one pass of the shared network."""
-        shared, dense = self.model.shared, self.model.dense
-        if dense is not None:
-            return features_and_maps(shared, shared.body, dense.levels, images)
-        return (shared(images) if self.still else self.features(images)), []
+        return self._current.features(images)
 
     def _sum_over_ranks(self) -> None:
         """Make the gradients those of the whole batch, and the running statistics the mean over the ranks."""
@@ -268,10 +271,12 @@ class Training(BatchSupply):
     def _normalized(self, images: Tensor, looks: Tensor) -> Tensor:
         return self.model.shared.normalize(colour.changed(images, looks, self.config))
 
-    def example(self) -> Tensor:
-        """Zeros with the shape and memory format of a prepared micro-batch."""
-        shape = (len(self.slots[0]), 3, self.config.size, self.config.size)
-        return torch.zeros(shape, device=self.device).to(memory_format=torch.channels_last)
+    def compile(self, note: Callable[[str], None]) -> None:
+        """Have the networks compiled, if possible."""
+        images = len(self.slots[0])
+        example = torch.zeros(images, 3, self.config.size, self.config.size, device=self.device)
+        shares = () if self.dense is None else decoded_images(images)
+        self.passes = compiled(self.model, example.to(memory_format=torch.channels_last), note, shares)
 
     def validate(self, enough: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """The scores of the heads on validation sets (see `validation.accuracies`); None if cut short."""

@@ -85,6 +85,21 @@ def test_sources_with_geometry_state_dense_targets() -> None:
     assert all(find(name).dense.optional for name in WITH_TARGETS)  # type: ignore[union-attr]
 
 
+def test_the_page_on_masks_names_all_sources_with_them_and_what_they_keep() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "dense-targets.md").read_text()
+    section = page.partition("## Known sources")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| `")]
+    named = {name.strip("`"): (masks, others) for names, masks, others in rows for name in names.split(", ")}
+    assert named.keys() == WITH_TARGETS
+    for name, (masks, others) in named.items():
+        dense = find(name).dense
+        assert dense is not None
+        assert bool(masks) == (dense.seg is not None), name
+        assert bool(others) == any((dense.points, dense.boxes, dense.instances)), name
+        assert ("instances" in others) == (dense.instances is not None), name
+        assert ("boxes" in others) == (dense.boxes is not None), name
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.stress) for name in sorted(WITH_TARGETS)],

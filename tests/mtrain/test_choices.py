@@ -182,8 +182,8 @@ def test_options_that_do_not_go_together_are_one_line(shards: Path, options: lis
 
 
 def test_flags_that_exclude_each_other_are_not_shown_as_values(shards: Path) -> None:
-    found = CliRunner().invoke(group, ["fit", "--shards", str(shards), "--dense", "--compile"])
-    assert str(found.exception) == "--dense: does not go with --compile"
+    found = CliRunner().invoke(group, ["fit", "--shards", str(shards), "--class-balanced", "--stream"])
+    assert str(found.exception) == "--class-balanced: chooses images by class, but --stream takes them as they come"
 
 
 def test_help_fits_a_screen_and_help_all_shows_every_option() -> None:

@@ -52,13 +52,21 @@ def test_dice_and_iou_are_those_of_scikit_learn() -> None:
     assert scores["iou"] == pytest.approx(jaccard_score(truth[known], found[known], average="macro"))
 
 
-def test_dice_is_that_of_torchmetrics() -> None:
-    segmentation = pytest.importorskip("torchmetrics.segmentation", reason="torchmetrics is not installed")
+def test_dice_and_iou_are_those_of_torchmetrics() -> None:
+    """Of three classes that all occur, of a fourth that is only predicted, and of a fifth that is in neither."""
+    theirs = pytest.importorskip("torchmetrics.classification", reason="torchmetrics is not installed")
     rng = np.random.default_rng(1)
-    truth, found = (rng.integers(3, size=(1, 30, 20)) for _ in range(2))
-    scores, _, _ = dense_scores(["a"], confusion(truth[0], found[0], 3)[None], None, ("x", "y", "z"), ())
-    theirs = segmentation.DiceScore(3, average="macro", input_format="index")
-    assert scores["dice"] == pytest.approx(float(theirs(torch.from_numpy(found), torch.from_numpy(truth))), rel=1e-5)
+    truth, found = (rng.integers(classes, size=(4, 30, 20)).astype(np.uint8) for classes in (3, 4))
+    truth[rng.random(truth.shape) < 0.2] = 255
+    tables = np.stack([confusion(*pair, 5) for pair in zip(truth, found, strict=True)])
+    scores, _, _ = dense_scores(list("abcd"), tables, None, tuple("vwxyz"), ())
+    pairs = [torch.from_numpy(masks.astype(np.int64)) for masks in (found, truth)]
+    for score, metric in (("dice", theirs.MulticlassF1Score), ("iou", theirs.MulticlassJaccardIndex)):
+        assert scores[score] == pytest.approx(float(metric(5, average="macro", ignore_index=255)(*pairs)), rel=1e-5)
+        of_classes = metric(5, average="none", ignore_index=255)(*pairs)
+        assert [scores[f"{score}_{name}"] for name in "vwxy"] == pytest.approx(of_classes[:4].tolist(), rel=1e-5)
+        assert scores[f"{score}_y"] == 0
+        assert np.isnan(scores[f"{score}_z"])  # theirs gives 0 here
 
 
 def test_the_surest_find_takes_the_nearest_object_that_is_free() -> None:

@@ -184,8 +184,8 @@ def test_dense_stands_in_the_grid_or_beside_it(cells: Callable[..., list[Cell]])
     assert {cell.digest for cell in beside} == {cell.digest for cell in cells() if cell.combination.dense}
     with pytest.raises(UsageError, match=r"fit\.dense: grid\.dense sets it too"):
         cells(("iterations = 4", "iterations = 4\ndense = true"))
-    with pytest.raises(UsageError, match=r"grid\.dense: does not go with --compile"):
-        cells(("iterations = 4", "iterations = 4\ncompile = true"))
+    with pytest.raises(UsageError, match=r"grid\.gradients: upgrad does not go with --compile"):
+        cells(("dense = [", 'gradients = ["upgrad"]\ndense = ['), ("iterations = 4", "iterations = 4\ncompile = true"))
 
 
 def test_settings_that_the_mode_does_not_read_are_reported(folder: Path, tmp_path: Path) -> None:

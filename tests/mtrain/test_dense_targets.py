@@ -18,12 +18,14 @@ from mtrain.data.batches.image_batches import OrderedBatches, TrainingBatches
 from mtrain.data.batches.images import Images
 from mtrain.data.batches.loader import batches
 from mtrain.data.dense_sample import IGNORE
-from mtrain.data.pool import open_pool, training_on
+from mtrain.data.pool import Pool, open_pool, training_on
 from mtrain.data.sampling import Stream
 from mtrain.data.targets import MasksAndPoints, turned
 from mtrain.data.task import open_task
 from mtrain.errors import ShardError
 from mtrain.model.heads import about
+from mtrain.runs.seen import Seen
+from mtrain.train.reporting.remarks import remarks
 from tests.mtrain.dense_pools import draw_sample, write_dense_task, write_mixed_pool
 from tests.mtrain.pools import write_task
 
@@ -64,6 +66,26 @@ def test_a_task_without_usable_targets_says_why(tmp_path: Path, given: Any, what
     why = replace(task, card=task.card.model_copy(update={"dense": dense})).why_not_dense
     assert why is not None
     assert (what in why[0], remedy in why[1]) == (True, True)
+
+
+@pytest.mark.parametrize("exhaustive", [True, False])
+def test_instances_are_never_trained_on_and_boxes_and_incomplete_points_never_used(
+    tmp_path: Path, exhaustive: bool
+) -> None:
+    task = open_task(write_dense_task(tmp_path / "Both", kinds=("seg", "points", "instances")))
+    given = task.card.dense
+    assert given is not None
+    assert given.points is not None
+    assert given.instances is not None
+    points, instances = (part.model_copy(update={"exhaustive": exhaustive}) for part in (given.points, given.instances))
+    dense = given.model_copy(update={"points": points, "instances": instances})
+    task = replace(task, card=task.card.model_copy(update={"dense": dense}))
+    some = [] if exhaustive else ["points, which are not exhaustive"]
+    assert task.untrained == [*some, "instances, which only scores read"]
+    assert task.unused == (some and [*some, "instances, which are not exhaustive"])
+    said = remarks(FitConfig(dense=True), Pool((task,), ""), Seen(), [])
+    (note,) = [line for line in said if "not trained" in line]
+    assert note == f"Both: not trained on: {' and '.join(task.untrained)}"
 
 
 def test_masks_are_those_of_the_pixels_they_are_drawn_at() -> None:

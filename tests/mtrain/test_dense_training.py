@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from dpconvert import card as cards
 from mtrain.config import FitConfig
 from mtrain.data.rows import DenseTargets
-from mtrain.errors import UsageError
 from mtrain.model.backbones import body_of
 from mtrain.model.dense.dense_loss import drawn_discs, mask_losses, point_losses
 from mtrain.model.dense.dense_network import DenseNetwork, enlarged
@@ -208,8 +207,3 @@ def test_checkpointing_changes_no_bit(shards: Path, tmp_path: Path, backbone: st
         whole, again = load_file(one), load_file(two)
         assert whole.keys() == again.keys()
         assert all(torch.equal(values, again[name]) for name, values in whole.items()), one.name
-
-
-def test_what_does_not_go_with_masks_is_refused() -> None:
-    with pytest.raises(UsageError, match="does not go with `compile=True`"):
-        FitConfig(dense=True, compile=True)

@@ -116,6 +116,22 @@ def test_scores_are_those_of_torchmetrics() -> None:
     )
 
 
+@pytest.mark.parametrize("number", range(12, 18))
+def test_matches_are_those_of_torchmetrics(number: int) -> None:
+    detection = pytest.importorskip("torchmetrics.detection", reason="torchmetrics is not installed")
+    truth, classes, mask, found = drawn(number)
+    areas = np.zeros_like(truth)
+    for value in (1, 2):
+        areas += ndimage.label(found == value, np.ones((3, 3)))[0]
+    theirs = detection.PanopticQuality(things={1, 2}, stuffs={0})  # 255 is neither: void
+    pair = (np.stack([masks, objects], axis=-1)[None] for masks, objects in ((found, areas), (mask, truth)))
+    theirs.update(*(torch.from_numpy(masks.astype(np.int64)) for masks in pair))
+    sums = [theirs.iou_sum, theirs.true_positives, theirs.false_positives, theirs.false_negatives]
+    rows = [theirs.cat_id_to_continuous_id[value] for value in (1, 2)]
+    expected = torch.stack([values.double() for values in sums], dim=1)[rows]
+    assert matches(truth, classes, mask, found, (1, 2))[:, :4] == pytest.approx(expected.numpy())
+
+
 Pixels = set[tuple[int, int]]
 
 

@@ -103,6 +103,35 @@ def features_and_maps(
     return features, [level.map_of(found[level.module]) for level in levels]
 
 
+class WithMaps(nn.Module):
+    """The same as a module, for torch.compile. Its hooks stay in `body`, and do nothing when others run `network`."""
+
+    def __init__(self, network: nn.Module, body: nn.Module, levels: Sequence[FeatureMap]) -> None:
+        super().__init__()
+        self.network, self.levels = network, tuple(levels)
+        self._found: dict[str, Tensor] = {}
+        self._listens = False
+        for name in sorted({level.module for level in levels}):
+            body.get_submodule(name).register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Any:
+        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            if self._listens:
+                self._found[name] = output
+
+        return keep
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what `features_and_maps` returns."""
+        self._listens = True
+        try:
+            features: Tensor = self.network(images)
+            return features, [level.map_of(self._found[level.module]) for level in self.levels]
+        finally:
+            self._listens = False
+            self._found.clear()
+
+
 @torch.no_grad()
 def _outputs(body: nn.Module, size: int) -> list[_Output]:
     """Return the outputs of all modules for one image, in the order in which the modules finish."""

@@ -54,8 +54,8 @@ def _on_dense(config: FitConfig, pool: Pool) -> Iterator[str]:
     if config.dense:
         yield f"masks and points of {counted(len(dense), 'task')} are trained on too: {names}"
         for task in pool.tasks:
-            if task.unused:
-                yield f"{task.name}: not trained on: {' and '.join(task.unused)}"
+            if task.untrained:
+                yield f"{task.name}: not trained on: {' and '.join(task.untrained)}"
     elif dense:
         yield f"masks and points of {counted(len(dense), 'task')} are not trained on (--dense trains on them): {names}"
 
