@@ -26,7 +26,8 @@ class SlideTable(LabelColumns, Tabular, SetLists):
 
     slide: str = "slide"
     """Column of the table that names the slide, or a template over its columns, such as `"{slide:03}"`, which pads 7
-    to 007.
+    to 007. Empty if a row is about a patient, whom the column `group` names as the pattern's `(?P<group>...)` does: it
+    holds for all of the patient's slides.
     """
     group: str = "group"
     """Column of the patient; empty if the table has none."""
@@ -94,40 +95,69 @@ def _label(row: TableRow, labels: InColumns, layout: SlideTable, rows: Counter[s
 def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -> dict[str, dict[str, str]]:
     """Slide's name, folded -> what the table says of it; its label, if it is not one class, under `LABEL`.
 
-    A row names a slide by its name, an alias, or its file.
+    A row names a slide by its name, an alias, or its file; or the patient of some slides.
 
     Raises:
         ManifestError: the keys do not suit the kind.
-        SourceError: a row states no label, or two rows differ about one slide.
+        SourceError: a row states no label, two rows differ about one slide, or no name of a slide tells the patient.
     """
     labels = _labels(source, layout)
-    by_name = {names.folded(alias): names.folded(name) for alias, name in called_as(slides).items()}
-    of_file = _file_names(slides)
+    called = _Called(slides, layout) if layout.slide else _OfGroups(slides, layout)
     columns = [*filter(None, (layout.group, layout.split, layout.label))]
     by_slide: dict[str, dict[str, str]] = {}
     for found in source.match("table"):
         rows, left_out = Table(source.read(found.name), found.name, layout.dialect), Counter[str]()
         for row in rows:
             where = f"{found.name}, line {row.line}"
-            file = PurePosixPath(names.file_name(_slide_of(row, layout.slide, where))).name
-            name = names.folded(stem(file))
-            name = by_name.get(name) or of_file.get(names.folded(file)) or of_file.get(name, name)
             known = {column: cell(row, column, where) for column in columns}
             if labels is not None:
                 known[LABEL] = _label(row, labels, layout, left_out, where)
-            if by_slide.setdefault(name, known) != known:
-                raise SourceError("two lines about one slide, with different values", where=where, found=name)
+            for name in called.slides_of(row, where):
+                if by_slide.setdefault(name, known) != known:
+                    raise SourceError("two lines about one slide, with different values", where=where, found=name)
         source.notes += [f"{counted(n, 'row')} of {found.name} {what}" for what, n in left_out.items() if n]
         source.notes += rows.notes()
     source.notes += labels.notes() if labels is not None else []
     return by_slide
 
 
-def _slide_of(row: TableRow, slide: str, where: str) -> str:
-    """The slide that a row names, by a column or a template."""
-    return (
-        filled(slide, row.cells, where, "slide") if "{" in slide and slide not in row.cells else cell(row, slide, where)
-    )
+class _Called:
+    """The slides that rows name."""
+
+    def __init__(self, slides: Sequence[MatchedFile], layout: SlideTable) -> None:
+        self.slide = layout.slide
+        self.by_name = {names.folded(alias): names.folded(name) for alias, name in called_as(slides).items()}
+        self.of_file = _file_names(slides)
+
+    def slides_of(self, row: TableRow, where: str) -> list[str]:
+        """The slide of a row, folded; what the row calls it if it is not here."""
+        by_template = "{" in self.slide and self.slide not in row.cells
+        told = filled(self.slide, row.cells, where, "slide") if by_template else cell(row, self.slide, where)
+        file = PurePosixPath(names.file_name(told)).name
+        name = names.folded(stem(file))
+        return [self.by_name.get(name) or self.of_file.get(names.folded(file)) or self.of_file.get(name, name)]
+
+
+class _OfGroups:
+    """The slides of the patients that rows name."""
+
+    def __init__(self, slides: Sequence[MatchedFile], layout: SlideTable) -> None:
+        self.column = layout.group
+        self.slides: dict[str, list[str]] = {}
+        for slide in slides:
+            self.slides.setdefault(names.folded(slide.get("group", "")), []).append(names.folded(slide["name"]))
+        if not self.column or "" in self.slides:
+            raise SourceError(
+                "no column names the patient of a row" if not self.column else "the name tells no patient",
+                where="[layout]" if not self.column else self.slides[""][0],
+                remedy='`slide = ""` in [layout] says that a row of the table is about a patient: name the column as '
+                "`group` in [layout], and the patient in the pattern of [files.slides], as (?P<group>...)",
+            )
+
+    def slides_of(self, row: TableRow, where: str) -> list[str]:
+        """The slides of a row's patient, folded; what the row calls the patient if none is here."""
+        group = names.folded(cell(row, self.column, where))
+        return self.slides.get(group, [group])
 
 
 def notes_on_rows(

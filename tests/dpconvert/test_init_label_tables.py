@@ -93,6 +93,76 @@ def test_numbers_of_a_table_are_padded_as_slides_are_called(
     assert "slide: '{no:03}.svs' does not fit the table's columns ('no')" in answer.err
 
 
+def patients(folder: Path) -> dict[str, str]:
+    """Slides of eight patients, of whom every second has two; file -> patient."""
+    found = {}
+    for number in range(8):
+        for slide in range(1 + number % 2):
+            found[f"TCGA-A{number}-00{number}0-01Z-00-DX{slide + 1}.svs"] = f"TCGA-A{number}-00{number}0"
+    for file in found:
+        draw_slide(folder / file)
+    return found
+
+
+def test_a_table_states_label_and_set_of_all_slides_of_a_patient(
+    draft: Callable[..., Any], tmp_path: Path, dpconvert: Call
+) -> None:
+    of_slide, sets = patients(tmp_path / "s"), ("train", "val", "test", "train")
+    stated = {patient: ("LUSC", "LUAD")[n // 2 % 2] for n, patient in enumerate(sorted({*of_slide.values()}))}
+    rows = [f"{p.lower()},{50 + n},{label},{sets[n // 2]}" for n, (p, label) in enumerate(stated.items())]
+    write(tmp_path / "s", "case_id,age,subtype,split", [*rows, rows[0], "TCGA-ZZ-9999,70,LUSC,train"], "clinical.csv")
+    manifest, answer = draft()
+    assert manifest["layout"] == {"slide": "", "group": "case_id", "split": "split", "label": "subtype"}
+    assert "12 images of 8 patients" in answer.out
+    found = converted(tmp_path, dpconvert)
+    assert len(found) == 12
+    for row in found:
+        patient = of_slide[row["source"]]
+        assert row["group"].rpartition(":")[2].upper() == patient
+        assert manifest["classes"][row["label"]] == stated[patient]
+        assert row["split"] == sets[int(patient[6]) // 2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "(?P<group>",
+            "(?:",
+            'the name tells no patient; `slide = ""` in [layout] says that a row of the table is about',
+        ),
+        ('group = "case_id"', 'group = ""', "no column names the patient of a row"),
+        ("", "", "no line of the table is about this slide"),
+    ],
+)
+def test_a_table_of_patients_that_cannot_be_read_so_is_refused(
+    old: str, new: str, told: str, draft: Callable[..., Any], tmp_path: Path, dpconvert: Call
+) -> None:
+    of_slide = patients(tmp_path / "s")
+    rows = [f"{patient},{'ab'[n % 2]}" for n, patient in enumerate(sorted({*of_slide.values()}))]
+    write(tmp_path / "s", "case_id,label", rows)
+    draft()
+    if old:
+        (tmp_path / "my.toml").write_text((tmp_path / "my.toml").read_text().replace(old, new))
+    else:
+        write(tmp_path / "s", "case_id,label", rows[1:])
+    answer = dpconvert("check", tmp_path / "my.toml", "--source", tmp_path / "s", "-q")
+    assert answer.code == 1
+    assert told in answer.err
+
+
+def test_rows_that_differ_about_a_patient_are_refused(
+    draft: Callable[..., Any], tmp_path: Path, dpconvert: Call
+) -> None:
+    of_slide = patients(tmp_path / "s")
+    rows = [f"{patient},{'ab'[n % 2]}" for n, patient in enumerate(sorted({*of_slide.values()}))]
+    write(tmp_path / "s", "case_id,label", rows)
+    draft()
+    write(tmp_path / "s", "case_id,label", [*rows, rows[0].replace(",a", ",b")])
+    answer = dpconvert("check", tmp_path / "my.toml", "--source", tmp_path / "s", "-q")
+    assert "labels.csv, line 10: two lines about one slide, with different values" in answer.err
+
+
 def test_a_table_of_patients_counts_beside_outlines(draft: Callable[..., Any], tmp_path: Path) -> None:
     square = '{"type":"Feature","properties":{"classification":{"name":"tumour"}},"geometry":{"type":"Polygon",'
     square += '"coordinates":[[[2,2],[40,2],[40,40],[2,40],[2,2]]]}}'

@@ -49,6 +49,8 @@ def draft(survey: Survey) -> Draft | None:
     of_several = survey.outlines and all(map(_names_images, survey.outlines.values()))
     named = tree.apart() if of_several else None  # else files of annotations are called as their images
     pattern = tree.pattern(roles, rf"(?P<name>{inner}){ome}\.(?i:{'|'.join(endings(files))})$", named)
+    if stated is None and survey.slides:
+        stated = slide_tables.StatedSlides.of_patients(survey, tree.images, pattern, noun)
     of_outlines = _outline_files(survey, called)
     patterns = {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}}
     drawn, failed = _drawn(survey, patterns, folders.renamed_sets(tree))
