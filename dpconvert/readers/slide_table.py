@@ -102,7 +102,7 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
         SourceError: a row states no label, two rows differ about one slide, or no name of a slide tells the patient.
     """
     labels = _labels(source, layout)
-    called = _Called(slides, layout) if layout.slide else _OfGroups(slides, layout)
+    called = _OfSlides(slides, layout) if layout.slide else _OfGroups(slides, layout)
     columns = [*filter(None, (layout.group, layout.split, layout.label))]
     by_slide: dict[str, dict[str, str]] = {}
     for found in source.match("table"):
@@ -121,7 +121,7 @@ def rows_of(source: Source, layout: SlideTable, slides: Sequence[MatchedFile]) -
     return by_slide
 
 
-class _Called:
+class _OfSlides:
     """The slides that rows name."""
 
     def __init__(self, slides: Sequence[MatchedFile], layout: SlideTable) -> None:
