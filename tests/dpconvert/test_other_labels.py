@@ -18,7 +18,10 @@ from dpconvert.source import target
 from dpconvert.tasks import verify
 from dpconvert.tasks.audit.samples import read_samples
 from tests.dpconvert.scenes import manifest
+from tests.dpconvert.test_two_meanings import png
 from tests.other_labels import CELLS, MANY, converted, draw
+
+IMAGE = png(0)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +149,7 @@ def test_what_is_no_number_is_refused_with_its_line(cell: str, told: str, tmp_pa
     source = tmp_path / "source"
     source.mkdir()
     for name in "ab":
-        (source / f"{name}.png").write_bytes(b"not looked at")
+        (source / f"{name}.png").write_bytes(IMAGE)
     (source / "labels.csv").write_text(f"file,count\na.png,1.5\nb.png,{cell}\n")
     text = CELLS.replace('group = "patient"\nmissing = true\n', "")
     (tmp_path / "my.toml").write_text(text)
@@ -273,7 +276,7 @@ def checked(tmp_path: Path, kind: str, layout: str, rows: str) -> tuple[int, str
     source = tmp_path / "source"
     source.mkdir()
     for name in "abc":
-        (source / f"{name}.png").write_bytes(b"not looked at")
+        (source / f"{name}.png").write_bytes(IMAGE)
     (source / "labels.csv").write_text(rows)
     classes = "" if kind == "regression" else 'classes = ["x", "y"]\n'
     (tmp_path / "my.toml").write_text(
@@ -377,7 +380,7 @@ def test_other_numbers_are_no_indicators(text: str) -> None:
 def in_names(tmp_path: Path, files: list[str], layout: str) -> tuple[int, str]:
     for name in files:
         (tmp_path / "source").mkdir(exist_ok=True)
-        (tmp_path / "source" / name).write_bytes(b"not looked at")
+        (tmp_path / "source" / name).write_bytes(IMAGE)
     (tmp_path / "my.toml").write_text(
         f'task = "My"\nkind = "multilabel"\nclasses = ["x", "y"]\nshape = "folders"\n[layout]\n{layout}\n'
         "[files.images]\npattern = '(?P<name>\\d+)(?:_(?P<labels>[^/]*))?\\.png$'\n[split.strict]\nshare = [1, 0, 0]\n"

@@ -310,7 +310,9 @@ def test_files_of_other_programs_are_called_by_their_name(program: str) -> None:
 
 def test_an_ndpa_is_one_by_its_content_too() -> None:
     assert read(b"<annotations></annotations>").items == []
-    refused(b"<annotations><note/></annotations>", "<ndpviewstate>; found <annotations> of <note>")
+    refused(
+        b"<annotations><note/></annotations>", "XML of no known annotation program;.*; found <annotations> of <note>"
+    )
     refused(b"<Annotations><Shape/></Annotations>", "<Annotation>; found <Annotations> of <Shape>")
 
 
