@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from dpconvert.readers.draft import large
 from dpconvert.shards.index import read_index
 from tests.dpconvert.conftest import Answer
 
@@ -293,3 +294,63 @@ def test_places_in_images_are_asked_about_with_all_that_points_need(
     write(tmp_path / "s", head, rows, "cells.csv")
     _, answer = draft(ready=False)
     assert told in answer.err
+
+
+# --- TIFFs that are slides by their content
+
+
+def draw_pyramid(path: Path, pixels: np.ndarray[Any, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tifffile.TiffWriter(path) as file:
+        for step in (1, 4):
+            file.write(pixels[::step, ::step], tile=(64, 64), photometric="rgb", subfiletype=int(step > 1))
+
+
+@pytest.fixture
+def small_slides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "LARGE", 256 * 256)
+
+
+@pytest.mark.usefixtures("small_slides")
+def test_a_table_states_the_labels_of_tiffs_that_are_slides(
+    draft: Callable[..., Any], tmp_path: Path, dpconvert: Call
+) -> None:
+    """The table has the name that the shape's own pattern matches, and other columns than the shape's own."""
+    for number in range(8):
+        draw_pyramid(tmp_path / "s" / f"S{number}.tif", np.full((320, 320, 3), 100 + number, np.uint8))
+    write(tmp_path / "s", "image_id,label", [f"S{n},{'ab'[n % 2]}" for n in range(8)], "slides.csv")
+    manifest, _ = draft()
+    assert (manifest["shape"], manifest["rule"]["type"]) == ("slides", "tiles")
+    rows = converted(tmp_path, dpconvert)
+    assert len(rows) == 8
+    assert all(manifest["classes"][row["label"]] == "ab"[int(row["source"][1]) % 2] for row in rows)
+
+
+@pytest.mark.usefixtures("small_slides")
+def test_masks_that_are_pyramids_too_are_no_slides(draft: Callable[..., Any], tmp_path: Path) -> None:
+    """As in PANDA."""
+    for number in range(8):
+        draw_pyramid(tmp_path / f"s/train_images/{number:04}.tiff", np.full((320, 320, 3), 100 + number, np.uint8))
+        mask = np.zeros((320, 320, 3), np.uint8)
+        mask[50:200, 50:200, 0] = 1 + number % 3
+        draw_pyramid(tmp_path / f"s/train_label_masks/{number:04}_mask.tiff", mask)
+    write(tmp_path / "s", "image_id,isup_grade", [f"{n:04},{n % 3}" for n in range(8)], "train.csv")
+    manifest, answer = draft(ready=False)
+    assert manifest["files"]["slides"]["pattern"] == r"^train_images/(?P<name>[^/]+)\.(?i:tiff)$"
+    assert "The masks hold the values #000000, #010000, #020000, #030000" in answer.err
+    assert "train.csv also states 'isup_grade' of each slide: not used" in answer.out
+
+
+@pytest.mark.usefixtures("small_slides")
+@pytest.mark.parametrize("layout", ["a table", "folders"])
+def test_images_as_large_as_slides_are_stored_whole_only_if_meant(
+    layout: str, draft: Callable[..., Any], tmp_path: Path
+) -> None:
+    for number in range(8):
+        folder = tmp_path / "s" / ("ab"[number % 2] if layout == "folders" else "images")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (300, 260), (number, 0, 0)).save(folder / f"{number}.png")
+    if layout == "a table":
+        write(tmp_path / "s", "image,label", [f"{n}.png,{'ab'[n % 2]}" for n in range(8)])
+    _, answer = draft(ready=False)
+    assert "Images are as large as slides (300 x 260 px), and each is one sample" in answer.err

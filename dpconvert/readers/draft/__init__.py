@@ -17,7 +17,7 @@ from dpconvert.card import FILE_NAME
 from dpconvert.errors import SourceError
 from dpconvert.names import DECIMAL, alike, escaped, plain, readable, reads_date, reads_missing, unaccented
 from dpconvert.plural import counted
-from dpconvert.readers.draft import cytomine, folders, folds, held, labelled_masks, points, slides, tables, toml
+from dpconvert.readers.draft import cytomine, folders, folds, held, labelled_masks, large, points, slides, tables, toml
 from dpconvert.readers.draft.masks import mask_files, objects, pixels
 from dpconvert.readers.draft.set_lists import with_sets
 from dpconvert.readers.draft.survey import Draft, Survey
@@ -104,6 +104,8 @@ def _doubts(survey: Survey, found: Draft) -> Iterator[str]:
             "[files.annotations] the masks; and add a [rule] of the type whole and a table [dense.seg]. For masks "
             "alone, move the table away"
         )
+    if found.shape in ("folders", "table") or labelled_masks.WHOLE in found.rule:
+        yield from large.whole_slides(survey.source, survey.images)
     if found.shape == "folders" and not found.classes:
         yield from survey.not_read()
     if found.shape in ("folders", "masks"):

@@ -21,6 +21,7 @@ from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.readers.layouts import slides as layout
 from dpconvert.source import unused
 
+NO_FILE = "(?!)"
 OME = re.compile(r"\.ome\.\w+$")  # a double suffix, which is no part of a name
 NONE = "Nothing names the patient, so every {0} is its own group. If several {0}s of one patient are here, they may be "
 NONE += (
@@ -53,6 +54,8 @@ def draft(survey: Survey) -> Draft | None:
         stated = slide_tables.StatedSlides.of_patients(survey, tree.images, pattern, noun)
     of_outlines = _outline_files(survey, called)
     patterns = {"slides": pattern, **{kind: one for kind, (one, _) in of_outlines.items()}}
+    if stated is not None:  # read here already, and not under the shape's own names of columns
+        patterns["table"] = NO_FILE
     drawn, failed = _drawn(survey, patterns, folders.renamed_sets(tree))
     failed += _ambiguous(drawn, called)
     about = f"{counted(len(tree.images), noun)}, like {tree.images[0]}"

@@ -17,6 +17,7 @@ from dpconvert.manifest.model import Manifest
 from dpconvert.manifest.roots import UNDESCRIBED, check_folder
 from dpconvert.plural import counted
 from dpconvert.readers import slide_table
+from dpconvert.readers.draft import large
 from dpconvert.source import unused
 from dpconvert.source.files import Source
 
@@ -83,8 +84,10 @@ class Survey:
 
     @cached_property
     def slides(self) -> list[str]:
-        """Files of formats that only slides have."""
-        return [name for name in self.names if SLIDE.search(name) and not TIFF.search(name)]
+        """Files of formats that only slides have; without any, TIFFs if they are slides by their content."""
+        named = [name for name in self.names if SLIDE.search(name) and not TIFF.search(name)]
+        tiffs = [name for name in self.names if TIFF.search(name)]
+        return named or large.slides_of(self.source, tiffs)
 
     @cached_property
     def images(self) -> list[str]:
