@@ -76,6 +76,7 @@ def test_learned_and_augmented_embeddings_are_computed_each_time() -> None:
     assert "get_embed" not in network.body.rope.__dict__
 
 
+@pytest.mark.stress  # seconds of imports; test_export.py runs an ONNX graph of another network
 def test_an_onnx_graph_holds_the_embedding_and_its_export_prints_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
