@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,14 @@ def test_a_published_digest_is_compared(tmp_path: Path) -> None:
     save_file(random_state(card), tmp_path / "w.safetensors")
     with pytest.raises(RunError, match="not the file that was published"):
         shared_network(card, tmp_path / "w.safetensors")
+    right = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
+    card = BackboneCard.model_validate(card.model_dump() | {"sha256": {"w.safetensors": right.upper()}})
+    shared_network(card, tmp_path / "w.safetensors")
+
+
+def test_what_cannot_be_a_digest_is_refused() -> None:
+    with pytest.raises(ValueError, match="sha256"):
+        BackboneCard.model_validate(tiny("uni").model_dump() | {"sha256": {"w.safetensors": "d41d8cd9"}})
 
 
 # --- what a user gives ---
@@ -514,3 +523,16 @@ def test_show_says_what_to_download_from_where_under_which_licence_and_where_to_
         assert ("request access" in lines["from"]) == card.gated
         assert card.licence.name in lines["licence"]
         assert ("--weights" in lines.get("put it", "")) == (card.unavailable is None), card.name
+
+
+def test_show_describes_a_table_and_a_folder_at_a_path(tmp_path: Path) -> None:
+    table = tmp_path / "ours.toml"
+    table.write_text(f'title = "Ours"\ntimm = "test_vit"\n[options]\ndepth = 2\n[sha256]\n"w.bin" = "{"0" * 64}"\n')
+    shown = CliRunner().invoke(group, ["backbones", "show", str(table)]).stdout
+    lines = dict(line.split("  ", 1) for line in shown.splitlines())
+    assert lines["built as"].strip() == "test_vit of timm with depth=2"
+    assert "0" * 64 in lines["sha256"]
+    assert lines["use it"].strip() == f"mtrain fit --backbone {table} --weights FILE"
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "pretrained_cfg": {}}))
+    shown = CliRunner().invoke(group, ["backbones", "show", str(tmp_path)]).stdout
+    assert f"mtrain fit --backbone {tmp_path}\n" in shown  # with the weights in the folder
