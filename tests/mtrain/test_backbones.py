@@ -21,6 +21,7 @@ from mtrain.backbones.card import BackboneCard, PublishedShape
 from mtrain.backbones.folder import card_of_folder
 from mtrain.cli import group
 from mtrain.data.batches.augment import resized, resized_at_once, square
+from mtrain.disk.remembered import remembered
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import SharedNetwork, shared_network
@@ -415,6 +416,24 @@ def test_a_published_digest_is_compared(tmp_path: Path) -> None:
     right = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
     card = BackboneCard.model_validate(card.model_dump() | {"sha256": {"w.safetensors": right.upper()}})
     shared_network(card, tmp_path / "w.safetensors")
+
+
+def test_a_digest_of_another_file_is_said_not_to_be_compared(tmp_path: Path) -> None:
+    card = tiny("uni").model_copy(update={"sha256": {"pytorch_model.bin": "0" * 64}})
+    save_file(random_state(card), tmp_path / "renamed.safetensors")
+    remembered()
+    shared_network(card, tmp_path / "renamed.safetensors")
+    assert remembered() == [
+        f"{tmp_path / 'renamed.safetensors'}: its sha256 was not compared; the table of {card.name} states that of "
+        "pytorch_model.bin"
+    ]
+
+
+@pytest.mark.parametrize("name", ["blocks.0.attn.qkv.lora_A", "base_model.model.blocks.0.attn.qkv.lora_B.weight"])
+def test_updates_of_an_adapter_are_no_weights(tmp_path: Path, name: str) -> None:
+    save_file(random_state(tiny("uni")) | {name: torch.zeros(2, 2)}, tmp_path / "adapter.safetensors")
+    with pytest.raises(RunError, match=rf"low-rank updates of an adapter: {name}; merge them into the weights"):
+        shared_network(tiny("uni"), tmp_path / "adapter.safetensors")
 
 
 def test_what_cannot_be_a_digest_is_refused() -> None:
