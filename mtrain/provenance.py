@@ -14,7 +14,7 @@ from mtrain.data.pool import Pool
 from mtrain.data.task import Task
 from mtrain.errors import RunError
 from mtrain.runs.run_folder import Run
-from mtrain.runs.seen import Seen
+from mtrain.runs.seen import RESTRICTED, Licence, Seen, closed
 from mtrain.setting_roles import INCIDENTAL
 from mtrain.versions import versions
 
@@ -34,6 +34,9 @@ def about(
     backbone, if it has one. choice: how the tasks of the pool were chosen, if they were.
     """
     described = {"network": network.model_dump(mode="json")} if isinstance(network, BackboneCard) else {}
+    licences: dict[str, Licence] = {task.name: task.card.licence for task in pool.tasks}
+    licences |= licence_of_start(network, config.weights)
+    restricted = Seen(restricted=closed(licences)).json().get(RESTRICTED)
     return {
         "config": config.model_dump(mode="json"),
         **described,
@@ -42,11 +45,19 @@ def about(
         "left_out": [task.name for task in left],
         "trained_on": {task.name: list(task.trains) for task in pool.tasks},
         "related": {task.name: list(task.card.related) for task in (*pool.tasks, *left) if task.card.related},
+        **({RESTRICTED: restricted} if restricted else {}),
         "start": start.json(),
         "ranks": ranks,
         "versions": versions(),
         "git": git_state(),
     }
+
+
+def licence_of_start(network: str | BackboneCard | None, weights: str) -> dict[str, Licence]:
+    """What a training begins from -> its licence; empty for random weights, and for networks that have no table."""
+    if not isinstance(network, BackboneCard) or not network.licensed or weights == "random":
+        return {}
+    return {f"the weights of {network.name}": network.licence}
 
 
 def git_state() -> dict[str, Any] | None:

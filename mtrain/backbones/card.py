@@ -11,11 +11,12 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from dpconvert.card import Licence
 
 Triple = tuple[float, float, float]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 Features = Literal["pooled", "cls", "mean", "cls+mean"]
 Interpolation = Literal["bilinear", "bicubic"]
 # what the features of an image depend on, the weights apart
@@ -112,8 +113,8 @@ class BackboneCard(StrictModel):
     """Tables of tensor names of your own."""
     files: tuple[str, ...] = ()
     """File names under which the authors publish it."""
-    sha256: dict[str, str] = {}
-    """File -> its published digest."""
+    sha256: dict[str, Digest] = {}
+    """File -> its published digest, which a weights file of that name must have."""
     url: str = ""
     """Page where it is published."""
     paper: str = ""

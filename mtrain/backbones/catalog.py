@@ -80,6 +80,15 @@ def described(backbone: str, options: Mapping[str, Any] | None = None) -> Backbo
     return found
 
 
+def at_path(backbone: str) -> BackboneCard | None:
+    """The table or the configuration of a network that is given by a path; None for a name.
+
+    Raises:
+        UsageError: nothing there describes a network.
+    """
+    return _elsewhere(backbone) if _is_path(backbone) else None
+
+
 def check_weights(card: BackboneCard, weights: str) -> None:
     """Check that the network has the requested weights: there are ImageNet weights only of networks in timm.
 

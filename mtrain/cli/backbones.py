@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def backbones(action: str | None, name: str | None, as_json: bool) -> None:
     """List the networks that are known by name or, with `show NAME`, describe one.
 
+    NAME may also be the path of a table, or of a folder that timm or transformers wrote.
+
     Pathology foundation models, and the networks of natural images that they are measured against. You download their
     weights yourself, from where `show` says and under the licence that it names.
 
@@ -36,8 +38,11 @@ def backbones(action: str | None, name: str | None, as_json: bool) -> None:
         return
     if name is None:
         raise UsageError("no network named", remedy="give the name of one that `mtrain backbones` lists")
-    card = catalog.load(catalog.known()[closest(name, catalog.known(), "network", "`mtrain backbones` lists all")])
-    answer(_about(card), card.model_dump(mode="json"), as_json=as_json)
+    card, own = catalog.at_path(name), catalog.folder_of(name) is not None
+    if card is None:
+        card = catalog.load(catalog.known()[closest(name, catalog.known(), "network", "`mtrain backbones` lists all")])
+        name = card.name
+    answer(_about(card, name, own), card.model_dump(mode="json"), as_json=as_json)
 
 
 def _table(cards: list[BackboneCard]) -> Iterator[str]:
@@ -55,7 +60,8 @@ def _features(card: BackboneCard) -> str:
     return str(card.published.width * (2 if card.features == "cls+mean" else 1))
 
 
-def _about(card: BackboneCard) -> Iterator[str]:
+def _about(card: BackboneCard, name: str, own: bool) -> Iterator[str]:
+    """own: whether the network lies in a folder with its weights."""
     scale = f" at {card.mpp:g} um per pixel" if card.mpp else ""
     rows: dict[str, Any] = {"network": card.title}
     if card.published is not None:
@@ -66,22 +72,27 @@ def _about(card: BackboneCard) -> Iterator[str]:
             "parameters": shape.parameters,
             "features": f"{card.features}, {_features(card)} numbers",
         }
+    elif not card.unavailable:
+        options = ", ".join(f"{key}={value}" for key, value in card.options.items())
+        rows |= {"built as": f"{card.timm} of timm{f' with {options}' if options else ''}", "features": card.features}
+    size = f"{card.size} px" if card.size else "size of timm"
     rows |= {
         "not built": card.unavailable,
-        "images": f"{card.size} px{scale}, {card.interpolation}",
+        "images": f"{size}{scale}, {card.interpolation}",
         "mean, std": f"{_numbers(card.mean)}; {_numbers(card.std)}",
         "licence": ", ".join(filter(None, [card.licence.name, card.licence.url, card.licence.note])),
         "download": " or ".join(card.files),
+        "sha256": ", ".join(f"{digest} ({file})" for file, digest in card.sha256.items()),
         "from": card.url + (" (request access on this page first)" if card.gated else ""),
-        "put it": None if card.unavailable else "in any folder, and give the file or the folder to --weights",
+        "put it": None if card.unavailable or own else "in any folder, and give the file or the folder to --weights",
         "paper": card.paper,
         "note": card.note,
         "reported": card.reported and f"{', '.join(card.reported)}: not confirmed on the authors' pages",
-        "use it": None if card.unavailable else f"mtrain fit --backbone {card.name} --weights FILE",
+        "use it": None if card.unavailable else f"mtrain fit --backbone {name}{'' if own else ' --weights FILE'}",
     }
     wide = max(map(len, rows))
     yield from (f"{name:{wide}}  {value}" for name, value in rows.items() if value)
 
 
 def _numbers(values: tuple[float, ...] | None) -> str:
-    return " ".join(f"{value:g}" for value in values or ())
+    return "of timm" if values is None else " ".join(f"{value:g}" for value in values)

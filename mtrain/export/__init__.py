@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,11 @@ from mtrain.export import adapter, formats, modelcard, snippets
 from mtrain.model.dense.dense_file import load_dense, save_dense
 from mtrain.model.heads import About, load_heads
 from mtrain.model.network import shared_network
-from mtrain.model.weight_files.weights import SEEN
+from mtrain.model.weight_files.weights import SEEN, seen_by
+from mtrain.provenance import licence_of_start
 from mtrain.runs.belonging import check_weights
 from mtrain.runs.run_folder import Run, trained_task
+from mtrain.runs.seen import closed
 
 __all__ = ["FORMATS", "Exported", "export"]
 
@@ -100,21 +102,20 @@ def _check_folder(out: Path) -> None:
         )
 
 
-def start_of(network: str | BackboneCard, weights: str) -> BackboneCard | None:
-    """The table whose licence binds what began from these weights; None for random ones, and for networks that go by
-    their names.
-    """
-    return network if isinstance(network, BackboneCard) and network.licensed and weights != "random" else None
-
-
 def closed_start(network: str | BackboneCard, weights: str) -> list[str]:
-    """The weights that a training began from, in words, if their licence does not let everyone pass on what is made."""
-    start = start_of(network, weights)
-    return (
-        []
-        if start is None or start.licence.open
-        else [with_licence(f"the weights of {start.name}", start.licence.name)]
-    )
+    """The weights that a training began from, in words, and what these derive from themselves, where a licence does not
+    let everyone pass on what is made.
+
+    Raises:
+        RunError: the record of what the weights derive from is damaged.
+    """
+    own = closed(licence_of_start(network, weights))
+    return in_words(own | seen_by(weights, network).restricted)
+
+
+def in_words(restricted: Mapping[str, Sequence[str]]) -> list[str]:
+    """Tasks and weights with their licences, for a message."""
+    return [with_licence(name, " and ".join(licences)) for name, licences in restricted.items()]
 
 
 def with_licence(name: str, licence: str) -> str:
@@ -131,7 +132,8 @@ def licence_error(restricted: Sequence[str]) -> str:
 
 
 def _check_licences(pool: list[About], run: Run, start: str | BackboneCard | None, *, accepted: bool) -> bool:
-    """Whether a licence restricts sharing. start: the network whose first weights the export contains, if it does.
+    """Whether a licence restricts sharing. start: the network whose first weights the export contains, if it does;
+    these may derive from tasks and weights of their own.
 
     Raises:
         UsageError: one does, and this is not accepted.
@@ -140,7 +142,8 @@ def _check_licences(pool: list[About], run: Run, start: str | BackboneCard | Non
         with_licence(about.task, str(about.licence.get("name", ""))) for about in pool if not about.licence.get("open")
     ]
     if start is not None:
-        restricted += closed_start(start, run.config().weights)
+        earlier = run.seen().restricted | closed(licence_of_start(start, run.config().weights))
+        restricted += in_words({name: earlier[name] for name in earlier if name not in {about.task for about in pool}})
     if restricted and not accepted:
         raise UsageError(
             licence_error(restricted),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from mtrain.disk.atomic import write_json
 from mtrain.errors import UsageError
 from mtrain.export.formats import WrittenFiles, loading_of_head, name_for_loading, network_config
@@ -27,7 +29,8 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
     """Write the updates of `run`, and the head as `head.weight` and `head.bias` in a separate file.
 
     Raises:
-        UsageError: the run has no updates, or began from random weights, which nobody else has.
+        UsageError: the run has no updates, or began from random weights, which nobody else has; or PEFT would apply
+            the updates wrongly.
         RunError: the run's file of updates is damaged.
     """
     config = run.config()
@@ -44,6 +47,12 @@ def to_adapter(run: Run, network: SharedNetwork, head: Head | None, out: Path) -
             "--to adapter: the run began from random weights, which nobody else has",
             where=run.path,
             remedy="use another format",
+        )
+    if any(isinstance(layer, nn.MultiheadAttention) for layer in network.body.modules()):
+        raise UsageError(  # seen with PEFT 0.21.2: MultiheadAttention.merge
+            f"--to adapter: {network.name} has attention of torch, whose output layer PEFT updates twice",
+            where=run.path,
+            remedy=f"use another format, or {run.adapter.name} in the run: each weight grows by lora_B @ lora_A",
         )
     updates, stated = read_tensors(run.adapter)
     check_part(run.adapter, stated)

@@ -151,6 +151,8 @@ def _licences(run: Run, pool: Sequence[About], config: FitConfig) -> Iterator[st
         terms = sentence(network.licence.name, network.licence.url, network.licence.note)
         where = " ".join(filter(None, [network.url, network.paper]))
         yield f"- The training began from the weights of {network.title} ({where}), whose licence is {terms}."
+    for name, licences in run.started_from().restricted.items():
+        yield f"- The initial weights derive from {name}, whose licence is {' and '.join(licences)}."
     yield from (f"- {of.task}: {' '.join(of.citation.split())}" for of in pool if of.citation)
 
 

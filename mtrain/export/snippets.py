@@ -2,8 +2,8 @@
 
 TRIDENT: trident.patch_encoder_models.CustomInferenceEncoder(enc_name, model, transforms, precision), of its tutorial on
 one's own foundation model. eva 0.4.5: eva.core.models.wrappers.ModelFromFunction(path). THUNDER 0.2.2: a subclass of
-thunder.models.pretrained_models.PretrainedModel with `name` and `emb_dim`. LazySlide 0.13.0:
-lazyslide.tl.feature_extraction(wsi, model, model_name=, transform=), where `model` is any callable.
+thunder.models.pretrained_models.PretrainedModel with `name`, `emb_dim` and `vlm` (whether it knows text). LazySlide
+0.13.0: lazyslide.tl.feature_extraction(wsi, model, model_name=, transform=), where `model` is any callable.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ model = ModelFromFunction(path=load_encoder)
 class Encoder(PretrainedModel):
     def __init__(self):
         super().__init__()
-        self.name, self.emb_dim, self.encoder = "{name}", {features}, encoder
+        self.name, self.emb_dim, self.vlm, self.encoder = "{name}", {features}, False, encoder
 
     def get_transform(self):
         return transform

@@ -7,6 +7,7 @@ A network has a name known to mtrain.model.backbones or is described by a table 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -37,6 +38,7 @@ from mtrain.model.weight_files.weights_names import in_own_names
 
 Network = str | BackboneCard
 CLASS_TOKEN = "cls_token"
+UPDATE = re.compile(r"\.lora_[AB](\.|$)")
 
 
 class SharedNetwork(nn.Module):
@@ -147,9 +149,14 @@ def load_weights(
         remember(f"{given}: {path.name} was read, not {', '.join(others)}; give a file with --weights to choose")
     weights = open_weights(path)
     wanted, tensors = network.state_dict(), weights.tensors
+    _check_whole(tensors, path)
     if card is not None:
-        for file in files_of(path):
+        files = files_of(path)
+        for file in files:
             check_published(file, card.sha256)
+        if card.sha256 and weights.backbone is None and not any(file.name in card.sha256 for file in files):
+            of = ", ".join(card.sha256)
+            remember(f"{path}: its sha256 was not compared; the table of {name} states that of {of}")
         tensors = in_own_names(tensors, wanted, catalog.namings(card).values(), path)
     if card is None or weights.backbone is not None:  # a table itself states the architecture of files of others
         _check_stated(weights, name, path)
@@ -162,6 +169,16 @@ def _others(tensors: StateDict, name: str, card: BackboneCard | None) -> Candida
         yield from ((other, shapes) for other, shapes in listed_networks(width) if other != name)
     if card is None:
         yield from relatives(name)
+
+
+def _check_whole(tensors: StateDict, path: Path) -> None:
+    """Refuse low-rank updates, which are no weights by themselves."""
+    if update := next(filter(UPDATE.search, tensors), None):
+        raise RunError(
+            f"not the weights of a network: low-rank updates of an adapter: {update}",
+            where=path,
+            remedy="merge them into the weights that they were trained on, as merge_and_unload() of PEFT does",
+        )
 
 
 def _check_stated(weights: Weights, name: str, path: Path) -> None:

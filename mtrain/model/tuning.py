@@ -14,24 +14,20 @@ Frozen parameters have no gradients, and the layers before the first trained one
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from dpconvert.plural import counted
 from mtrain.errors import UsageError
-from mtrain.model.weight_files.weights import StateDict
+from mtrain.model.low_rank import UPDATES, add_updates
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 BLOCKS, BLOCK = "blocks", re.compile(r"blocks\.(\d+)\.")
-ATTENTION = re.compile(r"(^|\.)attn\w*\.(qkv|qk|kv|[qkv]|[qkv]_proj|w[qkv]|proj)$")
 BIAS = re.compile(r"(.*\.)?(bias|\w+_bias|bias_[ih]h_l\d+\w*)$")  # the latter two are those of attention and of LSTMs
-UPDATES = ("lora_a", "lora_b")
 
 
 @dataclass(frozen=True)
@@ -50,31 +46,6 @@ class Tune:
         return Tune(kind, number, float(numbers[1]) if len(numbers) > 1 else float(number))
 
 
-class LowRank(nn.Linear):
-    """A frozen linear layer plus a trained low-rank update: y = W x + b + s B (A x).
-
-    A (rank, in) is initialized like torch's linear layers, and B (out, rank) with zeros: initially the layer computes
-    the same as before.
-    """
-
-    def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
-        super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        self.weight, self.bias = layer.weight, layer.bias
-        self.scale = alpha / rank
-        self.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
-        self.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer: (..., in) -> (..., out)."""
-        update = F.linear(F.linear(input, self.lora_a), self.lora_b)
-        return F.linear(input, self.weight, self.bias) + self.scale * update
-
-    def merged(self) -> Tensor:
-        """Return the weight (out, in) of the equivalent plain layer."""
-        return self.weight + self.scale * (self.lora_b @ self.lora_a)
-
-
 def prepare(body: nn.Module, text: str, name: str) -> None:
     """Make the specified parameters of `body` trainable, freeze all others, and add low-rank updates if specified.
 
@@ -86,15 +57,14 @@ def prepare(body: nn.Module, text: str, name: str) -> None:
         return
     body.requires_grad_(False)
     if tune.kind == "lora":
-        _add_updates(body, tune)
+        add_updates(body, tune.number, tune.alpha, name)
     for parameter in _moving(body, tune):
         parameter.requires_grad_(True)
     if tune.kind != "heads" and not any(parameter.requires_grad for parameter in body.parameters()):
         parts = {
             "norms": "normalization layers",
             "bias": "biases",
-            "lora": "projections of attention",
-            "last": "blocks",
+            "last": "sequence of blocks",
         }
         remedy = "use --tune all or heads, or another part"
         raise UsageError(f"--tune {text}: {name} has no {parts[tune.kind]}", remedy=remedy)
@@ -144,24 +114,6 @@ def by_layer(body: nn.Module, decay: float, name: str) -> list[tuple[float, list
     return [(decay**below, groups[below]) for below in sorted(groups)]
 
 
-def merged_state(body: nn.Module) -> StateDict:
-    """Return the state dict of the plain network that is equivalent to `body`."""
-    layers = dict(_updates(body))
-    state = {name: value for name, value in body.state_dict().items() if name.rpartition(".")[2] not in UPDATES}
-    return state | {f"{name}.weight": layer.merged().detach() for name, layer in layers.items()}
-
-
-def adapter_state(body: nn.Module) -> StateDict:
-    """Return only the low-rank updates: <layer>.lora_A (rank, in) and <layer>.lora_B (out, rank).
-
-    lora_B includes the scale, so that the update of a layer is lora_B @ lora_A.
-    """
-    state: StateDict = {}
-    for name, layer in _updates(body):
-        state |= {f"{name}.lora_A": layer.lora_a.detach(), f"{name}.lora_B": layer.scale * layer.lora_b.detach()}
-    return state
-
-
 def _moving(body: nn.Module, tune: Tune) -> Iterator[nn.Parameter]:
     if tune.kind == "norms":
         for module in body.modules():
@@ -196,19 +148,3 @@ def _before_the_blocks(body: nn.Module) -> set[str]:
     """
     parts = [name for name, _ in body.named_children()]
     return {name for name, _ in body.named_parameters(recurse=False)} | set(parts[: parts.index(BLOCKS)])
-
-
-def _add_updates(body: nn.Module, tune: Tune) -> None:
-    layers = [(name, layer) for name, layer in body.named_modules() if ATTENTION.search(name)]
-    for name, layer in layers:
-        if isinstance(layer, nn.Linear):
-            parent, _, attribute = name.rpartition(".")
-            if getattr(body.get_submodule(parent), "q_bias", None) is not None:
-                raise UsageError(
-                    f"--tune lora: {parent} multiplies by weights itself, past its layers", remedy="use --tune last:N"
-                )
-            setattr(body.get_submodule(parent), attribute, LowRank(layer, tune.number, tune.alpha))
-
-
-def _updates(body: nn.Module) -> Iterator[tuple[str, LowRank]]:
-    return ((name, layer) for name, layer in body.named_modules() if isinstance(layer, LowRank))

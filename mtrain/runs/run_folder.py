@@ -162,7 +162,8 @@ class Run:
 
     def seen(self) -> Seen:
         """What the run's weights were trained on: its own sets, and those of what it began from."""
-        return Seen(self.trained_on(), Seen.of(self.about()).related) | self.started_from()
+        own = Seen.of(self.about())
+        return Seen(self.trained_on(), own.related, own.restricted) | self.started_from()
 
     def state(self) -> tuple[RunState, int]:
         """(state, iteration). A run counts as stopped if its process was killed or its weights are missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mtrain.errors import RunError
-from mtrain.model import tuning
+from mtrain.model import low_rank
 from mtrain.model.batchnorm import batchnorm_per_task
 from mtrain.model.dense.dense_file import save_dense
 from mtrain.model.frozen import saved_digest
@@ -36,13 +36,13 @@ def write_weights(training: Training, run: Run) -> None:
     shared, pool = training.model.shared, training.pool
     batchnorm_per_task.merge(shared)
     with training.averaged():
-        merged = tuning.merged_state(shared.body)
+        merged = low_rank.merged_state(shared.body)
         network = saved_digest(shared, merged)
         save_heads(run.heads, training.model.heads, pool.tasks, network)
         about = {"run": run.name, "pool": pool.digest, NETWORK: network, **run.seen().json()}
         if training.model.dense is not None:
             save_dense(run.dense, training.model.dense, {"backbone": shared.name, **about})
-        if adapter := tuning.adapter_state(shared.body):
+        if adapter := low_rank.adapter_state(shared.body):
             write_tensors(run.adapter, adapter, {"backbone": shared.name, "tune": training.config.tune, **about})
         save_weights(merged, run.weights, shared.name, **about, **{SETTINGS: settings_digest(run)})
 

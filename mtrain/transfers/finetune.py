@@ -32,7 +32,7 @@ from mtrain.errors import RunError, UsageError
 from mtrain.model.network import SharedNetwork
 from mtrain.model.weight_files.tensor_file import write_tensors
 from mtrain.model.weight_files.weights import read_weights, state_digest
-from mtrain.runs.seen import Seen
+from mtrain.runs.seen import Seen, closed
 from mtrain.scoring import label_scores
 from mtrain.scoring.predictions import truth_of, undefined
 from mtrain.train import checkpoint
@@ -147,7 +147,8 @@ def _tuned(tuning: Tuning, place: Path, report: Reporter, seen: Seen) -> RateRes
     if outcome.diverged:
         report.note(f"{name}: diverged at rate {rate:g} in epoch {len(outcome.history) + 1}")
     if outcome.epoch:
-        saw = seen | Seen({name: ("train",)}, {name: tuple(tuning.task.card.related)})
+        card = tuning.task.card
+        saw = seen | Seen({name: ("train",)}, {name: tuple(card.related)}, closed({name: card.licence}))
         about = {"backbone": tuning.model.shared.name, "task": name, **saw.json()}
         write_tensors(_weights(place, rate), tuning.merged(), about)
     write_document(place / f"rate-{rate:g}.json", asdict(outcome) | {"of": place.name})

@@ -28,7 +28,7 @@ from mtrain.data.batches.loader import batches
 from mtrain.data.labels import scaling_of
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
-from mtrain.model import tuning
+from mtrain.model import low_rank, tuning
 from mtrain.model.devices import find_device
 from mtrain.model.inference import Inference, outputs
 from mtrain.model.loss import squared_error
@@ -259,7 +259,7 @@ class Tuning:
     def merged(self) -> StateDict:
         """The best state as that of a plain network, with low-rank updates merged into the weights."""
         self.model.load_state_dict(self.best)
-        body = {f"{BODY}{name}": tensor for name, tensor in tuning.merged_state(self.model.shared.body).items()}
+        body = {f"{BODY}{name}": tensor for name, tensor in low_rank.merged_state(self.model.shared.body).items()}
         return body | {name: tensor for name, tensor in self.best.items() if not name.startswith(BODY)}
 
     def state(self) -> StateDict:

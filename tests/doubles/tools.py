@@ -3,9 +3,10 @@
 TRIDENT: `CustomInferenceEncoder(enc_name, model, transforms, precision)`; `forward(x)` calls the model
 (trident/patch_encoder_models/load.py). eva 0.4.5: `ModelFromFunction(path, arguments=None, checkpoint_path=None,
 transforms=None)` builds the model by calling `path` (eva/core/models/wrappers/from_function.py). THUNDER 0.2.2: the
-abstract class `PretrainedModel`; `benchmark` reads `name` and `emb_dim` (thunder/models/pretrained_models.py,
-thunder/tasks/train_eval_probe.py). LazySlide 0.13.0: `tl.feature_extraction(wsi, model, *, model_name, transform)`
-stacks the outputs of a callable model (lazyslide/tools/_features.py).
+abstract class `PretrainedModel`; `benchmark` reads `name`, `emb_dim` and `vlm` (thunder/models/pretrained_models.py,
+thunder/tasks/train_eval_probe.py, thunder/tasks/pre_computing_patch_embeddings.py). LazySlide 0.13.0:
+`tl.feature_extraction(wsi, model, *, model_name, transform)` stacks the outputs of a callable model
+(lazyslide/tools/_features.py).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dpconvert.card import Licence
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.backbones.card import BackboneCard
@@ -27,7 +28,7 @@ from mtrain.predict.classifier import Classifier
 from mtrain.report.pages.run_page import write_report
 from mtrain.runs import untrained
 from mtrain.runs.run_folder import Run
-from mtrain.runs.seen import Seen
+from mtrain.runs.seen import Seen, closed
 from mtrain.settings import check_names, fit_config
 from mtrain.sweep.cells import training_digest
 from mtrain.train.fit import fit
@@ -169,6 +170,28 @@ def test_an_export_that_several_licences_stop_names_them_all() -> None:
     assert licence_error(["Dots", "Bars", "the weights of tiny"]) == (
         "the licences of Dots, Bars and the weights of tiny do not allow everyone to share weights derived from them"
     )
+
+
+def test_the_licence_of_a_start_binds_what_begins_from_its_exports(trained: Run, tmp_path: Path) -> None:
+    exported = export(trained, "timm", tmp_path / "out", accepted=True).folder / "model.safetensors"
+    given = {"img_size": 28, "depth": 2, "embed_dim": 16, "num_heads": 2}  # by timm's name, without the table
+    settings = {"backbone": "timm:vit_small_patch14_reg4_dinov2", "backbone_options": given, "size": 28}
+    config = trained.config().model_copy(update=settings | {"weights": str(exported), "tune": "lora:2"})
+    run = Run(tmp_path / "next")
+    assert fit(config, run, QUIET) == "finished"
+    with pytest.raises(UsageError, match=r"licence of the weights of tiny \(CC-BY-NC-ND-4.0\) does not allow everyone"):
+        export(run, "safetensors", tmp_path / "again")
+    card = (export(run, "safetensors", tmp_path / "again", accepted=True).folder / modelcard.NAME).read_text()
+    assert "The initial weights derive from the weights of tiny, whose licence is CC-BY-NC-ND-4.0." in card
+    assert not export(run, "adapter", tmp_path / "adapter").restricted  # the updates alone
+
+
+def test_closed_licences_of_tasks_are_inherited_with_what_was_seen() -> None:
+    licences = {"Alpha": Licence(name="CC0-1.0", open=True), "Beta": Licence(name="CC-BY-NC-4.0")}
+    seen = Seen({"Beta": ("train",)}, {}, closed(licences))
+    assert seen.restricted == {"Beta": ("CC-BY-NC-4.0",)}
+    assert Seen.of((Seen({"Gamma": ("train",)}) | Seen.of(seen.json())).json()).restricted == seen.restricted
+    assert "restricted" not in Seen({"Gamma": ("train",)}).json()
 
 
 def test_the_licence_of_the_start_stops_an_export(trained: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mtrain.backbones.card import BackboneCard, PublishedShape
 from mtrain.backbones.model_folder import card_of_folder
 from mtrain.cli import group
 from mtrain.data.batches.augment import resized, resized_at_once, square
+from mtrain.disk.remembered import remembered
 from mtrain.errors import RunError, UsageError
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import SharedNetwork, shared_network
@@ -411,6 +413,32 @@ def test_a_published_digest_is_compared(tmp_path: Path) -> None:
     save_file(random_state(card), tmp_path / "w.safetensors")
     with pytest.raises(RunError, match="not the file that was published"):
         shared_network(card, tmp_path / "w.safetensors")
+    right = hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
+    card = BackboneCard.model_validate(card.model_dump() | {"sha256": {"w.safetensors": right.upper()}})
+    shared_network(card, tmp_path / "w.safetensors")
+
+
+def test_a_digest_of_another_file_is_said_not_to_be_compared(tmp_path: Path) -> None:
+    card = tiny("uni").model_copy(update={"sha256": {"pytorch_model.bin": "0" * 64}})
+    save_file(random_state(card), tmp_path / "renamed.safetensors")
+    remembered()
+    shared_network(card, tmp_path / "renamed.safetensors")
+    assert remembered() == [
+        f"{tmp_path / 'renamed.safetensors'}: its sha256 was not compared; the table of {card.name} states that of "
+        "pytorch_model.bin"
+    ]
+
+
+@pytest.mark.parametrize("name", ["blocks.0.attn.qkv.lora_A", "base_model.model.blocks.0.attn.qkv.lora_B.weight"])
+def test_updates_of_an_adapter_are_no_weights(tmp_path: Path, name: str) -> None:
+    save_file(random_state(tiny("uni")) | {name: torch.zeros(2, 2)}, tmp_path / "adapter.safetensors")
+    with pytest.raises(RunError, match=rf"low-rank updates of an adapter: {name}; merge them into the weights"):
+        shared_network(tiny("uni"), tmp_path / "adapter.safetensors")
+
+
+def test_what_cannot_be_a_digest_is_refused() -> None:
+    with pytest.raises(ValueError, match="sha256"):
+        BackboneCard.model_validate(tiny("uni").model_dump() | {"sha256": {"w.safetensors": "d41d8cd9"}})
 
 
 # --- what a user gives ---
@@ -514,3 +542,16 @@ def test_show_says_what_to_download_from_where_under_which_licence_and_where_to_
         assert ("request access" in lines["from"]) == card.gated
         assert card.licence.name in lines["licence"]
         assert ("--weights" in lines.get("put it", "")) == (card.unavailable is None), card.name
+
+
+def test_show_describes_a_table_and_a_folder_at_a_path(tmp_path: Path) -> None:
+    table = tmp_path / "ours.toml"
+    table.write_text(f'title = "Ours"\ntimm = "test_vit"\n[options]\ndepth = 2\n[sha256]\n"w.bin" = "{"0" * 64}"\n')
+    shown = CliRunner().invoke(group, ["backbones", "show", str(table)]).stdout
+    lines = dict(line.split("  ", 1) for line in shown.splitlines())
+    assert lines["built as"].strip() == "test_vit of timm with depth=2"
+    assert "0" * 64 in lines["sha256"]
+    assert lines["use it"].strip() == f"mtrain fit --backbone {table} --weights FILE"
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "pretrained_cfg": {}}))
+    shown = CliRunner().invoke(group, ["backbones", "show", str(tmp_path)]).stdout
+    assert f"mtrain fit --backbone {tmp_path}\n" in shown  # with the weights in the folder

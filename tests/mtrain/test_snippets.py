@@ -79,7 +79,7 @@ def test_each_tool_gets_the_features_of_the_network(
     exec(thunder, scope)
     model = scope["model"]
     torch.testing.assert_close(model.get_linear_probing_embeddings(model.get_transform()(picture)[None]), expected)
-    assert (model.name, model.emb_dim) == ("my-run", expected.shape[1])
+    assert (model.name, model.emb_dim, model.vlm) == ("my-run", expected.shape[1], False)
     exec(lazyslide, scope)
     slide = SimpleNamespace(tiles=[picture, picture])
     scope["extract"](slide)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torchvision.models import VisionTransformer
+from torchvision.models.swin_transformer import SwinTransformer
 
 from dpconvert.runtime.progress import Reporter
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 from mtrain.export import export
-from mtrain.model import tuning
+from mtrain.export.adapter import to_adapter
+from mtrain.model import low_rank, tuning
 from mtrain.model.backbones import body_of_card
 from mtrain.model.network import MultiHead, SharedNetwork, shared_network
 from mtrain.runs.run_folder import Run
@@ -102,10 +106,10 @@ def test_low_rank_updates_begin_as_nothing_and_merge_into_the_weights(network: S
             torch.nn.init.normal_(parameter)
     changed = network(images())
     assert not torch.allclose(changed, before, atol=1e-2)
-    merged = tuning.merged_state(network.body)
+    merged = low_rank.merged_state(network.body)
     plain.body.load_state_dict(merged)  # strict: the names are the plain network's
     torch.testing.assert_close(plain(images()), changed, rtol=1e-4, atol=1e-4)
-    adapter = tuning.adapter_state(network.body)
+    adapter = low_rank.adapter_state(network.body)
     assert adapter.keys() == {
         f"blocks.{block}.attn.{layer}.lora_{side}" for block in (0, 1) for layer in ("qkv", "proj") for side in "AB"
     }
@@ -167,7 +171,7 @@ def test_more_blocks_than_a_network_has_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("lora:4", "shufflenet_v2_x0_5 has no projections of attention"), ("last:2", "has no blocks")],
+    [("lora:4", "shufflenet_v2_x0_5 has no projections of attention"), ("last:2", "has no sequence of blocks")],
 )
 def test_parts_that_a_network_lacks_are_reported(text: str, said: str) -> None:
     network = shared_network("shufflenet_v2_x0_5", "random")
@@ -179,35 +183,98 @@ def test_parts_that_a_network_lacks_are_reported(text: str, said: str) -> None:
         tuning.check_pointing(network.body, network.name)
 
 
-def test_attention_that_goes_past_its_layers_is_refused() -> None:
-    card = catalog.described("timm:eva02_tiny_patch14_224", {"depth": 1})
+def timm_body(name: str, options: dict[str, object]) -> torch.nn.Module:
+    card = catalog.described(f"timm:{name}", options)
     assert card is not None
-    with pytest.raises(UsageError, match="multiplies by weights itself"):
-        tuning.prepare(body_of_card(card).module, "lora:2", "eva02")
+    return body_of_card(card).module
+
+
+def torchvision_swin() -> torch.nn.Module:
+    return SwinTransformer([4, 4], 8, [1, 1], [1, 2], [4, 4], num_classes=3)
+
+
+def torchvision_vit() -> torch.nn.Module:
+    network = VisionTransformer(64, 32, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=8)
+    network.heads = torch.nn.Identity()  # its weights are zeros
+    return network
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "projections"),
+    ("body", "projections"),
     [
-        ("pvt_v2_b0", {"depths": [1, 1, 1, 1]}, {"q", "kv", "proj"}),
-        ("xcit_nano_12_p16_224", {"depth": 1, "cls_attn_layers": 1}, {"qkv", "q", "k", "v", "proj"}),
+        (lambda: timm_body("pvt_v2_b0", {"depths": [1, 1, 1, 1]}), {"q", "kv", "proj"}),
+        (
+            lambda: timm_body("xcit_nano_12_p16_224", {"depth": 1, "cls_attn_layers": 1}),
+            {"qkv", "q", "k", "v", "proj"},
+        ),
+        (
+            lambda: timm_body("coat_tiny", {"serial_depths": [1] * 4, "parallel_depth": 1, "embed_dims": [16] * 4}),
+            {"qkv", "proj"},
+        ),
+        (lambda: timm_body("levit_128s", {"depth": [1, 1, 1]}), {"linear"}),
+        # the following pass the weights of their layers to a function
+        (lambda: timm_body("eva02_tiny_patch14_224", {"depth": 2}), {"qkv", "proj"}),
+        (lambda: timm_body("beit_base_patch16_224", {"depth": 1, "embed_dim": 24, "num_heads": 2}), {"qkv", "proj"}),
+        (lambda: timm_body("swinv2_tiny_window8_256", {"depths": [1, 1, 1, 1], "embed_dim": 24}), {"qkv", "proj"}),
+        (torchvision_swin, {"qkv", "proj"}),
+        (torchvision_vit, {"self_attention", "out_proj"}),
     ],
 )
-def test_all_projections_of_attention_are_updated(name: str, options: dict[str, object], projections: set[str]) -> None:
-    card = catalog.described(f"timm:{name}", options)
-    assert card is not None
-    body = body_of_card(card).module
-    tuning.prepare(body, "lora:2", name)
-    assert {name.split(".")[-2] for name in names(body)} == projections
-    body(torch.rand((2, 3, 64, 64))).square().sum().backward()
-    for name, parameter in body.named_parameters():
+def test_all_projections_of_attention_are_updated(body: Callable[[], torch.nn.Module], projections: set[str]) -> None:
+    torch.manual_seed(0)
+    network = body().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():  # some networks start with residual branches of zeros
+            parameter.add_(torch.randn(parameter.shape), alpha=0.05)
+    plain, own = copy.deepcopy(network), network.state_dict()
+    pictures = torch.rand((2, 3, *_size_of(network)))
+    before = network(pictures).detach()
+    tuning.prepare(network, "lora:2:6", "this")
+    assert {name.split(".")[-2] for name in names(network)} == projections
+    features = network(pictures)
+    torch.testing.assert_close(features, before)
+    weight = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
+    (features * weight).sum().backward()
+    for name, parameter in network.named_parameters():
         assert not name.endswith("lora_b") or (parameter.grad is not None and parameter.grad.any()), name
+        if name.endswith(("lora_a", "lora_b")):
+            torch.nn.init.normal_(parameter, std=0.1)
+    merged = low_rank.merged_state(network)
+    adapter = low_rank.adapter_state(network)
+    assert merged.keys() == own.keys()
+    for name, layer in low_rank.updates(network):
+        by_hand = own[f"{name}.{layer.of}"] + adapter[f"{name}.lora_B"] @ adapter[f"{name}.lora_A"]
+        torch.testing.assert_close(merged[f"{name}.{layer.of}"], by_hand)
+    plain.load_state_dict(merged)
+    with torch.no_grad():
+        changed = network(pictures)
+        torch.testing.assert_close(plain(pictures), changed, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(changed, before, atol=1e-3)
+
+
+def _size_of(network: torch.nn.Module) -> tuple[int, int]:
+    size = getattr(network, "pretrained_cfg", {}).get("input_size", (3, 64, 64))
+    return tuple(size[1:])
+
+
+def test_updates_that_peft_would_add_twice_are_not_exported(made: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    assert fit(settings(made, tune="lora:2"), run, QUIET) == "finished"
+    network = shared_network(str(made / "tiny.toml"), made / "tiny.safetensors")
+    network.body = torchvision_vit()
+    with pytest.raises(UsageError, match=r"attention of torch, whose output layer PEFT updates twice"):
+        to_adapter(run, network, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_attention_by_convolution_is_refused() -> None:
+    body = timm_body("visformer_tiny", {"depth": (1, 1, 1)})
+    with pytest.raises(UsageError, match="lora:2: visformer_tiny computes its attention with convolutions; use --tune"):
+        tuning.prepare(body, "lora:2", "visformer_tiny")
 
 
 def test_biases_of_attention_are_biases() -> None:
-    card = catalog.described("timm:eva02_tiny_patch14_224", {"depth": 1})
-    assert card is not None
-    body = body_of_card(card).module
+    body = timm_body("eva02_tiny_patch14_224", {"depth": 1})
     tuning.prepare(body, "bias", "eva02")
     assert {"blocks.0.attn.q_bias", "blocks.0.attn.v_bias", "blocks.0.attn.proj.bias"} <= names(body)
     assert not any(name.endswith(("weight", "token", "embed")) for name in names(body))
