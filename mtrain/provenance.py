@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpconvert.card import Licence
 from dpconvert.plural import counted
 from mtrain.backbones.card import BackboneCard
 from mtrain.config import FitConfig, choices_off
@@ -15,7 +14,7 @@ from mtrain.data.pool import Pool
 from mtrain.data.task import Task
 from mtrain.errors import RunError
 from mtrain.runs.run_folder import Run
-from mtrain.runs.seen import RESTRICTED, Seen, closed
+from mtrain.runs.seen import RESTRICTED, Licence, Seen, closed
 from mtrain.setting_roles import INCIDENTAL
 from mtrain.versions import versions
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from dpconvert.card import Licence
 from dpconvert.names import plain
 
 TRAINED_ON, RELATED, RESTRICTED = "trained_on", "related", "restricted"
@@ -63,6 +62,15 @@ class Seen:
             near = [b if a == one else a for a, b in pairs if one in (a, b)]
             kin += [other for other in dict.fromkeys(near) if other not in kin]
         return {task: sets for task, sets in self.sets.items() if plain(task) in kin[1:] and sets}
+
+
+class Licence(Protocol):
+    """A licence, of data or of weights. open: whether it lets everyone share what is made of them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def open(self) -> bool: ...
 
 
 def closed(licences: Mapping[str, Licence]) -> Sets:
