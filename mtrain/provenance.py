@@ -14,7 +14,7 @@ from mtrain.data.pool import Pool
 from mtrain.data.task import Task
 from mtrain.errors import RunError
 from mtrain.runs.run_folder import Run
-from mtrain.runs.seen import RESTRICTED, Licence, Seen, closed
+from mtrain.runs.seen import RESTRICTED, Seen, Terms, closed
 from mtrain.setting_roles import INCIDENTAL
 from mtrain.versions import versions
 
@@ -34,7 +34,7 @@ def about(
     backbone, if it has one. choice: how the tasks of the pool were chosen, if they were.
     """
     described = {"network": network.model_dump(mode="json")} if isinstance(network, BackboneCard) else {}
-    licences: dict[str, Licence] = {task.name: task.card.licence for task in pool.tasks}
+    licences: dict[str, Terms] = {task.name: task.card.licence for task in pool.tasks}
     licences |= licence_of_start(network, config.weights)
     restricted = Seen(restricted=closed(licences)).json().get(RESTRICTED)
     return {
@@ -53,7 +53,7 @@ def about(
     }
 
 
-def licence_of_start(network: str | BackboneCard | None, weights: str) -> dict[str, Licence]:
+def licence_of_start(network: str | BackboneCard | None, weights: str) -> dict[str, Terms]:
     """What a training begins from -> its licence; empty for random weights, and for networks that have no table."""
     if not isinstance(network, BackboneCard) or not network.licensed or weights == "random":
         return {}

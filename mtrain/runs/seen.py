@@ -64,7 +64,7 @@ class Seen:
         return {task: sets for task, sets in self.sets.items() if plain(task) in kin[1:] and sets}
 
 
-class Licence(Protocol):
+class Terms(Protocol):
     """A licence, of data or of weights. open: whether it lets everyone share what is made of them."""
 
     @property
@@ -73,7 +73,7 @@ class Licence(Protocol):
     def open(self) -> bool: ...
 
 
-def closed(licences: Mapping[str, Licence]) -> Sets:
+def closed(licences: Mapping[str, Terms]) -> Sets:
     """Those of these licences, by task or weights, that do not let everyone share what is made of it."""
     return {name: (licence.name,) for name, licence in licences.items() if not licence.open}
 
