@@ -31,7 +31,8 @@ from mtrain.race.decisions import Rules, Rung
 from mtrain.race.simulation import Raced, race, regret
 from mtrain.race.worlds import ScoreModel, World, world
 from mtrain.sweep.combination import Combination
-from mtrain.sweep.spec import Race, load_sweep
+from mtrain.sweep.race_settings import Race
+from mtrain.sweep.spec import load_sweep
 
 DRAWS = 100  # of a bootstrap, where asked: a tenth of what `mtrain sweep --race` takes
 SETS, TASKS = 8, 10
@@ -67,6 +68,7 @@ def protocols(combinations: int, seeds: int, networks: list[int], *, bootstrap: 
     yield Protocol("full grid", grid(1.0, seeds))
     yield Protocol("1 seed", grid(1.0, 1))
     yield Protocol("2 seeds", grid(1.0, 2))
+    yield Protocol("4 seeds", grid(1.0, 4))
     yield Protocol("10% of the length, 1 seed", grid(0.1, 1))
     yield Protocol("race on seeds", lambda one: race(rules(lengths=(1.0,)), one))
     yield Protocol("race, keep 40%", lambda one: race(rules(keep=0.4), one))
@@ -81,6 +83,9 @@ def protocols(combinations: int, seeds: int, networks: list[int], *, bootstrap: 
     yield Protocol("4 sets together, race on seeds", lambda one: race(rules(lengths=(1.0,)), one, together=True), 4)
     yield Protocol("4 sets together, race, keep 40%", lambda one: race(rules(keep=0.4), one, together=True), 4)
     yield Protocol("4 sets together, race, keep 60%", lambda one: race(rules(keep=0.6), one, together=True), 4)
+    for share in (0.3, 0.5):  # what search.py has found on other worlds
+        late = rules(lengths=(share, 1.0), keep=0.5)
+        yield Protocol(f"4 sets together, race from {share:.0%}, keep 50%", partial(race, late, together=True), 4)
 
 
 @cache
@@ -149,7 +154,7 @@ def draw(found: dict[str, list[Row]]) -> Figure:
         axis.axvline(0.1, color="0.6", linewidth=0.8, linestyle=":")
         for number, row in enumerate(rows):
             error = 1.96 * float(row["loss_error"])
-            marker = "os^Dv<>PX*hpd"[number % 13]
+            marker = "os^Dv<>PX*hpd8HD"[number % 16]
             axis.errorbar(
                 row["cost"], row["loss"], yerr=error, linestyle="", marker=marker, label=row["protocol"], capsize=2
             )

@@ -22,8 +22,9 @@ from mtrain.evaluation.paper_tables import published_facts
 from mtrain.race import plan as race_plan
 from mtrain.race.agenda import race_agenda
 from mtrain.sweep import estimate
-from mtrain.sweep.cells import LeftOut, cells_of, left_out_sets
+from mtrain.sweep.cells import cells_of
 from mtrain.sweep.estimate import Kind, Pace
+from mtrain.sweep.left_out import LeftOut, left_out_sets
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
 

@@ -27,7 +27,7 @@ from mtrain.evaluation.selecting.selection import score_of
 from mtrain.race.agenda import rules_of
 from mtrain.race.decisions import Rules, Rung
 from mtrain.race.simulation import Raced, race, regret
-from mtrain.sweep.spec import Race
+from mtrain.sweep.race_settings import Race
 from mtrain.sweep.store import Store
 
 HERE = Path(__file__).parent

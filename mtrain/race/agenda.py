@@ -20,10 +20,12 @@ from mtrain.evaluation.selecting.selection import score_of
 from mtrain.race import decisions
 from mtrain.race.decisions import Contest, Outcome, Rules, Rung, Verdict
 from mtrain.sweep.cell_records import Result
-from mtrain.sweep.cells import Cell, LeftOut, cells_of
+from mtrain.sweep.cells import Cell, cells_of
 from mtrain.sweep.combination import Combination
+from mtrain.sweep.left_out import LeftOut
 from mtrain.sweep.race_record import NAME, ContestRecord, RaceRecord, RungRecord, write_record
-from mtrain.sweep.spec import Race, Sweep
+from mtrain.sweep.race_settings import Race
+from mtrain.sweep.spec import Sweep
 from mtrain.sweep.store import Store
 
 Place = tuple[float, int, tuple[str, ...], Combination]  # share of the length, seed, tasks, combination

@@ -15,8 +15,9 @@ from mtrain.race.agenda import RaceAgenda, describe
 from mtrain.race.decisions import Rules
 from mtrain.race.simulation import race
 from mtrain.race.worlds import ScoreModel, world
-from mtrain.sweep.cells import Cell, LeftOut
+from mtrain.sweep.cells import Cell
 from mtrain.sweep.estimate import Kind, Pace, images_of, kind_of, span
+from mtrain.sweep.left_out import LeftOut
 
 WORLDS, DRAWS = 20, 100
 

@@ -28,10 +28,12 @@ from mtrain.race.agenda import RaceAgenda, race_agenda, rules_of
 from mtrain.race.decisions import Contest, Rules, Rung, decide, rank_bounds
 from mtrain.runs.run_folder import Run
 from mtrain.sweep import cell_run, estimate
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets
+from mtrain.sweep.cells import Cell, cells_of
 from mtrain.sweep.engines import local_engine
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.race_record import NAME, read_record
-from mtrain.sweep.spec import Race, Sweep
+from mtrain.sweep.race_settings import Race
+from mtrain.sweep.spec import Sweep
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool

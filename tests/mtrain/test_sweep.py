@@ -33,9 +33,10 @@ from mtrain.model.weight_files.weights import state_digest
 from mtrain.runs.run_folder import Run
 from mtrain.sweep import cell_run, estimate
 from mtrain.sweep import cells as cells_module
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_digest, warmup_config
+from mtrain.sweep.cells import Cell, cells_of, part_of, training_digest, warmup_config
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.engines import claims, local_engine
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.spec import Transfer, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
