@@ -34,6 +34,7 @@ SEED = 1  # compare.py has 0
 TOGETHER = 4
 LENGTHS = ((0.1, 0.3, 1.0), (0.3, 1.0), (0.5, 1.0), (1.0,))
 KEEPS = (0.5, 0.6, 0.7, 0.8)
+CHOOSING = ("default", "noisy-seeds", "misleading-beginnings", "small-differences")
 CANDIDATES = tuple(itertools.product(LENGTHS, KEEPS))
 
 

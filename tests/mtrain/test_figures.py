@@ -396,7 +396,7 @@ def test_values_of_the_grid_increase_to_the_right_as_numbers(tmp_path: Path) -> 
     store = write_sweep(tmp_path / "toy", lambda c, *_: 0.5 + c.lr, combinations=grid)
     chosen, none = selection.select(store), grid_figures.Baselines({}, {})
     (rates, *_), (heads, *_) = grid_figures.rate_figures(chosen, none), grid_figures.head_figures(chosen, none)
-    assert re.findall(r"(\S+): \d", rates.words) == ["1e-4", "1e-3", "3e-3", "1e-2"]
+    assert re.findall(r"(\de\S+): \d", rates.words) == ["1e-4", "1e-3", "3e-3", "1e-2"]
     drawn = texts(rates.svg)
     assert [text for text in drawn if re.fullmatch(r"\de-\d", text)] == ["1e-4", "1e-3", "3e-3", "1e-2"]
     assert [text for text in texts(heads.svg) if text in ("5", "10")] == ["5", "10"]

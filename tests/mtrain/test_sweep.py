@@ -651,6 +651,29 @@ def test_what_processes_answer_is_what_the_sweep_ends_with(tiny: Callable[..., l
     assert local_engine.outcome_of(store, [], ["finished", None], stopped=False) == "finished"
 
 
+def test_a_killed_process_is_reported_even_if_the_others_have_run_its_cells(
+    tiny: Callable[..., list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended:
+        def is_alive(self) -> bool:
+            return False
+
+        def poll(self) -> bool:
+            return False
+
+    def hired(*_: object) -> list[Any]:
+        for cell in cells:
+            write_result(store, cell)
+        return [local_engine._CellProcess(Ended(), Ended(), said) for said in ("finished", None)]  # type: ignore[arg-type]
+
+    store, cells, notes = Store(tmp_path / "sweep"), tiny(), Notes()
+    monkeypatch.setattr(local_engine, "_hired", hired)
+    assert local_engine.run(store, cells, 2, notes) == "finished"
+    assert "sweep: 1 process of 2 was killed; the others ran the cells (if for lack of memory, give fewer --jobs)" in (
+        notes.said
+    )
+
+
 # --- the command ---
 
 
