@@ -54,7 +54,9 @@ class RaceAgenda:
         return tuple(task for group in self.groups for task in group)
 
     def due(self, store: Store, report: Reporter) -> list[Cell]:
-        """Cells to run according to the decisions so far; those of the last rungs come first."""
+        """Cells to run according to the decisions so far; those of the last rungs come first. One whose beginning is
+        needed too waits for it, and continues from there.
+        """
         outcomes = self.outcomes(store)
         with store.claimed(NAME) as ours:  # otherwise another process is writing the record, and will see the results
             if ours:
@@ -62,7 +64,9 @@ class RaceAgenda:
                 write_record(store, self.record(outcomes))
         for line in self._closed(outcomes):
             report.note(f"{store.name}: {line}")
-        return [cell for cell in self._asked_for(outcomes) if cell.digest not in self.known]
+        due = [cell for cell in self._asked_for(outcomes) if cell.digest not in self.known]
+        begin = {cell.training for cell in due}
+        return [cell for cell in due if begin.isdisjoint(cell.prefixes)]
 
     def outcomes(self, store: Store) -> list[Outcome]:
         """What the existing results decide in each contest."""

@@ -258,6 +258,16 @@ def test_any_order_of_completion_and_any_interruption_take_the_same_cells_and_ch
     assert record.finished
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_training_begins_before_a_shorter_one_that_is_needed_too(seed: int, shards: Path, tmp_path: Path) -> None:
+    _, agenda, _, store = opened(tmp_path, shards)
+    order = random.Random(seed)
+    while due := agenda.due(store, QUIET):
+        begun = {cell.training for cell in due}
+        assert not [cell for cell in due if begun.intersection(cell.prefixes)]
+        write_result(store, order.choice(due), noisy)
+
+
 def test_results_that_were_there_before_do_not_change_what_the_race_decides(shards: Path, tmp_path: Path) -> None:
     for name in ("empty", "full"):
         (tmp_path / name).mkdir()
