@@ -88,7 +88,9 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
     differ = [
         f"{name} ({settings.get(name)!r} in the run, {value!r} requested)"
         for name, value in about["config"].items()
-        if name not in INCIDENTAL and settings.get(name) != value
+        if name not in INCIDENTAL
+        and settings.get(name) != value
+        and not (name == "drop" and _same_advice(existing, about))
     ]
     if _table(existing) != _table(about):
         differ.append("the table of the backbone")
@@ -108,6 +110,12 @@ def check_same(run: Run, about: Mapping[str, Any]) -> None:
             where=run.path,
             remedy="give the run's own settings to resume it, or another --run name",
         )
+
+
+def _same_advice(existing: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+    """Whether both chose their tasks by a file of the same content, wherever it lies by now."""
+    one, other = ((content.get("choice") or {}).get("document") for content in (existing, about))
+    return one is not None and one == other
 
 
 def _table(content: Mapping[str, Any]) -> str | None:

@@ -26,9 +26,10 @@ from dpconvert.runtime import processes, ray_cluster
 from dpconvert.runtime.progress import Reporter
 from dpconvert.runtime.ray_cluster import Cluster
 from mtrain.cli import group as mtrain
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets
+from mtrain.sweep.cells import Cell, cells_of
 from mtrain.sweep.engines import ray_engine as sweep_cluster
 from mtrain.sweep.engines.ray_engine import Resources
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from tests.documents import PROGRAMS, ROOT, lines, programs_in

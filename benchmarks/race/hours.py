@@ -22,7 +22,8 @@ from mtrain.evaluation.paper_tables import published_facts
 from mtrain.race import race_cost as race_plan
 from mtrain.race.agenda import race_agenda
 from mtrain.sweep import sweep_cost
-from mtrain.sweep.cells import LeftOut, cells_of, left_out_sets
+from mtrain.sweep.cells import cells_of
+from mtrain.sweep.left_out import LeftOut, left_out_sets
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.sweep.sweep_cost import Kind, Pace

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,12 @@ from mtrain.evaluation.selecting.selection import score_of
 from mtrain.race.agenda import rules_of
 from mtrain.race.decisions import Rules, Rung
 from mtrain.race.simulation import Raced, race, regret
-from mtrain.sweep.spec import Race
+from mtrain.sweep.race_settings import Race
 from mtrain.sweep.store import Store
 
 HERE = Path(__file__).parent
 LENGTHS = (0.1, 0.3, 1.0)
+KEYS = ("lr", "tau")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def protocols(combinations: int, seeds: int) -> Iterator[tuple[str, Rules]]:
     yield "race on seeds", rules(lengths=(1.0,))
     yield "race, keep 60%", rules(keep=0.6)
     yield "race, keep 40%", rules(keep=0.4)
+    yield "race from 30%, keep 50%", rules(lengths=(0.3, 1.0), keep=0.5)
 
 
 def worlds(scores: Values, choosing: int) -> Iterator[Recorded]:
@@ -128,6 +131,44 @@ def agreement(scores: Values, tasks: Sequence[str]) -> Iterator[str]:
         yield f"| {task} | {early[0]:+.2f} | {early[1]:+.2f} | {between:+.2f} |"
 
 
+def components(scores: Values, combinations: Sequence[str]) -> str:
+    """What the scores consist of, in points, as a ScoreModel states it: by the method of moments, so that a component
+    which the noise explains is 0. The penalty of beginnings and what they keep of the noise are means over both.
+    """
+    points, seeds = 100 * scores, scores.shape[-1]
+    rates, taus = (np.array([float(re.findall(rf"{name} (\S+)", one)[0]) for one in combinations]) for name in KEYS)
+    noise = points[-1].var(axis=-1, ddof=1)
+    top = rates == rates.max()
+    means = points[-1].mean(axis=-1)
+    means -= means.mean(axis=0)
+    common = means.mean(axis=1)
+    rows, columns = (number / (number - 1) for number in means.shape)
+    rest = (means - common[:, None]).var() * rows * columns - noise.mean() / seeds
+    each = (noise.mean() / seeds + max(rest, 0)) / means.shape[1]  # variance of a combination's mean over tasks
+
+    def deviation(axis: Values) -> float:
+        of = [common[axis == value] for value in np.unique(axis)]
+        return float(np.sqrt(max(np.var([one.mean() for one in of], ddof=1) - each / len(of[0]), 0)))
+
+    low = np.log(rates.max() / rates) / np.log(rates.max() / rates.min())
+    late, early, kept = [], [], []
+    for beginning, share in zip(points, LENGTHS[:-1], strict=False):
+        lost = (points[-1] - beginning) / (1 - share)
+        mean = lost.mean(axis=-1) - lost.mean(axis=(0, 2))
+        slope = np.polyfit(np.repeat(low, mean.shape[1]), mean.ravel(), 1)[0]
+        apart = mean - slope * (low - low.mean())[:, None]
+        late.append(slope)
+        early.append(np.sqrt(max(apart.var() * rows - lost.var(axis=-1, ddof=1).mean() / seeds, 0)))
+        ends = [(one - one.mean(axis=-1, keepdims=True)).ravel() for one in (beginning, points[-1])]
+        kept.append(np.corrcoef(*ends)[0, 1])
+    steady, unstable = (np.sqrt(noise[which].mean()) for which in (~top, top))
+    return (
+        f"in points: rate {deviation(rates):.1f}, axis {deviation(taus):.1f} (tau), rest {np.sqrt(max(rest, 0)):.1f}, "
+        f"seed {steady:.1f}, unstable {unstable / steady:.1f}, late {np.mean(late):.1f}, early {np.mean(early):.1f}, "
+        f"kept {np.mean(kept):.2f}"
+    )
+
+
 def write(path: Path, combinations: Sequence[str], tasks: Sequence[str], seeds: Sequence[str], scores: Values) -> None:
     """A row a score."""
     with path.open("w", newline="") as file:
@@ -166,6 +207,7 @@ def main() -> None:
         parser.error("a score is missing, or a training run has diverged")
     head = f"{len(combinations)} combinations, {len(tasks)} targets, {len(seeds)} seeds, {given.choosing} choose"
     sys.stdout.write("\n".join([head, "", *compared(scores, given.choosing), "", *agreement(scores, tasks), ""]))
+    sys.stdout.write(f"\n{components(scores, combinations)}\n")
 
 
 if __name__ == "__main__":

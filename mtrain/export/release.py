@@ -35,7 +35,7 @@ from mtrain.runs.run_folder import Run, RunState
 from mtrain.scoring.metrics import METRICS
 from mtrain.setting_roles import INCIDENTAL
 from mtrain.settings import unusable
-from mtrain.sweep.combination import Combination, rate
+from mtrain.sweep.combination import WHOLE, Combination, rate
 from mtrain.sweep.spec import Sweep
 from mtrain.sweep.store import SELECTED, Store
 from mtrain.train.fit import fit
@@ -147,6 +147,13 @@ def _selected(store: Store, backbone: str | None) -> list[dict[str, Any]]:
         networks = ", ".join(chosen) or "none"
         raise UsageError(f"no combination is selected for {backbone}", where=path, remedy=f"networks: {networks}")
     sweep = _planned_sweep(store)
+    if of_targets := [one for one in combinations if isinstance(sweep.pools.get(one.pool), str)]:
+        raise UsageError(
+            f"pool {of_targets[0].pool} is chosen for each target, and a release has none",
+            where=path,
+            found=str(of_targets[0]),
+            remedy="train with these settings by `mtrain fit --drop FILE`, or sweep without this pool",
+        )
     settings = [sweep.config(combination, (), 0).model_dump() for combination in combinations]
     return [{name: value for name, value in one.items() if name != "seed"} for one in settings]
 
@@ -247,7 +254,9 @@ def _evaluated(config: FitConfig, request: ReleaseRequest) -> tuple[list[Evaluat
         return [], []
     known = request.store.planned()
     results = request.store.results(known)
-    same = Combination.of(config)
+    pools = _planned_sweep(request.store).pools
+    pool = next((name for name, tasks in pools.items() if config.tasks and tasks == config.tasks), WHOLE)
+    same = dataclasses.replace(Combination.of(config), pool=pool)
     store, ours = request.store, {Path(one.run).name for one in results.values() if one.combination == same}
 
     def own(one: Evaluation) -> bool:

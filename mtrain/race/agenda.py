@@ -20,10 +20,12 @@ from mtrain.evaluation.selecting.selection import score_of
 from mtrain.race import decisions
 from mtrain.race.decisions import Contest, Outcome, Rules, Rung, Verdict
 from mtrain.sweep.cell_records import Result
-from mtrain.sweep.cells import Cell, LeftOut, cells_of
+from mtrain.sweep.cells import Cell, cells_of
 from mtrain.sweep.combination import Combination
+from mtrain.sweep.left_out import LeftOut
 from mtrain.sweep.race_record import NAME, ContestRecord, RaceRecord, RungRecord, write_record
-from mtrain.sweep.spec import Race, Sweep
+from mtrain.sweep.race_settings import Race
+from mtrain.sweep.spec import Sweep
 from mtrain.sweep.store import Store
 
 Place = tuple[float, int, tuple[str, ...], Combination]  # share of the length, seed, tasks, combination
@@ -52,7 +54,9 @@ class RaceAgenda:
         return tuple(task for group in self.groups for task in group)
 
     def due(self, store: Store, report: Reporter) -> list[Cell]:
-        """Cells to run according to the decisions so far; those of the last rungs come first."""
+        """Cells to run according to the decisions so far; those of the last rungs come first. One whose beginning is
+        needed too waits for it, and continues from there.
+        """
         outcomes = self.outcomes(store)
         with store.claimed(NAME) as ours:  # otherwise another process is writing the record, and will see the results
             if ours:
@@ -60,7 +64,9 @@ class RaceAgenda:
                 write_record(store, self.record(outcomes))
         for line in self._closed(outcomes):
             report.note(f"{store.name}: {line}")
-        return [cell for cell in self._asked_for(outcomes) if cell.digest not in self.known]
+        due = [cell for cell in self._asked_for(outcomes) if cell.digest not in self.known]
+        begin = {cell.training for cell in due}
+        return [cell for cell in due if begin.isdisjoint(cell.prefixes)]
 
     def outcomes(self, store: Store) -> list[Outcome]:
         """What the existing results decide in each contest."""

@@ -10,8 +10,8 @@ from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
 from mtrain.race.agenda import RaceAgenda, describe, race_agenda
-from mtrain.sweep.cells import LeftOut
 from mtrain.sweep.command import SweepRequest, SweepResult, forget_failed, open_sweep, reasons, run_cells, script
+from mtrain.sweep.left_out import LeftOut
 from mtrain.sweep.race_record import NAME, RaceRecord, read_record
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store

@@ -15,7 +15,8 @@ from mtrain.race.agenda import RaceAgenda, describe
 from mtrain.race.decisions import Rules
 from mtrain.race.simulation import race
 from mtrain.race.worlds import ScoreModel, world
-from mtrain.sweep.cells import Cell, LeftOut
+from mtrain.sweep.cells import Cell
+from mtrain.sweep.left_out import LeftOut
 from mtrain.sweep.sweep_cost import Kind, Pace, images_of, kind_of, span
 
 WORLDS, DRAWS = 20, 100

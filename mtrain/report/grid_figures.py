@@ -90,7 +90,7 @@ def rate_figures(chosen: Selection, beside: Baselines) -> list[RenderedFigure]:
     """Figure 5 for each network and task with several learning rates."""
     found = []
     for backbone, task in _cases(chosen):
-        scores = _grouped(chosen, backbone, task, lambda c: (-c.lr, rate(c.lr)))
+        scores = _grouped(chosen, backbone, task, lambda c: (c.lr, rate(c.lr)))
         if len(scores) > 1:
             words = ", ".join(f"{key[1]}: {ranks.summary(values).mean:.1f}" for key, values in scores.items())
             figure = figures.by_rate({key[1]: values for key, values in scores.items()}, beside.of(backbone, task))

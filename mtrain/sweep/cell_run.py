@@ -167,14 +167,17 @@ def options_of(settings: Transfer, config: FitConfig) -> TransferOptions:
 
 
 def _write(store: Store, cell: Cell, result: dict[str, Any]) -> None:
+    run = store.run(cell.training)
+    choice = run.choice() if run.exists else None
     about = {
         "cell": cell.digest,
         "sweep": store.name,
         "combination": asdict(cell.combination),
         "seed": cell.config.seed,
         "left_out": cell.tasks,
-        "run": str(store.run(cell.training).path.relative_to(store.path)),
+        "run": str(run.path.relative_to(store.path)),
         "warmup": cell.warmup,
+        "choice": None if choice is None else choice.model_dump(mode="json"),
     }
     entered = {
         "config": cell.config.model_dump(mode="json"),

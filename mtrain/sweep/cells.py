@@ -11,26 +11,23 @@ from a warm-up.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dpconvert.plural import counted
 from mtrain.backbones import catalog
 from mtrain.config import FitConfig
-from mtrain.data.labels import constant
-from mtrain.data.pool import Pool, find_task, leave_out, open_pool
+from mtrain.data.pool import find_task, leave_out, open_pool
 from mtrain.data.task import Task
 from mtrain.disk.documents import short_digest
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weight_files.weights_file import weights_digest, weights_in, weights_kind
-from mtrain.sweep.combination import Combination
+from mtrain.sweep.combination import WHOLE, Combination
+from mtrain.sweep.left_out import LeftOut
+from mtrain.sweep.pools import advice_in, in_pool
 from mtrain.sweep.spec import Sweep, Transfer
-from mtrain.transfers.request import OF_TARGETS
 
 # increase a number when a change to the code changes the result of equal settings
 RULES = {"training": 1, "transfer": 1}
@@ -42,7 +39,7 @@ class Cell:
 
     training, warmup, prefixes: digests, which are also the names of the run folders. prefixes: shorter runs with
     which this one begins, the longest first. whole: whether the training is not a prefix of another one, so that its
-    checkpoints are not needed once it is scored.
+    checkpoints are not needed once it is scored. advice: digest of the file of influence that chooses the tasks.
     """
 
     digest: str
@@ -55,92 +52,11 @@ class Cell:
     transfer: Transfer
     prefixes: tuple[str, ...] = ()
     whole: bool = True
+    advice: str | None = None
 
     def __str__(self) -> str:
         length = "" if self.whole else f", {counted(self.config.iterations, 'iteration')}"
         return f"{self.combination}, seed {self.config.seed}, left out: {', '.join(self.tasks)}{length}"
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A left-out set on the available shards: the tasks to train on, and those left out that can be scored.
-
-    notes: on related tasks that are left out too but cannot be scored.
-    """
-
-    pool: Pool
-    tasks: tuple[Task, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(task.name for task in self.tasks)
-
-
-def left_out_sets(sweep: Sweep) -> dict[tuple[str, ...], LeftOut]:
-    """Resolve each left-out set of the file on the available tasks; related tasks are left out with those named.
-
-    Raises:
-        UsageError, ShardError: a task or the shards do not exist, or two sets are equal once related tasks are added.
-    """
-    pool = open_pool(sweep.shards)
-    chosen = {find_task(pool, name).name for name in _chosen(sweep)}
-    found: dict[tuple[str, ...], LeftOut] = {}
-    for given in sweep.groups():
-        kept, gone, _ = leave_out(pool, given)
-        if both := chosen & {task.name for task in gone}:
-            raise UsageError(
-                f"{min(both)} is both chosen and left out, itself or through a related task",
-                where="fit.tasks",
-                remedy="leave it out of `tasks`; for a sweep over a part of the pool, give a folder of that part as "
-                "`shards`",
-            )
-        reasons = {task.name: reason for task in gone if (reason := _unscorable(task, sweep.transfer.mode))}
-        for task in (find_task(pool, name) for name in given):
-            if task.name in reasons:
-                remedy = "remove it from leave_out; related tasks are left out automatically"
-                raise UsageError(f"{reasons[task.name]}: it cannot be scored", where=task.folder, remedy=remedy)
-        notes = tuple(f"{name} is left out, but not scored: {reason}" for name, reason in reasons.items())
-        found[given] = LeftOut(kept, tuple(task for task in gone if task.name not in reasons), notes)
-    twice = [names for names, count in Counter(left.names for left in found.values()).items() if count > 1]
-    if twice:
-        raise UsageError(
-            f"two left-out sets become {', '.join(twice[0])} once related tasks leave with those named",
-            remedy="keep one of them",
-        )
-    return found
-
-
-def _chosen(sweep: Sweep) -> list[str]:
-    """The tasks that every training is to be limited to; none if it is not limited, or if they are no list of names."""
-    stated = sweep.fit.get("tasks")
-    return [name for name in stated if isinstance(name, str)] if isinstance(stated, list | tuple) else []
-
-
-def _unscorable(task: Task, mode: str) -> str | None:
-    """Return why the task cannot be scored in this transfer mode, by its card and index; None if it can."""
-    if mode == "dense":
-        return _without_targets(task)
-    if task.target != "class":
-        if mode not in OF_TARGETS:
-            return f"mode {mode!r} cannot score images that do not have one class each"
-        empty = None if len(task.rows["train"]) else "this task has no training set"
-        wrong = empty or constant(task, task.rows["train"])
-        return empty or (f"its training set {wrong}" if wrong else None)
-    classes = len(np.unique(task.rows["train"].label))
-    return (
-        ("its training set holds one class only" if classes else "this task has no training set")
-        if classes < 2
-        else None
-    )
-
-
-def _without_targets(task: Task) -> str | None:
-    """Return why no decoder can be trained and scored on the task's masks and points; None if one can."""
-    if (why := task.why_not_dense) is not None:
-        return why[0]
-    missing = [split for split in ("train", "val") if not len(task.rows[split])]
-    return f"this task has no {'training' if missing[0] == 'train' else 'validation'} set" if missing else None
 
 
 def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 1.0) -> list[Cell]:
@@ -154,16 +70,18 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
     digests: dict[tuple[str, str], str] = {}
     found = []
     for seed, given, combination in sweep.trainings():
-        config = sweep.config(combination, sets[given].names, seed)
+        left, chosen = sets[given], sweep.pools.get(combination.pool)
+        config = sweep.config(combination, left.names, seed)
+        config = in_pool(config, combination.pool, chosen, left.whole, left.pool, given)
         if combination.warmup and not config.warmup:
             raise UsageError(
                 "the grid has training runs with a warm-up, but it lasts 0 iterations",
                 where="fit.warmup",
                 remedy="set it, or give `warmup = [false]` in [grid]",
             )
-        if combination.dense and not any(task.dense for task in sets[given].pool.tasks):
+        if combination.dense and not any(task.dense for task in left.pool.tasks):
             raise UsageError(
-                f"dense: without {', '.join(sets[given].names)}, no task of the pool has masks or exhaustive points",
+                f"dense: without {', '.join(left.names)}, no task of the pool has masks or exhaustive points",
                 where=sweep.shards,
                 remedy="convert a source with --dense, or set dense = false",
             )
@@ -171,17 +89,8 @@ def cells_of(sweep: Sweep, sets: dict[tuple[str, ...], LeftOut], share: float = 
         if start not in digests:
             digests[start] = _weights(config)
         shorter = _prefixes(config, [length for length in sweep.race.lengths if length < share])
-        found.append(
-            _cell(
-                prefix(config, share),
-                combination,
-                sets[given],
-                sweep.transfer,
-                digests[start],
-                shorter,
-                whole=share == 1,
-            )
-        )
+        lasting = prefix(config, share)
+        found.append(_cell(lasting, combination, left, sweep.transfer, digests[start], shorter, whole=share == 1))
     order = {names: number for number, names in enumerate(left.names for left in sets.values())}
     seeds = {seed: number for number, seed in enumerate(sweep.seeds)}
     return sorted(found, key=lambda cell: (seeds[cell.config.seed], order[cell.tasks], cell.combination.backbone))
@@ -216,19 +125,30 @@ def _cell(
     *,
     whole: bool,
 ) -> Cell:
-    training = training_digest(config, left.pool.digest, weights)
+    chosen = _chosen_by(config, combination)
+    training = training_digest(config, left.pool.digest, weights, chosen)
     return Cell(
         digest=_cell_digest(training, left.tasks, transfer),
         training=training,
-        warmup=training_digest(warmup_config(config), left.pool.digest, weights) if config.warmup else None,
+        warmup=training_digest(warmup_config(config), left.pool.digest, weights, chosen) if config.warmup else None,
         config=config,
         combination=combination,
         tasks=left.names,
         pool=left.pool.digest,
         transfer=transfer,
-        prefixes=tuple(training_digest(one, left.pool.digest, weights) for one in shorter),
+        prefixes=tuple(training_digest(one, left.pool.digest, weights, chosen) for one in shorter),
         whole=whole,
+        advice=chosen.get("drop"),
     )
+
+
+def _chosen_by(config: FitConfig, combination: Combination) -> dict[str, str]:
+    """Return what chooses the tasks: the name of the pool, since two pools can be equal without a left-out task, and
+    the content of the file of influence, wherever it lies.
+    """
+    advice = advice_in(config)
+    pool = {} if combination.pool == WHOLE else {"pool_name": combination.pool}
+    return pool if advice is None else pool | {"drop": advice}
 
 
 def _cell_digest(training: str, targets: Sequence[Task], transfer: Transfer) -> str:
@@ -239,11 +159,19 @@ def _cell_digest(training: str, targets: Sequence[Task], transfer: Transfer) -> 
 
 
 def check_unchanged(cell: Cell) -> None:
-    """Check that the shards are those that the cell was planned for: its digest, which names its result, states them.
+    """Check that the shards, and the file that chooses among its tasks, are those that the cell was planned for: its
+    digest, which names its result, states them.
 
     Raises:
+        UsageError: the file does not exist.
         RunError: they are others.
     """
+    if advice_in(cell.config) != cell.advice:
+        raise RunError(
+            "the file that chooses the tasks has changed since the sweep began",
+            where=cell.config.drop,
+            remedy="run the same command again: it plans cells for the file as it is now",
+        )
     pool = open_pool(cell.config.shards)
     targets = [find_task(pool, name) for name in cell.tasks]
     trained = leave_out(pool, cell.config.leave_out)[0].digest
@@ -255,9 +183,11 @@ def check_unchanged(cell: Cell) -> None:
         )
 
 
-def training_digest(config: FitConfig, pool: str, weights: str) -> str:
-    """Return a digest of a training's final weights. weights: the initial weights, by name or digest."""
-    settings = config.determining() | {"weights": weights}
+def training_digest(config: FitConfig, pool: str, weights: str, chosen: Mapping[str, str] | None = None) -> str:
+    """Return a digest of a training's final weights. weights: the initial weights, by name or digest. chosen: what
+    chooses its tasks, in place of the settings of the same names.
+    """
+    settings = config.determining() | {"weights": weights} | dict(chosen or {})
     card = catalog.described(config.backbone, config.backbone_options)
     table = {} if card is None else {"network": card.determining()}
     return digest({"config": settings, **table, "pool": pool, "rules": RULES["training"]})

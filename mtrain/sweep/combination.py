@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mtrain.config import FitConfig
 
 NO_DECAY = 1.0  # of the learning rate from block to block
+WHOLE = "all"  # every task that is not left out
 
 
 @dataclass(frozen=True, order=True)
@@ -21,10 +22,11 @@ class Combination:
     layer_decay: float = NO_DECAY
     dense: bool = False
     gradients: str = "mean"
+    pool: str = WHOLE
 
     @classmethod
     def of(cls, config: FitConfig) -> Combination:
-        """Return the combination of a training."""
+        """Return the combination of a training, whose tasks the configuration may choose by themselves: WHOLE."""
         decay = config.layer_decay or NO_DECAY
         chosen = config.tune, decay, config.dense, config.gradients
         return cls(config.backbone, config.lr, config.tau, config.warmup > 0, *chosen)
@@ -39,7 +41,8 @@ class Combination:
         tune = "" if self.tune == "all" else f"tune {self.tune}"
         decay = "" if self.layer_decay == NO_DECAY else f"layer decay {self.layer_decay:g}"
         gradients = "" if self.gradients == "mean" else f"gradients {self.gradients}"
-        return " ".join(filter(None, (tune, decay, "dense" if self.dense else "", gradients)))
+        pool = "" if self.pool == WHOLE else f"pool {self.pool}"
+        return " ".join(filter(None, (tune, decay, "dense" if self.dense else "", gradients, pool)))
 
 
 def rate(value: float) -> str:

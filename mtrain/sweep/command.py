@@ -19,10 +19,11 @@ from dpconvert.runtime.ray_cluster import Cluster
 from mtrain.data.addresses import absolute
 from mtrain.disk.atomic import write_text
 from mtrain.errors import UsageError
-from mtrain.sweep.cells import Cell, LeftOut, cells_of, left_out_sets, part_of
+from mtrain.sweep.cells import Cell, cells_of, part_of
 from mtrain.sweep.concurrency.cards import in_use
 from mtrain.sweep.engines import slurm
 from mtrain.sweep.engines.agenda import Agenda, agenda_of
+from mtrain.sweep.left_out import LeftOut, left_out_sets
 from mtrain.sweep.spec import Sweep, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.used import mark

@@ -26,7 +26,9 @@ from dpconvert.plural import counted
 from dpconvert.validation_errors import first_fault
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
-from mtrain.sweep.combination import NO_DECAY, Combination
+from mtrain.sweep.combination import NO_DECAY, WHOLE, Combination
+from mtrain.sweep.pools import PoolTasks, check_pools
+from mtrain.sweep.race_settings import Race
 from mtrain.transfers.request import STEPS
 
 FIXED = {  # setting -> where a sweep file has it instead
@@ -37,7 +39,7 @@ FIXED = {  # setting -> where a sweep file has it instead
     "leave_out": "`leave_out`, above the tables",
     "shards": "`shards`, above the tables",
 }
-TUNING = ("tune", "layer_decay", "dense", "gradients")  # axes that may stand in [fit] instead
+TUNING = ("tune", "layer_decay", "dense", "gradients", "pool")  # axes that may stand in [fit] instead
 READ = {"svm": ("solver",), "dense": ("steps", "batch")}  # mode of [transfer] -> the settings that it reads
 LENGTH = "warmup"  # key of [fit] with the length of the warm-up where [grid] turns it on
 Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
@@ -84,6 +86,10 @@ class Axes(_SweepPart):
         default=None, json_schema_extra={"x-default": "that of `[fit]`"}
     )
     """How to combine the gradients of the tasks, such as `"mean"` or `"upgrad"`."""
+    pool: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=None, json_schema_extra={"x-default": '`["all"]`'}
+    )
+    """Tasks to train on: `"all"`, or names in `pools`."""
 
     @field_validator("*")
     @classmethod
@@ -97,7 +103,8 @@ class Axes(_SweepPart):
         decay = self.layer_decay or (fit.get("layer_decay", NO_DECAY),)
         dense = self.dense or (fit.get("dense", False),)
         gradients = self.gradients or (fit.get("gradients", "mean"),)
-        axes = self.backbone, self.lr, self.tau, self.warmup, tune, decay, dense, gradients
+        pool = self.pool or (WHOLE,)
+        axes = self.backbone, self.lr, self.tau, self.warmup, tune, decay, dense, gradients, pool
         return [Combination(*chosen) for chosen in itertools.product(*axes)]
 
 
@@ -133,41 +140,6 @@ NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "stri
 TaskSet = Annotated[tuple[str, ...], BeforeValidator(_a_set), Field(min_length=1), WithJsonSchema(NAMES)]
 
 
-class Race(BaseModel):
-    """`[race]`: how `mtrain sweep --race` drops combinations. The grid itself does not depend on it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    lengths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.1, 0.3, 1.0)
-    """Shares of the iterations after the warm-up at which the first seed is scored; the last one is 1."""
-    seeds: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(), json_schema_extra={"x-default": "1, 2, 4, ... and all of the sweep"}
-    )
-    """Numbers of seeds after which combinations trained to the end are compared; the last one is all of the sweep."""
-    keep: float = Field(default=0.6, gt=0, le=1)
-    """Share of the combinations that are kept for a target after each rung."""
-    least: int = Field(default=3, ge=1)
-    """Minimum number of combinations that are kept for a target, unless the bootstrap rules them out."""
-    unlikely: float = Field(default=0.02, ge=0, lt=1)
-    """Combinations trained to the end that win less than this share of bootstrap draws are dropped; 0 drops none."""
-    per_network: bool = False
-    """Race the combinations of each network among themselves, so that every network has a winner for every target."""
-
-    @field_validator("lengths", "seeds")
-    @classmethod
-    def _increasing(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if any(one >= other for one, other in itertools.pairwise(values)):
-            raise ValueError("not in increasing order")
-        return values
-
-    @field_validator("lengths")
-    @classmethod
-    def _to_the_end(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
-        if lengths[-1] != 1:
-            raise ValueError("the last length is not 1, the whole training")
-        return lengths
-
-
 class Sweep(_SweepPart):
     """A sweep file: left-out sets x combinations x seeds."""
 
@@ -183,6 +155,8 @@ class Sweep(_SweepPart):
     """Random seeds of the training runs of each combination."""
     grid: Axes = Axes()
     """Values to combine."""
+    pools: dict[str, PoolTasks] = {}
+    """Names for `grid.pool` -> tasks, or the path of a file of `mtrain influence`, with `{target}` for its target."""
     fit: dict[str, Any] = {}
     """[Settings](settings.md) that all training runs have in common."""
     transfer: Transfer = Transfer()
@@ -211,6 +185,11 @@ class Sweep(_SweepPart):
         return self
 
     @model_validator(mode="after")
+    def _pools_that_are_used(self) -> Sweep:
+        check_pools(self.pools, self.grid.pool, self.fit, self.together)
+        return self
+
+    @model_validator(mode="after")
     def _race_with_the_seeds_there_are(self) -> Sweep:
         if self.race.seeds and self.race.seeds[-1] != len(self.seeds):
             raise ValueError(f"race.seeds: the last number is not that of all seeds, {len(self.seeds)}")
@@ -236,6 +215,7 @@ class Sweep(_SweepPart):
         decay = None if combination.layer_decay == NO_DECAY else combination.layer_decay
         varied |= {"tune": combination.tune, "layer_decay": decay, "dense": combination.dense}
         varied |= {"gradients": combination.gradients}
+        varied |= {"tasks": given} if isinstance(given := self.pools.get(combination.pool), tuple) else {}
         where = {"shards": self.shards, "leave_out": leave_out}
         return FitConfig.model_validate({"validate_every": 0} | self.fit | lasting | varied | where)
 

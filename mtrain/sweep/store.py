@@ -155,13 +155,18 @@ class Store:
         Raises:
             RunError: the folder is not that of a sweep.
         """
-        together = self.together()
-        if together == 1:
-            return []
-        return [
+        together, pools = self.together(), self.plan().get("sweep", {}).get("pools", {})
+        several = (
             f"each training left {together} sets out at once, which the paper does not: the final networks of a target "
             "are yet to be trained with only that target left out"
-        ]
+        )
+        optimistic = (
+            f"pool {name}: its files have seen the validation sets of their targets, so its scores there are "
+            "optimistic; those on test sets are not"
+            for name, given in pools.items()
+            if isinstance(given, str)
+        )
+        return [*([several] if together > 1 else []), *optimistic]
 
     def write_selection(self, content: dict[str, Any]) -> None:
         """Write selected.json."""

@@ -17,7 +17,8 @@ from mtrain.config import FitConfig
 from mtrain.data.pool import Pool
 from mtrain.model.devices import find_device
 from mtrain.model.network import MultiHead, shared_network
-from mtrain.sweep.cells import Cell, LeftOut
+from mtrain.sweep.cells import Cell
+from mtrain.sweep.left_out import LeftOut
 from mtrain.sweep.spec import Transfer
 from mtrain.sweep.store import Store
 from mtrain.train.trainer import Training

@@ -19,7 +19,7 @@ from dpconvert.runtime import locks
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.sweep import at_once
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets
+from mtrain.sweep.cells import Cell, cells_of
 from mtrain.sweep.concurrency import cards, probe_process, probing
 from mtrain.sweep.concurrency.capacity import (
     Capacity,
@@ -35,6 +35,7 @@ from mtrain.sweep.concurrency.capacity import (
 )
 from mtrain.sweep.concurrency.cards import Card, Cards, cards_for
 from mtrain.sweep.engines import local_engine
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from tests.mtrain.pools import write_pool

@@ -101,6 +101,20 @@ def test_a_run_goes_on_without_its_file_but_not_with_another_one(shards: Path, t
         trained(shards, run.path, drop=file, leave_out=("Delta",))
 
 
+def test_a_run_goes_on_with_its_file_in_another_place_but_not_with_another_content(
+    shards: Path, tmp_path: Path
+) -> None:
+    run = trained(shards, tmp_path / "runs" / "a", drop=advice(tmp_path / "Delta.json"), leave_out=("Delta",))
+    run.weights.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    moved = advice(tmp_path / "elsewhere" / "Delta.json")
+    assert list(trained(shards, run.path, drop=moved, leave_out=("Delta",)).about()["pool"]) == ["Alpha", "Gamma"]
+    run.weights.unlink()
+    other = advice(tmp_path / "other.json", leave_out=["Gamma"])
+    with pytest.raises(RunError, match="this run has other settings: drop"):
+        trained(shards, run.path, drop=other, leave_out=("Delta",))
+
+
 def digests(shards: Path) -> dict[str, str]:
     return {task.name: task.card.digest for task in open_pool(shards).tasks}
 

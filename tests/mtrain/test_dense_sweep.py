@@ -28,7 +28,8 @@ from mtrain.model.dense.dense_file import load_dense
 from mtrain.model.network import SharedNetwork, load_weights
 from mtrain.runs.run_folder import Run
 from mtrain.scoring import bootstrap
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets
+from mtrain.sweep.cells import Cell, cells_of
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.spec import Transfer, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.sweep.sweep_cost import images_of

@@ -17,7 +17,8 @@ from mtrain.data.task import Task
 from mtrain.disk.documents import read_document, write_document
 from mtrain.errors import DivergedError, RunError, UsageError
 from mtrain.sweep import cell_run
-from mtrain.sweep.cells import Cell, left_out_sets
+from mtrain.sweep.cells import Cell
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from mtrain.transfers.transfer import transfer as plain_transfer

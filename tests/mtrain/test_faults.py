@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mtrain.runs.run_folder import Run
-from mtrain.sweep.cells import cells_of, left_out_sets
+from mtrain.sweep.cells import cells_of
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.spec import load_sweep
 from mtrain.sweep.store import Store
 from tests.mtrain.test_fit import LONG, shards, started, whole

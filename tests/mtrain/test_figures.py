@@ -23,6 +23,7 @@ from mtrain.disk.documents import write_document
 from mtrain.errors import RunError
 from mtrain.evaluation import paper_tables
 from mtrain.evaluation.paper_tables import TaskRow, published
+from mtrain.evaluation.selecting import selection
 from mtrain.evaluation.selecting.ranks import Summary
 from mtrain.report import charts, csv_files, figures, grid_figures
 from mtrain.report.breakhis_table import breakhis_rows
@@ -388,6 +389,17 @@ def scores(combination: Combination, task: str, seed: int) -> float | str:
     if task == "Glomeruli" and combination == GRID[3] and seed:
         return "missing"
     return 0.5 + 0.1 * GRID.index(combination) + 0.01 * seed
+
+
+def test_values_of_the_grid_increase_to_the_right_as_numbers(tmp_path: Path) -> None:
+    grid = [Combination("tiny", lr, tau, True) for lr in (0.001, 1e-4, 1e-2, 3e-3) for tau in (10.0, 5.0)]
+    store = write_sweep(tmp_path / "toy", lambda c, *_: 0.5 + c.lr, combinations=grid)
+    chosen, none = selection.select(store), grid_figures.Baselines({}, {})
+    (rates, *_), (heads, *_) = grid_figures.rate_figures(chosen, none), grid_figures.head_figures(chosen, none)
+    assert re.findall(r"(\de\S+): \d", rates.words) == ["1e-4", "1e-3", "3e-3", "1e-2"]
+    drawn = texts(rates.svg)
+    assert [text for text in drawn if re.fullmatch(r"\de-\d", text)] == ["1e-4", "1e-3", "3e-3", "1e-2"]
+    assert [text for text in texts(heads.svg) if text in ("5", "10")] == ["5", "10"]
 
 
 def test_the_page_holds_tables_figures_and_files(tmp_path: Path) -> None:

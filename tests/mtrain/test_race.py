@@ -28,10 +28,12 @@ from mtrain.race.agenda import RaceAgenda, race_agenda, rules_of
 from mtrain.race.decisions import Contest, Rules, Rung, decide, rank_bounds
 from mtrain.runs.run_folder import Run
 from mtrain.sweep import cell_run, sweep_cost
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets
+from mtrain.sweep.cells import Cell, cells_of
 from mtrain.sweep.engines import local_engine
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.race_record import NAME, read_record
-from mtrain.sweep.spec import Race, Sweep
+from mtrain.sweep.race_settings import Race
+from mtrain.sweep.spec import Sweep
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
 from tests.mtrain.pools import write_pool
@@ -254,6 +256,16 @@ def test_any_order_of_completion_and_any_interruption_take_the_same_cells_and_ch
     record = read_record(store)
     assert record is not None
     assert record.finished
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_training_begins_before_a_shorter_one_that_is_needed_too(seed: int, shards: Path, tmp_path: Path) -> None:
+    _, agenda, _, store = opened(tmp_path, shards)
+    order = random.Random(seed)
+    while due := agenda.due(store, QUIET):
+        begun = {cell.training for cell in due}
+        assert not [cell for cell in due if begun.intersection(cell.prefixes)]
+        write_result(store, order.choice(due), noisy)
 
 
 def test_results_that_were_there_before_do_not_change_what_the_race_decides(shards: Path, tmp_path: Path) -> None:

@@ -33,9 +33,10 @@ from mtrain.model.weight_files.weights import state_digest
 from mtrain.runs.run_folder import Run
 from mtrain.sweep import cell_run, sweep_cost
 from mtrain.sweep import cells as cells_module
-from mtrain.sweep.cells import Cell, cells_of, left_out_sets, part_of, training_digest, warmup_config
+from mtrain.sweep.cells import Cell, cells_of, part_of, training_digest, warmup_config
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.engines import claims, local_engine
+from mtrain.sweep.left_out import left_out_sets
 from mtrain.sweep.spec import Transfer, load_sweep
 from mtrain.sweep.store import Store
 from mtrain.train.fit import fit
@@ -657,6 +658,29 @@ def test_what_processes_answer_is_what_the_sweep_ends_with(tiny: Callable[..., l
         local_engine.outcome_of(store, cells, ["finished", None], stopped=False)
     assert local_engine.outcome_of(store, cells, [None, "stopped"], stopped=True) == "stopped"
     assert local_engine.outcome_of(store, [], ["finished", None], stopped=False) == "finished"
+
+
+def test_a_killed_process_is_reported_even_if_the_others_have_run_its_cells(
+    tiny: Callable[..., list[Cell]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended:
+        def is_alive(self) -> bool:
+            return False
+
+        def poll(self) -> bool:
+            return False
+
+    def hired(*_: object) -> list[Any]:
+        for cell in cells:
+            write_result(store, cell)
+        return [local_engine._CellProcess(Ended(), Ended(), said) for said in ("finished", None)]  # type: ignore[arg-type]
+
+    store, cells, notes = Store(tmp_path / "sweep"), tiny(), Notes()
+    monkeypatch.setattr(local_engine, "_hired", hired)
+    assert local_engine.run(store, cells, 2, notes) == "finished"
+    assert "sweep: 1 process of 2 was killed; the others ran the cells (if for lack of memory, give fewer --jobs)" in (
+        notes.said
+    )
 
 
 # --- the command ---

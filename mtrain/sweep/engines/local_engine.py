@@ -58,7 +58,12 @@ def run(store: Store, cells: Sequence[Cell] | Agenda, jobs: int, report: Reporte
                     agenda.due(store, report)  # reports decisions of the race
                 if any(isinstance(one.answer(), UserError) for one in crew):
                     _stop(crew)
-    return outcome_of(store, agenda, [one.answer() for one in crew], stopped=bool(signals))
+    answers = [one.answer() for one in crew]
+    ended = outcome_of(store, agenda, answers, stopped=bool(signals))
+    if lost := answers.count(None) * (ended == "finished"):
+        were = f"{counted(lost, 'process')} of {jobs} {'was' if lost == 1 else 'were'} killed"
+        report.note(f"{store.name}: {were}; the others ran the cells (if for lack of memory, give fewer --jobs)")
+    return ended
 
 
 def work(store: Store, cells: Sequence[Cell] | Agenda, report: Reporter) -> SweepState:
