@@ -25,8 +25,8 @@ from mtrain.disk.documents import short_digest
 from mtrain.errors import RunError, UsageError
 from mtrain.model.weight_files.weights_file import weights_digest, weights_in, weights_kind
 from mtrain.sweep.combination import WHOLE, Combination
+from mtrain.sweep.grid_pools import advice_in, in_pool
 from mtrain.sweep.left_out import LeftOut
-from mtrain.sweep.pools import advice_in, in_pool
 from mtrain.sweep.spec import Sweep, Transfer
 
 # increase a number when a change to the code changes the result of equal settings

@@ -27,7 +27,7 @@ from dpconvert.validation_errors import first_fault
 from mtrain.config import FitConfig
 from mtrain.errors import UsageError
 from mtrain.sweep.combination import NO_DECAY, WHOLE, Combination
-from mtrain.sweep.pools import PoolTasks, check_pools
+from mtrain.sweep.grid_pools import PoolTasks, check_pools
 from mtrain.sweep.race_settings import Race
 from mtrain.transfers.request import STEPS
 
