@@ -84,7 +84,7 @@ LARGE = {
     "csv_of_20_million_rows": "too many lines; expected at most 1000000",
     "points_of_20_million_lines": "too many lines; expected at most 1000000",
     "json_of_five_million_objects": "too much JSON; expected at most 1500000 objects",
-    "mat_that_unpacks_to_gigabytes": "not a readable MATLAB file",
+    "mat_that_unpacks_to_gigabytes": "a.mat: no variable 'detection'",
     "wkt_of_ten_million_vertices": "characters of WKT",
     "gzip_of_annotations_of_gigabytes": "a gzip file that is cut, or of more than 256 MiB",
 }

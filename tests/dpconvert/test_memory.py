@@ -38,7 +38,8 @@ def test_a_gigantic_slide_is_converted_within_a_gibibyte(factors: tuple[int, ...
     assert process.wait() == 0
     sys.stdout.write(f"program {program:.0f} MiB, largest worker {worker:.0f} MiB\n")
     card = load(tmp_path / "out" / "Gigantic")
-    assert [card.splits["train"].classes, card.notes] == [[1000, 1000], []]
+    assert card.splits["train"].classes == [1000, 1000]
+    assert all(note.startswith(("no sample in ", "tissue: ")) for note in card.notes)
     assert program <= PROGRAM
     assert worker <= WORKER
 

@@ -331,6 +331,24 @@ def test_a_stored_mark_of_a_corrupt_exif_part_changes_nothing_and_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (b"iCCP", b"Photoshop ICC profile\0\0" + zlib.compress(b"x" * 200)),
+        (b"tIME", bytes(7)),
+        (b"pHYs", b"1"),
+        (b"zTXt", b"k\0\0cut off"),
+    ],
+    ids=lambda extra: extra[0].decode(),
+)
+def test_faults_of_what_a_png_says_beside_its_pixels_are_not_printed(
+    extra: tuple[bytes, bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    assert np.array_equal(decode(png(pixels, 2, chunk(*extra))), pixels)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_mask_lies_on_its_upright_photograph_and_its_own_tag_is_applied(tmp_path: Path) -> None:
     mask = Pillow.fromarray((np.arange(TALL * WIDE) % 2).astype(np.uint8).reshape(TALL, WIDE))
     for kind in ("PNG", "TIFF"):

@@ -109,6 +109,11 @@ def test_a_bare_geometry_is_an_annotation_without_a_label() -> None:
     refused(body, "without a label", ["Tumor"])
 
 
+@pytest.mark.parametrize("kind", [{}, [], 1])
+def test_a_type_that_is_no_text_is_refused(kind: object) -> None:
+    refused({"type": "FeatureCollection", "features": [{"type": kind}]}, "type")
+
+
 def test_a_closed_line_is_an_outline_and_an_open_one_a_mark() -> None:
     found = read(
         [feature("LineString", SQUARE), feature("LineString", SQUARE[:4]), feature("MultiLineString", [TRIANGLE])]

@@ -142,7 +142,7 @@ def _as_feature(element: Any) -> Any:
     return element
 
 
-GEOMETRIES = {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection"}
+GEOMETRIES = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection")
 FEATURE = TypeAdapter(Annotated[Feature, BeforeValidator(_as_feature)])
 
 
