@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ JPEG_LS, JPEG_HEAD = b"\xff\xf7", 1 << 10  # the marker of a frame in JPEG-LS, a
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 GREY, RGB, PALETTE = 0, 2, 3
+
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())  # what libpng says of profiles, times and texts
 
 
 def decode(data: bytes, scale: Range | None = None, *, source: bool = False) -> Pixels:
@@ -142,7 +145,7 @@ def _decode_png(data: bytes, scale: Range | None, source: bool) -> Pixels:
         if kind == b"acTL" and int.from_bytes(content[:4], "big") > 1:
             raise several(int.from_bytes(content[:4], "big"))
     try:
-        pixels: NDArray[Any] = imagecodecs.png_decode(_without_remarks(data))
+        pixels: NDArray[Any] = imagecodecs.png_decode(data)
     except (imagecodecs.PngError, UnicodeDecodeError) as error:
         raise ValueError(_png_fault(data) or str(error)) from None
     opaque = pixels.ndim == 2 or pixels.shape[2] in (1, 3)
@@ -151,22 +154,6 @@ def _decode_png(data: bytes, scale: Range | None, source: bool) -> Pixels:
         if data[25] == PALETTE:
             _check_palette(data)
     return to_rgb(pixels, opacity="" if opaque else "unassociated", scale=scale)
-
-
-def _without_remarks(data: bytes) -> bytes:
-    """The PNG without the chunks before its image data that say nothing of its samples, such as profiles and texts:
-    libpng writes to stderr what it finds wrong with them.
-    """
-    kept, at = [data[: len(PNG_START)]], len(PNG_START)
-    while at + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"IDAT":
-            break
-        ancillary = kind.isalpha() and kind[:1].islower()  # PNG, section 5.4
-        if not ancillary or kind == b"tRNS":
-            kept.append(data[at : at + 12 + length])
-        at += 12 + length
-    return b"".join([*kept, data[at:]])
 
 
 def _png_fault(data: bytes) -> str:
