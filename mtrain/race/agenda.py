@@ -66,7 +66,8 @@ class RaceAgenda:
             report.note(f"{store.name}: {line}")
         due = [cell for cell in self._asked_for(outcomes) if cell.digest not in self.known]
         begin = {cell.training for cell in due}
-        return [cell for cell in due if begin.isdisjoint(cell.prefixes)]
+        # of few iterations, two rungs may be one training
+        return [cell for cell in due if begin.isdisjoint({*cell.prefixes} - {cell.training})]
 
     def outcomes(self, store: Store) -> list[Outcome]:
         """What the existing results decide in each contest."""

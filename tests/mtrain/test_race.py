@@ -268,6 +268,16 @@ def test_no_training_begins_before_a_shorter_one_that_is_needed_too(seed: int, s
         write_result(store, order.choice(due), noisy)
 
 
+def test_a_race_ends_though_two_of_its_lengths_are_the_same_training(shards: Path, tmp_path: Path) -> None:
+    few = ("iterations = 12", "iterations = 6"), ("[0.25, 1.0]", "[0.1, 0.3, 1.0]")
+    _, agenda, _, store = opened(tmp_path, shards, *few)
+    assert len({(cell.warmup is None, cell.config.iterations) for cell in agenda.cells}) < 6
+    raced(agenda, store, noisy, random.Random(0))
+    record = read_record(store)
+    assert record is not None
+    assert record.finished
+
+
 def test_results_that_were_there_before_do_not_change_what_the_race_decides(shards: Path, tmp_path: Path) -> None:
     for name in ("empty", "full"):
         (tmp_path / name).mkdir()
