@@ -49,7 +49,7 @@ def test_a_training_killed_at_20_random_moments_ends_in_the_same_bits(
             process.communicate()
         if run.state()[0] == "finished":
             assert run.weights.read_bytes() == whole(**LONG)
-            run.path.rename(tmp_path / f"done-{killed}")
+            run.path.rename(tmp_path / f"done-{len([*tmp_path.glob('done-*')])}")
     while run.state()[0] != "finished":
         started(shards, tmp_path, workers=0, **LONG).communicate(timeout=600)
     assert run.weights.read_bytes() == whole(**LONG)
