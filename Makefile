@@ -12,12 +12,13 @@ OPEN_SHARDS := demo/open-shards
 RUN := --runs runs --run demo
 OPEN_RUN := --runs runs --run demo-open
 BASE ?= HEAD
+USERS := train timm cluster s3 gcs http 7z czi vsi zarr onnx hub wandb gradients mlflow  # extras that are no developer's
 
 # uv installs no bytecode: without it, each of the many processes would compile torch again. It goes into .venv.
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
-.PHONY: help demo demo-open test suite check lint rules types format stress gpu bench docs pictures clean
+.PHONY: help demo demo-open test suite check lint rules types format stress lowest gpu bench docs pictures clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -71,6 +72,13 @@ format: .venv/test  ## mend what ruff can mend
 
 stress: .venv/test  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m stress $(TESTS)
+
+lowest: .venv/test  ## the tests with the oldest packages that pyproject.toml allows; their warnings are no errors
+	$(UV) venv --quiet --clear .venv/lowest
+	$(UV) pip install --quiet --python .venv/lowest/bin/python --resolution lowest-direct --only-binary :all: \
+		--requirements pyproject.toml $(USERS:%=--extra %)
+	$(UV) pip install --quiet --python .venv/lowest/bin/python --editable ".[train,timm,demo,dev]"
+	OMP_NUM_THREADS=1 .venv/lowest/bin/pytest -n auto --dist worksteal -W default $(TESTS)
 
 gpu: .venv/test  ## what only a GPU can show: its tests, and iterations, features and sweeps beside bare loops
 	$(BIN)/pytest -m cuda tests/mtrain/test_cuda.py

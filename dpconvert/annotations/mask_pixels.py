@@ -88,6 +88,8 @@ def read(
         values = _of_white_zero(data, name, reading)
     else:
         values = _without_alpha(_decoded(data, name, colours=colours), name)
+    if not values.size:  # what some versions of tifffile give for a damaged file
+        raise ReadError("not a readable mask: it has no pixels", where=name)
     if values.dtype == bool:
         values = values.astype(np.uint8) * (255 if colours else 1)
     if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.integer):

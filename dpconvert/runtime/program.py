@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dpconvert.runtime import requirements
 from dpconvert.runtime.terminal import say
 
 SENTENCE = 500  # characters of a first sentence that are shown
@@ -32,6 +33,8 @@ class Program(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not ctx.resilient_parsing:  # as for the completion of a shell
+            if not {*ctx.help_option_names} & {*rest}:
+                requirements.check()
             for flag, times in _given_again(ctx, command, rest).items():
                 say(f"{flag} is given {times} times: only the last one counts")
         return name, command, rest

@@ -412,6 +412,12 @@ def test_any_bytes_as_a_mask(data: bytes) -> None:
     only_ours(lambda d: masks.read(d, "a", {0: "no", 1: "yes"}, (8, 8)), data)
 
 
+def test_a_tiff_without_pixels_as_a_mask_is_refused() -> None:
+    """Some versions of tifffile give an array of no pixels for it."""
+    with pytest.raises(ReadError, match="not a readable mask"):
+        masks.read(b"II*\0\5\0\0\0", "a", {0: "no", 1: "yes"}, (8, 8))
+
+
 @settings(FUZZ, max_examples=100)
 @given(data=mutated(json.dumps({"collection": [drawn(1), drawn(2, parentIdent=1, term=[2])]}).encode()))
 def test_any_bytes_as_an_export_of_cytomine(data: bytes, tmp_path: Path) -> None:

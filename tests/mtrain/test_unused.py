@@ -244,7 +244,7 @@ def test_every_option_without_an_effect_is_said_once(
 
 
 # what always has an effect: on what is done, where, or what is printed
-EVERYWHERE = {"runs", "sweeps", "quiet", "as_json", "out", "help_all", "_click_default_help"}
+EVERYWHERE = {"runs", "sweeps", "quiet", "as_json", "out", "help_all", "help", "_click_default_help"}
 ALWAYS = {
     "fit": {
         "name",

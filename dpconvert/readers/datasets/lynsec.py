@@ -25,6 +25,7 @@ NUMBERS, KINDS = 3, 4  # channels
 CHANNELS = "4 or 5", "5"  # without and with kinds
 OUTSIDE = "background"
 SIDE = 192  # of the fake's images
+MOST = float(np.nextafter(2.0**63, 0))  # the largest float64 that is an int64; NumPy < 2.3 crashes on larger integers
 MISMATCHED = ("3_l2",)  # of the fake's images, those that the erratum leaves out
 
 
@@ -58,9 +59,7 @@ def read_annotations(source: Source, source_image: SourceImage, image: Image) ->
     return LabelMask(numbers, labels | {0: OUTSIDE}, *size, instances=True, remarks=remarks)
 
 
-def _whole(
-    values: NDArray[Any], what: str, expected: str, name: str, most: int = np.iinfo(np.int64).max
-) -> NDArray[np.int64]:
+def _whole(values: NDArray[Any], what: str, expected: str, name: str, most: float = MOST) -> NDArray[np.int64]:
     wrong = ~((values >= 0) & (values <= most) & (values == np.floor(values)))  # including those that are not numbers
     if wrong.any():
         raise ReadError(f"invalid {what}", where=name, expected=expected, found=f"{values[wrong][0]:g}")
