@@ -24,9 +24,9 @@ def check() -> None:
     """
     if found := list(outdated()):
         name, version, wanted = found[0]
-        others = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        others = f", as are {len(found) - 1} more packages" if len(found) > 1 else ""
         raise UserError(
-            f"an installed package that is too old{others}",
+            f"the installed version is too old{others}",
             where=name,
             expected=wanted,
             found=version,
