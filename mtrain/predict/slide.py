@@ -16,6 +16,7 @@ from dpconvert.image import Image, open_image, scales, tissue
 from dpconvert.image.rgb import Range
 from dpconvert.manifest.rules import TissueRule
 from dpconvert.plan.grid import grid
+from dpconvert.plan.placement import ENLARGED
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
@@ -151,7 +152,8 @@ def predict_slide(
 
 @contextmanager
 def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
-    """Open a slide at the resolution that `patch` overrides; what is not read or used of it is noted.
+    """Open a slide at the resolution that `patch` overrides; what is not read or used of it is noted, and a resolution
+    coarser than that of the training.
 
     Raises:
         ReadError: the slide cannot be read.
@@ -163,9 +165,19 @@ def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
         elif patch.given_mpp is not None and image.mpp is not None:
             used = f"--mpp {patch.given_mpp:g} is not used: the file states {image.mpp:.4g} um per pixel"
             report.note(f"{path.name}: {used}; use --mpp-override to replace it")
-        for note in image.notes:
+        for note in (*image.notes, *_too_coarse(image, patch)):
             report.note(f"{path.name}: {note}")
         yield image
+
+
+def _too_coarse(image: Image, patch: Patch) -> Iterator[str]:
+    """What to say of a slide that is coarser than the training images, so that its patches are enlarged."""
+    axes = _axes(image, patch.given_mpp)
+    if patch.mpp is not None and axes is not None and max(axes) > ENLARGED * patch.mpp:
+        yield (
+            f"its {max(axes):.4g} um per pixel are coarser than the {patch.mpp:.4g} of the training images: its "
+            "patches are enlarged, and the network has seen none like them"
+        )
 
 
 def patches_of(image: Image, patch: Patch, path: Path) -> tuple[NDArray[np.int64], int]:

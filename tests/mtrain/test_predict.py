@@ -168,6 +168,16 @@ def test_a_resolution_that_is_given_and_not_used_is_reported(run: Run, slide: Pa
     assert "slide.tif: --mpp 0.25 is not used: the file states 0.5 um per pixel; use --mpp-override" in said.getvalue()
 
 
+@pytest.mark.parametrize(("mpp", "is_told"), [(0.25, True), (0.4, True), (0.46, False), (1.0, False)])
+def test_a_slide_that_is_coarser_than_the_training_images_is_reported(
+    mpp: float, is_told: bool, run: Run, slide: Path, tmp_path: Path
+) -> None:
+    said = io.StringIO()
+    predict(Redness(run, "Alpha"), [slide], Patch(side=32, mpp=mpp), tmp_path / "out", Reporter(stream=said))
+    told = f"slide.tif: its 0.5 um per pixel are coarser than the {mpp} of the training images: its patches are enlarged"
+    assert (told in said.getvalue()) == is_told
+
+
 def test_what_is_not_read_of_a_slide_or_an_image_is_reported(run: Run, tmp_path: Path) -> None:
     for name, side in (("slide.tif", 256), ("one.tif", 32), ("two.tif", 32)):
         with tifffile.TiffWriter(tmp_path / name) as writer:
