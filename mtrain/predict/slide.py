@@ -36,7 +36,7 @@ class Patch:
     """The patches of a task: `side` pixels at `mpp` micrometres per pixel; None: at the resolution of the slide.
 
     given_mpp: micrometres per pixel for slides whose files do not state it. override: the same for all slides, whatever
-    they state.
+    they state. mpps: the finest and the coarsest of the training images, where they differ.
     tissue_rule, tissue, range: how the training data separated tissue from background, and converted values to RGB.
     least: minimum share of tissue that the user gives instead; 0: every patch.
     """
@@ -49,6 +49,7 @@ class Patch:
     tissue: float = TISSUE
     range: Range | None = None
     least: float | None = None
+    mpps: tuple[float, float] | None = None
 
     @property
     def share(self) -> float:
@@ -72,7 +73,17 @@ class Patch:
         if not (side or about.side):
             raise UsageError(f"{about.task} does not state the size of its images", remedy="give --patch PX")
         trained = TISSUE if about.tissue is None else about.tissue
-        return cls(side or about.side, about.mpp, given_mpp, override, about.tissue_rule, trained, about.range, least)
+        return cls(
+            side or about.side,
+            about.mpp,
+            given_mpp,
+            override,
+            about.tissue_rule,
+            trained,
+            about.range,
+            least,
+            about.mpps,
+        )
 
 
 @dataclass(frozen=True)
@@ -165,17 +176,25 @@ def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
         elif patch.given_mpp is not None and image.mpp is not None:
             used = f"--mpp {patch.given_mpp:g} is not used: the file states {image.mpp:.4g} um per pixel"
             report.note(f"{path.name}: {used}; use --mpp-override to replace it")
-        for note in (*image.notes, *_too_coarse(image, patch)):
+        for note in (*image.notes, *_on_resolution(image, patch)):
             report.note(f"{path.name}: {note}")
         yield image
 
 
-def _too_coarse(image: Image, patch: Patch) -> Iterator[str]:
-    """What to say of a slide that is coarser than the training images, so that its patches are enlarged."""
+def _on_resolution(image: Image, patch: Patch) -> Iterator[str]:
+    """What to say of training images of several resolutions, and of a slide that is coarser than all of them."""
     axes = _axes(image, patch.given_mpp)
-    if patch.mpp is not None and axes is not None and max(axes) > ENLARGED * patch.mpp:
+    if patch.mpp is None or axes is None:
+        return
+    finest, coarsest = patch.mpps or (patch.mpp, patch.mpp)
+    if patch.mpps is not None:
         yield (
-            f"its {max(axes):.4g} um per pixel are coarser than the {patch.mpp:.4g} of the training images: its "
+            f"the training images have {finest:.4g} to {coarsest:.4g} um per pixel; the patches of this slide, which "
+            f"has {max(axes):.4g}, are read at {patch.mpp:.4g}"
+        )
+    if max(axes) > ENLARGED * coarsest:
+        yield (
+            f"its {max(axes):.4g} um per pixel are coarser than the {coarsest:.4g} of the training images: its "
             "patches are enlarged, and the network has seen none like them"
         )
 

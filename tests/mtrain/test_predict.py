@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from dpconvert import convert as convert_files
 from dpconvert.errors import ReadError
 from dpconvert.image import open_image
 from dpconvert.readers.pairing import IMAGE
@@ -304,6 +305,45 @@ def test_the_size_of_patches_is_that_of_the_training_samples(tmp_path: Path) -> 
     told = about(open_task(tmp_path / "shards" / manifest.task))
     assert (told.side, told.mpp) == (250, 0.25)  # what the manifest asks for
     assert told.licence["name"] == "not stated"
+
+
+MIXED = """
+task = "Mixed"
+shape = "slides"
+classes = ["a", "b"]
+
+[files.slides]
+pattern = '(?P<class>[ab])/(?P<name>[^/]+)\\.tif$'
+
+[rule]
+type = "tiles"
+size = 32
+
+[split.strict]
+share = [1, 0, 0]
+"""
+
+
+def test_the_resolution_of_a_task_is_that_of_most_slides_and_others_are_told(
+    run: Run, slide: Path, tmp_path: Path
+) -> None:
+    """96 patches of the first slide, at 0.25 um per pixel, and 64 of each of two others, at 0.5."""
+    for name, mpp, height in (("a/1", 0.25, 384), ("b/2", 0.5, 256), ("b/3", 0.5, 256)):
+        path = tmp_path / "in" / f"{name}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        per_cm = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(path, np.full((height, 256, 3), RED, np.uint8), photometric="rgb", tile=(64, 64), **per_cm)
+    (tmp_path / "mixed.toml").write_text(MIXED)
+    convert_files(tmp_path / "mixed.toml", tmp_path / "in", tmp_path / "shards")
+    told = about(open_task(tmp_path / "shards" / "Mixed"))
+    assert (told.mpp, told.mpps) == (0.5, (0.25, 0.5))
+    assert told.stated()["mpps"] == (0.25, 0.5)
+    assert "mpps" not in Classifier(run, "Alpha").about.stated()
+    said = io.StringIO()
+    predict(Redness(run, "Alpha"), [slide], Patch.of(told, None, None), tmp_path / "out", Reporter(stream=said))
+    several = "slide.tif: the training images have 0.25 to 0.5 um per pixel; the patches of this slide, which has 0.5,"
+    assert several in said.getvalue()
+    assert "coarser" not in said.getvalue()
 
 
 class Gradient(Redness):
