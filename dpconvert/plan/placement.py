@@ -78,9 +78,10 @@ def placed(rule: PatchGrid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tu
     boxes, tile = found
     if len(boxes):
         _check_tiles(rule, boxes[0, 2] / tile[0], wanted, where)
-    note = f"tiles of {tile[0]} x {tile[1]} pixels are passed on, and the rule requests patches of "
-    note += f"{rule.stored or rule.size}"
-    if tile != (rule.stored or rule.size,) * 2 and note not in scene.image.notes:
+    side = rule.stored or rule.size
+    note = f"tiles of {tile[0]} x {tile[1]} pixels are passed on, and the rule requests patches of {side}"
+    note += f" that overlap by {rule.overlap}" if rule.overlap else ""
+    if (tile != (side, side) or rule.overlap) and note not in scene.image.notes:
         scene.image.notes = (*scene.image.notes, note)
     return found
 

@@ -214,6 +214,7 @@ def test_lossless_tiles_makes_shards_of_the_stored_tiles(tmp_path: Path, monkeyp
         ("size = 128\nmpp = 0.5", ""),
         ("size = 128\nmpp = 0.96", ""),
         ("size = 100", "1 x tiles of 128 x 128 pixels are passed on, and the rule requests patches of 100"),
+        ("size = 128\noverlap = 9", "the rule requests patches of 128 that overlap by 9; the first"),
         ("size = 128\nmpp = 0.7", "expected 0.7 um per pixel; found 0.5 in the nearest level; convert without"),
         ("size = 128\nmpp = 4.0", "expected 4 um per pixel; found 2 in the nearest level; convert without"),
         ("size = 384\nstored = 128", "expected 3 pixels of the file in one; found 2; convert without"),
