@@ -100,10 +100,26 @@ def read(
             remedy="save it with whole numbers",
         )
     if threshold is not None:
+        _check_above(values, threshold, name)
         values = (values > threshold).astype(np.uint8)
     elif colours:
         return _packed(values, name)
     return values if values.ndim == 2 else _grey(values, name)
+
+
+def _check_above(values: Pixels, threshold: int, name: str) -> None:
+    """Refuse a mask of 0 and 1 whose ones are below the threshold, as one among masks of 0 and 255 would be.
+
+    Raises:
+        ReadError: it is one.
+    """
+    if threshold >= 1 and values.size and values.max() == 1:
+        raise ReadError(
+            f"a mask of 0 and 1, of which nothing is above the threshold of {threshold}",
+            where=name,
+            remedy="save it with 0 and 255; or state `threshold = 0` in [layout], if every value above 0 counts in all "
+            "masks",
+        )
 
 
 def zero_is_white(data: bytes) -> bool:

@@ -66,14 +66,44 @@ def placed(rule: PatchGrid, manifest: Manifest, scene: Scene) -> tuple[Boxes, tu
     scale = scale_of(rule, manifest, scene)
     if not rule.own_tiles:
         return whole_grid(rule, scale, scene.image), stored_size(rule, scale)
-    found = scene.image.own_grid(scale[0] * rule.size / (rule.stored or rule.size))
+    wanted = scale[0] * rule.size / (rule.stored or rule.size)
+    found = scene.image.own_grid(wanted)
+    where = scene.source_image.files[0]
     if found is None or scale[0] != scale[1]:
         raise ReadError(
             "has no JPEG tiles of square pixels to pass on as they are",
-            where=scene.source_image.files[0],
+            where=where,
             remedy="convert without --lossless-tiles",
         )
+    boxes, tile = found
+    if len(boxes):
+        _check_tiles(rule, boxes[0, 2] / tile[0], wanted, where)
+    side = rule.stored or rule.size
+    note = f"tiles of {tile[0]} x {tile[1]} pixels are passed on, and the rule requests patches of {side}"
+    note += f" that overlap by {rule.overlap}" if rule.overlap else ""
+    if (tile != (side, side) or rule.overlap) and note not in scene.image.notes:
+        scene.image.notes = (*scene.image.notes, note)
     return found
+
+
+def _check_tiles(rule: PatchGrid, factor: float, wanted: float, where: str) -> None:
+    """Refuse tiles of another resolution than the rule requests.
+
+    factor: level-0 pixels per pixel of the tiles. wanted: the same, of the rule.
+
+    Raises:
+        ReadError: they differ too much.
+    """
+    if max(factor, wanted) <= ENLARGED * min(factor, wanted):
+        return
+    mpp = None if rule.mpp is None else rule.mpp * rule.size / (rule.stored or rule.size)
+    raise ReadError(
+        "no level of its tiles has the resolution that the rule requests",
+        where=where,
+        expected=f"{wanted:.4g} pixels of the file in one" if mpp is None else f"{mpp:.4g} um per pixel",
+        found=f"{factor:.4g}" if mpp is None else f"{mpp * factor / wanted:.4g} in the nearest level",
+        remedy="convert without --lossless-tiles, or request the resolution of a level",
+    )
 
 
 @dataclass(frozen=True, slots=True)

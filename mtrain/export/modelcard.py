@@ -136,7 +136,7 @@ def _pool(pool: Sequence[About], trained: Mapping[str, tuple[str, ...]]) -> Iter
             of.task,
             len(of.classes) if of.target != "value" else "a number",
             sum(of.samples.get(split, 0) for split in trained.get(of.task, ("train",))),
-            of.mpp or "not stated",
+            "{:.4g} to {:.4g}".format(*of.mpps) if of.mpps else of.mpp or "not stated",
             _terms(of),
         ]
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"

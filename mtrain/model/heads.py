@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dpconvert.image.rgb import Range
 from dpconvert.manifest.rules import TissueRule
+from dpconvert.plan.placement import ENLARGED
 from mtrain.data.batches.images import ShardFiles
 from mtrain.data.labels import Scaling, scaling_of
 from mtrain.data.metadata import json_headers, read_json
@@ -30,6 +32,7 @@ from mtrain.runs.belonging import NETWORK, check_part
 
 OF_TARGETS = ("target", "unit", "scaling")
 LOOKED_AT = 64  # number of samples from which the size and resolution of a task are estimated
+LOOKED_INTO = 4  # number of shards that these samples are in, since remote ones may have to be fetched again
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,11 @@ class About:
     """The description of a task that a head was trained on.
 
     side: shorter side of its images, in stored pixels. mpp: micrometres per stored pixel, None if the source does not
-    state it. samples: number in each split. tissue_rule, tissue: how patches with tissue were distinguished from
-    background, and their minimum share of tissue. range: for images of more than 8 bits, the sample values that became
-    black and white. target: what the head predicts: a class, any number of classes, or a number; unit, scaling: of a
-    number, which is the output times the deviation of the training set, plus its mean.
+    state it. mpps: the finest and the coarsest where they differ, else None. samples: number in each split.
+    tissue_rule, tissue: how patches with tissue were distinguished from background, and their minimum share of tissue.
+    range: for images of more than 8 bits, the sample values that became black and white. target: what the head
+    predicts: a class, any number of classes, or a number; unit, scaling: of a number, which is the output times the
+    deviation of the training set, plus its mean.
     """
 
     task: str
@@ -59,11 +63,15 @@ class About:
     target: Target = "class"
     unit: str | None = None
     scaling: Scaling | None = None
+    mpps: tuple[float, float] | None = None
 
     def stated(self) -> dict[str, Any]:
-        """Return the fields as a file states them; those of other targets than a class are absent without them."""
-        fields = asdict(self)
-        return {name: fields[name] for name in fields if self.target != "class" or name not in OF_TARGETS}
+        """Return the fields as a file states them; those of other targets than a class, and resolutions that do not
+        differ, are absent.
+        """
+        fields, absent = asdict(self), {*(OF_TARGETS if self.target == "class" else ())}
+        absent |= {"mpps"} if self.mpps is None else set()
+        return {name: fields[name] for name in fields if name not in absent}
 
 
 @dataclass(frozen=True)
@@ -117,14 +125,16 @@ def load_heads(path: Path) -> dict[str, Head]:
 
 def _about(fields: dict[str, Any]) -> About:
     scaling = fields.get("scaling")
-    more = {} if scaling is None else {"scaling": Scaling(*map(float, scaling))}
+    more: dict[str, Any] = {} if scaling is None else {"scaling": Scaling(*map(float, scaling))}
+    if (mpps := fields.get("mpps")) is not None:
+        finest, coarsest = map(float, mpps)
+        more["mpps"] = finest, coarsest
     return About(**fields | more | {"classes": tuple(fields["classes"])})
 
 
 def about(task: Task) -> About:
-    """Describe a task from its card, with the sizes of its first training samples."""
-    rows = task.rows["train"]
-    samples = list(_metadata(task, rows.take(range(min(LOOKED_AT, len(rows))))))
+    """Describe a task from its card, with the sizes of training samples from its first to its last."""
+    samples = list(_metadata(task, _spread(task.rows["train"])))
     sides = [
         min(s["stored_width"], s["stored_height"]) for s in samples if {"stored_width", "stored_height"} <= s.keys()
     ]
@@ -136,7 +146,7 @@ def about(task: Task) -> About:
         classes=tuple(task.classes),
         metric=task.metric,
         side=int(statistics.median(sides)) if sides else 0,
-        mpp=round(statistics.median(scales), 6) if scales else None,
+        mpp=round(statistics.median_low(scales), 6) if scales else None,
         licence=card.licence.model_dump(),
         citation=card.citation,
         digest=card.digest,
@@ -147,7 +157,20 @@ def about(task: Task) -> About:
         target=task.target,
         unit=card.unit,
         scaling=scaling_of(task) if task.target == "value" else None,
+        mpps=(min(scales), max(scales)) if scales and max(scales) > ENLARGED * min(scales) else None,
     )
+
+
+def _spread(rows: Rows) -> Rows:
+    """Some samples from the first to the last, of a few shards: neighbours are of one slide."""
+    shards = np.unique(rows.shard)
+    here = np.flatnonzero(np.isin(rows.shard, shards[_evenly(len(shards), LOOKED_INTO)]))
+    return rows.take(here[_evenly(len(here), LOOKED_AT)])
+
+
+def _evenly(length: int, count: int) -> NDArray[np.intp]:
+    """At most `count` indices from 0 to `length` - 1, as far apart as possible."""
+    return np.unique(np.linspace(0, length - 1, count).round().astype(np.intp)) if length else np.zeros(0, np.intp)
 
 
 def _metadata(task: Task, rows: Rows) -> Iterable[dict[str, Any]]:

@@ -16,6 +16,7 @@ from dpconvert.image import Image, open_image, scales, tissue
 from dpconvert.image.rgb import Range
 from dpconvert.manifest.rules import TissueRule
 from dpconvert.plan.grid import grid
+from dpconvert.plan.placement import ENLARGED
 from dpconvert.plural import counted
 from dpconvert.runtime.progress import Reporter
 from mtrain.errors import UsageError
@@ -35,7 +36,7 @@ class Patch:
     """The patches of a task: `side` pixels at `mpp` micrometres per pixel; None: at the resolution of the slide.
 
     given_mpp: micrometres per pixel for slides whose files do not state it. override: the same for all slides, whatever
-    they state.
+    they state. mpps: the finest and the coarsest of the training images, where they differ.
     tissue_rule, tissue, range: how the training data separated tissue from background, and converted values to RGB.
     least: minimum share of tissue that the user gives instead; 0: every patch.
     """
@@ -48,6 +49,7 @@ class Patch:
     tissue: float = TISSUE
     range: Range | None = None
     least: float | None = None
+    mpps: tuple[float, float] | None = None
 
     @property
     def share(self) -> float:
@@ -71,7 +73,17 @@ class Patch:
         if not (side or about.side):
             raise UsageError(f"{about.task} does not state the size of its images", remedy="give --patch PX")
         trained = TISSUE if about.tissue is None else about.tissue
-        return cls(side or about.side, about.mpp, given_mpp, override, about.tissue_rule, trained, about.range, least)
+        return cls(
+            side or about.side,
+            about.mpp,
+            given_mpp,
+            override,
+            about.tissue_rule,
+            trained,
+            about.range,
+            least,
+            about.mpps,
+        )
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,8 @@ def predict_slide(
 
 @contextmanager
 def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
-    """Open a slide at the resolution that `patch` overrides; what is not read or used of it is noted.
+    """Open a slide at the resolution that `patch` overrides; what is not read or used of it is noted, and a resolution
+    coarser than that of the training.
 
     Raises:
         ReadError: the slide cannot be read.
@@ -163,9 +176,27 @@ def open_slide(path: Path, patch: Patch, report: Reporter) -> Iterator[Image]:
         elif patch.given_mpp is not None and image.mpp is not None:
             used = f"--mpp {patch.given_mpp:g} is not used: the file states {image.mpp:.4g} um per pixel"
             report.note(f"{path.name}: {used}; use --mpp-override to replace it")
-        for note in image.notes:
+        for note in (*image.notes, *_on_resolution(image, patch)):
             report.note(f"{path.name}: {note}")
         yield image
+
+
+def _on_resolution(image: Image, patch: Patch) -> Iterator[str]:
+    """What to say of training images of several resolutions, and of a slide that is coarser than all of them."""
+    axes = _axes(image, patch.given_mpp)
+    if patch.mpp is None or axes is None:
+        return
+    finest, coarsest = patch.mpps or (patch.mpp, patch.mpp)
+    if patch.mpps is not None:
+        yield (
+            f"the training images have {finest:.4g} to {coarsest:.4g} um per pixel; the patches of this slide, which "
+            f"has {max(axes):.4g}, are read at {patch.mpp:.4g}"
+        )
+    if max(axes) > ENLARGED * coarsest:
+        yield (
+            f"its {max(axes):.4g} um per pixel are coarser than the {coarsest:.4g} of the training images: its "
+            "patches are enlarged, and the network has seen none like them"
+        )
 
 
 def patches_of(image: Image, patch: Patch, path: Path) -> tuple[NDArray[np.int64], int]:

@@ -23,6 +23,7 @@ def write(
     flavor: str = "VOLUME",
     container: str = "",
     modality: str = "SM",
+    resampling: str = "NONE",
 ) -> Path:
     """One instance: `pixels` (height, width, 3) of whole tiles, the `number`th of its series."""
     data = Dataset()
@@ -32,7 +33,7 @@ def write(
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{series}.{number}"
     data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, "1.2.3", "1.2.3.4"
     data.Modality, data.PatientID, data.ContainerIdentifier = modality, "", container
-    data.ImageType = ["ORIGINAL" if number == 0 else "DERIVED", "PRIMARY", flavor, "NONE"]
+    data.ImageType = ["ORIGINAL" if number == 0 else "DERIVED", "PRIMARY", flavor, resampling]
     height, width = pixels.shape[:2]
     data.TotalPixelMatrixColumns, data.TotalPixelMatrixRows = width, height
     data.Columns = data.Rows = TILE

@@ -330,6 +330,17 @@ def test_a_threshold_makes_two_values_of_grey_fringes() -> None:
         masks.read(saved(values), "m.png", {0: "no", 255: "yes"}, (6, 1))
 
 
+@pytest.mark.parametrize("values", [[[0, 1, 1]], [[1, 1, 1]], [[False, True, True]]])
+def test_a_mask_of_ones_below_the_threshold_is_refused(values: list[list[int]]) -> None:
+    """As one of another program among masks of 0 and 255, all of which would become background."""
+    data = saved(np.array(values, bool if values[0][0] is False else np.uint8))
+    with pytest.raises(ReadError, match="a mask of 0 and 1, of which nothing is above the threshold of 127"):
+        masks.read(data, "m.png", {0: "no", 1: "yes"}, (3, 1), threshold=127)
+    assert masks.read(data, "m.png", {0: "no", 1: "yes"}, (3, 1), threshold=0).values.max() == 1
+    empty = saved(np.zeros((1, 3), np.uint8))
+    assert masks.read(empty, "m.png", {0: "no", 1: "yes"}, (3, 1), threshold=127).values.max() == 0
+
+
 def test_bilevel_and_colour_masks_are_read() -> None:
     yes = np.array([[False, True]])
     assert masks.read(saved(yes), "m.png", {0: "no", 1: "yes"}, (2, 1)).values.tolist() == [[0, 1]]

@@ -237,6 +237,17 @@ def test_the_grid_of_a_tissue_microarray_is_no_annotation_unless_the_manifest_na
         of_qupath([core], ["Tumor"])
 
 
+def test_a_core_of_a_tissue_microarray_that_is_missing_is_no_region_whatever_its_class() -> None:
+    square = [[[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]]]
+    cores = [
+        feature("Polygon", square, objectType="tma_core", isMissing=missing, classification={"name": "Tumor"})
+        for missing in (True, False)
+    ]
+    found = of_qupath(cores, ["Tumor"])
+    assert [item.label for item in found.items] == ["Tumor"]
+    assert found.remarks == {"core of a tissue microarray that is marked as missing, passed over": 1}
+
+
 def test_qupath_s_name_of_an_object_is_no_label_beside_its_classification() -> None:
     named = feature("Point", [1, 2], classification={"name": "Stroma"}, name="Tumor")
     with pytest.raises(ReadError, match="unknown annotation label 'Stroma'"):

@@ -897,6 +897,28 @@ def test_points_of_one_table_in_micrometres(init: Callable[..., Any], tmp_path: 
     }
 
 
+@pytest.mark.parametrize("ending", [".csv", "_detections.csv", " Detections.tsv"])
+@pytest.mark.parametrize(("unit", "of_pixel"), [("µm", 0.5), ("px", 1.0)])
+def test_a_table_of_points_beside_each_image_has_a_head_of_any_words(
+    ending: str, unit: str, of_pixel: float, init: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As QuPath exports the measurements of one image; a pixel of these images is 0.5 um."""
+    mark = "\t" if ending.endswith("tsv") else ","
+    for number in (1, 2, 3, 10, 11, 12):
+        (tmp_path / "s").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (200, 200, 3), np.uint8)
+        scale = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(tmp_path / f"s/{number}.tif", pixels, photometric="rgb", **scale)
+        lines = [mark.join(("Image", "Name", "Class", f"Centroid X {unit}", f"Centroid Y {unit}"))]
+        for x in (49, 65, 81):
+            lines += [mark.join((f"{number}.tif", "", "ab"[x > 60], str(x * of_pixel), str(101 * of_pixel)))]
+        (tmp_path / f"s/{number}{ending}").write_text("\n".join(lines), "utf-8")
+    manifest, rows, _ = init(tmp_path / "s")
+    assert manifest["layout"].get("unit") == ("um" if unit == "µm" else None)
+    found = [(row["x"] + 32, row["y"] + 32, manifest["classes"][row["label"]]) for row in rows]
+    assert Counter(found) == {(49, 101, "a"): 6, (65, 101, "b"): 6, (81, 101, "b"): 6}
+
+
 def test_points_of_one_table(init: Callable[..., Any], tmp_path: Path) -> None:
     lines = []
     for number in range(9):

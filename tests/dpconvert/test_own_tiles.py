@@ -208,6 +208,32 @@ def test_lossless_tiles_makes_shards_of_the_stored_tiles(tmp_path: Path, monkeyp
         assert np.array_equal(np.asarray(image.convert("RGB")), slide.read(256, 128, 128, 128))
 
 
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        ("size = 128\nmpp = 0.5", ""),
+        ("size = 128\nmpp = 0.96", ""),
+        ("size = 100", "1 x tiles of 128 x 128 pixels are passed on, and the rule requests patches of 100"),
+        ("size = 128\noverlap = 9", "the rule requests patches of 128 that overlap by 9; the first"),
+        ("size = 128\nmpp = 0.7", "expected 0.7 um per pixel; found 0.5 in the nearest level; convert without"),
+        ("size = 128\nmpp = 4.0", "expected 4 um per pixel; found 2 in the nearest level; convert without"),
+        ("size = 384\nstored = 128", "expected 3 pixels of the file in one; found 2; convert without"),
+    ],
+)
+def test_lossless_tiles_of_another_size_are_noted_and_of_another_resolution_refused(
+    rule: str, found: str, tmp_path: Path
+) -> None:
+    """The levels have 0.5, 1 and 2 um per pixel."""
+    write_slide(tmp_path / "source" / "a" / "one.tif", "ycbcr")
+    manifest = tmp_path / "tiles.toml"
+    manifest.write_text(MANIFEST.replace("size = 100", rule))
+    asked = [str(manifest), "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--lossless-tiles"]
+    result = CliRunner().invoke(group, [*asked, "--mpp", "0.5"], standalone_mode=False)
+    assert (result.exception is not None) == found.startswith("expected")
+    told = f"{result.exception} {result.output}"
+    assert found in told if found else "tiles of" not in told
+
+
 def test_lossless_tiles_is_refused_where_there_is_no_grid(tmp_path: Path) -> None:
     write_slide(tmp_path / "source" / "a" / "one.tif", "ycbcr")
     manifest = tmp_path / "tiles.toml"

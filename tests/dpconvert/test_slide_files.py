@@ -132,6 +132,18 @@ def test_a_pattern_of_the_manifest_meets_the_slide_by_its_real_files_too(tree: T
     assert len(rows) == 2 * 16
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_dicom_slide_without_its_image_of_full_resolution_is_noted(is_there: bool, tree: Tree) -> None:
+    if is_there:
+        dicoms.write(tree.root / "a/0.dcm", drawn(0), "1.2.9.1", 0)
+    coarser = np.ascontiguousarray(drawn(0)[::2, ::2])
+    dicoms.write(tree.root / "a/1.dcm", coarser, "1.2.9.1", 1, mpp=1.0, resampling="RESAMPLED")
+    dicoms.write(tree.root / "a/2.dcm", coarser[:64, :64], "1.2.9.1", 2, mpp=1.0, flavor="LABEL")
+    tree.manifest(RULE + MISSING)
+    noted = [note for note in tree.plan().notes if "without an image of full resolution, the first: a/1.dcm" in note]
+    assert len(noted) == (0 if is_there else 1)
+
+
 def test_files_that_lie_there_twice_are_read_once(tree: Tree) -> None:
     series(tree, 0, LAYOUTS["one folder per slide"])
     shutil.copytree(tree.root / "case", tree.root / "copy of case")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from dpconvert import convert as convert_files
 from dpconvert.errors import ReadError
 from dpconvert.image import open_image
 from dpconvert.readers.pairing import IMAGE
@@ -168,6 +169,16 @@ def test_a_resolution_that_is_given_and_not_used_is_reported(run: Run, slide: Pa
     assert "slide.tif: --mpp 0.25 is not used: the file states 0.5 um per pixel; use --mpp-override" in said.getvalue()
 
 
+@pytest.mark.parametrize(("mpp", "is_told"), [(0.25, True), (0.4, True), (0.46, False), (1.0, False)])
+def test_a_slide_that_is_coarser_than_the_training_images_is_reported(
+    mpp: float, is_told: bool, run: Run, slide: Path, tmp_path: Path
+) -> None:
+    said = io.StringIO()
+    predict(Redness(run, "Alpha"), [slide], Patch(side=32, mpp=mpp), tmp_path / "out", Reporter(stream=said))
+    told = f"slide.tif: its 0.5 um per pixel are coarser than the {mpp} of the training images: its patches are"
+    assert (told in said.getvalue()) == is_told
+
+
 def test_what_is_not_read_of_a_slide_or_an_image_is_reported(run: Run, tmp_path: Path) -> None:
     for name, side in (("slide.tif", 256), ("one.tif", 32), ("two.tif", 32)):
         with tifffile.TiffWriter(tmp_path / name) as writer:
@@ -294,6 +305,45 @@ def test_the_size_of_patches_is_that_of_the_training_samples(tmp_path: Path) -> 
     told = about(open_task(tmp_path / "shards" / manifest.task))
     assert (told.side, told.mpp) == (250, 0.25)  # what the manifest asks for
     assert told.licence["name"] == "not stated"
+
+
+MIXED = """
+task = "Mixed"
+shape = "slides"
+classes = ["a", "b"]
+
+[files.slides]
+pattern = '(?P<class>[ab])/(?P<name>[^/]+)\\.tif$'
+
+[rule]
+type = "tiles"
+size = 32
+
+[split.strict]
+share = [1, 0, 0]
+"""
+
+
+def test_the_resolution_of_a_task_is_that_of_most_slides_and_others_are_told(
+    run: Run, slide: Path, tmp_path: Path
+) -> None:
+    """96 patches of the first slide, at 0.25 um per pixel, and 64 of each of two others, at 0.5."""
+    for name, mpp, height in (("a/1", 0.25, 384), ("b/2", 0.5, 256), ("b/3", 0.5, 256)):
+        path = tmp_path / "in" / f"{name}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        per_cm = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(path, np.full((height, 256, 3), RED, np.uint8), photometric="rgb", tile=(64, 64), **per_cm)
+    (tmp_path / "mixed.toml").write_text(MIXED)
+    convert_files(tmp_path / "mixed.toml", tmp_path / "in", tmp_path / "shards")
+    told = about(open_task(tmp_path / "shards" / "Mixed"))
+    assert (told.mpp, told.mpps) == (0.5, (0.25, 0.5))
+    assert told.stated()["mpps"] == (0.25, 0.5)
+    assert "mpps" not in Classifier(run, "Alpha").about.stated()
+    said = io.StringIO()
+    predict(Redness(run, "Alpha"), [slide], Patch.of(told, None, None), tmp_path / "out", Reporter(stream=said))
+    several = "slide.tif: the training images have 0.25 to 0.5 um per pixel; the patches of this slide, which has 0.5,"
+    assert several in said.getvalue()
+    assert "coarser" not in said.getvalue()
 
 
 class Gradient(Redness):

@@ -5,8 +5,8 @@ https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 FeatureCollections, features and bare geometries: one, a list of any of them, or one a line. A feature's label is its
 classification; of a derived class ("Tumor: Positive") the parts before each colon are tried too, then its colour as
 '#rrggbb'. A classification may also be an object as text, as tables of features keep it. A feature without a
-classification has its name, but a core of a tissue microarray (A-1) is passed over and counted. QuPath counts
-from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
+classification has its name, but a core of a tissue microarray (A-1) is passed over and counted, and so is one that is
+marked as missing. QuPath counts from the corner of the slide's bounds where OpenSlide states bounds: `origin`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dpconvert.errors import ReadError
 from dpconvert.plural import counted
 
 CORE = "core of a tissue microarray without a class, passed over"
+MISSING = "core of a tissue microarray that is marked as missing, passed over"
 LONGEST = 10_000  # characters of a classification that is an object as text
 Position = Annotated[list[Coordinate], Field(min_length=2)]
 Ring = list[Position]
@@ -125,6 +126,7 @@ class Properties(Loose):
     name: str | None = None
     object_type: str | None = Field(default=None, alias="objectType")
     is_ellipse: bool = Field(default=False, alias="isEllipse")
+    is_missing: Any = Field(default=False, alias="isMissing")
 
 
 class Feature(Loose):
@@ -168,8 +170,8 @@ def read(
     for number, feature in enumerate(each(data, name, FEATURE, "features", unit)):
         if feature.properties is not None and feature.properties.model_extra:
             check_stated(of_members(feature.properties.model_extra), name, unit)
-        if _is_bare_core(feature, known):
-            remarks[CORE] += 1
+        if passed_over := _passed_over(feature, known):
+            remarks[passed_over] += 1
             continue
         shapes = [shape for shape in _shapes(feature, remarks) if shape is not None]
         if shapes:
@@ -185,12 +187,15 @@ def read(
     return marks.check(Annotations(items, remarks), name)
 
 
-def _is_bare_core(feature: Feature, known: Collection[str]) -> bool:
-    """Whether a feature is a core of a tissue microarray that has a name (A-1) and no class."""
+def _passed_over(feature: Feature, known: Collection[str]) -> str:
+    """Why a feature is passed over: a core of a tissue microarray that is missing, or has a name (A-1) and no class."""
     properties = feature.properties or Properties()
-    if properties.object_type != "tma_core" or properties.classification is not None:
-        return False
-    return names.match(properties.name or "", known) is None
+    if properties.object_type != "tma_core":
+        return ""
+    if properties.is_missing is True:
+        return MISSING
+    bare = properties.classification is None and names.match(properties.name or "", known) is None
+    return CORE if bare else ""
 
 
 def _names(feature: Feature) -> Iterator[str]:

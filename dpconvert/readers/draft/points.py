@@ -9,28 +9,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dpconvert.annotations import Annotations, programs
-from dpconvert.annotations.point_boxes import with_boxes
-from dpconvert.annotations.points import LABELS
 from dpconvert.errors import ReadError, UserError
 from dpconvert.plural import counted
-from dpconvert.readers.draft import coordinates, folders, json_points, label_kinds, naming, sets
+from dpconvert.readers.draft import folders, json_points, naming, sets
 from dpconvert.readers.draft.listings import Listing, listings
 from dpconvert.readers.draft.masks.pixels import side_of
+from dpconvert.readers.draft.point_heads import MICROMETRES, axes_of, called_on, has_boxes, label_of, names_in
 from dpconvert.readers.draft.survey import Draft, Survey, stem
 from dpconvert.readers.draft.toml import some, strings, table
 from dpconvert.readers.draft.tree import Tree, endings
 from dpconvert.readers.layouts import points as layout
 
 POINTS = re.compile(r"(?i)\.(csv|tsv|txt|json|mat)$")
-UNIT = r"px|pixels?"
-MIDDLE = r"cent(?:er|re)|centroid|coord\w*|pos\w*"
-AXES = {
-    axis: re.compile(
-        rf"(?i){axis}|c{axis}|{axis}[-_ ]?(?:{MIDDLE}|px|pixels?)|(?:{MIDDLE})[-_ ]?{axis}(?:[-_ ]?(?:px|pixels?))?"
-    )
-    for axis in "xy"
-}
-MICROMETRES = re.compile(r"(?i)[\W_]+(?:[µμu]m|microns?|micromet(?:er|re)s?)[\W_]*$")  # at the end of a column
 
 
 @dataclass(frozen=True)
@@ -54,27 +44,12 @@ def draft(survey: Survey) -> Draft | None:
     return _of_table(survey) or _of_files(survey) or _of_json(survey)
 
 
-def _axes(columns: Sequence[str]) -> dict[str, str]:
-    """x and y -> the columns that hold them, where each is one."""
-    for bare in (str, lambda column: MICROMETRES.sub("", column)):
-        found = {axis: [one for one in columns if pattern.fullmatch(bare(one))] for axis, pattern in AXES.items()}
-        if axes := {axis: of[0] for axis, of in found.items() if len(of) == 1}:
-            return axes
-    pairs = coordinates.pairs(columns)
-    return dict(zip("xy", pairs[0], strict=True)) if len(pairs) == 1 else {}
-
-
-def _has_boxes(columns: Sequence[str]) -> bool:
-    """Whether columns hold two corners, which need no names."""
-    return not {"x", "y"} <= {*map(str.casefold, columns)} and {"x", "y"} <= {*with_boxes(columns, "none", "")}
-
-
 def _of_table(survey: Survey) -> Draft | None:
     """One table that names an image in several rows, with x and y; or one with two corners of boxes."""
     for listing, files in _of_all_images(survey):
         columns = list(listing.rows[0])
-        boxes = _has_boxes(columns)
-        axes = {} if boxes else _axes(columns)
+        boxes = has_boxes(columns)
+        axes = {} if boxes else axes_of(columns)
         several = 1 < listing.matched < sum(map(bool, listing.images))
         if len(listing.columns) == 1 and (boxes or (several and len(axes) == 2)):
             return _draft(survey, _one_of(files), _names(listing, axes))
@@ -101,17 +76,9 @@ def _one_of(files: Sequence[str]) -> str:
 
 def _names(listing: Listing, axes: dict[str, str]) -> How:
     (image,) = listing.columns
-    labels = [column for column in listing.rows[0] if column.casefold() in LABELS]
-    few = [
-        column
-        for column in listing.rows[0]
-        if column not in {image, *axes.values()}
-        and len(set(listing.values(column))) > 1
-        and not label_kinds.is_measured(column, listing.values(column))
-    ]
-    chosen = labels if len(labels) == 1 else few if len(few) == 1 and not labels else []
-    named = {"image": image, **axes, **({"label": chosen[0]} if chosen else {})}
-    return How(named, tuple(few if not chosen else ()))
+    values = {column: listing.values(column) for column in listing.rows[0]}
+    label, other = label_of(values, {image, *axes.values()})
+    return How({"image": image, **axes, **label}, other)
 
 
 def _of_json(survey: Survey) -> Draft | None:
@@ -119,8 +86,8 @@ def _of_json(survey: Survey) -> Draft | None:
     found = json_points.found_in(survey)
     if found is None:
         return None
-    boxes = _has_boxes(found.keys)
-    axes = {} if boxes else _axes(found.keys)
+    boxes = has_boxes(found.keys)
+    axes = {} if boxes else axes_of(found.keys)
     if found.keys and not boxes and len(axes) < 2:
         return None
     label, other = json_points.label_of(found)
@@ -129,18 +96,26 @@ def _of_json(survey: Survey) -> Draft | None:
 
 
 def _of_files(survey: Survey) -> Draft | None:
-    """Draft from files that have the same names as images."""
+    """Draft from files that have the same names as images, or tables of points whose names go on alike behind them."""
     images = {stem(name).casefold() for name in survey.images}
-    files = [
-        name
-        for name in survey.names
-        if POINTS.search(name) and name not in survey.outlines and stem(name).casefold() in images
-    ]
+    suffix, files = (
+        "",
+        [
+            name
+            for name in survey.names
+            if POINTS.search(name) and name not in survey.outlines and stem(name).casefold() in images
+        ],
+    )
+    if not files:
+        suffix, files = called_on(survey, images)
     if len(files) < 2 or len(files) * 2 < len(images):
         return None
     tree = Tree.of(files)
-    pattern = tree.pattern({}, rf"(?P<name>[^/]+)\.(?i:{'|'.join(endings(files))})$")
-    return _draft(survey, pattern, How(headless=_headless(survey, files)))
+    name = f"(?P<name>[^/]+?){naming.escaped(suffix)}" if suffix else "(?P<name>[^/]+)"
+    pattern = tree.pattern({}, rf"{name}\.(?i:{'|'.join(endings(files))})$")
+    headless = _headless(survey, files)
+    named, other = names_in(survey, files)
+    return _draft(survey, pattern, How(named, other) if named else How(headless=headless))
 
 
 def _headless(survey: Survey, files: list[str]) -> str:
@@ -150,7 +125,7 @@ def _headless(survey: Survey, files: list[str]) -> str:
         if name.lower().endswith((".json", ".mat")) or not data.strip():
             continue
         head = re.split(rb"[\s,;|]+", data.lstrip(b"\xef\xbb\xbf").split(b"\n")[0].strip().lower().replace(b'"', b""))
-        if not {b"x", b"y"} <= set(head) and not _has_boxes([word.decode("latin-1") for word in head]):
+        if not {b"x", b"y"} <= set(head) and not has_boxes([word.decode("latin-1") for word in head]):
             return name
     return ""
 

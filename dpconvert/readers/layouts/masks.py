@@ -52,7 +52,7 @@ class Layout(SetLists):
     """Value or colour -> class name, such as `{0 = "background", 255 = "tumour"}` or `{"#ff0000" = "tumour"}`."""
     threshold: int | None = None
     """Values above it become 1 and others 0 before `values` is looked up; with `objects = true`, a mask may
-    have one value above 0 if not given.
+    have one value above 0 if not given. A mask of 0 and 1 with a higher threshold than 0 is refused.
     """
     white_is_zero: masks.WhiteIsZero = ""
     """Which values count of TIFFs whose zero is white: `"shown"`, as viewers show them, or `"stored"`; masks that allow

@@ -84,7 +84,7 @@ class Layout(SlideTable):
     values: dict[Value, str] = {}
     """Value or colour of a mask -> class name."""
     threshold: int | None = None
-    """Mask values above it become 1, others 0."""
+    """Mask values above it become 1, others 0. A mask of 0 and 1 with a higher threshold than 0 is refused."""
     white_is_zero: masks.WhiteIsZero = ""
     """Which values count of TIFF masks whose zero is white: `"shown"`, as viewers show them, or `"stored"`; masks that
     allow both are refused if not given.

@@ -33,7 +33,8 @@ DAMAGED = (  # raised by pydicom for damaged files besides its own errors (found
 class Instance(NamedTuple):
     """The identity of a DICOM file; `series` and `uid` are its SeriesInstanceUID and SOPInstanceUID.
 
-    refers: the series that it is about, as a file of annotations states it.
+    refers: the series that it is about, as a file of annotations states it. resampled: whether it is a coarser copy of
+    an image of full resolution.
     """
 
     file: str
@@ -44,6 +45,7 @@ class Instance(NamedTuple):
     width: int
     container: str
     refers: frozenset[str] = frozenset()
+    resampled: bool = False
 
 
 def instance(root: Path, name: str) -> Instance | None:
@@ -79,6 +81,7 @@ def _identity(file: io.BufferedReader, name: str) -> Instance | None:
                 int(data.get("TotalPixelMatrixColumns") or 0),
                 str(data.get("ContainerIdentifier") or ""),
                 frozenset(str(one.get("SeriesInstanceUID")) for one in data.get("ReferencedSeriesSequence") or ()),
+                kinds[3:4] == ["RESAMPLED"],
             )
     except (InvalidDicomError, BytesLengthException, *DAMAGED):
         return None  # damaged: reading it later reports it

@@ -132,6 +132,11 @@ def _series(instances: list[Instance]) -> tuple[dict[str, MultiFileSlide], set[s
         notes.append(f"{what} left out, the first: {first.file}")
     if twice:
         notes.append(f"read once: {counted(twice, 'DICOM file')} with the same SOPInstanceUID as another")
+    coarse = [some for some in volumes.values() if all(one.resampled for one in some if one.flavor == "VOLUME")]
+    if coarse:
+        which = min(one.file for some in coarse for one in some if one.flavor == "VOLUME")
+        what = f"{counted(len(coarse), 'DICOM slide')} without an image of full resolution, the first: {which}"
+        notes.append(f"{what}; annotations that were drawn on it do not fit the coarser ones, which are read")
     return slides, parts, notes
 
 
