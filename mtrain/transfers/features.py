@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert.card import class_columns
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task, fetch_shards
@@ -83,8 +84,7 @@ def write_features(found: Features, task: Task, rows: Rows, path: Path) -> None:
 
 
 def _label_head(task: Task) -> list[str]:
-    classes = [f"class {name}" if name in ("key", "group") else name for name in task.classes]
-    return {"class": ["label"], "labels": classes, "value": ["value"]}[task.target]
+    return {"class": ["label"], "labels": class_columns(task.classes), "value": ["value"]}[task.target]
 
 
 def _labels(task: Task, rows: Rows) -> NDArray[Any]:
