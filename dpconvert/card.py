@@ -46,6 +46,7 @@ METRICS: dict[str, str] = {
 ORDINAL = "ordinal"  # kind of tasks whose classes are listed in their order, the lowest first
 MULTILABEL = "multilabel"  # kind of tasks whose samples have any number of the classes
 REGRESSION = "regression"  # kind of tasks whose samples have a number
+OTHER_COLUMNS = ("file", "key", "split", "group")  # of tables with a column for each class
 Target = Literal["class", "labels", "value"]
 """What a sample is labelled with: one class, any number of classes, or a number."""
 Label = int | list[int] | float
@@ -239,3 +240,8 @@ def _written(body: dict[str, Any]) -> bytes:
 
 def _body_digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def class_columns(classes: Sequence[str]) -> list[str]:
+    """The columns of these classes in a table that also has columns of `OTHER_COLUMNS`."""
+    return [f"class {name}" if name in OTHER_COLUMNS else name for name in classes]

@@ -165,6 +165,7 @@ def _evaluated(job: TransferJob, task: Task, request: EvaluateRequest, report: R
         "samples": found.get("samples"),
         "objects": found.get("objects", {}),
         "n_train": sum(found["trained_on"].values()),
+        "train_val": len(task.rows["train"]) + len(task.rows["val"]),
         "run": str(job.run.path),
         "training": training_of(job.run) if job.source == MULTITASK else {},
         "notes": found["notes"],

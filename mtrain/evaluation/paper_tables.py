@@ -56,8 +56,10 @@ Score = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]  # a kappa may
 class Evaluation(BaseModel):
     """The content of one file, as far as it is used here. `score`: in -1..1. `identity`: what it depends on.
 
-    training: of a multi-task network, as `training_of` states it. samples, groups: the numbers that were scored.
-    answers: the file of its predictions, if it has one.
+    n_train: the number of images that the mode trained on, with fine-tuning those of the training set alone. train_val:
+    that of the training and validation sets; earlier versions did not state it. training: of a multi-task network, as
+    `training_of` states it. samples, groups: the numbers that were scored. answers: the file of its predictions, if it
+    has one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -71,6 +73,7 @@ class Evaluation(BaseModel):
     set: str
     score: Score | None
     n_train: int
+    train_val: int | None = None
     run: str | None = None
     identity: dict[str, Any] = {}
     training: dict[str, Any] = {}
@@ -183,7 +186,7 @@ def table(evaluations: Iterable[Evaluation], backbone: str, *, intervals: bool =
         scores = {
             name: _summary(columns[name].values(), seeded=name not in UNSEEDED) for name in TITLES if name in columns
         }
-        size = max(one.n_train for one in every)
+        size = max(one.n_train if one.train_val is None else one.train_val for one in every)
         row = TaskRow(task, metric, size, scores, _stated(every, "samples"), _stated(every, "groups"))
         rows.append(_with_intervals(row, columns) if intervals else row)
     return in_order(rows)

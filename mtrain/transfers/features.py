@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpconvert.card import class_columns
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task, fetch_shards
@@ -68,7 +69,8 @@ def features(
 def write_features(found: Features, task: Task, rows: Rows, path: Path) -> None:
     """Write the array to `path` (.npy), and key, label and group of each row to a .csv file beside it.
 
-    The label is a column `label`, a column of 0 and 1 for each class, or a column `value`.
+    The label is a column `label`, a column of 0 and 1 for each class (`class key` for a class named `key`), or a column
+    `value`.
     """
     with replacing(path) as partial, partial.open("wb") as file:
         np.save(file, found, allow_pickle=False)
@@ -82,7 +84,7 @@ def write_features(found: Features, task: Task, rows: Rows, path: Path) -> None:
 
 
 def _label_head(task: Task) -> list[str]:
-    return {"class": ["label"], "labels": list(task.card.classes), "value": ["value"]}[task.target]
+    return {"class": ["label"], "labels": class_columns(task.classes), "value": ["value"]}[task.target]
 
 
 def _labels(task: Task, rows: Rows) -> NDArray[Any]:

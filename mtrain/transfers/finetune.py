@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpconvert.runtime.progress import Reporter
 from mtrain import __version__
@@ -61,7 +62,7 @@ class Tuned:
 
 def divide(task: Task, train: Rows, val: Rows) -> Sets:
     """The sets to train and to validate on. Without a validation set, about a fifth of the training set replaces it, in
-    whole groups.
+    whole groups: those whose absence leaves the most classes to train on.
 
     Raises:
         UsageError: all training samples are of one class.
@@ -74,9 +75,14 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
         of = {"class": "classes", "labels": "sets of classes", "value": "fifths of the numbers"}[task.target]
         groups, choice = [str(group) for group in train.group], "epoch and learning rate"
         folds = group_folds(strata(task, train), groups, of=of, choice=choice)
-        held = folds.of == 0
+        missing = [_without(task, train, folds.of != number) for number in range(folds.count)]
+        number = min(range(folds.count), key=lambda one: len(missing[one]))  # of equally good ones, the first
+        held = folds.of == number
         taken = f"{int(held.sum())} of its {len(held)} training samples"
         notes += [f"{task.name} has no validation set: {taken}, in whole groups, take its place", *folds.notes]
+        if missing[number]:
+            names = ", ".join(repr(name) for name in missing[number])
+            notes.append(f"all training samples of {names} are among them, so that it is not trained on")
         train, val = train.take(~held), train.take(held)
     metric = task.metric
     if val.target is not None:
@@ -86,6 +92,14 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
         metric = "accuracy"
         notes.append(f"the validation set of {task.name} holds one class only: accuracy chooses epoch and rate")
     return Sets(train, val, metric, tuple(notes))
+
+
+def _without(task: Task, train: Rows, kept: NDArray[np.bool_]) -> list[str]:
+    """The classes of which there are training samples, but none among the `kept` ones."""
+    if task.target == "value":
+        return []
+    has = train.label[:, None] == np.arange(task.num_classes) if train.target is None else train.target > 0
+    return [task.classes[number] for number in np.flatnonzero(has.any(0) & ~has[kept].any(0))]
 
 
 def _metric_on(task: Task, val: Rows) -> tuple[str, list[str]]:

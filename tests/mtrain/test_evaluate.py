@@ -29,7 +29,7 @@ from mtrain.data.task import Permit, Task, open_task, with_test
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation import evaluate
 from mtrain.evaluation.evaluate import EvaluateRequest, jobs, winners
-from mtrain.evaluation.paper_tables import read_evaluations
+from mtrain.evaluation.paper_tables import read_evaluations, table
 from mtrain.model import network
 from mtrain.model.backbones import Body
 from mtrain.model.network import SharedNetwork
@@ -227,6 +227,13 @@ def test_winner_and_baseline_are_scored_by_svm_and_finetune_on_the_test_set(plac
         assert told["groups"] == 2
         low, high = told["intervals"]["accuracy"]
         assert low <= told["score"] <= high
+
+
+@pytest.mark.parametrize("mode", ["svm", "finetune", "scratch"])
+def test_a_table_states_the_images_of_train_and_val_whatever_the_mode_trained_on(place: Path, mode: str) -> None:
+    evaluate.evaluate([trained(place, "toy")], target(place), asked(place, mode), Notes())
+    (row,) = table(read_evaluations(place / "evaluations"), "tiny")
+    assert (row.task, row.size) == ("Gamma", 24 + 8)
 
 
 def test_a_baseline_without_weights_is_reported_before_the_runs_are_scored(

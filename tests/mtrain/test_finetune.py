@@ -281,6 +281,17 @@ def test_without_a_validation_set_whole_groups_of_the_training_set_take_its_plac
     assert sets.notes == ("Omega has no validation set: 8 of its 40 training samples, in whole groups, take its place",)
 
 
+@pytest.mark.parametrize(("alone", "lost"), [([2], ""), ([0, 1, 2], "'class-0'")])
+def test_a_class_of_a_single_group_is_trained_on(tmp_path: Path, alone: list[int], lost: str) -> None:
+    """The folds are dealt the groups with the largest share of a class first."""
+    task = open_task(write_task(tmp_path / "Omega", classes=3, sizes={"train": 36}))
+    rows = task.rows["train"]
+    groups = [f"class {c}" if c in alone else group for c, group in zip(rows.label, rows.group, strict=True)]
+    sets = divide(task, replace(rows, group=np.array(groups, object)), task.rows["val"])
+    assert [c for c in range(3) if c not in sets.train.label] == ([0] if lost else [])
+    assert any(f"all training samples of {lost} are among them" in note for note in sets.notes) == bool(lost)
+
+
 def test_a_validation_set_of_one_class_chooses_by_accuracy_and_one_class_to_train_on_is_refused(
     tmp_path: Path,
 ) -> None:

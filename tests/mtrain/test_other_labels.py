@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import tomllib
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from mtrain.soups.making import make
 from mtrain.soups.weight_arithmetic import SoupRecipe
 from mtrain.train import fit
 from mtrain.transfers.classifiers import target_probes
+from mtrain.transfers.features import write_features
 from mtrain.transfers.label_errors import suspects
 from tests.mtrain.pools import write_task
 from tests.mtrain.test_fit import SMALL, Notes
@@ -514,6 +516,15 @@ def test_features_are_written_with_the_labels_or_the_number_of_each_row(
         assert [row[0] for row in written] == rows.key.tolist()
         assert rows.target is not None
         np.testing.assert_array_equal([[float(cell) for cell in row[1:-1]] for row in written], rows.target)
+
+
+def test_classes_named_as_another_column_have_a_column_of_their_own(shards: Path, tmp_path: Path) -> None:
+    task = open_task(shards / "Many")
+    task = replace(task, card=task.card.model_copy(update={"classes": ["key", "group"]}))
+    rows = task.rows["val"]
+    write_features(np.zeros((len(rows), 1), np.float32), task, rows, tmp_path / "Many-val.npy")
+    head = (tmp_path / "Many-val.csv").read_text().splitlines()[0]
+    assert head == "key,class key,class group,group"
 
 
 def test_an_average_of_runs_on_other_sets_predicts_the_mean_of_their_numbers(run: Path, shards: Path) -> None:

@@ -315,6 +315,16 @@ def test_a_difference_has_the_interval_of_the_same_groups(tmp_path: Path) -> Non
     assert "nan" not in text.lower().split()
 
 
+def test_results_of_replaced_shards_do_not_have_the_names_of_the_new_classes(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    label, _ = labels_of(tmp_path)
+    answered(tmp_path, "run", np.eye(3)[label], identity={"final": False, "task_digest": "old"})
+    html = write_report(run, tmp_path / "page.html")[0].read_text()
+    text = " ".join(" ".join(Page(html).text).split())
+    assert "class samples multi-task class 0 3 100.00" in text
+    assert "true class class 0 class 1 class 2 class 0 3 0 0" in text
+
+
 def test_the_rule_of_the_paper_is_undefined_below_two_seeds(tmp_path: Path) -> None:
     found = [a_transfer("run", score, mode="finetune") for score in (0.90, 0.92)]
     base = [a_transfer("imagenet", score, mode="finetune") for score in (0.80, 0.82)]

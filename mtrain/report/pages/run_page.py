@@ -63,9 +63,11 @@ def write_report(
     comparisons = compare(found, start_of(run))
     published = beside_published(comparisons, report) if paper else []
     titles = titles_of(comparisons)
-    classes = {task.name: task.classes for task in tasks}
+    known = {task.name: task for task in tasks}
     robust = [(_network(one["weights"]), one) for one in robustness_results(run)]
-    sections = [details(c, number, titles, classes.get(c.task)) for number, c in enumerate(comparisons, start=1)]
+    sections = [
+        details(c, number, titles, _class_names(c, known.get(c.task))) for number, c in enumerate(comparisons, start=1)
+    ]
     elsewhere = list(_of_other_shards([*found, *(one for _, one in robust)], tasks))
     for note in elsewhere:
         (report or Reporter()).note(note)
@@ -159,11 +161,23 @@ def _notes(comparisons: Iterable[Comparison], robust: Iterable[tuple[str, dict[s
     return list(dict.fromkeys(found))
 
 
+def _class_names(c: Comparison, task: Task | None) -> Sequence[str] | None:
+    """The names of the classes; None unless the results, which have numbers alone, are of the shards of the task."""
+    if task is None or any(_is_stale(one, task) for same in c.results.values() for one in same):
+        return None
+    return task.classes
+
+
+def _is_stale(result: Mapping[str, Any], task: Task) -> bool:
+    digest = result.get("identity", {}).get(DIGEST, task.card.digest)
+    return bool(digest != task.card.digest)
+
+
 def _of_other_shards(results: Iterable[Mapping[str, Any]], tasks: Iterable[Task]) -> Iterator[str]:
     """A note on each task that has been converted anew since some of its results, which stay on the page."""
-    now, stale = {task.name: task.card.digest for task in tasks}, dict[str, dict[str, None]]()
+    now, stale = {task.name: task for task in tasks}, dict[str, dict[str, None]]()
     for one in results:
-        if one["task"] in now and one.get("identity", {}).get(DIGEST, now[one["task"]]) != now[one["task"]]:
+        if one["task"] in now and _is_stale(one, now[one["task"]]):
             stale.setdefault(one["task"], {})[one.get("mode", "robustness")] = None
     for name, modes in stale.items():
         yield f"{name}: not of the shards that are there now: {', '.join(modes)}; run them again to replace them"
