@@ -161,7 +161,7 @@ class Training(BatchSupply):
     def _backward(self, batch: Batch, number: int) -> Tensor:
         """Add the gradients of one micro-batch's share of the loss. Returns its losses: (tasks,)."""
         torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
-        losses = self._losses(batch, batch.counts.tolist())
+        losses = self._losses(batch)
         if self.sums and not self.still and number == len(self.slots) - 1:
             self.sums.begin()
         again = self.config.checkpointing and not self.still
@@ -178,7 +178,7 @@ class Training(BatchSupply):
         losses, rows = [], task_gradients.no_gradients(len(counts), parameters)
         for number, batch in enumerate(parts):
             torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
-            found = self._losses(batch, batch.counts.tolist()) / self.config.batch
+            found = self._losses(batch) / self.config.batch
             kept = batchnorm_adapt.statistics_kept(self.model.shared) if self.config.checkpointing else nullcontext()
             with kept, exact_gradients(self.model.shared):
                 task_gradients.add_jacobian(rows, found, counts, parameters)
@@ -209,9 +209,8 @@ class Training(BatchSupply):
             self.passes = passes
         return task_gradients.cosines(products, self.tasks)
 
-    def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
+    def _losses(self, batch: Batch) -> Tensor:
         """The loss of each task: (tasks,)."""
-        batchnorm_per_task.route(self.model.shared, counts)
         tasks = torch.repeat_interleave(batch.counts)
         own = (batch.labels, tasks, batch.targets, batch.flips, batch.looks)
         labels, tasks, targets, flips, looks = (part.to(self.device, non_blocking=True) for part in own)
@@ -227,6 +226,7 @@ class Training(BatchSupply):
         self.model.shared.train(not self.still)
         if self.config.batchnorm == "frozen":
             batchnorm_adapt.freeze(self.model.shared)
+        batchnorm_per_task.route(self.model.shared, known.tasks)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             with torch.set_grad_enabled(not self.still):
                 features, maps = self._features_and_maps(images)

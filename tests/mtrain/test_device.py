@@ -87,7 +87,7 @@ class Waits(TorchFunctionMode):
     [
         {},
         EVERYTHING,
-        pytest.param({"batchnorm": "per-task"}, marks=pytest.mark.stress),
+        {"batchnorm": "per-task"},
         {"batchnorm": "per-task", "sync_batchnorm": True},
         {"batchnorm": "frozen"},
     ],
@@ -170,7 +170,11 @@ def operators(tasks: int, sides: list[int], folder: Path, monkeypatch: pytest.Mo
     return found
 
 
-@pytest.mark.parametrize("choices", [{}, {"optimizer": "adamw"}, EVERYTHING], ids=["defaults", "adamw", "everything"])
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"optimizer": "adamw"}, EVERYTHING, {"batchnorm": "per-task"}],
+    ids=["defaults", "adamw", "everything", "per-task"],
+)
 def test_launches_depend_neither_on_the_number_of_tasks_nor_on_the_sides_of_the_images(
     choices: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

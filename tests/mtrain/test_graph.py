@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mtrain.model.batchnorm import batchnorm_per_task
 from mtrain.train.graph import UNRECORDED
 from mtrain.train.inputs import Inputs
 from mtrain.train.trainer import Training
@@ -32,6 +33,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     },
     "frozen": {"batchnorm": "frozen"},
     "heads": {"tune": "heads"},
+    "statistics of each task": {"batchnorm": "per-task", "class_balanced": True},
 }
 
 
@@ -55,6 +57,8 @@ def trained(shards: Path, recording: Any, numbers: range, state: Any = None, **c
     """A training that has run these iterations, and their losses."""
     settings = {"leave_out": (), "warmup": 0, "batch": 4, "size": 16, "iterations": 2 * ITERATIONS} | choices
     training = a_training(shards, **settings)
+    if training.config.batchnorm == "per-task":
+        batchnorm_per_task.split(training.model.shared, len(training.tasks))
     if state is not None:
         training.iteration = numbers.start
         training.restore(state)
@@ -103,10 +107,12 @@ def test_the_warm_up_and_the_training_are_recorded_one_after_the_other(shards: P
     assert torch.equal(losses, expected)
 
 
-def test_a_resumed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path) -> None:
-    calm, _ = trained(shards, Double, range(2 * ITERATIONS))
-    first, _ = trained(shards, Double, range(ITERATIONS))
-    resumed, _ = trained(shards, Double, range(ITERATIONS, 2 * ITERATIONS), whole_state(first))
+@pytest.mark.parametrize("batchnorm", ["adapted", "per-task"])
+def test_a_resumed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path, batchnorm: str) -> None:
+    choices = {"batchnorm": batchnorm, "lr": 1e-4}
+    calm, _ = trained(shards, Double, range(2 * ITERATIONS), **choices)
+    first, _ = trained(shards, Double, range(ITERATIONS), **choices)
+    resumed, _ = trained(shards, Double, range(ITERATIONS, 2 * ITERATIONS), whole_state(first), **choices)
     assert agree(whole_state(resumed), whole_state(calm))
 
 
