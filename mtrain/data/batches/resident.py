@@ -78,8 +78,8 @@ class ResidentImages:
         pixels = batch.pixels
         if self.apart:
             pixels = torch.empty_like(batch.pixels, device=self.pixels.device)
-            for first, last in _runs(~resident):
-                part = slice(3 * int(starts[first]), 3 * int(starts[last]))
+            if len(others := np.flatnonzero(~resident)):  # in one copy, with what lies between them
+                part = slice(3 * int(starts[others[0]]), 3 * int(starts[others[-1] + 1]))
                 pixels[part].copy_(batch.pixels[part], non_blocking=True)
         slots = np.flatnonzero(resident)
         for some in _groups(slots, starts):
@@ -182,12 +182,6 @@ def _kept(pixels: npt.NDArray[np.uint8], size: int, images: Images) -> npt.NDArr
     room = np.empty(room_for_squares(1, size), np.uint8)
     side = put_square(pixels, size, 0, room, images.how)
     return room[: 3 * side * side].reshape(side, side, 3).copy()
-
-
-def _runs(chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """The first and the last slot (exclusive) of each run of chosen ones."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]])))
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def _groups(slots: Numbers, starts: Numbers) -> Iterator[Numbers]:
