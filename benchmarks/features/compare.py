@@ -117,7 +117,7 @@ def loader_waits(clock: Clock) -> Iterator[list[float]]:
                 return
             yield batch
 
-    with patch("mtrain.model.inference.batches", timed):
+    with patch("mtrain.data.batches.loader.batches", timed):
         yield waits
 
 

@@ -14,8 +14,7 @@ from mtrain.data import sampling
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import TrainingBatches
 from mtrain.data.batches.images import Images
-from mtrain.data.batches.loader import Batches, Parts, Skipping, batches
-from mtrain.data.batches.prefetch import on_device
+from mtrain.data.batches.loader import Batches, Parts, Skipping, batches_on
 from mtrain.data.batches.resident import ResidentImages
 from mtrain.data.dense_sample import most_objects
 from mtrain.data.labels import widest
@@ -61,11 +60,15 @@ class BatchSupply:
         parts = slots or self.slots
         dataset = Parts([self._batches(part, stream) for part in parts])
         items = range(numbers.start * len(parts), numbers.stop * len(parts))
-        pin = self.device.type == "cuda"
-        workers = min(config.workers, len(items))
-        lasting = None if pin else len(parts)
-        loaded = batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping, lasting=lasting)
-        return on_device(loaded, self.device, self._from_memory(dataset, items))
+        return batches_on(
+            self.device,
+            dataset,
+            items,
+            workers=config.workers,
+            lasting=len(parts),
+            skipping=self.skipping,
+            send=self._from_memory(dataset, items),
+        )
 
     def _from_memory(self, dataset: Parts, items: range) -> Callable[[Batch, int], Batch] | None:
         """Sends the batch at a position of `items` with its resident images; None if there are none."""

@@ -17,6 +17,7 @@ from mtrain.config import FitConfig
 from mtrain.data import sampling
 from mtrain.data.batches import colour
 from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.sending import without_waiting
 from mtrain.data.pool import Pool
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
@@ -112,7 +113,7 @@ class Training(BatchSupply):
             losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
         self.counts = drawn()
         self._sum_over_ranks()
-        self.optimizer.step(head_scales(self.counts).to(self.device, non_blocking=True))
+        self.optimizer.step(without_waiting(head_scales(self.counts), self.device))
         return losses
 
     def _replay(self, batch: Batch, recording: Callable[[], Recording]) -> Tensor:
@@ -211,9 +212,8 @@ class Training(BatchSupply):
 
     def _losses(self, batch: Batch) -> Tensor:
         """The loss of each task: (tasks,)."""
-        tasks = torch.repeat_interleave(batch.counts)
-        own = (batch.labels, tasks, batch.targets, batch.flips, batch.looks)
-        labels, tasks, targets, flips, looks = (part.to(self.device, non_blocking=True) for part in own)
+        own = (batch.labels, torch.repeat_interleave(batch.counts), batch.targets, batch.flips, batch.looks)
+        labels, tasks, targets, flips, looks = (without_waiting(part, self.device) for part in own)
         dense = None if self.dense is None else self.dense.inputs(batch)
         known = Known(labels, tasks, targets, flips, looks, dense)
         return self._losses_of(self.prepare(batch), known)
@@ -265,7 +265,7 @@ class Training(BatchSupply):
 
     def prepare(self, batch: Batch) -> Tensor:
         """The images on the device: flipped and further augmented as configured, normalized, channels last."""
-        looks = batch.looks.to(self.device, non_blocking=True)
+        looks = without_waiting(batch.looks, self.device)
         return self._normalized(batch.to(self.device).images(self.config.size, self.how), looks)
 
     def _normalized(self, images: Tensor, looks: Tensor) -> Tensor:

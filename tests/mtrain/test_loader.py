@@ -319,6 +319,14 @@ print(max(found))
 """
 
 
+def test_all_batches_for_a_device_are_taken_in_the_one_way_that_waits_for_their_copies() -> None:
+    """A worker writes over the memory of a page-locked batch as soon as others are requested: nobody else may take such
+    batches (fine-tuning did, and the device could copy images of a later batch).
+    """
+    sources = [path for path in (ROOT / "mtrain").rglob("*.py") if "pin=" in path.read_text().replace(" ", "")]
+    assert [path.name for path in sources] == ["loader.py"]
+
+
 @pytest.mark.stress
 def test_a_worker_takes_little_memory_however_many_images(pool: Pool) -> None:
     """Of its own, in KiB, with an index of a million images."""

@@ -23,7 +23,7 @@ from mtrain.errors import UsageError
 from mtrain.runs.run_folder import Run
 from mtrain.train import fit
 from tests.mtrain.pools import write_pool, write_task
-from tests.mtrain.test_device import Operators
+from tests.mtrain.test_device import Operators, Waits, locked
 from tests.mtrain.test_fit import Notes, a_training, config, interrupted
 
 SIZE = 24
@@ -78,8 +78,11 @@ def test_batches_are_those_without_to_the_bit(workers: int, budget: int, apart: 
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_launches_do_not_depend_on_the_number_of_tasks(tmp_path: Path) -> None:
+def test_launches_do_not_depend_on_the_number_of_tasks_and_none_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of which every other one is resident. The device "meta" is in the place of CUDA."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", locked)
     found = set[int]()
     for tasks in (2, 9, 20):
         for number in range(tasks):
@@ -96,9 +99,10 @@ def test_launches_do_not_depend_on_the_number_of_tasks(tmp_path: Path) -> None:
         for number in range(4):
             batch, chosen = dataset[number], dataset.drawn(number)
             assert isinstance(batch, Batch)
-            with Operators() as counted:
-                kept.sent(batch, chosen.index, chosen.place)
+            with Operators() as counted, Waits(batch):
+                there = kept.sent(batch, chosen.index, chosen.place)
             found.add(counted.count)
+            assert [part.device for part in there] == [part.device for part in batch.to(torch.device("meta"))]
     assert len(found) == 1
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dpconvert.runtime.without_main import CONTEXTS
 from mtrain.data.batches.batch import Batch
-from mtrain.data.batches.prefetch import ON_THEIR_WAY, page_locked
+from mtrain.data.batches.prefetch import ON_THEIR_WAY, on_device, page_locked
 from mtrain.errors import UserError
 from mtrain.used import mark
 
@@ -111,7 +111,8 @@ def batches(
 
     Each batch is a copy. With `lasting`, none is copied: only the last `lasting` ones yielded are valid, since their
     memory is reused. With `pin`, a CUDA device can copy from them without the processor: the pixels of only the last
-    `ON_THEIR_WAY` are valid, the other tensors are copies in pinned memory.
+    `ON_THEIR_WAY` are valid, and `batches_on` waits until the device has copied them; the other tensors are copies in
+    pinned memory.
 
     Raises:
         ShardError: an image cannot be read, or more than `skipping` allows.
@@ -141,6 +142,31 @@ def batches(
                 yield batch if lasting else batch.copied(pin, pixels=not locked)
     finally:
         unregister()
+
+
+def batches_on(
+    device: torch.device,
+    dataset: Batches,
+    numbers: range,
+    *,
+    workers: int,
+    lasting: int = 1,
+    skipping: Skipping | None = None,
+    send: Callable[[Batch, int], Batch] | None = None,
+) -> Iterator[Batch]:
+    """The batches `numbers` of a dataset, in that order, with what `Batch.to` sends on `device`.
+
+    On CUDA, the next batch is on its way while one is used, and the memory that it was made in is reused only after the
+    copy from it is complete. On the CPU, only the last `lasting` ones yielded are valid.
+
+    workers: processes that make them, 0: this one, and more only if there are as many batches. send: as in `on_device`.
+
+    Raises:
+        ShardError: an image cannot be read, or more than `skipping` allows.
+    """
+    pin, workers = device.type == "cuda", min(workers, len(numbers))
+    loaded = batches(dataset, numbers, workers=workers, pin=pin, skipping=skipping, lasting=None if pin else lasting)
+    return on_device(loaded, device, send)
 
 
 def _uncopied(
