@@ -73,7 +73,7 @@ class TaskBatchNorm(nn.Module):
         if not self.training:
             return before
         positions = images.numel() // (images.shape[0] * images.shape[1])
-        mean, variance = _Moments.apply(images, own.dtype)  # of each image
+        mean, variance = _MomentsOfImages.apply(images, own.dtype)  # of each image
         total = self._summed(torch.cat([own.T @ mean * positions, own.sum(0)[:, None] * positions], dim=1))
         count = total[:, -1:]
         means = total[:, :-1] / count.clamp(min=1)
@@ -129,7 +129,7 @@ class TaskBatchNorm(nn.Module):
                         missing.append(name)
 
 
-class _Moments(torch.autograd.Function):
+class _MomentsOfImages(torch.autograd.Function):
     """Mean and variance of each channel of each image, (N, channels), in a precision that the images need not have.
 
     Only the images are kept for the backward pass, no copy of them in that precision.
