@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import signal
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
@@ -61,6 +62,13 @@ class Skipping:
             self.note(f"skipped, {len(self.found)} of at most {self.limit}: {error}")
 
 
+@dataclass
+class Waiting:
+    """Seconds for which this process has waited until batches were made, and nothing else."""
+
+    seconds: float = 0.0
+
+
 class Batches(Dataset[Batch | UserError]):
     """Item i is batch i, or the error: if a worker raised it, DataLoader would wrap it in a traceback."""
 
@@ -106,6 +114,7 @@ def batches(
     pin: bool = False,
     skipping: Skipping | None = None,
     lasting: int | None = None,
+    waiting: Waiting | None = None,
 ) -> Iterator[Batch]:
     """The batches `numbers` of a dataset, in that order, made by `workers` processes (0: in this one).
 
@@ -132,7 +141,7 @@ def batches(
             multiprocessing_context=context,
             generator=torch.Generator(),  # else the loader draws from torch's global random state
         )
-    loaded = _uncopied(slots, iter(loader), skipping)
+    loaded = _uncopied(slots, iter(loader), skipping, waiting or Waiting())
     atexit.register(loaded.close)  # else this process waits at its end for the workers, which ignore signals
     unregister = partial(atexit.unregister, loaded.close)  # a generator may outlive the names of its module
     pixels = [slot.pixels for slot in slots.slots]
@@ -153,6 +162,7 @@ def batches_on(
     lasting: int = 1,
     skipping: Skipping | None = None,
     send: Callable[[Batch, int], Batch] | None = None,
+    waiting: Waiting | None = None,
 ) -> Iterator[Batch]:
     """The batches `numbers` of a dataset, in that order, with what `Batch.to` sends on `device`.
 
@@ -165,21 +175,25 @@ def batches_on(
         ShardError: an image cannot be read, or more than `skipping` allows.
     """
     pin, workers = device.type == "cuda", min(workers, len(numbers))
-    loaded = batches(dataset, numbers, workers=workers, pin=pin, skipping=skipping, lasting=None if pin else lasting)
+    lasts = None if pin else lasting
+    loaded = batches(dataset, numbers, workers=workers, pin=pin, skipping=skipping, lasting=lasts, waiting=waiting)
     return on_device(loaded, device, send)
 
 
 def _uncopied(
-    slots: _ReusedSlots, ready: Iterator[BatchReady | UserError], skipping: Skipping | None
+    slots: _ReusedSlots, ready: Iterator[BatchReady | UserError], skipping: Skipping | None, waiting: Waiting
 ) -> Generator[Batch, None, None]:
     """The batches, in the memory that they were made in."""
+    begun = time.monotonic()
     try:
         for position, one in enumerate(ready):
+            waiting.seconds += time.monotonic() - begun
             if isinstance(one, UserError):
                 raise one
             if skipping is not None:
                 skipping.add(one.skipped)
             yield slots.memory(position).first(one.images, one.dense)
+            begun = time.monotonic()
     finally:
         del ready  # drops the last reference, which ends the workers: the traceback of an error would keep it
 
