@@ -65,11 +65,12 @@ class Pace:
     def add(self, images: int, begun: float, started: float, ended: float) -> None:
         """Count a turn."""
         self.whole = max(self.whole, images / (ended - begun))
-        self.steady = max(self.steady, images / (ended - started))
+        if ended > started:  # more than one batch
+            self.steady = max(self.steady, images / (ended - started))
 
     def add_half(self, images: int, begun: float, ended: float, waited: float) -> None:
         """Count the second half of a turn."""
-        if images / (ended - begun) > self.half:
+        if ended > begun and images / (ended - begun) > self.half:
             self.half, self.waiting = images / (ended - begun), waited / (ended - begun)
 
 
@@ -117,7 +118,7 @@ def loader_waits(clock: Clock) -> Iterator[list[float]]:
                 return
             yield batch
 
-    with patch("mtrain.model.inference.batches", timed):
+    with patch("mtrain.data.batches.loader.batches", timed):
         yield waits
 
 

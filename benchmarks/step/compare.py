@@ -66,7 +66,8 @@ class Ours:
             begun = time.perf_counter()
             self.training.compile(say)
             say(f"compiled in {time.perf_counter() - begun:.0f} s")
-        self.batches = self.meter.timed(self.training.iterations(range(config.iterations)))
+        numbers = range(config.iterations)
+        self.batches = self.meter.timed(self.training.iterations(numbers), self.training.waited)
         self.measured = self.batches
 
     def __call__(self, steps: int) -> None:

@@ -51,7 +51,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise UsageError(f"no device {name!r}", remedy="use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (not _has_cuda() or (device.index or 0) >= torch.cuda.device_count()):
         raise UsageError(f"no device {name!r} here", found=_cuda_here(), remedy="use --device auto or cpu")

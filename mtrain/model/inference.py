@@ -23,8 +23,7 @@ from mtrain.backbones.card import Interpolation
 from mtrain.data.batches.augment import resized_if_needed
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import OrderedBatches
-from mtrain.data.batches.loader import batches
-from mtrain.data.batches.prefetch import on_device
+from mtrain.data.batches.loader import batches_on
 
 LOADED = 64  # images that a worker prepares at once
 AT_ONCE = 256  # images that a network processes at once on CUDA
@@ -86,13 +85,12 @@ def outputs(
     Raises:
         ShardError: an image cannot be read.
     """
-    pin, together = inference.device.type == "cuda", inference.joined(dataset.largest)
-    workers = min(workers, len(dataset))
-    loaded = batches(dataset, range(len(dataset)), workers=workers, pin=pin, lasting=None if pin else together)
+    device, together = inference.device, inference.joined(dataset.largest)
+    loaded = batches_on(device, dataset, range(len(dataset)), workers=workers, lasting=together)
     run = InParts(network, inference)
     results = (
-        run(resized_if_needed(pixels.to(inference.device, non_blocking=True), sides, dataset.size, how))
-        for pixels, sides in joined(on_device(loaded, inference.device), together)
+        run(resized_if_needed(pixels.to(device, non_blocking=True), sides, dataset.size, how))
+        for pixels, sides in joined(loaded, together)
     )
     for result in returned(results, sent_back, inference.ring):
         yield result.numpy()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtrain.config import FitConfig
 from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.sending import without_waiting
 from mtrain.data.dense_sample import IGNORE
 from mtrain.data.targets import turned
 from mtrain.model.dense.dense_loss import dense_losses
@@ -88,7 +89,7 @@ class DensePart:
         size, objects, device = batch.masks.shape[1], batch.points.shape[1], self.pool.device
         found = DenseInputs.room(len(slots), size, objects, device)
         found.fill_targets(batch)
-        slots, tasks = (part.to(device, non_blocking=True) for part in (slots, tasks))
+        slots, tasks = (without_waiting(part, device) for part in (slots, tasks))
         return found._replace(slots=slots, tasks=tasks)
 
     def losses(

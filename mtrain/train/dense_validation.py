@@ -40,13 +40,13 @@ def counts_of(
     rows: Rows,
     config: FitConfig,
     device: torch.device,
-    route: Sequence[int],
+    number: int,
     enough: Callable[[], bool],
 ) -> list[int]:
     """The confusion matrix of pixels; true positives, false positives and false negatives of points of each class; and
     1 if cut short.
 
-    route: number of images of each task of the pool, by which batch normalization per task is applied.
+    number: of the task in the pool, by which batch normalization per task is applied.
     """
     assert model.dense is not None
     dense, shared, name = model.dense.tasks[task.name], model.shared, task.name
@@ -57,7 +57,7 @@ def counts_of(
     ):
         if enough():
             return [*tables.ravel().tolist(), *hits.ravel().tolist(), 1]
-        batchnorm_per_task.route(shared, [len(batch.labels) if number else 0 for number in route])
+        batchnorm_per_task.route(shared, torch.full((len(batch.labels),), number, device=device))
         images = shared.normalize(batch.to(device).images(config.size, shared.interpolation))
         _, maps = features_and_maps(shared, shared.body, model.dense.levels, images)
         logits = own_maps(model.dense.heads[name], model.dense.decoder(maps).to(model.dense.heads.weight.dtype))

@@ -146,7 +146,7 @@ def _loop(training: Training, journal: Journal, signals: Sequence[int]) -> None:
     with journal.report.bar(
         journal.run.label, config.iterations, done=training.iteration, unit="iterations"
     ) as advance:
-        for parts in meter.timed(training.iterations(numbers)):
+        for parts in meter.timed(training.iterations(numbers), training.waited):
             warming = training.warming
             if _measures_cosines(training):
                 with meter.paused():

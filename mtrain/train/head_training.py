@@ -8,6 +8,7 @@ digest of the network, the images and the size, so that resumed runs and the cel
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -78,6 +79,10 @@ class HeadTraining(Training):
             found = stored(path, shape, "float32", report)
             assert found is not None
         return found
+
+    def waited(self) -> float:
+        """The time: all that reading features from the tables takes counts as waiting."""
+        return time.monotonic()
 
     def drawn(
         self, numbers: range, stream: sampling.Stream = sampling.Stream.TRAIN, slots: Sequence[range] | None = None

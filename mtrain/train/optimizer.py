@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtrain.config import FitConfig
+from mtrain.data.batches.sending import without_waiting
 from mtrain.model.dense.dense_network import DenseNetwork
 from mtrain.model.loss import scale_head_gradients
 from mtrain.model.network import MultiHead
@@ -120,7 +121,7 @@ class DenseOptimizer:
         self.decoder = MaskedOptimizer(config, dict.fromkeys(dense.decoder.parameters()), 1)
         self.parts = (self.heads, self.decoder)
         tasks = torch.tensor([list(heads).index(task) for task in dense.heads])
-        self.tasks = tasks.to(dense.choice.device, non_blocking=True)
+        self.tasks = without_waiting(tasks, dense.choice.device)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next iteration."""

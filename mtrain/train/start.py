@@ -191,7 +191,6 @@ def _record(training: Training, report: Reporter) -> None:
         f"the device is {training.device.type}": training.device.type != "cuda",
         f"there are {training.ranks.size} processes": not training.ranks.alone,
         "--accumulate": config.accumulate > 1,
-        "--batchnorm per-task": config.batchnorm == "per-task",
         "--checkpointing": config.checkpointing,
         "--features cached": config.features == "cached",
         f"--gradients {config.gradients}": config.gradients != "mean",

@@ -14,8 +14,7 @@ from mtrain.data import sampling
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import TrainingBatches
 from mtrain.data.batches.images import Images
-from mtrain.data.batches.loader import Batches, Parts, Skipping, batches
-from mtrain.data.batches.prefetch import on_device
+from mtrain.data.batches.loader import Batches, Parts, Skipping, Waiting, batches_on
 from mtrain.data.batches.resident import ResidentImages
 from mtrain.data.dense_sample import most_objects
 from mtrain.data.labels import widest
@@ -42,9 +41,13 @@ class BatchSupply:
         self.objects = most_objects((task.dense, of_task) for task, of_task in rows) if dense else None
         self.targets = MasksAndPoints(rows) if dense and not config.stream else None
         self.resident: ResidentImages | None = None  # training images in the memory of the device
-        self.skipping = Skipping(config.skip_corrupt)
+        self.skipping, self.waiting = Skipping(config.skip_corrupt), Waiting()
         self.slots = [ranks.share(config.batch, part, config.accumulate) for part in range(config.accumulate)]
         self.mixture = mixture(config, pool)
+
+    def waited(self) -> float:
+        """Seconds for which batches have been waited for."""
+        return self.waiting.seconds
 
     def iterations(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
         """For each of these iterations, the micro-batches of this rank's share."""
@@ -61,11 +64,16 @@ class BatchSupply:
         parts = slots or self.slots
         dataset = Parts([self._batches(part, stream) for part in parts])
         items = range(numbers.start * len(parts), numbers.stop * len(parts))
-        pin = self.device.type == "cuda"
-        workers = min(config.workers, len(items))
-        lasting = None if pin else len(parts)
-        loaded = batches(dataset, items, workers=workers, pin=pin, skipping=self.skipping, lasting=lasting)
-        return on_device(loaded, self.device, self._from_memory(dataset, items))
+        return batches_on(
+            self.device,
+            dataset,
+            items,
+            workers=config.workers,
+            lasting=len(parts),
+            skipping=self.skipping,
+            send=self._from_memory(dataset, items),
+            waiting=self.waiting,
+        )
 
     def _from_memory(self, dataset: Parts, items: range) -> Callable[[Batch, int], Batch] | None:
         """Sends the batch at a position of `items` with its resident images; None if there are none."""

@@ -17,6 +17,7 @@ from mtrain.config import FitConfig
 from mtrain.data import sampling
 from mtrain.data.batches import colour
 from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.sending import without_waiting
 from mtrain.data.pool import Pool
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
@@ -112,7 +113,7 @@ class Training(BatchSupply):
             losses = torch.stack([self._backward(part, number) for number, part in enumerate(parts)]).sum(0)
         self.counts = drawn()
         self._sum_over_ranks()
-        self.optimizer.step(head_scales(self.counts).to(self.device, non_blocking=True))
+        self.optimizer.step(without_waiting(head_scales(self.counts), self.device))
         return losses
 
     def _replay(self, batch: Batch, recording: Callable[[], Recording]) -> Tensor:
@@ -161,7 +162,7 @@ class Training(BatchSupply):
     def _backward(self, batch: Batch, number: int) -> Tensor:
         """Add the gradients of one micro-batch's share of the loss. Returns its losses: (tasks,)."""
         torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
-        losses = self._losses(batch, batch.counts.tolist())
+        losses = self._losses(batch)
         if self.sums and not self.still and number == len(self.slots) - 1:
             self.sums.begin()
         again = self.config.checkpointing and not self.still
@@ -178,7 +179,7 @@ class Training(BatchSupply):
         losses, rows = [], task_gradients.no_gradients(len(counts), parameters)
         for number, batch in enumerate(parts):
             torch.manual_seed(sampling.model_seed(self.config.seed, self.iteration, self.slots[number].start))
-            found = self._losses(batch, batch.counts.tolist()) / self.config.batch
+            found = self._losses(batch) / self.config.batch
             kept = batchnorm_adapt.statistics_kept(self.model.shared) if self.config.checkpointing else nullcontext()
             with kept, exact_gradients(self.model.shared):
                 task_gradients.add_jacobian(rows, found, counts, parameters)
@@ -209,12 +210,10 @@ class Training(BatchSupply):
             self.passes = passes
         return task_gradients.cosines(products, self.tasks)
 
-    def _losses(self, batch: Batch, counts: list[int]) -> Tensor:
+    def _losses(self, batch: Batch) -> Tensor:
         """The loss of each task: (tasks,)."""
-        batchnorm_per_task.route(self.model.shared, counts)
-        tasks = torch.repeat_interleave(batch.counts)
-        own = (batch.labels, tasks, batch.targets, batch.flips, batch.looks)
-        labels, tasks, targets, flips, looks = (part.to(self.device, non_blocking=True) for part in own)
+        own = (batch.labels, torch.repeat_interleave(batch.counts), batch.targets, batch.flips, batch.looks)
+        labels, tasks, targets, flips, looks = (without_waiting(part, self.device) for part in own)
         dense = None if self.dense is None else self.dense.inputs(batch)
         known = Known(labels, tasks, targets, flips, looks, dense)
         return self._losses_of(self.prepare(batch), known)
@@ -227,6 +226,7 @@ class Training(BatchSupply):
         self.model.shared.train(not self.still)
         if self.config.batchnorm == "frozen":
             batchnorm_adapt.freeze(self.model.shared)
+        batchnorm_per_task.route(self.model.shared, known.tasks)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             with torch.set_grad_enabled(not self.still):
                 features, maps = self._features_and_maps(images)
@@ -265,7 +265,7 @@ class Training(BatchSupply):
 
     def prepare(self, batch: Batch) -> Tensor:
         """The images on the device: flipped and further augmented as configured, normalized, channels last."""
-        looks = batch.looks.to(self.device, non_blocking=True)
+        looks = without_waiting(batch.looks, self.device)
         return self._normalized(batch.to(self.device).images(self.config.size, self.how), looks)
 
     def _normalized(self, images: Tensor, looks: Tensor) -> Tensor:

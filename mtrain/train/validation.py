@@ -60,9 +60,9 @@ def dense_scores(training: Training, enough: Callable[[], bool]) -> dict[str, di
     for task in training.pool.tasks:
         if task.name in dense.tasks and len(task.rows["val"]):
             rows = _share(training, task)
-            route = [len(rows) if name == task.name else 0 for name in training.tasks]
+            number = training.tasks.index(task.name)
             with training.averaged():
-                sums = counts_of(training.model, task, rows, training.config, training.device, route, enough)
+                sums = counts_of(training.model, task, rows, training.config, training.device, number, enough)
             totals = training.ranks.all_reduced(sums)()
             if totals[-1]:
                 return None
@@ -73,10 +73,10 @@ def dense_scores(training: Training, enough: Callable[[], bool]) -> dict[str, di
 def count_correct(training: Training, task: Task, rows: Rows, enough: Callable[[], bool]) -> int | None:
     """The number of correct decisions of a task's head on these rows; None if cut short."""
     config, shared, head = training.config, training.model.shared, training.model.heads[task.name]
-    images = Images([(task, rows)], how=training.how)
+    images, number = Images([(task, rows)], how=training.how), training.tasks.index(task.name)
 
     def answered(images: Tensor) -> Tensor:
-        batchnorm_per_task.route(shared, [len(images) if name == task.name else 0 for name in training.tasks])
+        batchnorm_per_task.route(shared, torch.full((len(images),), number, device=images.device))
         logits: Tensor = head(shared(shared.normalize(images)))
         return logits
 

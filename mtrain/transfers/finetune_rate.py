@@ -24,7 +24,7 @@ from mtrain.data import sampling
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import EpochBatches, OrderedBatches
 from mtrain.data.batches.images import Images
-from mtrain.data.batches.loader import batches
+from mtrain.data.batches.loader import batches_on
 from mtrain.data.labels import scaling_of
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
@@ -200,9 +200,7 @@ class Tuning:
         parts, losses = self.dataset.parts, []
         last = len(self.history) if self.over else self.recipe.epochs
         numbers = range(len(self.history) * parts, last * parts)
-        workers = min(self.recipe.workers, len(numbers))
-        pin = self.device.type == "cuda"
-        drawn = batches(self.dataset, numbers, workers=workers, pin=pin, lasting=None if pin else 1)
+        drawn = batches_on(self.device, self.dataset, numbers, workers=self.recipe.workers)
         for number, batch in zip(numbers, drawn, strict=False):
             losses.append(self._step(number, batch) * len(batch.labels))
             if len(losses) == parts:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mtrain.data import sampling
 from mtrain.data.batches import loader, prefetch
 from mtrain.data.batches.batch import Batch
+from mtrain.data.batches.sending import without_waiting
 from mtrain.data.pool import open_pool
 from mtrain.model.batchnorm import batchnorm_per_task
 from mtrain.model.batchnorm.batchnorm_sync import synchronize
@@ -60,12 +61,32 @@ def on_meta(shards: Path, **changed: Any) -> Training:
     return Training(settings, pool, model.to(DEVICE).to(memory_format=torch.channels_last), DEVICE)
 
 
+@pytest.fixture(autouse=True)
+def memory_can_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were a device for which it is."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", locked)
+
+
+def locked(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in memory that a device can copy from without the processor, as it is said."""
+    assert tensor.device == CPU
+    found = tensor.clone()
+    found.is_locked = True  # type: ignore[attr-defined]
+    return found
+
+
 class Waits(TorchFunctionMode):
     """Refuses what waits on CUDA devices though the meta device allows it: a copy from the CPU that is not told not to
-    wait, as `torch.tensor(..., device=...)` is one, and what looks whether a matrix was singular.
+    wait, as `torch.tensor(..., device=...)` is one, or whose memory is not page-locked, and what looks whether a matrix
+    was singular.
+
+    batches: those that the loader gives, whose memory is page-locked on a machine with a GPU.
     """
 
     LOOKING = (torch.linalg.inv, torch.linalg.solve, torch.linalg.cholesky, torch.inverse)
+
+    def __init__(self, *batches: Batch) -> None:
+        self.locked = {tensor.untyped_storage().data_ptr() for batch in batches for tensor in batch}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -73,9 +94,12 @@ class Waits(TorchFunctionMode):
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
         if isinstance(found, torch.Tensor) and found.device == DEVICE:
-            copied = func in (torch.Tensor.to, torch.Tensor.copy_) and not kwargs.get("non_blocking")
+            copies = func in (torch.Tensor.to, torch.Tensor.copy_)
             source = args[-1] if func is torch.Tensor.copy_ else args[0] if args else None
-            assert not (copied and isinstance(source, torch.Tensor) and source.device == CPU), "a copy that waits"
+            if copies and isinstance(source, torch.Tensor) and source.device == CPU:
+                assert kwargs.get("non_blocking"), "a copy that waits"
+                inside = source.untyped_storage().data_ptr() in self.locked
+                assert inside or getattr(source, "is_locked", False), "a copy from memory that is not page-locked"
             made = func in (torch.tensor, torch.as_tensor) and not isinstance(args[0], torch.Tensor)
             assert not made, "made on the CPU and copied with a wait"
             assert func not in self.LOOKING, "whether it is singular is waited for"
@@ -87,7 +111,7 @@ class Waits(TorchFunctionMode):
     [
         {},
         EVERYTHING,
-        pytest.param({"batchnorm": "per-task"}, marks=pytest.mark.stress),
+        {"batchnorm": "per-task"},
         {"batchnorm": "per-task", "sync_batchnorm": True},
         {"batchnorm": "frozen"},
     ],
@@ -105,7 +129,7 @@ def test_no_iteration_waits_for_the_device(
     drawn, ours = a_training(shards, **choices), on_meta(shards, **choices)
     meter = Meter(ours.tasks)
     for parts in drawn.iterations(range(3)):
-        with Waits():
+        with Waits(*parts):
             meter.add(ours.step(*parts), ours.counts)
     assert ours.iteration == 3
     assert (ours.average is not None) == bool(ours.config.ema)
@@ -133,7 +157,7 @@ def test_no_iteration_with_masks_and_points_waits_for_the_device_nor_launches_mo
     for parts in drawn.iterations(range(6)):
         # batches travel to the device ahead of time, as mtrain.data.batches.prefetch has it
         sent = [part.to(DEVICE) for part in parts]
-        with Operators() as counted, Waits():
+        with Operators() as counted, Waits(*parts):
             ours.step(*sent)
         launches.append(counted.count)
         dense.append(sum(len(part.masks) for part in parts))
@@ -170,13 +194,28 @@ def operators(tasks: int, sides: list[int], folder: Path, monkeypatch: pytest.Mo
     return found
 
 
-@pytest.mark.parametrize("choices", [{}, {"optimizer": "adamw"}, EVERYTHING], ids=["defaults", "adamw", "everything"])
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"optimizer": "adamw"}, EVERYTHING, {"batchnorm": "per-task"}],
+    ids=["defaults", "adamw", "everything", "per-task"],
+)
 def test_launches_depend_neither_on_the_number_of_tasks_nor_on_the_sides_of_the_images(
     choices: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = operators(2, [32], tmp_path / "few", monkeypatch, **choices)
     many = operators(9, [20, 32, 33, 40, 50, 64], tmp_path / "many", monkeypatch, **choices)
     assert few == many
+
+
+def test_what_lies_on_the_device_is_not_sent_again() -> None:
+    """Whether its number is stated or not: torch holds "cuda" and "cuda:0" for different devices."""
+    assert torch.device("meta") != torch.device("meta", 0)
+    for there in (torch.zeros(2, device="meta"), torch.zeros(2, device="meta:0")):
+        assert without_waiting(there, torch.device("meta")) is there
+        assert without_waiting(there, torch.device("meta", 0)) is there
+    here = torch.zeros(2)
+    assert without_waiting(here, CPU) is here
+    assert without_waiting(here, DEVICE).device == DEVICE
 
 
 def test_images_reach_the_network_channels_last(shards: Path) -> None:
@@ -226,7 +265,10 @@ class Streams:
             self.done.append(f"{name} sent on {self.current}")
             return SimpleNamespace(device=device, name=name, record_stream=self._recorded(name))
 
-        return SimpleNamespace(device=CPU, name=name, to=to)
+        return SimpleNamespace(device=CPU, name=name, to=to, record_stream=self._refused)
+
+    def _refused(self, stream: object) -> None:
+        raise NotImplementedError("torch has no record_stream of tensors on the CPU")
 
     def _recorded(self, name: str) -> Any:
         def record(stream: object) -> None:

@@ -61,6 +61,12 @@ def test_other_warnings_of_torch_are_not_swallowed(monkeypatch: pytest.MonkeyPat
         assert find_device("auto") == torch.device("cpu")
 
 
+@pytest.mark.parametrize("name", ["gpu", "mps", "cpu:1", "cuda:", "meta", ""])
+def test_what_is_no_device_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="use auto, cpu, cuda or cuda:N"):
+        find_device(name)
+
+
 def test_hidden_gpus_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mtrain.model.batchnorm import batchnorm_per_task
 from mtrain.train.graph import UNRECORDED
 from mtrain.train.inputs import Inputs
 from mtrain.train.trainer import Training
@@ -16,6 +17,7 @@ from tests.mtrain.dense_networks import dense_training
 from tests.mtrain.dense_pools import write_mixed_pool
 from tests.mtrain.pools import write_pool
 from tests.mtrain.recordings import Double, FirstFails, OfTheProcessor, Unsupported, Wrong
+from tests.mtrain.test_device import locked
 from tests.mtrain.test_fit import a_training
 
 ITERATIONS = UNRECORDED + 4
@@ -32,6 +34,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     },
     "frozen": {"batchnorm": "frozen"},
     "heads": {"tune": "heads"},
+    "statistics of each task": {"batchnorm": "per-task", "class_balanced": True},
 }
 
 
@@ -55,6 +58,8 @@ def trained(shards: Path, recording: Any, numbers: range, state: Any = None, **c
     """A training that has run these iterations, and their losses."""
     settings = {"leave_out": (), "warmup": 0, "batch": 4, "size": 16, "iterations": 2 * ITERATIONS} | choices
     training = a_training(shards, **settings)
+    if training.config.batchnorm == "per-task":
+        batchnorm_per_task.split(training.model.shared, len(training.tasks))
     if state is not None:
         training.iteration = numbers.start
         training.restore(state)
@@ -103,10 +108,12 @@ def test_the_warm_up_and_the_training_are_recorded_one_after_the_other(shards: P
     assert torch.equal(losses, expected)
 
 
-def test_a_resumed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path) -> None:
-    calm, _ = trained(shards, Double, range(2 * ITERATIONS))
-    first, _ = trained(shards, Double, range(ITERATIONS))
-    resumed, _ = trained(shards, Double, range(ITERATIONS, 2 * ITERATIONS), whole_state(first))
+@pytest.mark.parametrize("batchnorm", ["adapted", "per-task"])
+def test_a_resumed_training_ends_with_the_bits_of_an_undisturbed_one(shards: Path, batchnorm: str) -> None:
+    choices = {"batchnorm": batchnorm, "lr": 1e-4}
+    calm, _ = trained(shards, Double, range(2 * ITERATIONS), **choices)
+    first, _ = trained(shards, Double, range(ITERATIONS), **choices)
+    resumed, _ = trained(shards, Double, range(ITERATIONS, 2 * ITERATIONS), whole_state(first), **choices)
     assert agree(whole_state(resumed), whole_state(calm))
 
 
@@ -186,13 +193,27 @@ def test_a_recorded_iteration_touches_no_memory_of_the_processor(
     mixed: Path, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device "meta" is in the place of CUDA. A graph would repeat a copy from memory that is gone."""
-    monkeypatch.setattr(torch, "autocast", lambda *_types, enabled: nullcontext(enabled))
-    device = torch.device("meta")
     training = dense_training(mixed, precision=torch.float32, **{"iterations": 40, "warmup": 0} | choices)
+    assert of_the_processor(training, monkeypatch) == []
+
+
+@pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
+def test_nor_does_one_on_classes_alone(shards: Path, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    training = a_training(shards, **{"leave_out": (), "warmup": 0, "batch": 8, "size": 16} | choices)
+    if training.config.batchnorm == "per-task":
+        batchnorm_per_task.split(training.model.shared, len(training.tasks))
+    assert of_the_processor(training, monkeypatch) == []
+
+
+def of_the_processor(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The operators of a recorded iteration that touch memory of the processor."""
+    monkeypatch.setattr(torch, "autocast", lambda *_types, enabled: nullcontext(enabled))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", locked)
+    device = torch.device("meta")
     training = Training(training.config, training.pool, training.model.to(device), device)
-    assert training.targets is not None
-    inputs = Inputs(8, 16, len(training.tasks), device, part=training.dense, objects=training.targets.most)
-    inputs.form = 4
+    size, objects = training.config.size, training.objects or 0
+    inputs = Inputs(8, size, len(training.tasks), device, part=training.dense, objects=objects)
+    inputs.form = 4 if training.dense else 0
     training.optimizer.use_tensors_as_rates()
     training.optimizer.shared = None  # torch's own is fused on CUDA, and does not exist here
     for _ in range(2):  # constants are sent in the first iteration
@@ -200,4 +221,4 @@ def test_a_recorded_iteration_touches_no_memory_of_the_processor(
             training.optimizer.zero_grad()
             training._recorded_losses(inputs).sum().backward()  # type: ignore[no-untyped-call]
             training.optimizer.step(inputs.scales)
-    assert found.calls == []
+    return found.calls

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mtrain.data.batches.image_batches import OrderedBatches, ordered_batches
 from mtrain.data.batches.images import Images
+from mtrain.data.batches.loader import batches
 from mtrain.data.pool import open_pool
 from mtrain.data.task import Task
 from mtrain.model import frozen, inference
@@ -28,7 +29,7 @@ from mtrain.model.network import SharedNetwork, shared_network
 from mtrain.transfers import features as cached
 from mtrain.transfers.features import features
 from tests.mtrain.pools import write_task
-from tests.mtrain.test_device import DEVICE, Waits
+from tests.mtrain.test_device import DEVICE, Waits, locked
 from tests.mtrain.test_fit import Notes
 
 CPU = torch.device("cpu")
@@ -132,9 +133,12 @@ def test_nothing_waits_for_the_device_until_results_are_taken(
     monkeypatch.setattr(inference.torch, "autocast", lambda *_, **__: nullcontext())  # there is none for it
     monkeypatch.setattr(inference, "sent_back", lambda _room, _result: inference.Complete())
     there = copy.deepcopy(network).to(DEVICE)
-    how = Inference(DEVICE, torch.float32, 8, 3)
-    with Waits():
-        some = outputs(lambda images: there(there.normalize(images)), ordered(task, 4), how, workers=0)
+    how, dataset = Inference(DEVICE, torch.float32, 8, 3), ordered(task, 4)
+    sent = [batch.to(DEVICE) for batch in batches(dataset, range(len(dataset)), workers=0)]
+    monkeypatch.setattr(inference, "batches_on", lambda *_, **__: iter(sent))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", locked)
+    with Waits(*sent):
+        some = outputs(lambda images: there(there.normalize(images)), dataset, how, workers=0)
         assert [len(result) for result in some] == [8, 8, 7]
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from PIL import Image
 
 from mtrain.data import sampling
 from mtrain.data.batches import images as loaded_images
+from mtrain.data.batches import loader
 from mtrain.data.batches.augment import square
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import OrderedBatches, TrainingBatches, ordered_batches
 from mtrain.data.batches.images import Images
-from mtrain.data.batches.loader import Parts, Skipping, batches
+from mtrain.data.batches.loader import Parts, Skipping, Waiting, batches
 from mtrain.data.pool import Pool, open_pool
 from mtrain.data.sampling import Stream
 from mtrain.errors import ShardError
@@ -317,6 +319,37 @@ class Telling(Batches):
 found = [int(batch.labels[0]) for batch in batches(Telling(224, 64, 1), range(6), workers=2)]
 print(max(found))
 """
+
+
+def test_waiting_counts_the_time_until_batches_are_made_and_nothing_else(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 s for each of 3 batches; what is done with a batch, and sending it, takes longer."""
+    clock, dataset, waiting = Mock(now=0.0), training(pool), Waiting()
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(loader, "time", clock)
+    make = dataset.make
+
+    def slow(number: int, into: Batch) -> object:
+        clock.now += 1
+        return make(number, into)
+
+    def send(batch: Batch, _position: int) -> Batch:
+        clock.now += 10
+        return batch
+
+    monkeypatch.setattr(dataset, "make", slow)
+    for _ in loader.batches_on(torch.device("cpu"), dataset, range(3), workers=0, send=send, waiting=waiting):
+        clock.now += 5
+    assert (waiting.seconds, clock.now) == (3, 48)
+
+
+def test_all_batches_for_a_device_are_taken_in_the_one_way_that_waits_for_their_copies() -> None:
+    """A worker writes over the memory of a page-locked batch as soon as others are requested: nobody else may take such
+    batches (fine-tuning did, and the device could copy images of a later batch).
+    """
+    sources = [path for path in (ROOT / "mtrain").rglob("*.py") if "pin=" in path.read_text().replace(" ", "")]
+    assert [path.name for path in sources] == ["loader.py"]
 
 
 @pytest.mark.stress

@@ -61,7 +61,7 @@ def test_speed_counts_waiting_but_not_what_was_paused(monkeypatch: pytest.Monkey
         clock.now += 1
         yield "batch"
 
-    for _ in found.timed(items()):
+    for _ in found.timed(items(), clock.monotonic):
         clock.now += 3
         found.add(torch.tensor([1.0]), torch.tensor([8]))
     with found.paused():

@@ -23,6 +23,7 @@ from mtrain.errors import UsageError
 from mtrain.runs.run_folder import Run
 from mtrain.train import fit
 from tests.mtrain.pools import write_pool, write_task
+from tests.mtrain.test_device import Operators, Waits, locked
 from tests.mtrain.test_fit import Notes, a_training, config, interrupted
 
 SIZE = 24
@@ -75,6 +76,34 @@ def test_batches_are_those_without_to_the_bit(workers: int, budget: int, apart: 
     found = [Batch(*(part.clone() for part in batch)) for batch in drawn(images, workers, budget, apart=apart)]
     for one, other in zip(expected, found, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_launches_do_not_depend_on_the_number_of_tasks_and_none_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which every other one is resident. The device "meta" is in the place of CUDA."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", locked)
+    found = set[int]()
+    for tasks in (2, 9, 20):
+        for number in range(tasks):
+            many, side = 8 + 4 * (number % 2), 30 + number  # the smaller half fits
+            write_task(tmp_path / str(tasks) / f"Task{number}", sizes={"train": many, "val": 1}, shape=(side, side))
+        pool = open_pool(tmp_path / str(tasks))
+        images = Images([(task, task.rows["train"]) for task in pool.tasks])
+        small = [images.sizes[task] == 8 for task in range(tasks)]
+        budget = sum(3 * 8 * (30 + int(images.names[task][4:])) ** 2 for task in range(tasks) if small[task])
+        kept, _ = resident_images(images, SIZE, budget, CPU)
+        assert len(kept.tasks) == sum(small)
+        kept = replace(kept, pixels=kept.pixels.to("meta"), apart=True)
+        dataset = TrainingBatches(images, SIZE, 3, range(32), Stream.TRAIN, resident=kept.shapes)
+        for number in range(4):
+            batch, chosen = dataset[number], dataset.drawn(number)
+            assert isinstance(batch, Batch)
+            with Operators() as counted, Waits(batch):
+                there = kept.sent(batch, chosen.index, chosen.place)
+            found.add(counted.count)
+            assert [part.device for part in there] == [part.device for part in batch.to(torch.device("meta"))]
+    assert len(found) == 1
 
 
 def test_small_tasks_stay_and_what_the_processor_reduces_is_left_to_the_loader(images: Images) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtrain.backbones.card import Interpolation
+from mtrain.data.batches.sending import without_waiting
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -90,7 +91,7 @@ def resized(
     """
     if pixels.device.type == "cpu":
         return _resized_one_by_one(pixels, sides, size, flips, how)
-    images = resized_at_once(pixels, sides.to(pixels.device, non_blocking=True), size, int(sides.max()), how)
+    images = resized_at_once(pixels, without_waiting(sides, pixels.device), size, int(sides.max()), how)
     return images if flips is None else flip(images, flips)
 
 

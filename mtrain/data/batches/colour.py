@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtrain.config import FitConfig
+from mtrain.data.batches.sending import without_waiting
 
 # optical density of haematoxylin, eosin and diaminobenzidine, a row each, in red, green and blue (Ruifrok and Johnston,
 # "Quantification of histochemical staining by color deconvolution", 2001)
@@ -93,11 +94,11 @@ def _axes(device: torch.device) -> tuple[Tensor, Tensor]:
 
 @cache
 def _grey(device: torch.device) -> Tensor:
-    return torch.tensor(GREY).to(device, non_blocking=True)
+    return without_waiting(torch.tensor(GREY), device)
 
 
 def _with_inverse(matrix: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    return matrix.to(device, non_blocking=True), torch.linalg.inv(matrix).to(device, non_blocking=True)
+    return without_waiting(matrix, device), without_waiting(torch.linalg.inv(matrix), device)
 
 
 def _stored(light: Tensor, like: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import signal
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dpconvert.runtime.without_main import CONTEXTS
 from mtrain.data.batches.batch import Batch
-from mtrain.data.batches.prefetch import ON_THEIR_WAY, page_locked
+from mtrain.data.batches.prefetch import ON_THEIR_WAY, on_device, page_locked
 from mtrain.errors import UserError
 from mtrain.used import mark
 
@@ -59,6 +60,13 @@ class Skipping:
                 raise error
             self.found[str(error)] = error
             self.note(f"skipped, {len(self.found)} of at most {self.limit}: {error}")
+
+
+@dataclass
+class Waiting:
+    """Seconds for which this process has waited until batches were made, and nothing else."""
+
+    seconds: float = 0.0
 
 
 class Batches(Dataset[Batch | UserError]):
@@ -106,12 +114,14 @@ def batches(
     pin: bool = False,
     skipping: Skipping | None = None,
     lasting: int | None = None,
+    waiting: Waiting | None = None,
 ) -> Iterator[Batch]:
     """The batches `numbers` of a dataset, in that order, made by `workers` processes (0: in this one).
 
     Each batch is a copy. With `lasting`, none is copied: only the last `lasting` ones yielded are valid, since their
     memory is reused. With `pin`, a CUDA device can copy from them without the processor: the pixels of only the last
-    `ON_THEIR_WAY` are valid, the other tensors are copies in pinned memory.
+    `ON_THEIR_WAY` are valid, and `batches_on` waits until the device has copied them; the other tensors are copies in
+    pinned memory.
 
     Raises:
         ShardError: an image cannot be read, or more than `skipping` allows.
@@ -131,7 +141,7 @@ def batches(
             multiprocessing_context=context,
             generator=torch.Generator(),  # else the loader draws from torch's global random state
         )
-    loaded = _uncopied(slots, iter(loader), skipping)
+    loaded = _uncopied(slots, iter(loader), skipping, waiting or Waiting())
     atexit.register(loaded.close)  # else this process waits at its end for the workers, which ignore signals
     unregister = partial(atexit.unregister, loaded.close)  # a generator may outlive the names of its module
     pixels = [slot.pixels for slot in slots.slots]
@@ -143,17 +153,47 @@ def batches(
         unregister()
 
 
+def batches_on(
+    device: torch.device,
+    dataset: Batches,
+    numbers: range,
+    *,
+    workers: int,
+    lasting: int = 1,
+    skipping: Skipping | None = None,
+    send: Callable[[Batch, int], Batch] | None = None,
+    waiting: Waiting | None = None,
+) -> Iterator[Batch]:
+    """The batches `numbers` of a dataset, in that order, with what `Batch.to` sends on `device`.
+
+    On CUDA, the next batch is on its way while one is used, and the memory that it was made in is reused only after the
+    copy from it is complete. On the CPU, only the last `lasting` ones yielded are valid.
+
+    workers: processes that make them, 0: this one, and more only if there are as many batches. send: as in `on_device`.
+
+    Raises:
+        ShardError: an image cannot be read, or more than `skipping` allows.
+    """
+    pin, workers = device.type == "cuda", min(workers, len(numbers))
+    lasts = None if pin else lasting
+    loaded = batches(dataset, numbers, workers=workers, pin=pin, skipping=skipping, lasting=lasts, waiting=waiting)
+    return on_device(loaded, device, send)
+
+
 def _uncopied(
-    slots: _ReusedSlots, ready: Iterator[BatchReady | UserError], skipping: Skipping | None
+    slots: _ReusedSlots, ready: Iterator[BatchReady | UserError], skipping: Skipping | None, waiting: Waiting
 ) -> Generator[Batch, None, None]:
     """The batches, in the memory that they were made in."""
+    begun = time.monotonic()
     try:
         for position, one in enumerate(ready):
+            waiting.seconds += time.monotonic() - begun
             if isinstance(one, UserError):
                 raise one
             if skipping is not None:
                 skipping.add(one.skipped)
             yield slots.memory(position).first(one.images, one.dense)
+            begun = time.monotonic()
     finally:
         del ready  # drops the last reference, which ends the workers: the traceback of an error would keep it
 

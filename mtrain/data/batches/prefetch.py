@@ -72,6 +72,7 @@ def _arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
     """The batch, ready for work queued from now on. Its memory is not reused before that work is done."""
     now = torch.cuda.current_stream(batch.pixels.device)
     now.wait_event(event)
-    for tensor in (batch.pixels, batch.labels, batch.flips, batch.targets):
-        tensor.record_stream(now)
+    for tensor in batch:
+        if tensor.device == batch.pixels.device:
+            tensor.record_stream(now)
     return batch

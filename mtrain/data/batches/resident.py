@@ -22,6 +22,7 @@ from dpconvert.runtime.processes import processors
 from mtrain.data.batches.augment import LARGEST, place_of, put_square, room_for_squares
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.images import Images
+from mtrain.data.batches.sending import without_waiting
 from mtrain.errors import UsageError
 
 AT_ONCE = 1 << 22  # pixels that are cut at once: their indices take some hundred megabytes
@@ -78,14 +79,13 @@ class ResidentImages:
         pixels = batch.pixels
         if self.apart:
             pixels = torch.empty_like(batch.pixels, device=self.pixels.device)
-            for first, last in _runs(~resident):
-                part = slice(3 * int(starts[first]), 3 * int(starts[last]))
+            if len(others := np.flatnonzero(~resident)):  # in one copy, with what lies between them
+                part = slice(3 * int(starts[others[0]]), 3 * int(starts[others[-1] + 1]))
                 pixels[part].copy_(batch.pixels[part], non_blocking=True)
         slots = np.flatnonzero(resident)
         for some in _groups(slots, starts):
             self._cut(pixels.view(-1, 3), starts[some], index[some], place[some])
-        labels, flips = (part.to(pixels.device, non_blocking=True) for part in (batch.labels, batch.flips))
-        return batch._replace(pixels=pixels, labels=labels, flips=flips)
+        return batch._replace(pixels=pixels).to(pixels.device)
 
     def _cut(self, into: Tensor, starts: Numbers, index: Numbers, place: Numbers) -> None:
         """Write the squares of resident images to the pixels (P, 3) of a batch, where they begin at `starts`."""
@@ -103,7 +103,7 @@ class ResidentImages:
         counts = np.square(np.array(sides, dtype=np.int64))
         begins, total = np.cumsum(counts) - counts, int(counts.sum())
         about = np.stack([counts, np.array(sides), np.array(corners), shapes.width[index], begins, starts])
-        count, side, corner, width, begin, target = torch.from_numpy(about).to(into.device, non_blocking=True)
+        count, side, corner, width, begin, target = without_waiting(torch.from_numpy(about), into.device)
         which = torch.repeat_interleave(count, output_size=total)
         within = torch.arange(total, device=into.device) - begin[which]
         row = torch.div(within, side[which], rounding_mode="floor")
@@ -182,12 +182,6 @@ def _kept(pixels: npt.NDArray[np.uint8], size: int, images: Images) -> npt.NDArr
     room = np.empty(room_for_squares(1, size), np.uint8)
     side = put_square(pixels, size, 0, room, images.how)
     return room[: 3 * side * side].reshape(side, side, 3).copy()
-
-
-def _runs(chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """The first and the last slot (exclusive) of each run of chosen ones."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]])))
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def _groups(slots: Numbers, starts: Numbers) -> Iterator[Numbers]:

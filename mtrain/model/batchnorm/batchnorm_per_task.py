@@ -8,21 +8,27 @@ A layer that is synchronized over ranks stays synchronized: it uses the statisti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mtrain.model.batchnorm.batchnorm_sync import SYNCHRONIZED, sum_over_ranks
+from mtrain.model.batchnorm.batchnorm_sync import PLAIN, SYNCHRONIZED, sum_over_ranks
+
+SAVED = {"means": "mean_", "variances": "variance_"}  # buffer -> beginning of the names of its rows in a checkpoint
 
 
 class TaskBatchNorm(nn.Module):
-    """Apply `layer` to each task's part of the batch with that task's statistics.
+    """Apply `layer` to each image of a batch, with the statistics of its task instead of the layer's own.
 
-    The batch contains counts[0] images of the first task, then counts[1] of the second, and so on.
+    means, variances: running statistics, (tasks, channels). route: the task of each image of the next batch, (N,), on
+    the device of the images. Shapes and launched kernels do not depend on the tasks in the batch.
     """
+
+    means: Tensor
+    variances: Tensor
 
     def __init__(self, layer: _BatchNorm, tasks: int) -> None:
         super().__init__()
@@ -30,69 +36,119 @@ class TaskBatchNorm(nn.Module):
         assert layer.running_var is not None
         assert layer.momentum is not None
         self.layer, self.tasks, self.momentum = layer, tasks, layer.momentum
-        self.counts: Sequence[int] = ()
+        self.route: Tensor | None = None
         self.train(layer.training)
-        for task in range(tasks):
-            self.register_buffer(f"mean_{task}", layer.running_mean.clone())
-            self.register_buffer(f"variance_{task}", layer.running_var.clone())
+        self.register_buffer("means", layer.running_mean.repeat(tasks, 1))
+        self.register_buffer("variances", layer.running_var.repeat(tasks, 1))
         layer.running_mean = layer.running_var = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalize a batch; input and output shapes are those of `layer`."""
-        tracked, self.layer.num_batches_tracked = self.layer.num_batches_tracked, None  # counts batches, not parts
-        try:  # checkpointing ends a second pass by an exception, as soon as it has all tensors
-            if self.training and isinstance(self.layer, SYNCHRONIZED):
-                return self._over_ranks(images)
-            parts = enumerate(torch.split(images, list(self.counts)))
-            return torch.cat([self._normalized(task, part) for task, part in parts if len(part)])
-        finally:
-            self.layer.num_batches_tracked = tracked.add_(self.training) if tracked is not None else None
+        assert self.route is not None, "the tasks of the images are not known"
+        layer, low = self.layer, images.dtype
+        if self.training and layer.num_batches_tracked is not None:
+            layer.num_batches_tracked.add_(1)
+        with torch.autocast(images.device.type, enabled=False):
+            of_task = self.route[:, None] == torch.arange(self.tasks, device=images.device)
+            own = of_task.to(torch.promote_types(low, torch.float32))  # (N, tasks)
+            means, variances = (own @ part for part in self._statistics(images, own))
+            factors = (variances + layer.eps).rsqrt()
+            shifts, alone = -means * factors, type(layer) in (*PLAIN, *SYNCHRONIZED)
+            if alone and layer.affine:
+                factors, shifts = factors * layer.weight, shifts * layer.weight + layer.bias
+            values = images.reshape(*images.shape[:2], -1)
+            normal = torch.addcmul(shifts[:, :, None], values, factors[:, :, None]).to(low).view_as(images)
+        return normal if alone else self._continued(normal)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return means and variances, (tasks, channels) each."""
-        means = torch.stack([self.get_buffer(f"mean_{task}") for task in range(self.tasks)])
-        return means, torch.stack([self.get_buffer(f"variance_{task}") for task in range(self.tasks)])
+        return self.means, self.variances
 
-    def _normalized(self, task: int, part: Tensor) -> Tensor:
-        """Normalize one task's part; one value per channel has no variance: stored statistics are used then."""
-        self.layer.running_mean = self.get_buffer(f"mean_{task}")
-        self.layer.running_var = self.get_buffer(f"variance_{task}")
-        self.layer.train(self.training and part.numel() > part.shape[1])
-        try:
-            normalized: Tensor = self.layer(part)
-        finally:
-            self.layer.running_mean = self.layer.running_var = None  # else a checkpoint would hold them twice
-        return normalized
+    def _statistics(self, images: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Those that the images of each task are normalized with, (tasks, channels): of the batch in training.
 
-    def _over_ranks(self, images: Tensor) -> Tensor:
-        """Normalize over ranks with two messages for all tasks, in which ranks without images of a task join too."""
-        with torch.autocast(images.device.type, enabled=False):
-            values = images.to(torch.promote_types(images.dtype, torch.float32)).reshape(*images.shape[:2], -1)
-            task = F.one_hot(torch.repeat_interleave(torch.tensor(self.counts)), self.tasks).to(values.dtype)
-            task = task.to(values.device, non_blocking=True)  # (N, tasks)
-            here = task.sum(0)[:, None] * values.shape[2]
-            total = sum_over_ranks(torch.cat([task.T @ values.sum(2), here], dim=1))
-            count = total[:, -1:]
-            mean = total[:, :-1] / count.clamp(min=1)
-            squares = (values - (task @ mean)[:, :, None]).square().sum(2)
-            variance = sum_over_ranks(task.T @ squares) / count.clamp(min=1)
-            known = count < 2  # one value per channel has no variance
-            before = self.statistics()
-            self._remember(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1), count[:, 0] > 1)
-            mean, variance = (torch.where(known, *pair) for pair in zip(before, (mean, variance), strict=True))
-            factor = (variance + self.layer.eps).rsqrt()
-            normal = (values - (task @ mean)[:, :, None]) * (task @ factor)[:, :, None]
-            if self.layer.affine:
-                normal = normal * self.layer.weight[:, None] + self.layer.bias[:, None]
-        return normal.to(images.dtype).view_as(images)
+        One value per channel has no variance: stored statistics are used then. own: (N, tasks), 1 for its own task.
+        """
+        before = self.means.to(own.dtype), self.variances.to(own.dtype)
+        if not self.training:
+            return before
+        positions = images.numel() // (images.shape[0] * images.shape[1])
+        mean, variance = _MomentsOfImages.apply(images, own.dtype)  # of each image
+        total = self._summed(torch.cat([own.T @ mean * positions, own.sum(0)[:, None] * positions], dim=1))
+        count = total[:, -1:]
+        means = total[:, :-1] / count.clamp(min=1)
+        spread = self._summed(own.T @ (variance + (mean - own @ means).square()) * positions)
+        variances = spread / count.clamp(min=1)
+        self._remember(means.detach(), variances.detach() * count / (count - 1).clamp(min=1), count > 1)
+        return torch.where(count > 1, means, before[0]), torch.where(count > 1, variances, before[1])
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """The sum over the ranks, in which ranks without images of a task join too, if the layer is synchronized."""
+        return sum_over_ranks(values) if isinstance(self.layer, SYNCHRONIZED) else values
 
     @torch.no_grad()
     def _remember(self, means: Tensor, variances: Tensor, present: Tensor) -> None:
-        """Update the running statistics of the tasks for which `present` is true."""
-        shares = self.momentum * present.to(means.dtype)
-        for task, share in enumerate(shares):
-            self.get_buffer(f"mean_{task}").lerp_(means[task], share)
-            self.get_buffer(f"variance_{task}").lerp_(variances[task], share)
+        """Update the running statistics of the tasks for which `present` (tasks, 1) is true."""
+        for kept, new in zip(self.statistics(), (means, variances), strict=True):
+            kept.copy_(torch.where(present, kept.lerp(new.to(kept.dtype), self.momentum), kept))
+
+    def _continued(self, normal: Tensor) -> Tensor:
+        """Apply the weight and bias of the layer, and what follows them in it, to values that are normalized."""
+        layer, was_training = self.layer, self.layer.training
+        layer.running_mean = torch.zeros_like(self.means[0])
+        layer.running_var = torch.full_like(self.means[0], 1 - layer.eps)
+        layer.training = False  # not of its children
+        try:
+            result: Tensor = layer(normal)
+        finally:
+            layer.training = was_training
+            layer.running_mean = layer.running_var = None  # else a checkpoint would hold them
+        return result
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        for buffer, begin in SAVED.items():
+            for task, row in enumerate(self.get_buffer(buffer)):
+                destination[f"{prefix}{begin}{task}"] = row if keep_vars else row.detach()
+
+    def _load_from_state_dict(
+        self,
+        state: Mapping[str, Any],
+        prefix: str,
+        metadata: Any,
+        strict: bool,
+        missing: list[str],
+        unexpected: list[str],
+        errors: list[str],
+    ) -> None:
+        with torch.no_grad():
+            for buffer, begin in SAVED.items():
+                for task, row in enumerate(self.get_buffer(buffer)):
+                    if (name := f"{prefix}{begin}{task}") in state:
+                        row.copy_(state[name])
+                    else:
+                        missing.append(name)
+
+
+class _MomentsOfImages(torch.autograd.Function):
+    """Mean and variance of each channel of each image, (N, channels), in a precision that the images need not have.
+
+    Only the images are kept for the backward pass, no copy of them in that precision.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+        values = images.reshape(*images.shape[:2], -1).to(precision)
+        variance, mean = torch.var_mean(values, 2, correction=0)
+        ctx.save_for_backward(images, mean)
+        return mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor, None]:
+        images, mean = ctx.saved_tensors
+        values = images.reshape(*images.shape[:2], -1)
+        slopes = 2 * of_variance[:, :, None] * (values - mean[:, :, None])
+        gradient = (of_mean[:, :, None] + slopes) / values.shape[2]
+        return gradient.to(images.dtype).view_as(images), None
 
 
 def split(network: nn.Module, tasks: int) -> None:
@@ -102,11 +158,11 @@ def split(network: nn.Module, tasks: int) -> None:
             _replace(network, name, TaskBatchNorm(layer, tasks))
 
 
-def route(network: nn.Module, counts: Sequence[int]) -> None:
-    """Set the number of images of each task in the next batch."""
+def route(network: nn.Module, tasks: Tensor) -> None:
+    """State the task of each image of the next batch: (N,), on the device of the network."""
     for module in network.modules():
         if isinstance(module, TaskBatchNorm):
-            module.counts = counts
+            module.route = tasks
 
 
 @torch.no_grad()

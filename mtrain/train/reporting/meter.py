@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,15 +57,15 @@ class Meter:
         yield
         self.begun += time.monotonic() - start
 
-    def timed(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Yield the items, and count the time that fetching them takes as waiting."""
+    def timed(self, items: Iterator[Any], waited: Callable[[], float]) -> Iterator[Any]:
+        """Yield the items. waited: the seconds for which they have been waited for since some moment."""
         while True:
-            start = time.monotonic()
+            start = waited()
             try:
                 item = next(items)
             except StopIteration:
                 return
-            self.waited += time.monotonic() - start
+            self.waited += waited() - start
             yield item
 
     def add(self, losses: Tensor, counts: Sequence[int] | Tensor) -> None:

@@ -23,7 +23,7 @@ from mtrain.data import sampling
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import EpochBatches
 from mtrain.data.batches.images import Images
-from mtrain.data.batches.loader import batches
+from mtrain.data.batches.loader import batches_on
 from mtrain.data.dense_sample import IGNORE
 from mtrain.data.instances import instances_of
 from mtrain.data.rows import DenseTargets, Rows
@@ -105,8 +105,9 @@ class FrozenDense:
     def step(self, batch: Batch) -> Tensor:
         """One step on a batch; its loss."""
         self.train(True)
-        masks, points = turned(batch.masks, batch.points, batch.flips)
-        masks, points, radii = (part.to(self.device, non_blocking=True) for part in (masks, points, batch.radii))
+        own = (batch.masks, batch.points, batch.radii, batch.flips)
+        masks, points, radii, flips = (part.to(self.device, non_blocking=True) for part in own)
+        masks, points = turned(masks, points, flips)
         seg, discs = self.logits(batch)
         loss = torch.zeros((), device=self.device)
         if seg is not None:
@@ -242,5 +243,4 @@ def _drawn(
     parts = [(task, rows)]
     images = Images(parts, how=frozen.network.interpolation)
     dataset = EpochBatches(images, frozen.size, seed, batch, targets=MasksAndPoints(parts))
-    pin = frozen.device.type == "cuda"
-    return batches(dataset, steps, workers=min(workers, len(steps)), pin=pin, lasting=None if pin else 1)
+    return batches_on(frozen.device, dataset, steps, workers=workers)
