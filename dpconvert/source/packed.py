@@ -10,6 +10,7 @@ import bz2
 import gzip
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -164,7 +165,7 @@ def _unpack_seven(original: Path, folder: Path, name: str) -> None:
                 raise ReadError(f"unpacks to more than {most} bytes", where=original, remedy="unpack it yourself")
             folder.mkdir()
             archive.extractall(folder)
-    except (*DAMAGED, py7zr.exceptions.ArchiveError) as error:
+    except (*DAMAGED, struct.error, py7zr.exceptions.ArchiveError) as error:
         raise ReadError(f"not a readable 7-Zip archive: {error}", where=original, remedy="download it again") from None
 
 
