@@ -99,6 +99,11 @@ class TaskCard(Model):
         """What the samples of the task are labelled with."""
         return target_of(self.kind)
 
+    @property
+    def class_columns(self) -> list[str]:
+        """The columns of the classes in a table that also has columns of `OTHER_COLUMNS`."""
+        return [f"class {name}" if name in OTHER_COLUMNS else name for name in self.classes]
+
     def json_body(self) -> dict[str, Any]:
         """Return the content of task.json. `dense`, and the targets in it, are absent if the task has none; `unit` is
         absent if the samples have no numbers.
@@ -240,8 +245,3 @@ def _written(body: dict[str, Any]) -> bytes:
 
 def _body_digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def class_columns(classes: Sequence[str]) -> list[str]:
-    """The columns of these classes in a table that also has columns of `OTHER_COLUMNS`."""
-    return [f"class {name}" if name in OTHER_COLUMNS else name for name in classes]

@@ -30,7 +30,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from dpconvert.card import TaskCard, class_columns, load
+from dpconvert.card import TaskCard, load
 from dpconvert.errors import OutputError, ShardError
 from dpconvert.names import told_apart
 from dpconvert.pixel_runs import numbered
@@ -275,7 +275,7 @@ def _labels(card: TaskCard, rows: list[dict[str, Any]]) -> bytes:
 
 
 def _label_head(card: TaskCard) -> list[str]:
-    return {"class": ["label", "class"], "labels": class_columns(card.classes), "value": ["value"]}[card.target]
+    return {"class": ["label", "class"], "labels": card.class_columns, "value": ["value"]}[card.target]
 
 
 def _label_cells(card: TaskCard, row: dict[str, Any]) -> list[Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpconvert.card import class_columns
 from dpconvert.runtime.progress import Reporter
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task, fetch_shards
@@ -84,7 +83,7 @@ def write_features(found: Features, task: Task, rows: Rows, path: Path) -> None:
 
 
 def _label_head(task: Task) -> list[str]:
-    return {"class": ["label"], "labels": class_columns(task.classes), "value": ["value"]}[task.target]
+    return {"class": ["label"], "labels": task.card.class_columns, "value": ["value"]}[task.target]
 
 
 def _labels(task: Task, rows: Rows) -> NDArray[Any]:
