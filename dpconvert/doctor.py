@@ -21,6 +21,7 @@ from dpconvert.errors import UserError
 from dpconvert.image import open_image, openslide_version
 from dpconvert.runtime import locks
 from dpconvert.runtime.checks import Check
+from dpconvert.runtime.processes import processors
 
 ROOM = 10 << 30  # bytes; shards of one source may take more
 PROBE = 64 << 20  # bytes written to learn how fast the disk is
@@ -49,7 +50,7 @@ def attempt(name: str, look: Callable[[], str], remedy: str) -> Check:
 
 
 def _system() -> str:
-    return f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} processors"
+    return f"{platform.system()} {platform.release()} {platform.machine()}, {processors()} processors"
 
 
 def _openslide() -> str:

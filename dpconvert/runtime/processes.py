@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from dpconvert.errors import OutputError, UsageError
-from dpconvert.runtime import limits, ray_cluster
+from dpconvert.runtime import control_groups, limits, ray_cluster
 from dpconvert.runtime.limits import Limits
 from dpconvert.runtime.ray_cluster import Cluster
 from dpconvert.runtime.without_main import CONTEXTS
@@ -261,10 +261,9 @@ def _call(work: Callable[[Any, Any], Any], item: Any, ended: Mapping[str, str]) 
 
 
 def processors() -> int:
-    """Number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Number of processors that this process may use, also in a container or a batch job."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, control_groups.processors() or here)
 
 
 def workers_of(engine: str, count: int | None, address: str | None) -> Workers:

@@ -7,7 +7,6 @@ alive at the same time give the activations, whatever the network, the frozen pa
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from dpconvert.runtime import control_groups
 from mtrain.config import FitConfig
 from mtrain.model.network import MultiHead
 from mtrain.train.backward import task_gradients
@@ -99,18 +99,21 @@ def remarks(config: FitConfig, model: MultiHead, device: torch.device, samples: 
             f"memory of an iteration: not estimated, because the network depends on values ({type(error).__name__})"
         ]
     free = free_memory(device)
-    lines = [f"memory of an iteration, estimated from shapes: {found}; {device} has {_gib(free)} free"]
-    if found.total > free:
+    lines = [f"memory of an iteration, estimated from shapes: {found}"]
+    if free is not None:
+        lines[0] += f"; {device} has {_gib(free)} free"
+    if free is not None and found.total > free:
         saving = ["--accumulate N", "--checkpointing", "--tune last:N or lora:R", "a smaller --batch or --size"]
         lines.append(f"WARNING: this is more memory than {device} has free; these take less: {', '.join(saving)}")
     return lines
 
 
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device; for the CPU, those of the machine."""
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device; for the CPU, those that programs can get. None: not known."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    host = control_groups.memory()
+    return None if host is None else host.available
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dpconvert.plural import counted
+from dpconvert.runtime import control_groups
 from dpconvert.runtime.progress import Reporter
 from mtrain.config import FitConfig
 from mtrain.errors import UserError
@@ -69,26 +70,12 @@ def measure(
 
 
 def _rooms(measured: Sequence[Measurement]) -> list[Room]:
-    total, free = _host_memory()
-    rooms = [Room("machine", total, free, max(one.host for one in measured))] if total else []
+    host = control_groups.memory()
+    rooms = [Room("machine", *host, max(one.host for one in measured))] if host else []
     if measured[0].total:
         free, taken = min(one.free for one in measured), max(one.device for one in measured)
         rooms.append(Room("GPU", measured[0].total, free, taken))
     return rooms
-
-
-def _host_memory() -> tuple[float, float]:
-    """Return the memory of the machine, or of the container, and what is available of it; 0 if that is not known."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        total, free = (float(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    except (OSError, ValueError, KeyError):
-        return 0.0, 0.0
-    try:
-        limit, used = (float(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):  # no container, or one without a limit
-        return total, free
-    return min(total, limit), min(free, limit - used)
 
 
 @dataclass
