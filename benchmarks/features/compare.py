@@ -9,8 +9,10 @@ brings the features back; its time includes the start of the workers. The bare l
 images that lies on the device and runs the network on it, in the same precision and with as many images at once;
 nothing comes back. Both run in turns, in one process; the fastest turn of each counts. "Without the start" counts from
 the first batch that the network is given: workers have then started, and memory is page-locked. "Second half" counts
-from the middle of the batches: on CUDA, the network is then replayed as a CUDA graph, and no batch was made in advance.
-"Waiting" is the share of the second half for which the main process waited for the loader.
+from the middle of the batches: on CUDA, the network is then replayed as a CUDA graph, and with at least 256 images for
+each loader process, no batch was made before the first one was given to the network. Of decoding alone, both count from
+the moment at which a batch is complete, without that batch. "Waiting" is the share of the second half for which the
+main process waited for the loader.
 
 On the CPU it is processor time of that process on one core; the loader is taken to have a core of its own.
 """
@@ -65,12 +67,11 @@ class Pace:
     def add(self, images: int, begun: float, started: float, ended: float) -> None:
         """Count a turn."""
         self.whole = max(self.whole, images / (ended - begun))
-        if ended > started:  # more than one batch
-            self.steady = max(self.steady, images / (ended - started))
+        self.steady = max(self.steady, images / (ended - started))
 
     def add_half(self, images: int, begun: float, ended: float, waited: float) -> None:
         """Count the second half of a turn."""
-        if ended > begun and images / (ended - begun) > self.half:
+        if images / (ended - begun) > self.half:
             self.half, self.waiting = images / (ended - begun), waited / (ended - begun)
 
 
@@ -142,9 +143,14 @@ class Bare:
 def decoded(sample: Sample, size: int, workers: int) -> Pace:
     """The pace of the loader alone: of batches as they leave the workers."""
     dataset, pace, begun = OrderedBatches(Images(sample), size, LOADED), Pace(), time.perf_counter()
-    ends = [time.perf_counter() for _ in batches(dataset, range(len(dataset)), workers=workers, lasting=1)]
-    pace.add(len(dataset.images), begun, ends[0], ends[-1])
-    pace.add_half(LOADED * (len(ends) - 1 - len(ends) // 2), ends[len(ends) // 2], ends[-1], 0)
+    loaded = batches(dataset, range(len(dataset)), workers=workers, lasting=1)
+    sizes, ends = zip(*((len(batch.labels), time.perf_counter()) for batch in loaded), strict=True)
+    middle, last = len(ends) // 2, ends[-1]
+    pace.whole = sum(sizes) / (last - begun)
+    if len(ends) > 1:  # a batch is made before the moment at which it is complete
+        pace.steady = sum(sizes[1:]) / (last - ends[0])
+    if middle + 1 < len(ends):
+        pace.half = sum(sizes[middle + 1 :]) / (last - ends[middle])
     return pace
 
 
@@ -204,7 +210,8 @@ def main() -> None:
         for name in given.backbone or (["resnet50", "densenet121"] if cuda else ["resnet18"]):
             compare(name, sample, inference, given)
         pace = decoded(sample, given.size, given.workers)
-        say(f"| decoding alone | {LOADED} | {pace.whole:.0f} | | {pace.steady:.0f} | | {pace.half:.0f} | | |")
+        steady, half = (f"{rate:.0f}" if rate else "" for rate in (pace.steady, pace.half))  # of a single batch: none
+        say(f"| decoding alone | {LOADED} | {pace.whole:.0f} | | {steady} | | {half} | | |")
 
 
 if __name__ == "__main__":

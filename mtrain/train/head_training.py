@@ -20,6 +20,7 @@ from dpconvert.runtime.progress import Reporter
 from mtrain.data import sampling
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import BatchDraw, TrainingBatches
+from mtrain.data.batches.sending import without_waiting
 from mtrain.data.rows import Rows
 from mtrain.data.task import Task
 from mtrain.disk.documents import short_digest
@@ -110,7 +111,7 @@ class HeadTraining(Training):
 
     def prepare(self, batch: Batch) -> Tensor:
         """The features on the device."""
-        return batch.pixels.to(self.device, non_blocking=True)
+        return without_waiting(batch.pixels, self.device)
 
     def _features_and_maps(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         return images, ()

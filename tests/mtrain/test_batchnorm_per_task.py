@@ -129,6 +129,26 @@ def test_the_state_names_the_statistics_of_each_task() -> None:
         other.load_state_dict(state)
 
 
+def test_a_state_of_other_tasks_or_channels_is_refused() -> None:
+    """As torch refuses it for any other layer: statistics that no task has, and ones that would be spread."""
+    two, three = network(), network()
+    split(two, 2)
+    split(three, 3)
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"1\.mean_2", "1\.variance_2"'):
+        two.load_state_dict(three.state_dict())
+    with pytest.raises(RuntimeError, match=r"size mismatch for 1\.variance_0: \(1,\), not \(4,\)"):
+        two.load_state_dict(two.state_dict() | {"1.variance_0": torch.ones(1)})
+    assert torch.equal(two[1].variances, torch.ones(2, 4))
+
+
+def test_the_tasks_of_other_images_are_no_route() -> None:
+    net = network().eval()
+    split(net, 2)
+    route(net, torch.tensor([1]))
+    with pytest.raises(AssertionError, match="the tasks are those of other images"):
+        net(torch.randn(2, 3, 6, 6))
+
+
 def test_what_a_layer_does_after_its_normalization_is_done_once() -> None:
     net = nn.Sequential(timm.layers.BatchNormAct2d(4)).double().train()
     plain, images = copy.deepcopy(net), torch.randn(6, 4, 3, 3, dtype=torch.float64)

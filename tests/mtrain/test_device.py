@@ -25,6 +25,7 @@ from mtrain.model.batchnorm import batchnorm_per_task
 from mtrain.model.batchnorm.batchnorm_sync import synchronize
 from mtrain.model.network import MultiHead, shared_network
 from mtrain.train import trainer
+from mtrain.train.head_training import HeadTraining
 from mtrain.train.reporting.meter import Meter
 from mtrain.train.trainer import Training
 from tests.mtrain.dense_networks import dense_training
@@ -51,14 +52,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pool(folder, ("Gamma",), sizes={"train": 8, "val": 2}, shape=(32, 32))
 
 
-def on_meta(shards: Path, **changed: Any) -> Training:
+def on_meta(shards: Path, kind: type[Training] = Training, **changed: Any) -> Training:
     settings, pool = config(shards, **changed), open_pool(shards)
     model = MultiHead(shared_network(SMALL, "random"), {task.name: task.num_classes for task in pool.tasks})
     if settings.sync_batchnorm:
         synchronize(model.shared, CPU)
     if settings.batchnorm == "per-task":
         batchnorm_per_task.split(model.shared, len(pool.tasks))
-    return Training(settings, pool, model.to(DEVICE).to(memory_format=torch.channels_last), DEVICE)
+    return kind(settings, pool, model.to(DEVICE).to(memory_format=torch.channels_last), DEVICE)
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +136,21 @@ def test_no_iteration_waits_for_the_device(
     assert (ours.average is not None) == bool(ours.config.ema)
     with pytest.raises((RuntimeError, NotImplementedError)):  # and this is what waits: the losses, when they are told
         meter.take(3)
+
+
+def test_no_iteration_on_features_that_were_computed_before_waits_for_the_device(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read from files into ordinary memory, not by the loader."""
+    monkeypatch.setattr(trainer.torch, "autocast", lambda *_, **__: nullcontext())
+    ours = on_meta(shards, HeadTraining, tune="heads", features="cached", batch=8)
+    assert isinstance(ours, HeadTraining)
+    width = ours.model.shared.num_features
+    ours.train = tuple(torch.zeros(len(task.rows["train"]), width) for task in ours.pool.tasks)
+    for parts in ours.iterations(range(3)):
+        with Waits():
+            ours.step(*parts)
+    assert ours.iteration == 3
 
 
 def dense_on_meta(shards: Path, **changed: Any) -> tuple[Training, Training]:

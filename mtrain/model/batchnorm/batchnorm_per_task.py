@@ -45,6 +45,7 @@ class TaskBatchNorm(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalize a batch; input and output shapes are those of `layer`."""
         assert self.route is not None, "the tasks of the images are not known"
+        assert len(self.route) == len(images), "the tasks are those of other images"
         layer, low = self.layer, images.dtype
         if self.training and layer.num_batches_tracked is not None:
             layer.num_batches_tracked.add_(1)
@@ -120,13 +121,21 @@ class TaskBatchNorm(nn.Module):
         unexpected: list[str],
         errors: list[str],
     ) -> None:
-        with torch.no_grad():
-            for buffer, begin in SAVED.items():
-                for task, row in enumerate(self.get_buffer(buffer)):
-                    if (name := f"{prefix}{begin}{task}") in state:
-                        row.copy_(state[name])
-                    else:
-                        missing.append(name)
+        rows = {
+            f"{prefix}{begin}{task}": row
+            for buffer, begin in SAVED.items()
+            for task, row in enumerate(self.get_buffer(buffer))
+        }
+        for name, row in rows.items():
+            if name not in state:
+                missing.append(name)
+            elif state[name].shape != row.shape:
+                errors.append(f"size mismatch for {name}: {tuple(state[name].shape)}, not {tuple(row.shape)}")
+            else:
+                with torch.no_grad():
+                    row.copy_(state[name])
+        own, inner = (name for name in state if name.startswith(prefix)), f"{prefix}layer."
+        unexpected += [name for name in own if strict and name not in rows and not name.startswith(inner)]
 
 
 class _MomentsOfImages(torch.autograd.Function):
