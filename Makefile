@@ -18,7 +18,7 @@ USERS := train timm cluster s3 gcs http 7z czi vsi zarr onnx hub wandb gradients
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
-.PHONY: help demo demo-open test suite check lint rules types format stress lowest gpu bench docs pictures clean
+.PHONY: help demo demo-open test suite check lint rules types format stress lowest gpu gpu-bench bench docs pictures clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -80,8 +80,11 @@ lowest: .venv/test  ## the tests with the oldest packages that pyproject.toml al
 	$(UV) pip install --quiet --python .venv/lowest/bin/python --editable ".[train,timm,demo,dev]"
 	OMP_NUM_THREADS=1 .venv/lowest/bin/pytest -n auto --dist worksteal -W default $(TESTS)
 
-gpu: .venv/test  ## what only a GPU can show: its tests, and iterations, features and sweeps beside bare loops
+gpu: .venv/test  ## what only a GPU can show: its tests, and iterations beside bare loops, in some minutes
 	$(BIN)/pytest -m cuda tests/mtrain/test_cuda.py
+	$(BIN)/python benchmarks/step/compare.py --device cuda --rounds 1 --steps 20
+
+gpu-bench: .venv/test  ## all benchmarks of a GPU: iterations and their pieces, features, sweeps; a quarter of an hour
 	$(BIN)/python benchmarks/step/compare.py --device cuda
 	$(BIN)/python benchmarks/step/pieces.py
 	$(BIN)/python benchmarks/features/compare.py --device cuda

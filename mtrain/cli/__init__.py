@@ -5,6 +5,7 @@ Commands import torch when they run, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -44,9 +45,13 @@ TRAINING = {
     "fsspec",
 }
 
+# NVIDIA's containers set it: torch then rounds all products of float32 on a GPU to TF32, whatever a program asks for
+TF32 = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
+
 
 def main() -> None:
     """Entry point."""
+    os.environ.pop(TF32, None)
     with ended("mtrain", "stopped"):
         try:
             try:

@@ -4,6 +4,7 @@ streams that only remember what was asked of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mtrain import cli
 from mtrain.data import sampling
 from mtrain.data.batches import loader, prefetch
 from mtrain.data.batches.batch import Batch
@@ -365,3 +367,11 @@ def test_batches_for_a_device_lie_where_the_workers_wrote_them_if_that_memory_ca
     )
     assert torch.equal(kept.labels, plain[-1].labels)
     assert not runtime.locked
+
+
+def test_products_of_float32_are_not_rounded_in_nvidias_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch reads the variable once, when it first needs it, and has no other switch against it."""
+    monkeypatch.setenv(cli.TF32, "1")
+    monkeypatch.setattr("sys.argv", ["mtrain", "--version"])
+    cli.main()
+    assert cli.TF32 not in os.environ
