@@ -141,7 +141,9 @@ def batches(
             multiprocessing_context=context,
             generator=torch.Generator(),  # else the loader draws from torch's global random state
         )
-    loaded = _uncopied(slots, iter(loader), skipping, waiting or Waiting())
+        ready = iter(loader)
+    loaded = _uncopied(slots, ready, skipping, waiting or Waiting())
+    del ready  # the batches hold the only reference, whose end ends the workers
     atexit.register(loaded.close)  # else this process waits at its end for the workers, which ignore signals
     unregister = partial(atexit.unregister, loaded.close)  # a generator may outlive the names of its module
     pixels = [slot.pixels for slot in slots.slots]
