@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from dpconvert.image.spacing import Spacing
+from dpconvert.image.spacing import CONTRADICTION, MAGNIFICATION, Spacing
 
 Pixels = NDArray[np.uint8]
 WHITE = (255, 255, 255)
@@ -43,6 +43,7 @@ class Image:
     def restate(self, mpp: float) -> None:
         """Treat pixels as squares of `mpp` micrometres, whatever the file states."""
         self.stated, self.spacing = self.spacing, Spacing(mpp, mpp, f"{mpp:g}")
+        self.notes = tuple(note for note in self.notes if note not in (CONTRADICTION, MAGNIFICATION))
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:

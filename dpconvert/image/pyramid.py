@@ -17,7 +17,7 @@ from PIL import ImageColor
 from dpconvert.errors import ReadError
 from dpconvert.image.base import WHITE, Image, Pixels, over, resample
 from dpconvert.image.dicom_jpeg import check_colours
-from dpconvert.image.spacing import Spacing, of_texts
+from dpconvert.image.spacing import MAGNIFICATION, Spacing, contradicts, of_texts
 from dpconvert.image.tiff.jpeg_tiles import EIGHTH, JpegTiles
 from dpconvert.image.tiff.tiff_checks import SEGMENT_LIMIT, UnknownKindError, more_planes
 from dpconvert.image.tiff.tiff_layout import layout
@@ -39,6 +39,8 @@ class Slide(Image):
         self.spacing = of_texts(*(self.properties.get(f"openslide.mpp-{axis}") for axis in "xy"))
         if int(self.properties.get("dicom.NumberOfOpticalPaths", 1)) > 1:
             self.notes = (OPTICAL_PATHS,)
+        if contradicts(self.properties.get("aperio.AppMag"), self.spacing):
+            self.notes = (*self.notes, MAGNIFICATION)
         self.background = _colour(self.slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
         self.tiles = _own_tiles(path, self.slide)
 

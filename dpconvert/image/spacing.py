@@ -19,6 +19,10 @@ import tifffile
 from dpconvert.manifest.rules import SANE_MPP
 
 SQUARE = 1.02  # maximum ratio of the sides of a pixel without resampling
+OBJECTIVE = 10.0  # magnification times micrometres per pixel, as vendors round it: 40 x 0.25, 20 x 0.5
+ROUNDED = 1.5  # maximum ratio between what a magnification means and the stated pixel size
+CONTRADICTION = "the resolution in the TIFF's tags contradicts that of its description (OME-XML, Aperio), which counts"
+MAGNIFICATION = "the magnification (AppMag) contradicts the resolution (MPP), which counts"
 SYMBOLS = {
     "km": 1e9,
     "m": 1e6,
@@ -55,6 +59,7 @@ WORDS = {
 }
 WORDS = {unicodedata.normalize("NFKC", word): length for word, length in WORDS.items()}
 APERIO = re.compile(r"\|\s*MPP\s*=\s*([\d.,]+)")
+APPMAG = re.compile(r"\|\s*AppMag\s*=\s*([\d.,]+)")
 # values of ResolutionUnit; the last two are not in TIFF 6.0, but tifffile writes them
 PER_UNIT = {2: ("inch", 25_400.0), 3: ("cm", 10_000.0), 4: ("mm", 1_000.0), 5: ("um", 1.0)}
 
@@ -107,6 +112,15 @@ def of_texts(x: str | None, y: str | None) -> Spacing:
     return Spacing.of(across, down, stated)
 
 
+def contradicts(magnification: str | None, spacing: Spacing) -> bool:
+    """Whether the magnification that a slide of Aperio's states is far from its pixel size."""
+    power = number((magnification or "").replace(",", "."))
+    if not power or spacing.x is None:
+        return False
+    ratio = power * spacing.x / OBJECTIVE
+    return not 1 / ROUNDED <= ratio <= ROUNDED
+
+
 def of_ome(pixels: Any) -> Spacing:
     """Create a spacing from the attributes of a `Pixels` element of OME-XML."""
     sides, words = [], []
@@ -127,6 +141,12 @@ def of_aperio(description: str) -> Spacing:
     found = APERIO.search(description) if description.startswith("Aperio") else None
     stated = found[1].replace(",", ".") if found else ""
     return of_texts(stated, stated)
+
+
+def magnification_of(description: str) -> str | None:
+    """Return the magnification in the description of a slide of Aperio's; None if it states none."""
+    found = APPMAG.search(description) if description.startswith("Aperio") else None
+    return found[1] if found else None
 
 
 def of_tags(page: tifffile.TiffPage, imagej: dict[str, Any] | None = None) -> Spacing:

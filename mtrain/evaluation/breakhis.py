@@ -31,7 +31,7 @@ from mtrain.scoring import metrics
 from mtrain.scoring.metrics import Labels
 from mtrain.transfers.classifiers import probes
 from mtrain.transfers.classifiers.probes import TrainingSet
-from mtrain.transfers.finetune import divide, finetune
+from mtrain.transfers.finetune import divide, finetune, held_out
 from mtrain.transfers.finetune_rate import logits
 from mtrain.transfers.pretrained import Pretrained, TransferOptions, check_unseen
 from mtrain.transfers.request import OWN
@@ -110,13 +110,14 @@ def breakhis(source: Pretrained, task: Task, options: TransferOptions, out: Path
     check_unseen(source, task, (*OPEN, "test"))
     recipe = dataclasses.replace(options.recipe, size=source.run.config().size, workers=options.workers)
     options = dataclasses.replace(options, recipe=recipe)
-    identity = _identity(source, task, options)
+    images = images_of(task)
+    identity = _identity(source, task, options) | _folds_held_out(task, images, options)
     path = out / task.name / f"{short_digest(json.dumps(identity, sort_keys=True))}.json"
     known = known_document(path, report.note)
     if known is not None and known.get("identity") == json.loads(json.dumps(identity)):
         report.note(f"{task.name}: existing result reused: {path}")
         return known
-    bench = Bench(source, with_test(task, Permit.BREAKHIS), images_of(task), options, report)
+    bench = Bench(source, with_test(task, Permit.BREAKHIS), images, options, report)
     fetch_shards([bench.task], list(bench.task.rows), report)
     folds = {magnification: list(bench.folds(magnification)) for magnification in bench.images.magnifications}
     result = {
@@ -201,6 +202,22 @@ class Bench:
 def _summary(folds: list[dict[str, Any]]) -> dict[str, Any]:
     found = summary([fold["patient_accuracy"] for fold in folds])
     return {"mean": found.mean, "std": found.std, "folds": folds}
+
+
+def _folds_held_out(task: Task, images: BreakhisImages, options: TransferOptions) -> dict[str, Any]:
+    """Which fold of each training set chooses epoch and rate; nothing where it is always the first, as it was in
+    earlier versions.
+    """
+    if options.mode != "finetune":
+        return {}
+    folds = {
+        f"{magnification} {number}": held_out(task, images.rows.take(train), images.rows.take([]))
+        for magnification in images.magnifications
+        for number in range(1, FOLDS + 1)
+        for train, _ in [images.fold(magnification, number)]
+    }
+    later = {name: fold for name, fold in folds.items() if fold}
+    return {"folds": later} if later else {}
 
 
 def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[str, Any]:

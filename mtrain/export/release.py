@@ -176,7 +176,8 @@ def _export(run: Run, config: FitConfig, pool: Pool, request: ReleaseRequest, re
     sizes = {task.name: len(task.rows["train"]) for task in tasks}
     if left := len(pool.tasks) - len(tasks):
         report.note(f"{run.name}: the settings of the sweep leave out {counted(left, 'task')} of {len(pool.tasks)}")
-    about = {"config": config.model_dump(mode="json"), "pool": pool.digest, "tasks": sizes, "splits": list(SPLITS)}
+    settings = config.model_dump(mode="json") | {"shards": Path(config.shards).name}  # not where they lie
+    about = {"config": settings, "pool": pool.digest, "tasks": sizes, "splits": list(SPLITS)}
     write_document(exported.folder / "release.json", about | {"selected_in": request.store and request.store.name})
     card = exported.folder / modelcard.NAME
     text = card.read_text(encoding="utf-8")

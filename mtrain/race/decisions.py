@@ -165,7 +165,7 @@ def _verdict(rules: Rules, rung: Rung, entrants: tuple[int, ...], scores: Values
     stays, drops = ahead < rung.keep, behind >= rung.keep
     complete = not np.isnan(means).any()
     dropped = {
-        c: _place(low[row], behind[row], len(entrants), rung.keep, complete=complete)
+        c: _place(low[row], behind[row], len(entrants), int(stays.sum()) if complete else rung.keep, complete=complete)
         for row, c in enumerate(entrants)
         if drops[row]
     }

@@ -128,7 +128,7 @@ def _cell(
     chosen = _chosen_by(config, combination)
     training = training_digest(config, left.pool.digest, weights, chosen)
     return Cell(
-        digest=_cell_digest(training, left.tasks, transfer),
+        digest=cell_digest(training, left.tasks, transfer),
         training=training,
         warmup=training_digest(warmup_config(config), left.pool.digest, weights, chosen) if config.warmup else None,
         config=config,
@@ -151,7 +151,8 @@ def _chosen_by(config: FitConfig, combination: Combination) -> dict[str, str]:
     return pool if advice is None else pool | {"drop": advice}
 
 
-def _cell_digest(training: str, targets: Sequence[Task], transfer: Transfer) -> str:
+def cell_digest(training: str, targets: Sequence[Task], transfer: Transfer) -> str:
+    """Return the digest of a cell: of its training, and of how it is scored on which shards."""
     scored = {task.name: task.card.digest for task in targets}
     return digest(
         {"training": training, "targets": scored, "transfer": transfer.determining(), "rules": RULES["transfer"]}
@@ -175,7 +176,7 @@ def check_unchanged(cell: Cell) -> None:
     pool = open_pool(cell.config.shards)
     targets = [find_task(pool, name) for name in cell.tasks]
     trained = leave_out(pool, cell.config.leave_out)[0].digest
-    if trained != cell.pool or _cell_digest(cell.training, targets, cell.transfer) != cell.digest:
+    if trained != cell.pool or cell_digest(cell.training, targets, cell.transfer) != cell.digest:
         raise RunError(
             "the shards have changed since the sweep began",
             where=cell.config.shards,

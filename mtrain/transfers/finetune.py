@@ -67,7 +67,7 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
     Raises:
         UsageError: all training samples are of one class.
     """
-    notes: list[str] = []
+    notes, number = list[str](), 0
     if constant(task, train):
         what = "less than two classes" if task.target == "class" else "nothing to tell apart"
         raise UsageError(f"the training set holds {what}", where=task.folder)
@@ -91,7 +91,12 @@ def divide(task: Task, train: Rows, val: Rows) -> Sets:
     elif len(np.unique(val.label)) < 2:
         metric = "accuracy"
         notes.append(f"the validation set of {task.name} holds one class only: accuracy chooses epoch and rate")
-    return Sets(train, val, metric, tuple(notes))
+    return Sets(train, val, metric, tuple(notes), number)
+
+
+def held_out(task: Task, train: Rows, val: Rows) -> int:
+    """The number of the fold that `divide` holds out; 0, the first, also where it holds out none or refuses."""
+    return 0 if len(val) or not len(train) or constant(task, train) else divide(task, train, val).fold
 
 
 def _without(task: Task, train: Rows, kept: NDArray[np.bool_]) -> list[str]:

@@ -79,13 +79,14 @@ class Recipe:
 @dataclass(frozen=True)
 class Sets:
     """The samples to train on, and those that choose epoch and rate by `metric`. `notes` state how these differ from
-    the task's own sets.
+    the task's own sets. fold: the number of the fold of the training set that is the validation set, if it has none.
     """
 
     train: Rows
     val: Rows
     metric: str
     notes: tuple[str, ...] = ()
+    fold: int = 0
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from mtrain.scoring.dense_counts import write_counts
 from mtrain.scoring.predictions import scores_of, write_predictions
 from mtrain.transfers import eva
 from mtrain.transfers.dense.dense_tuned import Moving
+from mtrain.transfers.finetune import held_out
 from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.modes import MODES, SEEDED, own_head
 from mtrain.transfers.pretrained import (
@@ -48,7 +49,8 @@ from mtrain.transfers.pretrained import (
 from mtrain.transfers.request import FROZEN_NETWORK, NAMED, OWN
 from mtrain.transfers.results import read_result
 
-GENERAL = ("mode", "weights_digest", "task_digest", "size", "final", "mtrain", "head_digest")  # not settings of a mode
+# not settings of a mode
+GENERAL = ("mode", "weights_digest", "task_digest", "size", "final", "mtrain", "head_digest", "fold")
 SETTINGS_DIGITS = 8
 
 __all__ = ["Pretrained", "TransferOptions", "result_path", "source_of", "transfer", "transfer_runs"]
@@ -121,7 +123,11 @@ def transfer(source: Pretrained, task: Task, options: TransferOptions, report: R
         "predictions": predictions,
         "seconds": round(time.monotonic() - begun, 2),
     }
-    result["notes"] = [*result["notes"], *_not_learnt(task, found), *_chosen_on(source, task, str(result["set"]))]
+    result["notes"] = [
+        *result["notes"],
+        *_not_learnt(task, options, found),
+        *_chosen_on(source, task, str(result["set"])),
+    ]
     plain: dict[str, Any] = without_nan(result)
     write_document(path, plain)
     return plain
@@ -148,11 +154,11 @@ def _chosen_on(source: Pretrained, task: Task, scored: str) -> Iterator[str]:
         yield f"the tasks of this run were chosen on the {scored} set of {task.name}: this score is optimistic"
 
 
-def _not_learnt(task: Task, found: Transferred) -> Iterator[str]:
+def _not_learnt(task: Task, options: TransferOptions, found: Transferred) -> Iterator[str]:
     """A note if samples are scored of classes that none of the samples trained on has."""
-    if task.target != "class" or found.answered is None:
+    if task.target != "class" or (found.answered is None and options.mode != "fewshot"):
         return
-    scored = found.answered[0].label
+    scored = (task.rows[found.set] if found.answered is None else found.answered[0]).label
     learnt = np.concatenate([task.rows[split].label for split in found.trained_on])
     if not np.isin(scored, learnt).all():
         missing = np.setdiff1d(scored, learnt)
@@ -188,6 +194,8 @@ def _identity(source: Pretrained, task: Task, options: TransferOptions) -> dict[
     if options.mode == "joint":
         head = own_head(source.run, task)
         found["head_digest"] = state_digest({"weight": head.weight, "bias": head.bias})
+    if options.mode in ("finetune", "scratch") and (fold := held_out(task, task.rows["train"], task.rows["val"])):
+        found["fold"] = fold  # left out where it is the first, which earlier versions always held out
     return found | _settings(options)
 
 

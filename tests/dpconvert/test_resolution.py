@@ -19,6 +19,7 @@ from PIL import Image as Pillow
 
 from dpconvert.errors import ManifestError, SourceError
 from dpconvert.image.opening import open_image
+from dpconvert.image.spacing import MAGNIFICATION
 from dpconvert.manifest.catalog import load
 from dpconvert.manifest.model import Manifest
 from dpconvert.plan.options import Options
@@ -143,6 +144,24 @@ def test_a_part_of_a_slide_of_aperio_s_states_its_resolution(
     )
     with open_image([tmp_path / "a.tif"]) as image:
         assert image.mpp == mpp
+
+
+@pytest.mark.parametrize("tile", [None, (64, 64)], ids=["strips", "tiles"])
+@pytest.mark.parametrize(
+    ("magnification", "mpp", "noted"),
+    [("20", 0.25, True), ("40", 0.5, True), ("40", 0.263, False), ("20", 0.502, False), ("2,5", 0.25, True)],
+)
+def test_a_magnification_that_contradicts_the_resolution_is_noted(
+    tile: tuple[int, int] | None, magnification: str, mpp: float, noted: bool, tmp_path: Path
+) -> None:
+    text = f"Aperio Image Library v11.1.9\r\n128x128 -> 128x128|AppMag = {magnification}|MPP = {mpp}"
+    tifffile.imwrite(
+        tmp_path / "a.svs", pixels(128, 128), photometric="rgb", metadata=None, description=text, tile=tile
+    )
+    with open_image([tmp_path / "a.svs"]) as image:
+        assert (image.mpp, MAGNIFICATION in image.notes) == (mpp, noted)
+        image.restate(1.0)
+        assert (image.mpp, image.notes) == (1.0, ())
 
 
 # what users know better

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dpconvert.errors import ReadError
 from dpconvert.image import Image, open_image, opening
-from dpconvert.image.spacing import micrometres
-from dpconvert.image.tiff.tiff_layout import CONTRADICTION, PAGES, PLANES
+from dpconvert.image.spacing import CONTRADICTION, micrometres
+from dpconvert.image.tiff.tiff_layout import PAGES, PLANES
 from dpconvert.source.files import ArchiveMember
 
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

@@ -49,10 +49,15 @@ def write_sweep(
     return store
 
 
-def write_result(store: Store, cell: Cell, failures: Mapping[str, str] | None = None) -> None:
-    """What a cell would have written: that its tasks failed for these reasons, or a score for none of them."""
+def write_result(
+    store: Store, cell: Cell, failures: Mapping[str, str] | None = None, score: float | None = None
+) -> None:
+    """What a cell would have written: that its tasks failed for these reasons, or this score for all, or none."""
     about = {"cell": cell.digest, "combination": asdict(cell.combination), "seed": cell.config.seed}
-    state = {"state": "failed" if failures else "scored", "scores": {}, "failures": dict(failures or {})}
+    scores = (
+        {} if score is None else {task: {"metric": "accuracy", "set": "val", "score": score} for task in cell.tasks}
+    )
+    state = {"state": "failed" if failures else "scored", "scores": scores, "failures": dict(failures or {})}
     write_document(store.result_path(cell.digest), about | state | {"run": f"runs/{cell.training}", "seconds": 0.0})
 
 

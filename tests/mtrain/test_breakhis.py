@@ -132,6 +132,7 @@ def test_fine_tuning_holds_out_whole_groups_of_a_folds_training_set(
     assert len(every) == 10
     assert all(any(held in note for note in of_fold) for of_fold in every)
     assert "note: 40X, 5 folds: BreakHis has no validation set: 4 of" in "\n".join(breakhis_lines(found))
+    assert "folds" not in found["identity"]  # the first of the folds of each training set, as in earlier versions
 
 
 def test_remote_shards_are_fetched_at_once_and_with_progress(

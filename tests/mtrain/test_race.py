@@ -203,6 +203,9 @@ def test_combinations_drop_by_place_and_by_the_bootstrap_and_are_reported_with_t
     }
     assert second.stay == (0,)
     assert dict(second.dropped) == dict.fromkeys((1, 2, 3), "wins 0.0% of bootstrap draws")
+    level[:5] = 0.9  # which all stay, though there is room for four
+    first = decide(rules, Contest(None, tuple(range(6))), [np.tile(level[:, None, None], (1, 8, 1))]).verdicts[0]
+    assert (first.stay, dict(first.dropped)) == ((0, 1, 2, 3, 4), {5: "place 6 of 6 (mean rank 6.00), 5 stay"})
     assert second.friedman is not None
     assert second.friedman < 0.001
     tied = [np.full(of.shape, 0.5) for of in scores]

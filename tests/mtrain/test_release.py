@@ -106,6 +106,7 @@ def test_a_release_trains_on_the_test_images_and_leaves_weights_with_a_card(shar
     assert "What to expect" not in card
     told = json.loads((made[0].folder / "release.json").read_text())
     assert (told["splits"], told["tasks"]) == (["train", "val", "test"], {"Alpha": 40, "Beta": 40})
+    assert str(tmp_path) not in (made[0].folder / "release.json").read_text()
     run = Run(tmp_path / "runs" / made[0].folder.name)
     assert run.about()["trained_on"] == {task: ["train", "val", "test"] for task in ("Alpha", "Beta")}
     assert run.config().validate_every == 0

@@ -29,6 +29,7 @@ from mtrain.data.kept import keeping
 from mtrain.data.pool import open_pool
 from mtrain.disk.atomic import write_json
 from mtrain.errors import RunError, UsageError
+from mtrain.evaluation.selecting import selection
 from mtrain.model.weight_files.weights import state_digest
 from mtrain.runs.run_folder import Run
 from mtrain.sweep import cell_run, sweep_cost
@@ -87,6 +88,26 @@ def tiny(tmp_path: Path, shards: Path) -> Callable[..., list[Cell]]:
 
 def digests(cells: list[Cell]) -> set[str]:
     return {cell.digest for cell in cells}
+
+
+def test_scores_of_replaced_shards_are_said(tmp_path: Path, shards: Path) -> None:
+    """Of a task that was converted again, and is not scored anew."""
+    place, store = tmp_path / "shards", Store(tmp_path / "tiny")
+    shutil.copytree(shards, place)
+    sweep = changed_sweep(TINY, [], tmp_path / "tiny.toml", place)
+    cells = cells_of(sweep, left_out_sets(sweep))
+    store.write_plan(sweep, cells)
+    for cell in cells:
+        write_result(store, cell, score=0.5)
+    said = [note for note in selection.select(store).notes if "not of the shards" in note]
+    assert said == []
+    shutil.rmtree(place / "Gamma")
+    write_task(place / "Gamma", classes=2, sizes={"train": 16, "val": 8}, seed=5)
+    said = [note for note in selection.select(store).notes if "not of the shards" in note]
+    again = "run the sweep again to replace them"
+    assert said == [f"the scores of Gamma are not of the shards that are in {place} now; {again}"]
+    shutil.rmtree(place)
+    assert not [note for note in selection.select(store).notes if "not of the shards" in note]
 
 
 # --- the file ---

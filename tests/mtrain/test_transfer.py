@@ -17,6 +17,7 @@ from mtrain.data.batches.image_batches import ordered_batches
 from mtrain.data.batches.images import Images
 from mtrain.data.pool import find_task, open_pool
 from mtrain.data.task import Task, open_task
+from mtrain.disk.documents import read_document, write_document
 from mtrain.errors import RunError, ShardError, UsageError
 from mtrain.evaluation.evaluate import opened
 from mtrain.model.frozen import weights_digest
@@ -28,6 +29,7 @@ from mtrain.scoring.metrics import accuracy
 from mtrain.train.fit import fit
 from mtrain.transfers import features as features_module
 from mtrain.transfers.features import features
+from mtrain.transfers.finetune_rate import Recipe
 from mtrain.transfers.request import targets
 from mtrain.transfers.results import results
 from mtrain.transfers.transfer import TransferOptions, result_path, source_of, transfer
@@ -269,9 +271,30 @@ def test_classes_that_no_training_sample_has_are_counted(run: Run, tmp_path: Pat
     found = transfer(source_of(run, "run"), task, options, Notes())
     said = [note for note in found["notes"] if "cannot be right" in note]
     assert said == ["Omega has no training sample of 'class-2': 1 sample of the val set cannot be right"]
+    curve = transfer(source_of(run, "run"), task, replace(options, mode="fewshot"), Notes())
+    assert [note for note in curve["notes"] if "cannot be right" in note] == said
     (final,) = opened([task])  # whose validation set is trained on too
     found = transfer(source_of(run, "run"), final, replace(options, final=True), Notes())
     assert not any("cannot be right" in note for note in found["notes"])
+
+
+def test_a_result_of_other_held_out_samples_is_computed_again(run: Run, tmp_path: Path) -> None:
+    """Earlier versions held out the first fold, here all samples of a class."""
+    task = open_task(write_task(tmp_path / "Omega", classes=3, sizes={"train": 36}))
+    rows = task.rows["train"]
+    groups = ["alone" if c == 2 else group for c, group in zip(rows.label, rows.group, strict=True)]
+    alone = replace(task, rows=task.rows | {"train": replace(rows, group=np.array(groups, object))})
+    options = TransferOptions("finetune", workers=0, recipe=Recipe(epochs=1, rates=(1e-3,), batch=8, device="cpu"))
+    for one, fold in ((task, 0), (alone, 1)):
+        first = transfer(source_of(run, "run"), one, options, Notes())
+        assert first["identity"].get("fold", 0) == fold
+        path = result_path(source_of(run, "run"), one, options)
+        earlier = read_document(path, "")
+        earlier["identity"].pop("fold", None)
+        write_document(path, earlier | {"score": 0.125})
+        again = transfer(source_of(run, "run"), one, options, Notes())
+        assert again["score"] == (first["score"] if fold else 0.125)
+        path.unlink()
 
 
 # --- whose weights ---

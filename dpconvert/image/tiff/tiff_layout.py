@@ -19,7 +19,16 @@ from dpconvert.errors import ReadError
 from dpconvert.image.guards.libtiff import DAMAGED, check_xml, has_sizes, open_tiff
 from dpconvert.image.ome.ome_channels import ChannelError, colour_order, order_of
 from dpconvert.image.ome.ome_metadata import OmeImages, Opened, ome_images
-from dpconvert.image.spacing import Spacing, of_aperio, of_ome, of_tags
+from dpconvert.image.spacing import (
+    CONTRADICTION,
+    MAGNIFICATION,
+    Spacing,
+    contradicts,
+    magnification_of,
+    of_aperio,
+    of_ome,
+    of_tags,
+)
 from dpconvert.image.tiff.tiff_channels import stated_channels
 
 LISTED = 4096  # maximum number of pages to inspect
@@ -29,7 +38,6 @@ BESIDE = re.compile(r"(.*[^a-z])?(label|macro|thumbnail|overview|barcode)([^a-z]
 PAGES = (
     "the largest page is read; further ones, which are not marked as reduced copies of it (thumbnails, say), are not"
 )
-CONTRADICTION = "the resolution in the TIFF's tags contradicts that of its description (OME-XML, Aperio), which counts"
 PLANES = "of several planes (depth or time) the first is read"
 
 
@@ -126,6 +134,7 @@ def _layout(tiff: tifffile.TiffFile, ome: OmeImages | None, file: Opened) -> Tif
         PAGES: len(images) > 1 or planes == PAGES,
         PLANES: planes == PLANES,
         CONTRADICTION: described.differs(tags),
+        MAGNIFICATION: contradicts(magnification_of(pages[0].description), described),
     }
     return TiffLayout(
         levels,

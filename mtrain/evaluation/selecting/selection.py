@@ -16,6 +16,7 @@ from mtrain.evaluation.selecting.ranks import Bootstrap, ScoreGrid, Values
 from mtrain.sweep.cell_records import Planned, Result
 from mtrain.sweep.combination import Combination
 from mtrain.sweep.race_record import RaceRecord, read_record
+from mtrain.sweep.replaced import replaced
 from mtrain.sweep.store import Store
 
 
@@ -97,7 +98,7 @@ def select(store: Store, *, incomplete: bool = False) -> Selection:
     combinations = tuple(dict.fromkeys(one.combination for one in planned))
     grid, notes = grid_of(planned, results, combinations)
     metrics, mode = metrics_of(store, results), str(store.transfer_settings()["mode"])
-    notes += store.notes()
+    notes += [*store.notes(), *replaced(store, planned, results)]
     raced = None if not grid.holes() else _after_race(store, combinations, grid, mode, metrics)
     if raced is not None:
         return _with_ties(replace(raced, notes=(*raced.notes, *notes)))
