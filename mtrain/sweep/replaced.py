@@ -29,4 +29,7 @@ def replaced(store: Store, planned: Sequence[Planned], results: Mapping[str, Res
                     stale |= dict.fromkeys(result.scores)
     if stale:
         again = "run the sweep again to replace them"
-        yield f"the scores of {', '.join(sorted(stale))} are not of the shards that are in {shards} now; {again}"
+        yield (
+            f"the scores of {', '.join(sorted(stale))} are not of the shards that are in {shards} now, or of an "
+            f"earlier version of mtrain; {again}"
+        )

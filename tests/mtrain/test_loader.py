@@ -56,6 +56,12 @@ def test_batches_are_the_same_for_any_number_of_workers(pool: Pool, workers: int
     assert equal(alone, list(batches(training(pool), range(5), workers=workers)))
 
 
+def test_torch_does_not_remark_on_more_workers_than_processors(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It warns when a loader is made and when it starts; here, warnings are errors."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0})
+    assert len(list(batches(training(pool), range(2), workers=2))) == 2
+
+
 def test_batches_do_not_depend_on_where_the_iterations_begin(pool: Pool) -> None:
     whole = list(batches(training(pool), range(6), workers=0))
     assert equal(whole[4:], list(batches(training(pool), range(4, 6), workers=1)))
