@@ -1,6 +1,6 @@
 # docker build -t dpconvert .
-# docker run --rm --gpus all --shm-size 8g -v "$PWD:/data" -w /data dpconvert mtrain fit --shards shards/
-# Loader processes hand batches on through shared memory: --shm-size (or --ipc=host) is needed for --workers > 0.
+# docker run --rm --gpus all -v "$PWD:/data" -w /data dpconvert mtrain fit --shards shards/
+# Add --shm-size 1g (or --ipc=host) to train on several GPUs: NCCL uses shared memory.
 FROM python:3.12-slim
 
 RUN useradd --create-home user

@@ -35,6 +35,10 @@ FAILURES = {
         "a loader process was killed, perhaps for lack of memory",
         "run the same command again, with fewer --workers",
     ),
+    "unable to allocate shared memory": (
+        "/dev/shm has too little room for the batches of the loader processes",
+        "enlarge it (for Docker: --shm-size 8g), or give fewer --workers, or --workers 0",
+    ),
 }
 
 

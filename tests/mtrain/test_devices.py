@@ -23,6 +23,7 @@ TOO_OLD = "CUDA initialization: The NVIDIA driver on your system is too old (fou
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "no code for this GPU"),
         (RuntimeError(TOO_OLD), "driver is too old"),
         (RuntimeError("CUDA error: CUDA-capable devices are busy or unavailable"), "another process has this GPU"),
+        (RuntimeError("unable to allocate shared memory(shm) for file </torch_9>: No space left"), "/dev/shm has too"),
     ],
 )
 def test_device_failures_are_reported_in_one_line(error: RuntimeError, line: str) -> None:

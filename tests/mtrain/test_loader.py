@@ -16,7 +16,7 @@ from PIL import Image
 
 from mtrain.data import sampling
 from mtrain.data.batches import images as loaded_images
-from mtrain.data.batches import loader
+from mtrain.data.batches import loader, worker_start
 from mtrain.data.batches.augment import square
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.image_batches import OrderedBatches, TrainingBatches, ordered_batches
@@ -54,6 +54,22 @@ def equal(one: list[Batch], other: list[Batch]) -> bool:
 def test_batches_are_the_same_for_any_number_of_workers(pool: Pool, workers: int) -> None:
     alone = list(batches(training(pool), range(5), workers=0))
     assert equal(alone, list(batches(training(pool), range(5), workers=workers)))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "system", "default", "expected"),
+    [
+        (None, "Linux", "forkserver", "fork"),  # as from Python 3.14
+        (None, "Darwin", "spawn", "spawn"),
+        ("spawn", "Linux", "spawn", "spawn"),
+    ],
+)
+def test_workers_are_forked_on_linux_unless_the_program_has_chosen(
+    chosen: str | None, system: str, default: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none=False: chosen if allow_none else default)
+    assert worker_start.start_method() == expected
 
 
 def test_torch_does_not_remark_on_more_workers_than_processors(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import multiprocessing
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from mtrain.backbones.card import Interpolation
 from mtrain.data import sampling
 from mtrain.data.batches.augment import resized, room_for_squares
+from mtrain.data.batches.worker_start import start_method
 
 NO_CHANGE = 0.5
 
@@ -81,7 +81,7 @@ class Batch(NamedTuple):
 
 def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor in shared memory. For forked workers it is anonymous, because /dev/shm is small in containers."""
-    if multiprocessing.get_start_method() != "fork":
+    if start_method() != "fork":
         return torch.empty(shape, dtype=dtype).share_memory_()  # type: ignore[no-untyped-call,no-any-return]
     size = math.prod(shape) * dtype.itemsize
     return torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)[:size].view(dtype).view(shape)

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from dpconvert.runtime.without_main import CONTEXTS
 from mtrain.data.batches.batch import Batch
 from mtrain.data.batches.prefetch import ON_THEIR_WAY, on_device, page_locked
+from mtrain.data.batches.worker_start import start_method
 from mtrain.errors import UserError
 from mtrain.used import mark
 
@@ -128,7 +129,8 @@ def batches(
     """
     mark("workers")
     slots = _ReusedSlots(dataset, numbers, workers, ON_THEIR_WAY if pin else lasting or 1)
-    context = CONTEXTS.get(multiprocessing.get_start_method()) if workers else None  # none for forked workers
+    method = start_method()
+    context = CONTEXTS.get(method, multiprocessing.get_context(method)) if workers else None
     with warnings.catch_warnings():  # more workers than processors are the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[BatchReady | UserError] = DataLoader(
