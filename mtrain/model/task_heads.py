@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtrain.data.rows import Target
+from mtrain.model.saved_rows import load_rows
 
 
 class HeadView(NamedTuple):
@@ -105,15 +106,10 @@ class TaskHeads(nn.Module):
         unexpected: list[str],
         errors: list[str],
     ) -> None:
-        known = set()
-        for name, parameter in self.named_parameters(recurse=False):
-            for task, rows in self.rows_of(parameter.detach()).items():
-                key = f"{prefix}{task}.{name}"
-                known.add(key)
-                if key not in state:
-                    missing.append(key)
-                elif state[key].shape != rows.shape:
-                    errors.append(f"size mismatch for {key}: {tuple(state[key].shape)}, here {tuple(rows.shape)}")
-                else:
-                    rows.copy_(state[key])
+        known = {
+            f"{prefix}{task}.{name}": rows
+            for name, parameter in self.named_parameters(recurse=False)
+            for task, rows in self.rows_of(parameter.detach()).items()
+        }
+        load_rows(known, state, missing, errors)
         unexpected += [key for key in state if key.startswith(prefix) and key not in known]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtrain.model.batchnorm.batchnorm_sync import PLAIN, SYNCHRONIZED, sum_over_ranks
+from mtrain.model.saved_rows import load_rows
 
 SAVED = {"means": "mean_", "variances": "variance_"}  # buffer -> beginning of the names of its rows in a checkpoint
 
@@ -126,14 +127,7 @@ class TaskBatchNorm(nn.Module):
             for buffer, begin in SAVED.items()
             for task, row in enumerate(self.get_buffer(buffer))
         }
-        for name, row in rows.items():
-            if name not in state:
-                missing.append(name)
-            elif state[name].shape != row.shape:
-                errors.append(f"size mismatch for {name}: {tuple(state[name].shape)}, not {tuple(row.shape)}")
-            else:
-                with torch.no_grad():
-                    row.copy_(state[name])
+        load_rows(rows, state, missing, errors)
         own, inner = (name for name in state if name.startswith(prefix)), f"{prefix}layer."
         unexpected += [name for name in own if strict and name not in rows and not name.startswith(inner)]
 
